@@ -1,0 +1,200 @@
+"""Seconds of the networks at the paper's sizes, and the share of this machine's own matmul rate.
+
+    make bench                       # or: python benchmarks/speed.py --repeats=5
+
+Prints a table and writes benchmarks/results/NAME.json with the hardware and the versions. The
+matmul rate is measured in the same run, between the cases; a share is model FLOPs (2 per
+multiply-add, from the shapes) over seconds over that rate.
+"""
+
+import datetime
+import functools
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import jaxlib
+from absl import flags
+
+from configs import cvivit as cvivit_config
+from phenaki import build, cli, losses, masking, sampling
+from phenaki.maskgit import MaskGIT
+from phenaki.train import optim, state, step_maskgit, step_tokenizer
+from phenaki.types import Text
+
+REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "timed calls per case; the median counts", lower_bound=1
+)
+OUTPUT = flags.DEFINE_string("output", None, "default: benchmarks/results/DEVICE.json")
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(build.DTYPES), "compute type")
+
+TEXT = 128  # tokens of text
+WIDE: dict[str, Any] = dict(width=512, depth=6, heads=8, mlp_dim=2048)
+
+
+def main(argv):
+    """Measures every case in turn."""
+    del argv
+    rate = [matmul_rate()]
+    rows = []
+    for name, function, arguments, flops in cases():
+        seconds = median_seconds(function, *arguments)
+        rate.append(matmul_rate())
+        rows.append(dict(case=name, seconds=seconds, gflop=flops / 1e9))
+    peak = statistics.median(rate)
+    for row in rows:
+        row["share"] = row["gflop"] * 1e9 / row["seconds"] / peak
+    report = dict(
+        date=datetime.date.today().isoformat(),
+        device=jax.devices()[0].device_kind,
+        cores=os.cpu_count(),
+        processor=platform.processor() or platform.machine(),
+        dtype=DTYPE.value,
+        python=platform.python_version(),
+        jax=jax.__version__,
+        jaxlib=jaxlib.__version__,
+        flax=flax.__version__,
+        matmul_gflops=[r / 1e9 for r in rate],
+        rows=rows,
+    )
+    print(f"{'case':34} {'seconds':>9} {'GFLOP':>8} {'of matmul rate':>15}")
+    for row in rows:
+        share = f"{100 * row['share']:14.0f}%"
+        print(f"{row['case']:34} {row['seconds']:9.3f} {row['gflop']:8.0f} {share}")
+    print(f"matmul {peak / 1e9:.0f} GFLOP/s, from {min(rate) / 1e9:.0f} to {max(rate) / 1e9:.0f}")
+    path = Path(OUTPUT.value or f"benchmarks/results/{jax.default_backend()}_{DTYPE.value}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(path)
+
+
+def cases():
+    """Yields (name, function, arguments, FLOPs) one by one, so that memory is freed in between."""
+    config = cvivit_config.get_config("mit")
+    config.dtype, config.unroll = DTYPE.value, 4
+    model = build.tokenizer(config)
+    spec = build.video_spec(config)
+    video = jax.random.uniform(jax.random.key(0), (1, spec.frames, spec.height, spec.width, 3))
+    params = jax.jit(model.init)(jax.random.key(0), video)["params"]
+
+    def call(method):
+        return jax.jit(lambda params, x: model.apply({"params": params}, x, method=method))
+
+    codes = call("encode")(params, video)
+    side = tokenizer_flops(config)
+    yield "C-ViViT encode, 1 clip", call("encode"), (params, video), side
+    yield "C-ViViT decode, 1 clip", call("decode"), (params, codes), side
+    optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
+    step = step_tokenizer.make_step(
+        model, optimizer, weights={"l2": 1.0, "vq": 1.0}, beta=0.25, ema=0.999, accumulate=1,
+        usage_window=100, revive_until=0,
+    )  # fmt: skip
+    batch = {"video": {"video": (video * 255).astype(jnp.uint8)}}
+    trained = state.create(params, optimizer, step_tokenizer.initial_extra(model.codebook))
+    yield (
+        "C-ViViT train step, 1 clip",
+        jax.jit(step),
+        (trained, {}, batch, jax.random.key(1)),
+        6 * side,
+    )
+    del trained, params
+    yield from maskgit_cases(codes.reshape(1, -1), spec)
+
+
+def maskgit_cases(codes, spec):
+    """The 512-wide network with 1536 codes: train step, one guided forward."""
+    model = MaskGIT(
+        grid=spec.grid(), codebook=8192, text_dim=512, dropout=0.0, attention_dropout=0.0,
+        dtype=build.DTYPES[DTYPE.value], unroll=WIDE["depth"], **WIDE,
+    )  # fmt: skip
+    text = Text(jax.random.normal(jax.random.key(2), (1, TEXT, 512)), jnp.ones((1, TEXT), bool))
+    params = jax.jit(model.init)(jax.random.key(0), codes, text)["params"]
+    optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
+    step = step_maskgit.make_step(
+        model,
+        optimizer,
+        encode=lambda _, part: part["codes"],
+        embed=lambda _, part: part["given"],
+        drop_text=0.1,
+        ema=0.999,
+        accumulate=1,
+    )
+    batch = {"video": {"codes": codes, "given": text}}
+    trained = state.create(params, optimizer)
+    forward = maskgit_flops(codes.shape[1])
+    yield (
+        "MaskGIT 512x6 train step, 1 clip",
+        jax.jit(step),
+        (trained, {}, batch, jax.random.key(1)),
+        3 * forward,
+    )
+    masked = masking.apply_mask(
+        codes, masking.sample_mask(jax.random.key(3), codes.shape), model.mask_id
+    )
+    both = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), text)
+    context = jax.jit(functools.partial(model.apply, method="context"))({"params": params}, both)
+
+    @jax.jit
+    def guided(params, masked, context):
+        doubled = jnp.concatenate([masked, masked])
+        logits: Any = model.apply({"params": params}, doubled, context=context)
+        conditional, unconditional = jnp.split(logits, 2)
+        return losses.masked_cross_entropy(
+            sampling.guide(conditional, unconditional, 6.0), codes, masked == codes
+        )
+
+    yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
+
+
+def transformer_flops(tokens, length, width, mlp, depth):
+    """Forward of `depth` layers on `tokens` tokens that attend over `length` each."""
+    return depth * tokens * (2 * (4 * width**2 + 2 * width * mlp) + 4 * length * width)
+
+
+def tokenizer_flops(config):
+    """One side of C-ViViT on one clip, without the quantizer (1 %)."""
+    t = config.tokenizer
+    spec = build.video_spec(config)
+    steps, rows, columns = spec.grid()
+    grid, tokens = rows * columns, spec.tokens()
+    space = transformer_flops(tokens, grid, t.width, t.mlp_dim, t.space_depth)
+    time_ = transformer_flops(tokens, steps, t.width, t.mlp_dim, t.time_depth)
+    pixels = t.patch[1] * t.patch[2] * 3
+    stems = 2 * grid * t.width * pixels * (1 + (steps - 1) * t.patch[0])
+    return space + time_ + stems
+
+
+def maskgit_flops(tokens):
+    """One forward of the 512-wide network, text included."""
+    width, depth = WIDE["width"], WIDE["depth"]
+    core = transformer_flops(tokens, tokens, width, WIDE["mlp_dim"], depth)
+    cross = depth * (tokens * (4 * width**2 + 4 * TEXT * width) + 4 * TEXT * 512 * width)
+    return core + cross + 2 * tokens * width * (width + 8192)
+
+
+def matmul_rate(size=3072):
+    """FLOP/s of a square product in the compute type."""
+    a = jnp.ones((size, size), build.DTYPES[DTYPE.value])
+    return 2 * size**3 / median_seconds(jax.jit(jnp.matmul), a, a)
+
+
+def median_seconds(function, *arguments):
+    """Median wall time of a call that was compiled before."""
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(REPEATS.value):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,147 @@
+"""Table 7 and appendix B.2.3, B.3.1: MaskGIT.
+
+    python scripts/train_maskgit.py --config=configs/maskgit.py:t2v \\
+        --tokenizer=runs/cvivit --workdir=runs/t2v
+
+Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small (own clips), demo
+and laptop (moving shapes).
+Clip, patch and codebook sizes are those of the tokenizer's run.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cvivit
+from phenaki.errors import UserError
+
+
+def paper() -> ConfigDict:
+    """Table 7, rows in its order, and the 1.8B model of B.3.1."""
+    c = ConfigDict()
+    c.model = dict(
+        codebook=8192,
+        depth=24,
+        width=2048,
+        mlp_dim=8192,
+        heads=32,
+        dropout=0.1,  # not stated for text-to-video; the family's value (PAPER_FACTS A18)
+        attention_dropout=0.1,
+        position_init="normal",
+    )
+    c.optim = dict(
+        b1=0.9,
+        b2=0.99,
+        rate=1e-4,
+        weight_decay=1e-4,
+        decay=4_000_000,  # trained for 1M steps of a cosine to 4M: the rate ends at 8.56e-5
+        warmup=10_000,
+        clip=10.0,
+        ema=0.999,
+        accumulate=1,
+    )
+    # T5 v1.1 XXL: keys and values of every layer come straight from its width (PAPER_FACTS A2).
+    c.text = dict(
+        vocabulary="bytes", length=128, vocab_size=32128, width=4096, heads=64, head_dim=64,
+        layers=24, mlp_dim=10240, relpos_std=1.0, relpos_far=0.0, weights="t5_1_1_xxl", seed=0,
+    )  # fmt: skip
+    c.drop_text = 0.1  # §2.2, for guidance
+    # 80/20 of 512 samples: 410 clips and 102 stills, rounded so that both divide over 2^n devices.
+    c.data = dict(source="tfds", sources="data/video_text", batch=416, image_batch=96, world={})
+    c.sample = dict(steps=24, choice_temperature=4.0, guidance=6.0, context=5)
+    c.train = dict(
+        steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, sample_count=100, keep=2
+    )
+    c.mesh = dict(data=-1, fsdp=1, tensor=1)
+    c.dtype = "bfloat16"
+    c.remat = "full"
+    c.unroll = 1
+    c.seed = 0
+    return c
+
+
+def t2v(c):
+    """B.3.1: 1.8B parameters; the paper samples its videos with λ 12, 48 steps, temperature 8."""
+    c.mesh.update(data=1, fsdp=-1)
+
+
+def nuwa(c):
+    """B.3.1, B.3.3: 0.9B parameters, half images, for Table 1 (FID-image 37.74, FID-video 3.84)."""
+    c.model.update(depth=20, width=1536, mlp_dim=6144, heads=24)
+    c.data.update(batch=256, image_batch=256)
+    c.sample.update(steps=12, choice_temperature=4.0, guidance=0.1)
+    c.mesh.update(data=1, fsdp=-1)
+
+
+def bair(c):
+    """B.2.3, B.2.4: unconditional; constant rate after the warm-up, 2M steps."""
+    c.model.update(depth=24, width=768, mlp_dim=3072, heads=16, dropout=0.1, attention_dropout=0.1)
+    c.text = None
+    c.optim.decay = None
+    c.data.update(sources="data/bair", batch=512, image_batch=0)
+    c.sample.update(guidance=0.0)
+    c.train.steps = 2_000_000
+
+
+def k600(c):
+    """As BAIR."""
+    bair(c)
+    c.data.sources = "data/k600"
+
+
+def _byte_encoder(c):
+    # Not a trained language model: random features of byte n-grams, enough for small grammars.
+    c.text = ConfigDict(
+        dict(
+            vocabulary="bytes", length=72, vocab_size=259, width=96, heads=8, head_dim=12,
+            layers=2, mlp_dim=192, relpos_std=8.0, relpos_far=20.0, weights="random", seed=0,
+        )
+    )  # fmt: skip
+
+
+def small(c):
+    """Own clips at 64 px on one device, also a CPU."""
+    c.model.update(codebook=1024, depth=4, width=192, mlp_dim=768, heads=4)
+    c.model.update(dropout=0.0, attention_dropout=0.0, position_init="factorised")
+    _byte_encoder(c)
+    c.optim.update(rate=1e-3, warmup=100, decay=800, clip=1.0, ema=0.99)
+    c.data.update(sources="data/clips", batch=4, image_batch=2)
+    c.sample.update(steps=24, choice_temperature=4.0, guidance=1.0)
+    c.train.update(steps=800, log_every=50, save_every=400, sample_every=800)
+    c.dtype, c.remat, c.unroll = "float32", "none", 8
+
+
+def demo(c):
+    """Moving shapes: 24 codes, 1.2M parameters: eight minutes on two cores."""
+    c.model.update(
+        codebook=1024, depth=4, width=128, mlp_dim=512, heads=4, dropout=0.0, attention_dropout=0.0
+    )
+    c.model.position_init = "factorised"
+    _byte_encoder(c)
+    c.optim.update(rate=2e-3, warmup=200, decay=6000, clip=1.0, ema=0.995)
+    c.data.update(source="moving_shapes", batch=32, image_batch=0)
+    c.data.world = ConfigDict(cvivit.world(radius=4.0))
+    c.sample.update(steps=24, choice_temperature=1.0, guidance=0.0)
+    c.train.update(steps=6000, log_every=100, save_every=1000, sample_every=1500)
+    c.dtype, c.remat, c.unroll = "float32", "none", 8
+
+
+def laptop(c):
+    """As demo, wider and longer: the released checkpoint."""
+    demo(c)
+    c.model.update(width=192, mlp_dim=768, heads=6)
+    c.optim.update(rate=1.5e-3, decay=20_000)
+    c.data.world = ConfigDict(cvivit.world(radius=5.5))
+    c.train.update(steps=20_000, sample_every=4000)
+
+
+VARIANTS = dict(t2v=t2v, nuwa=nuwa, bair=bair, k600=k600, small=small, demo=demo, laptop=laptop)
+
+
+def get_config(variant: str = "t2v") -> ConfigDict:
+    """The config of a variant."""
+    if variant not in VARIANTS:
+        raise UserError(
+            f"configs/maskgit.py:{variant}: no such variant; known: {', '.join(VARIANTS)}."
+        )
+    c = paper()
+    VARIANTS[variant](c)
+    return c

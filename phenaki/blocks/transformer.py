@@ -1,0 +1,101 @@
+"""Pre-LayerNorm transformer: self-attention, optional cross-attention, MLP; scanned over layers."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from phenaki.blocks.attention import CrossAttention, Dense, SelfAttention
+
+REMAT = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Block(nn.Module):
+    """One layer. `context` is (key_value [b l 2 h e], mask [b l]) or None."""
+
+    heads: int
+    mlp_dim: int
+    dropout: float
+    attention_dropout: float
+    dtype: Any
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
+        drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
+        attention = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
+        y = norm("norm_attention")(x)
+        x = x + drop(SelfAttention(**attention, name="attention")(y, mask, self.deterministic))
+        if key_value is not None:
+            y = norm("norm_cross")(x)
+            cross = CrossAttention(**attention, name="cross")
+            x = x + drop(cross(y, key_value, text_mask, self.deterministic))
+        y = norm("norm_mlp")(x)
+        y = nn.gelu(Dense(self.mlp_dim, self.dtype, name="wi")(y))
+        return x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y)), None
+
+
+def norm(name: str) -> nn.LayerNorm:
+    """LayerNorm with float32 statistics."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name=name)
+
+
+class Transformer(nn.Module):
+    """`depth` blocks and a final LayerNorm. Parameters are stacked over layers (leading axis).
+
+    `remat` is "none", "full" (recompute everything in the backward pass) or "dots" (keep matrix
+    products); `unroll` trades compile time for speed.
+    """
+
+    depth: int
+    heads: int
+    mlp_dim: int
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    causal: bool = False
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b s d"],
+        *,
+        key_value=None,
+        text_mask=None,
+        mask=None,
+        deterministic: bool = True,
+    ) -> Float[Array, "b s d"]:
+        """`key_value` [depth b l 2 h e] and `text_mask` [b l] come from the text, or are None."""
+        if self.causal:
+            length = x.shape[1]
+            mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+        block = Block
+        if self.remat != "none":
+            block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=self.depth,
+            unroll=min(self.unroll, self.depth),
+        )
+        stack = layers(
+            self.heads,
+            self.mlp_dim,
+            self.dropout,
+            self.attention_dropout,
+            self.dtype,
+            deterministic,
+            name="layers",
+        )
+        x, _ = stack(x.astype(self.dtype), key_value, text_mask, mask)
+        return norm("norm")(x)

@@ -1,0 +1,85 @@
+"""A picture of what a data set holds, read back from its shards: frames, caption and source."""
+
+import io
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from phenaki.data import builder, lazy, records
+
+THUMBNAIL = 96  # pixels
+FRAMES = 6
+ROWS = 40
+TEXT_WIDTH = 380
+MARGIN = 6
+
+
+def choose(places: dict[str, tuple[str, int, int]], rows: int = ROWS) -> list[tuple[str, int]]:
+    """Picks (split, record) of up to `rows` clips, of as many source files as possible.
+
+    Args:
+        places: of each source file the split, its first record there, and how many it has.
+    """
+    if not places:
+        return []
+    every = list(places.values())
+    each = max(1, rows // len(every))
+    chosen = []
+    for index in _spread(len(every), rows):
+        split, first, count = every[index]
+        chosen += [(split, first + offset) for offset in _spread(count, each)]
+    return sorted(chosen)
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Up to `count` indices, each in the middle of an equal part of 0 .. length - 1."""
+    count = min(length, count)
+    return [(2 * index + 1) * length // (2 * count) for index in range(count)]
+
+
+def write(directory: Path, path: Path, chosen: list[tuple[str, int]]) -> None:
+    """Draws the clips `chosen` as (split, record) as a PNG, one a row."""
+    data, form = builder.open_set(directory)
+    stored = {split: records.Records(data.info.splits[split].filepaths) for split, _ in chosen}
+    clips = [(split, _parse(stored[split][index])) for split, index in chosen]
+    scale = THUMBNAIL / min(form.height, form.width)
+    size = round(form.width * scale), round(form.height * scale)
+    row = size[1] + MARGIN
+    sheet = Image.new(
+        "RGB", (FRAMES * (size[0] + 2) + TEXT_WIDTH, row * len(clips) + MARGIN), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, (name, clip) in enumerate(clips):
+        top = MARGIN + number * row
+        count = min(FRAMES, len(clip["video"]))
+        for column, index in enumerate(np.linspace(0, len(clip["video"]) - 1, count).round()):
+            frame = Image.open(io.BytesIO(clip["video"][int(index)]))
+            small = frame.resize(size, Image.Resampling.BICUBIC)
+            sheet.paste(small, (column * (size[0] + 2), top))
+        left = FRAMES * (size[0] + 2) + MARGIN
+        draw.multiline_text((left, top), _text(name, clip), "black", font)
+    sheet.save(path, "PNG")
+
+
+def _parse(record: bytes) -> dict:
+    """The record's fields as Python values."""
+    fields = lazy.tensorflow().train.Example.FromString(record).features.feature
+    return {
+        "video": list(fields["video"].bytes_list.value),
+        "caption": fields["caption"].bytes_list.value[0].decode(),
+        "captioned": bool(fields["captioned"].int64_list.value[0]),
+        "source": fields["source"].bytes_list.value[0].decode(errors="replace"),
+        "start": fields["start"].float_list.value[0],
+        "fps": fields["fps"].float_list.value[0],
+    }
+
+
+def _text(split: str, clip: dict) -> str:
+    caption = clip["caption"] if clip["captioned"] else "(no caption)"
+    lines = textwrap.wrap(caption, 58, max_lines=3)
+    source = textwrap.shorten(clip["source"].replace("/", "/ "), 58).replace("/ ", "/")
+    count = len(clip["video"])
+    when = f"{clip['start']:.2f} s, {count} frames at {clip['fps']:g} fps" if count > 1 else "still"
+    return "\n".join([*lines, source, f"{split}: {when}"])

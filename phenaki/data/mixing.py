@@ -1,0 +1,44 @@
+"""Which source an example comes from: a fixed pattern, so that any place in it can be computed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from phenaki.errors import UserError
+
+# As pairs where a path has a dot: config files take no such key.
+Sources = Mapping[str, float | int] | Sequence[tuple[str, float | int]] | str | Path
+PERIOD = 1000  # draws in which a mixture meets its rates
+
+
+def rates(sources: Sources) -> dict[str, float]:
+    """Source -> rate; a lone path is all of it.
+
+    Raises:
+        UserError: no source, or a rate that is not above 0.
+    """
+    if isinstance(sources, str | Path):
+        sources = {str(sources): 1.0}
+    result = {str(path): float(rate) for path, rate in dict(sources).items()}
+    if not result or not all(np.isfinite(rate) and rate > 0 for rate in result.values()):
+        raise UserError(f"config.data.sources={result}: needs data sets with rates above 0.")
+    return result
+
+
+def pattern(rate: list[float], seed: int) -> np.ndarray:
+    """The source of each draw in a period, shuffled; each source at least once."""
+    if len(rate) == 1:
+        return np.zeros(1, np.int64)
+    exact = np.array(rate) / np.sum(rate) * PERIOD
+    counts = np.maximum(1, np.floor(exact).astype(int))
+    missing = max(0, PERIOD - int(counts.sum()))
+    for index in np.argsort(counts - exact, kind="stable")[:missing]:
+        counts[index] += 1  # largest remainders
+    return random(seed, "pattern").permutation(np.repeat(np.arange(len(rate)), counts))
+
+
+def random(seed: int, *path: int | str) -> np.random.Generator:
+    """A generator of its own for every seed and path."""
+    words = [int.from_bytes(p.encode()[:8]) if isinstance(p, str) else p for p in path]
+    return np.random.default_rng([seed, *words])

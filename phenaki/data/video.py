@@ -1,0 +1,296 @@
+"""Video and image files to uint8 RGB clips, by time stamps and in constant memory.
+
+The one rule of sampling: clip frame k shows the last source frame with pts <= t0 + k / fps, where
+t0 is the first pts. Counting frames ("every n-th") breaks on variable rates and odd ratios.
+"""
+
+import contextlib
+import dataclasses
+import heapq
+import warnings
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 2**26  # 8192 x 8192: larger headers are far more often broken than real
+MAX_GAP = 3600  # seconds between two frames; beyond it the time stamps are wrong
+REORDER = 4  # decoded frames held back to sort unordered time stamps
+DECLARES_DURATION = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # others estimate it
+# Bit exact on every machine, and 10 bit limited range white comes out as 255 instead of 253.
+_CONVERSION = (
+    av.video.reformatter.Interpolation.BICUBIC
+    | av.video.reformatter.Interpolation.ACCURATE_RND
+    | av.video.reformatter.Interpolation.FULL_CHR_H_INT
+    | av.video.reformatter.Interpolation.BITEXACT
+)
+_BT709, _UNSPECIFIED = 1, 2  # H.273 matrix coefficients
+
+
+class UnreadableMedia(ValueError):
+    """A file that cannot be used. `reason` is one short line without the path."""
+
+    def __init__(self, path: Path | str, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+    def __reduce__(self):
+        path = str(self).removesuffix(f": {self.reason}")
+        return type(self), (path, self.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """`start` is seconds after the first frame; `source_size` is (height, width) as displayed."""
+
+    start: float
+    video: UInt8[np.ndarray, "f h w 3"]
+    source_size: tuple[int, int]
+
+
+def clips(
+    path: Path | str,
+    *,
+    frames: int,
+    fps: float | int,
+    height: int,
+    width: int,
+    crop: tuple[float, float] = (0.5, 0.5),
+) -> Iterator[Clip]:
+    """Cuts a video into consecutive, non-overlapping clips of `frames` frames at `fps` (§2.1, B.2).
+
+    Args:
+        path: any container and codec that FFmpeg reads.
+        crop: where the crop lies after the short side is resized: 0 top or left, 1 bottom or right.
+
+    Yields one clip at a time. A file of a single frame is a still: one clip of one frame.
+
+    Raises:
+        UnreadableMedia: broken, truncated, too short or absurdly large. It can come after the first
+            clips; whoever wants whole files only must keep them aside until the iterator ends.
+    """
+    buffer: list[np.ndarray] = []
+    count = 0
+    for index, alone, image, aspect in _sampled(path, fps):
+        size = (image.shape[0], round(image.shape[1] * aspect))
+        buffer.append(fit(Image.fromarray(image), height, width, crop, aspect))
+        if alone:
+            yield Clip(0.0, np.stack(buffer), size)
+            return
+        if len(buffer) == frames:
+            start = float((index + 1 - frames) / _rational(fps))
+            yield Clip(start, np.stack(buffer), size)
+            buffer, count = [], count + 1
+    if not count:
+        raise UnreadableMedia(
+            path, f"too short: {len(buffer)} frames at {fps:g} fps, {frames} needed"
+        )
+
+
+def still(
+    path: Path | str, *, height: int, width: int, crop: tuple[float, float] = (0.5, 0.5)
+) -> Clip:
+    """Reads an image as a clip of one frame; arguments and errors as in `clips`."""
+    image = read_image(path)
+    return Clip(0.0, fit(image, height, width, crop)[None], (image.height, image.width))
+
+
+def fit(
+    image: Image.Image,
+    height: int,
+    width: int,
+    crop: tuple[float, float] = (0.5, 0.5),
+    aspect: float = 1.0,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Resizes, antialiased, until the crop just fits; `aspect` is width / height of a pixel."""
+    scale = max(height / image.height, width / (image.width * aspect))
+    window_height = min(height / scale, image.height)
+    window_width = min(width / scale / aspect, image.width)
+    top = (image.height - window_height) * crop[0]
+    left = (image.width - window_width) * crop[1]
+    box = (left, top, left + window_width, top + window_height)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def read_image(path: Path | str) -> Image.Image:
+    """Opens a still as 8 bit RGB: EXIF orientation applied, transparency over white.
+
+    Raises:
+        UnreadableMedia: not an image, truncated, or absurdly large.
+    """
+    with _reasons(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of EXIF blocks and palettes that Pillow repairs itself
+        with Image.open(path) as image:
+            _check_size(path, image.width, image.height)
+            image.load()
+            return _rgb(path, ImageOps.exif_transpose(image))
+
+
+def _rgb(path, image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bit grey; convert() would clip it at 255
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UnreadableMedia(path, "floating point pixels without a known range")
+    if image.has_transparency_data:
+        return _over_white(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+class _Timed(NamedTuple):
+    """A decoded frame, or None for the end of the video; time, tolerance in seconds."""
+
+    time: Fraction
+    tolerance: Fraction
+    frame: av.VideoFrame | None
+    aspect: float
+
+
+def _sampled(path, fps: float | int) -> Iterator[tuple[int, bool, np.ndarray, float]]:
+    """Yields (k, whether it is the only frame, full-size image, pixel aspect) at t0 + k / fps."""
+    rate = _rational(fps)
+    index = decoded = 0
+    shown = image = first = None
+    with _reasons(path):
+        for item in _in_order(_decoded(path)):
+            first = item.time if first is None else first
+            decoded += item.frame is not None
+            while shown is not None and first + index / rate + item.tolerance < item.time:
+                image = _convert(path, *shown) if image is None else image
+                alone = decoded == 1 and item.frame is None
+                yield index, alone, *image
+                if alone:
+                    return  # however long it is said to last
+                index += 1
+            if item.frame is None:
+                return
+            shown, image = (item.frame, item.aspect), None
+    raise UnreadableMedia(path, "no video frames")
+
+
+def _in_order(frames: Iterator[_Timed]) -> Iterator[_Timed]:
+    """Sorts by time stamp within a short window; drops what comes too late even so."""
+    heap: list = []
+    last = None
+    for order, item in enumerate(frames):
+        if item.frame is not None:
+            heapq.heappush(heap, (item.time, order, item))
+        while heap and (item.frame is None or len(heap) > REORDER):
+            time, _, ready = heapq.heappop(heap)
+            if last is None or time >= last:
+                last = time
+                yield ready
+        if item.frame is None:
+            yield item
+
+
+def _decoded(path) -> Iterator[_Timed]:
+    """Yields the frames as the decoder gives them, and at last the end of the video."""
+    count = 0
+    with (
+        _reasons(path, lambda: f" after {count} frames" if count else ""),
+        av.open(str(path), metadata_errors="replace") as container,
+    ):
+        stream = container.streams.best("video")
+        if stream is None:
+            raise UnreadableMedia(path, "no video stream")
+        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.thread_count = 1  # files are decoded side by side; see prepare_data
+        # Containers round: a frame of 1/24 s sits at 42 ms in Matroska and is still meant for it.
+        tolerance = min(stream.time_base, Fraction(1, 1000))
+        aspect = float(stream.sample_aspect_ratio or 1)
+        usual = 1 / stream.average_rate if stream.average_rate else Fraction(1, 25)
+        time: Fraction | None = None
+        end: Fraction | None = None
+        reached = Fraction(0)
+        for packet in container.demux(stream, *container.streams.audio):
+            if packet.pts is not None:
+                reached = max(reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream_index != stream.index:
+                continue
+            for frame in packet.decode():
+                previous, time = time, _time(frame, stream, time, usual)
+                if frame.is_corrupt:
+                    raise UnreadableMedia(path, f"broken frame at {float(time):.2f} s")
+                if previous is not None and abs(time - previous) > MAX_GAP:
+                    raise UnreadableMedia(path, "time stamps jump by more than an hour")
+                lasts = frame.duration * stream.time_base if frame.duration else usual
+                end = max(time + lasts, end or time)
+                count += 1
+                yield _Timed(time, tolerance, frame, aspect)
+        _check_complete(path, container, reached)
+        if end is not None:
+            yield _Timed(end, tolerance, None, aspect)
+
+
+def _time(frame, stream, previous: Fraction | None, usual: Fraction) -> Fraction:
+    ticks = frame.pts if frame.pts is not None else frame.dts
+    if ticks is not None:
+        return ticks * stream.time_base
+    return Fraction(0) if previous is None else previous + usual
+
+
+def _check_complete(path, container, reached: Fraction):
+    """Matroska readers report the end of a cut file as an ordinary end."""
+    if container.duration is None or container.format.name not in DECLARES_DURATION:
+        return
+    declared = container.duration / av.time_base
+    if reached < declared - max(0.5, 0.02 * declared):
+        raise UnreadableMedia(path, f"truncated: {float(reached):.1f} s of {declared:.1f} s")
+
+
+def _check_size(path, width: int, height: int):
+    if width < 1 or height < 1:
+        raise UnreadableMedia(path, "no picture size")
+    if width * height > MAX_PIXELS:
+        raise UnreadableMedia(path, f"{width} x {height} pixels; at most {MAX_PIXELS} are read")
+
+
+def _convert(path, frame: av.VideoFrame, aspect: float) -> tuple[np.ndarray, float]:
+    """RGB by the frame's own matrix and range, turned upright; with its pixel aspect."""
+    _check_size(path, frame.width, frame.height)
+    matrix = None
+    if frame.colorspace == _UNSPECIFIED and frame.height >= 720:
+        matrix = _BT709  # players assume it for untagged high definition
+    alpha = any(component.is_alpha for component in frame.format.components)
+    converted = frame.reformat(
+        format="rgba" if alpha else "rgb24",
+        src_colorspace=matrix,
+        interpolation=int(_CONVERSION),
+    )
+    image = converted.to_ndarray()
+    if alpha:
+        image = np.asarray(_over_white(Image.fromarray(image)))
+    quarter_turns = round(frame.rotation / 90) % 4
+    if quarter_turns % 2:
+        aspect = 1 / aspect
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)), aspect
+
+
+def _rational(fps: float | int) -> Fraction:
+    return Fraction(fps).limit_denominator(100_000)
+
+
+@contextlib.contextmanager
+def _reasons(path, where: Callable[[], str] = str):
+    """Turns what FFmpeg and Pillow raise on bad files into `UnreadableMedia`."""
+    try:
+        yield
+    except (UnreadableMedia, MemoryError):
+        raise
+    except Exception as error:  # Pillow alone raises eight kinds on broken files
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        text = text.replace(str(path), "file").strip().splitlines()[0]
+        raise UnreadableMedia(
+            path, f"not readable{where()}: {text[:1].lower()}{text[1:]}"
+        ) from error

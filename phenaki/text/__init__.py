@@ -1,0 +1,1 @@
+"""Captions to embeddings: the byte vocabulary and the T5 v1.1 encoder."""

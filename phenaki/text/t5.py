@@ -1,0 +1,229 @@
+"""The T5 v1.1 encoder, the frozen language model that reads the prompts (§2).
+
+Submodules carry T5X's parameter names, so that the tree is the one of its checkpoints:
+    token_embedder/embedding                                    [vocabulary, width]
+    encoder/relpos_bias/rel_embedding                           [heads, 32], shared by all layers
+    encoder/layers_i/pre_attention_layer_norm/scale             [width]
+    encoder/layers_i/attention/{query,key,value,out}/kernel     no biases anywhere
+    encoder/layers_i/pre_mlp_layer_norm/scale                   [width]
+    encoder/layers_i/mlp/{wi_0,wi_1,wo}/kernel
+    encoder/encoder_norm/scale                                  [width]
+Shapes: b batch, l and k text positions of query and key, h heads, d width.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+RELATIVE_BUCKETS = 32  # the same in every T5 v1.1
+MAX_DISTANCE = 128
+
+# Variance 1 / inputs keeps the activations of an untrained encoder of order one.
+kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+class T5Encoder(nn.Module):
+    """Embeds token ids with a pre-norm transformer that knows only relative positions (§2).
+
+    ids [b l] -> [b l width] in `dtype`. Id 0 is padding: no position attends to it, and the rows
+    it occupies are meaningless, so carry `ids > 0` along as the mask. Softmax and norms are
+    float32, parameters are float32 and cast to `dtype`.
+    """
+
+    vocab_size: int
+    width: int
+    heads: int
+    head_dim: int
+    layers: int
+    mlp_dim: int
+    # Initial relative-position biases, in logits; they matter for an encoder used untrained:
+    relpos_std: float = 1.0  # their spread
+    relpos_far: float = 0.0  # subtracted where a bucket holds several distances (8 and more)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        embedder = nn.Embed(
+            self.vocab_size,
+            self.width,
+            embedding_init=nn.initializers.normal(1.0),
+            dtype=self.dtype,
+            name="token_embedder",
+        )
+        stack = EncoderStack(
+            heads=self.heads,
+            head_dim=self.head_dim,
+            layers=self.layers,
+            mlp_dim=self.mlp_dim,
+            relpos_std=self.relpos_std,
+            relpos_far=self.relpos_far,
+            dtype=self.dtype,
+            name="encoder",
+        )
+        return stack(embedder(ids), ids > 0)
+
+
+class EncoderStack(nn.Module):
+    """The layers, their shared position biases and the last norm."""
+
+    heads: int
+    head_dim: int
+    layers: int
+    mlp_dim: int
+    relpos_std: float
+    relpos_far: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
+        position_bias = RelativePositionBias(
+            self.heads, self.relpos_std, self.relpos_far, name="relpos_bias"
+        )
+        bias = position_bias(x.shape[1]) + jnp.where(mask, 0.0, -1e10)[:, None, None, :]
+        for index in range(self.layers):
+            layer = EncoderLayer(
+                self.heads, self.head_dim, self.mlp_dim, self.dtype, name=f"layers_{index}"
+            )
+            x = layer(x, bias)
+        return RMSNorm(self.dtype, name="encoder_norm")(x)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the gated MLP, each on normalised input and added to the stream."""
+
+    heads: int
+    head_dim: int
+    mlp_dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], bias: Float32[Array, "_ h l l"]
+    ) -> Float[Array, "b l d"]:
+        attention = SelfAttention(self.heads, self.head_dim, self.dtype, name="attention")
+        x = x + attention(RMSNorm(self.dtype, name="pre_attention_layer_norm")(x), bias)
+        mlp = GatedMLP(self.mlp_dim, self.dtype, name="mlp")
+        return x + mlp(RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with an additive bias and no 1/sqrt(head_dim), as T5 was trained."""
+
+    heads: int
+    head_dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], bias: Float32[Array, "_ h l l"]
+    ) -> Float[Array, "b l d"]:
+        def heads_of(name: str, init=kernel_init) -> Float[Array, "b l h e"]:
+            projected = dense(self.heads * self.head_dim, self.dtype, name, init)(x)
+            return rearrange(projected, "b l (h e) -> b l h e", h=self.heads)
+
+        query = heads_of("query", query_init(self.head_dim))
+        logits = jnp.einsum(
+            "b l h e, b k h e -> b h l k",
+            query,
+            heads_of("key"),
+            preferred_element_type=jnp.float32,
+        )
+        weights = jax.nn.softmax(logits + bias).astype(self.dtype)
+        mixed = jnp.einsum("b h l k, b k h e -> b l h e", weights, heads_of("value"))
+        return dense(x.shape[-1], self.dtype, "out")(rearrange(mixed, "b l h e -> b l (h e)"))
+
+
+class GatedMLP(nn.Module):
+    """gelu(x wi_0) * (x wi_1), projected back; the tanh approximation of gelu, as T5 v1.1."""
+
+    mlp_dim: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        gate = nn.gelu(dense(self.mlp_dim, self.dtype, "wi_0")(x), approximate=True)
+        return dense(x.shape[-1], self.dtype, "wo")(
+            gate * dense(self.mlp_dim, self.dtype, "wi_1")(x)
+        )
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale with float32 statistics: no mean is subtracted, no bias added."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        return normed.astype(self.dtype) * scale.astype(self.dtype)
+
+
+class RelativePositionBias(nn.Module):
+    """One bias per head and bucket of distances, added to the attention logits of all layers."""
+
+    heads: int
+    std: float
+    far: float
+
+    @nn.compact
+    def __call__(self, length: int) -> Float32[Array, "1 h l l"]:
+        def init(key, shape, dtype=jnp.float32):
+            is_far = np.arange(RELATIVE_BUCKETS) % (RELATIVE_BUCKETS // 2) >= RELATIVE_BUCKETS // 4
+            return self.std * jax.random.normal(key, shape, dtype) - self.far * is_far
+
+        table = self.param("rel_embedding", init, (self.heads, RELATIVE_BUCKETS))
+        positions = np.arange(length)
+        buckets = relative_bucket(positions[None, :] - positions[:, None])
+        return table[None, :, buckets]
+
+
+def relative_bucket(relative: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Bucket, 0 to 31, of `key position - query position`.
+
+    Keys before the query use buckets 0-15, keys after it 16-31. Within a half, distances below 8
+    have one bucket each; the others share 8 buckets of logarithmic width, the last from 91 on.
+    """
+    half, exact = RELATIVE_BUCKETS // 2, RELATIVE_BUCKETS // 4
+    distance = np.abs(relative)
+    # Checkpoints were trained with this very float32 expression truncated to an integer;
+    # float64 would move distances that lie on a bucket's edge.
+    scaled = distance.astype(np.float32) / np.float32(exact) + np.finfo(np.float32).eps
+    octaves = np.log(scaled) / np.float32(np.log(MAX_DISTANCE / exact))
+    coarse = exact + (octaves * np.float32(half - exact)).astype(np.int32)
+    bucket = np.where(distance < exact, distance, np.minimum(coarse, half - 1))
+    return (bucket + half * (relative > 0)).astype(np.int32)
+
+
+def query_init(head_dim: int) -> nn.initializers.Initializer:
+    """The missing 1/sqrt(head_dim) of the attention logits lives in the query's first weights."""
+    return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "truncated_normal")
+
+
+def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
+    """A matrix without bias: T5 has none."""
+    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+
+def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:
+    """Parameters of an untrained encoder, to be used frozen where no pre-trained T5 is at hand.
+
+    With a large `relpos_std` each head looks sharply at a fixed distance, and the gated MLPs
+    multiply what the heads see: the outputs are random features of byte n-grams, in which words
+    are linearly separable. A large `relpos_far` keeps the heads within 7 bytes, so that a phrase
+    never seen in training leaves the features of the other words alone. The same seed gives the
+    same parameters on every host.
+    """
+    return _init(encoder, jax.random.key(seed, impl="threefry2x32"))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(encoder: T5Encoder, key: Array) -> dict[str, Any]:
+    return encoder.init(key, jnp.zeros((1, 1), jnp.int32))["params"]  # any length will do

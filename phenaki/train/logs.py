@@ -1,0 +1,58 @@
+"""Scalars and pictures of a run: JSON lines always, TensorBoard where it is installed."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+try:
+    from tensorboardX import SummaryWriter
+except ImportError:  # an accelerator machine may do without it
+    SummaryWriter = None
+
+
+class Logs:
+    """Writes `workdir`/metrics.jsonl, one object per line with "step" and "seconds", and events."""
+
+    def __init__(self, workdir: Path):
+        main = jax.process_index() == 0
+        self._lines = open(workdir / "metrics.jsonl", "a") if main else None
+        self._events = SummaryWriter(str(workdir / "events")) if main and SummaryWriter else None
+        self._start = time.monotonic()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line; "seconds" counts from the start or the last resume."""
+        if self._lines is None or not values:
+            return
+        seconds = round(time.monotonic() - self._start, 2)
+        self._lines.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
+        self._lines.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """uint8 [h w 3] pictures for TensorBoard."""
+        if self._events is not None:
+            for name, image in images.items():
+                self._events.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Closes both files."""
+        if self._lines is not None:
+            self._lines.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def read(workdir: str | Path) -> list[dict]:
+    """One object per step of metrics.jsonl; where a resumed run repeats a step, the last counts."""
+    path = Path(workdir) / "metrics.jsonl"
+    steps: dict[int, dict] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        values = json.loads(line)
+        steps.setdefault(values["step"], {}).update(values)
+    return [steps[step] for step in sorted(steps)]

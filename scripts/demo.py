@@ -1,0 +1,110 @@
+"""Trains both stages on moving shapes, samples prompts and a story, and writes report.html.
+
+    python scripts/demo.py [--workdir=runs/demo] [--stage1_steps=... --stage2_steps=...]
+
+A second call resumes or reuses what stands. `make demo` also sets up the environment first.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from phenaki import cli
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
+RELEASED = flags.DEFINE_string(
+    "released", "checkpoints/laptop", "a trained model shown beside; may be missing"
+)
+COUNT = flags.DEFINE_integer("count", 200, "unseen prompts per score", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of the data, the parameters and the samples")
+STAGE1 = flags.DEFINE_integer(
+    "stage1_steps", None, "default: that of configs/cvivit.py:demo", lower_bound=1
+)
+STAGE2 = flags.DEFINE_integer(
+    "stage2_steps", None, "default: that of configs/maskgit.py:demo", lower_bound=1
+)
+
+STORY = (
+    ("a red circle moves right", 1.4),
+    ("then a blue circle moves right", 0.75),
+    ("then a blue square moves left", 0.75),
+    ("then a blue square moves up", 0.75),
+    ("then a yellow square moves down", 0.75),
+)
+
+
+def main(argv):
+    """Runs what is missing of: tokenizer, MaskGIT, scores, samples, report."""
+    del argv
+    from configs import cvivit, maskgit
+    from phenaki.train import stages
+
+    workdir = Path(WORKDIR.value)
+    stage1, stage2 = cvivit.get_config("demo"), maskgit.get_config("demo")
+    for config, steps in ((stage1, STAGE1.value), (stage2, STAGE2.value)):
+        config.seed = SEED.value
+        if steps:
+            config.train.steps = config.optim.decay = steps
+            config.optim.warmup = min(config.optim.warmup, steps // 2)
+    seconds = {}
+    start = time.monotonic()
+    _train("stage 1, the tokenizer", stage1, workdir / "cvivit", stages.train_tokenizer)
+    seconds["stage 1"] = time.monotonic() - start
+    start = time.monotonic()
+    _train(
+        "stage 2, MaskGIT",
+        stage2,
+        workdir / "maskgit",
+        lambda config, directory: stages.train_maskgit(config, workdir / "cvivit", directory),
+    )
+    seconds["stage 2"] = time.monotonic() - start
+    _add_seconds(workdir, seconds)
+    _report(workdir)
+
+
+def _train(what, config, directory, train):
+    from phenaki.checkpoint import Run, is_run
+
+    if is_run(directory):
+        run = Run(directory)
+        latest = run.latest or 0
+        run.close()
+        if latest >= config.train.steps:
+            print(f"{what}: stands in {directory} ({latest} steps)")
+            return
+    print(f"{what}: {config.train.steps} steps in {directory}")
+    train(config, directory)
+
+
+def _add_seconds(workdir, seconds):
+    """Keeps the training seconds of earlier calls: a second call spends none."""
+    path = workdir / "seconds.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    total = {name: round(before.get(name, 0) + value, 1) for name, value in seconds.items()}
+    path.write_text(json.dumps(total) + "\n")
+
+
+def _report(workdir):
+    from phenaki import media, showcase
+    from phenaki.pipeline import Phenaki
+    from phenaki.story import Scene
+
+    models = {"trained just now": Phenaki.load(workdir / "maskgit")}
+    if (Path(RELEASED.value) / "bundle.json").is_file():
+        models["released"] = Phenaki.load(RELEASED.value)
+    scenes = [Scene(*scene) for scene in STORY]
+    page = showcase.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value)
+    best = models.get("released", models["trained just now"])
+    video, _ = best.story(scenes, seed=SEED.value)
+    scale = media.scale_to_see(*video.shape[1:3])
+    media.write_mp4(workdir / "story.mp4", video, best.spec.fps, scale)
+    media.write_gif(workdir / "story.gif", video, best.spec.fps, scale)
+    page.save(workdir / "report.html")
+    print(f"{workdir}/report.html, {workdir}/story.mp4 and .gif ({len(np.asarray(video))} frames)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

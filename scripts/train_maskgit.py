@@ -1,0 +1,33 @@
+"""Trains MaskGIT over the codes of a trained tokenizer (stage 2).
+
+    python scripts/train_maskgit.py --config=configs/maskgit.py:laptop \\
+        --tokenizer=runs/cvivit --workdir=runs/maskgit
+
+Any field of the config can be set: --config.drop_text=0.2. A run that stands in --workdir goes on.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from phenaki import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
+flags.mark_flag_as_required("config")
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "stage 1: the --workdir of its run, or a bundle", required=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where checkpoints, logs and samples go", required=True
+)
+
+
+def main(argv):
+    """Trains until config.train.steps."""
+    del argv
+    from phenaki.train import stages
+
+    stages.train_maskgit(CONFIG.value, TOKENIZER.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

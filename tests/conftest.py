@@ -1,0 +1,52 @@
+"""Every test sees eight simulated CPU devices, compiles afresh and draws the same numbers."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Before jax is imported: it reads these once.
+DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
+# Networks this small are compiled far longer than they run.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+FAST_FLAG = "--xla_cpu_parallel_codegen_split_count=1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAG} {DEVICES_FLAG}".strip()
+os.environ["MPLBACKEND"] = "agg"
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_each_run():
+    """Seed the global generators, for the libraries that draw from them."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture
+def run_script():
+    """Run a script of the repository as a user would, on one device: its CompletedProcess."""
+
+    def run(script: str, *arguments: object, timeout: float = 600, **environment: str):
+        env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(DEVICES_FLAG, "")}
+        env["PYTHONPATH"] = str(ROOT)
+        del env["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        return subprocess.run(
+            command,
+            env=env | environment,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,110 @@
+"""Attention, whatever its length, and the quantizer of equation 1."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phenaki.blocks import attention
+from phenaki.blocks.quantizer import VectorQuantizer, normalize
+
+CODEBOOK, DIM = 12, 4
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def reference(query, key, value, mask):
+    """softmax(q k / sqrt(e)) v in float64."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    scores = np.einsum("bshe,buhe->bhsu", query, key) / np.sqrt(query.shape[-1])
+    scores = np.where(mask, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhsu,buhe->bshe", weights, value)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(6, 6), (5, 40)])
+def test_attention_is_the_formula_at_any_length(queries, keys):
+    query = normal(0, 2, queries, 3, 4)
+    key, value = normal(1, 2, keys, 3, 4), normal(2, 2, keys, 3, 4)
+    mask = normal(3, 2, 1, queries, keys) > -0.5
+    mask[..., 0], mask[..., 1] = True, False
+    attend = jax.jit(attention.attend)
+    out = attend(query, key, value, mask)
+    np.testing.assert_allclose(out, reference(query, key, value, mask), atol=1e-6)
+    value[:, 1] = 1e6  # what is hidden counts as exactly nothing
+    np.testing.assert_array_equal(out, attend(query, key, value, mask))
+
+
+PARAMS = {"embedding": jnp.asarray(normal(1, CODEBOOK, DIM))}
+Z = normal(2, 2, 5, DIM)
+
+
+QUANTIZER = VectorQuantizer(CODEBOOK, DIM)
+
+
+@jax.jit
+def quantize(params, z):
+    return QUANTIZER.apply({"params": params}, z)
+
+
+def unit(x):
+    x = np.asarray(x, np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_codes_are_the_nearest_unit_vectors():
+    out = quantize(PARAMS, Z)
+    table = unit(PARAMS["embedding"])
+    distance = np.linalg.norm(unit(Z)[..., None, :] - table, axis=-1)
+    np.testing.assert_array_equal(out.codes, distance.argmin(-1))
+    np.testing.assert_allclose(out.vectors, table[out.codes], atol=1e-6)
+    # Means over the elements, not sums (PAPER_FACTS A10): L_VQ stays below 4 / code_dim.
+    expected = np.mean(np.square(unit(Z) - table[out.codes]))
+    np.testing.assert_allclose([out.codebook_loss, out.commitment_loss], expected, rtol=1e-5)
+    lookup = jax.jit(lambda codes: QUANTIZER.apply({"params": PARAMS}, codes, method="lookup"))
+    np.testing.assert_allclose(lookup(out.codes), out.vectors, atol=1e-6)
+
+
+def test_the_gradient_goes_straight_through():
+    weights = normal(3, *Z.shape)
+
+    def through(params, z):
+        return jnp.vdot(weights, quantize(params, z).vectors)
+
+    to_table, to_z = jax.grad(through, argnums=(0, 1))(PARAMS, Z)
+    # d normalize(z) = (1 - u u') / |z|
+    across = weights - (weights * unit(Z)).sum(-1, keepdims=True) * unit(Z)
+    np.testing.assert_allclose(to_z, across / np.linalg.norm(Z, axis=-1, keepdims=True), atol=1e-5)
+    assert not to_table["embedding"].any()
+
+
+def test_each_loss_moves_its_own_side():
+    def gradients(name):
+        def loss(params, z):
+            return getattr(quantize(params, z), name)
+
+        return jax.grad(loss, argnums=(0, 1))(PARAMS, Z)
+
+    used = np.isin(np.arange(CODEBOOK), quantize(PARAMS, Z).codes)
+    assert 0 < used.sum() < CODEBOOK
+    to_table, to_z = gradients("codebook_loss")
+    np.testing.assert_array_equal(np.any(to_table["embedding"], -1), used)
+    assert not to_z.any()
+    to_table, to_z = gradients("commitment_loss")
+    assert not to_table["embedding"].any()
+    assert np.any(to_z, -1).all()
+
+
+def test_zero_is_no_pole():
+    def loss(params, z):
+        out = quantize(params, z)
+        return out.vectors.sum() + out.codebook_loss + out.commitment_loss
+
+    table, z = np.array(PARAMS["embedding"]), Z.copy()
+    table[3], z[0] = 0, 0
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))({"embedding": table}, z)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, gradients)))
+    assert not normalize(jnp.zeros((1, DIM))).any()

@@ -1,0 +1,271 @@
+"""Files that open everywhere and show what was given: colours, rates, sizes, errors."""
+
+from fractions import Fraction
+
+import av
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from phenaki import media
+from phenaki.errors import UserError
+
+COLOURS = np.array(
+    [
+        [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255],
+        [255, 255, 255], [0, 0, 0], [128, 128, 128], [255, 128, 0], [20, 60, 200], [90, 30, 10],
+    ],
+    np.uint8,
+)  # fmt: skip
+
+
+def patches(frames: int = 3, side: int = 16) -> np.ndarray:
+    """Saturated squares in a row; a clip that also changes over time."""
+    row = np.repeat(np.repeat(COLOURS[None], side, 0), side, 1)
+    return np.stack([np.roll(row, index * side, axis=1) for index in range(frames)])
+
+
+def moving(frames: int, height: int, width: int) -> np.ndarray:
+    """A bright column that travels, so that no two frames are equal."""
+    video = np.zeros((frames, height, width, 3), np.uint8)
+    for index in range(frames):
+        video[index, :, index % width] = 255
+        video[index, 0, 0] = index
+    return video
+
+
+def read_mp4(path) -> tuple[np.ndarray, av.VideoStream]:
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), container.streams.video[0]
+
+
+def planes_to_rgb(path) -> np.ndarray:
+    """The first frame converted by the equations of BT.709, limited range; no library's tags."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        packed = frame.to_ndarray(format="yuv420p").astype(float)
+    height, width = frame.height, frame.width
+    luma = (packed[:height] - 16) / 219
+    halves = packed[height:].reshape(2, height // 2, width // 2)
+    blue, red = (halves.repeat(2, 1).repeat(2, 2) - 128) / 224
+    rgb = [luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue]
+    return np.stack(rgb, -1) * 255
+
+
+def test_mp4_keeps_colours(tmp_path):
+    video = patches()
+    media.write_mp4(tmp_path / "a.mp4", video, fps=8)
+    decoded, _ = read_mp4(tmp_path / "a.mp4")
+    centres = np.s_[:, 8, 8::16]
+    assert np.abs(decoded[centres].astype(int) - video[centres]).max() <= 4
+    by_equation = planes_to_rgb(tmp_path / "a.mp4")
+    assert np.abs(by_equation[8, 8::16] - video[0, 8, 8::16]).max() <= 4
+
+
+def test_mp4_says_what_it_is(tmp_path):
+    media.write_mp4(tmp_path / "a.mp4", patches(), fps=8)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.color_primaries, context.color_trc, context.colorspace) == (1, 1, 1)
+        assert context.color_range == 1
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays before it is fully loaded
+
+
+@pytest.mark.parametrize("fps", [8, 7.5, 30000 / 1001])
+@pytest.mark.parametrize("frames", [1, 11])
+def test_mp4_keeps_rate_and_count(tmp_path, fps, frames):
+    media.write_mp4(tmp_path / "a.mp4", moving(frames, 16, 16), fps=fps)
+    decoded, stream = read_mp4(tmp_path / "a.mp4")
+    rate = Fraction(fps).limit_denominator(1001)
+    assert len(decoded) == stream.frames == frames
+    assert stream.average_rate == rate
+    assert stream.start_time == 0
+    assert float(stream.duration * stream.time_base) == pytest.approx(frames / rate)
+
+
+def test_mp4_pads_odd_sizes_to_even_ones(tmp_path):
+    video = np.full((2, 17, 21, 3), (200, 40, 90), np.uint8)
+    media.write_mp4(tmp_path / "a.mp4", video, fps=8)
+    decoded, _ = read_mp4(tmp_path / "a.mp4")
+    assert decoded.shape == (2, 18, 22, 3)
+    assert np.abs(decoded.astype(int) - video[0, 0, 0]).max() <= 4
+
+
+def test_scale_makes_squares_of_pixels(tmp_path):
+    video = patches(side=1)
+    media.write_mp4(tmp_path / "a.mp4", video, fps=8, scale=16)
+    decoded, _ = read_mp4(tmp_path / "a.mp4")
+    assert decoded.shape == (3, 16, 16 * len(COLOURS), 3)
+    assert np.abs(decoded[:, 8, 8::16].astype(int) - video[:, 0]).max() <= 4
+    assert media.scale_to_see(16, 32, side=256) == 8
+    assert media.scale_to_see(512, 512) == 1
+
+
+def test_floats_and_bytes_give_the_same_file(tmp_path):
+    video = patches()
+    media.write_mp4(tmp_path / "bytes.mp4", video, fps=8)
+    media.write_mp4(tmp_path / "floats.mp4", jnp.asarray(video) / 255, fps=8)
+    assert (tmp_path / "bytes.mp4").read_bytes() == (tmp_path / "floats.mp4").read_bytes()
+    white = jnp.ones((1, 2, 2, 3), jnp.bfloat16)
+    assert (media.as_uint8(white) == 255).all()
+
+
+def test_writer_takes_a_story_in_pieces(tmp_path):
+    video = moving(17, 16, 16)
+    media.write_mp4(tmp_path / "whole.mp4", video, fps=8)
+    with media.Mp4Writer(tmp_path / "pieces.mp4", fps=8) as writer:
+        for start, stop in ((0, 11), (11, 17)):
+            writer.append(video[start:stop])
+    assert writer.frames == 17
+    assert (tmp_path / "whole.mp4").read_bytes() == (tmp_path / "pieces.mp4").read_bytes()
+
+
+def test_a_failure_leaves_no_file_behind(tmp_path):
+    with pytest.raises(RuntimeError), media.Mp4Writer(tmp_path / "a.mp4", fps=8) as writer:
+        writer.append(patches())
+        raise RuntimeError
+    with pytest.raises(ValueError, match="no frame"), media.Mp4Writer(tmp_path / "a.mp4", fps=8):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer_refuses_another_size(tmp_path):
+    with (
+        pytest.raises(ValueError, match=r"\(8, 8\) must be \(16, 192\)"),
+        media.Mp4Writer(tmp_path / "a.mp4", fps=8) as writer,
+    ):
+        writer.append(patches())
+        writer.append(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def read_gif(path) -> tuple[np.ndarray, list[int]]:
+    with Image.open(path) as gif:
+        frames, durations = [], []
+        for index in range(gif.n_frames):
+            gif.seek(index)
+            frames.append(np.asarray(gif.convert("RGB")))
+            durations.append(gif.info["duration"])
+        assert gif.info["loop"] == 0
+    return np.stack(frames), durations
+
+
+def test_gif_keeps_colours_count_and_time(tmp_path):
+    video = patches(frames=11)
+    media.write_gif(tmp_path / "a.gif", video, fps=8, scale=2)
+    decoded, durations = read_gif(tmp_path / "a.gif")
+    np.testing.assert_array_equal(decoded, media.enlarge(video, 2))
+    assert len(durations) == 11
+    assert sum(durations) == 1380  # 11 / 8 s in steps of 10 ms, where 11 x 120 would run fast
+    assert set(durations) == {120, 130}
+
+
+def test_gif_does_not_flicker(tmp_path):
+    generator = np.random.default_rng(0)
+    video = np.repeat(generator.integers(0, 256, (1, 48, 48, 3), np.uint8), 4, axis=0)
+    video[:, 10:20, 10:20] = generator.integers(0, 256, (4, 10, 10, 3), np.uint8)
+    media.write_gif(tmp_path / "a.gif", video, fps=8)
+    decoded, _ = read_gif(tmp_path / "a.gif")
+    still = np.ones((48, 48), bool)
+    still[10:20, 10:20] = False
+    assert (decoded[:, still] == decoded[:1, still]).all()
+    assert np.abs(decoded.astype(int) - video).mean() < 16
+
+
+def test_gif_keeps_a_rare_colour(tmp_path):
+    shades = np.arange(256, dtype=np.uint8)
+    image = np.stack([shades, shades, shades], -1)[None].repeat(64, axis=0)
+    image[:, :, 2] = np.arange(64)[:, None]
+    image[:2, :2] = (255, 0, 0)
+    media.write_gif(tmp_path / "a.gif", image[None], fps=8)
+    decoded, _ = read_gif(tmp_path / "a.gif")
+    assert np.abs(decoded[0, 0, 0].astype(int) - (255, 0, 0)).max() < 32
+
+
+def test_png_and_read_image_return_the_pixels(tmp_path):
+    image = patches()[0]
+    media.write_png(tmp_path / "a.png", image, scale=2)
+    read = media.read_image(tmp_path / "a.png", (32, 2 * image.shape[1]))
+    np.testing.assert_array_equal(media.as_uint8(read, rank=3), media.enlarge(image, 2))
+
+
+def test_read_image_crops_the_centre_upright(tmp_path):
+    image = Image.fromarray(np.zeros((40, 80, 3), np.uint8))
+    image.paste((255, 0, 0), (20, 0, 60, 40))
+    image.paste((0, 255, 0), (20, 0, 60, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate clockwise to see it
+    image.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
+    read = media.read_image(tmp_path / "a.png", (20, 20))
+    assert read.shape == (20, 20, 3)
+    np.testing.assert_allclose(read[12, 1:-1], [[1, 0, 0]] * 18, atol=0.02)
+    np.testing.assert_allclose(read[1, 1:-1], [[0, 1, 0]] * 18, atol=0.02)
+
+
+def test_read_image_scales_16_bits(tmp_path):
+    Image.fromarray(np.full((8, 8), 128 << 8, np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_allclose(media.read_image(tmp_path / "a.png", (8, 8)), 128 / 255, atol=1e-6)
+
+
+def test_read_image_names_the_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"a\.png: not an image"):
+        media.read_image(tmp_path / "a.png", (8, 8))
+    with pytest.raises(FileNotFoundError) as missing:
+        media.read_image(tmp_path / "b.png", (8, 8))
+    assert missing.value.filename.endswith("b.png")
+
+
+def test_sheet_has_a_row_per_clip_under_its_caption():
+    colour = (80, 10, 160)
+    videos = [np.full((frames, 16, 16, 3), colour, np.uint8) for frames in (11, 1)]
+    sheet = media.sheet(videos, ["a purple square " * 20, None], frames=4, scale=3)
+    strip = (sheet == colour).all(-1)
+    assert strip.sum() == (4 + 1) * 48 * 48
+    first = np.flatnonzero(strip.any(1))[0]
+    assert (sheet[:first] < 64).any()  # the text
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (np.zeros((8, 8, 3)), r"shape \(8, 8, 3\) of a video must be \[f h w 3\]"),
+        (np.zeros((2, 3, 8, 8)), r"shape \(2, 3, 8, 8\) of a video"),
+        (np.zeros((0, 8, 8, 3)), r"none of them 0"),
+        (np.full((1, 8, 8, 3), 255.0), r"from 255 to 255 must lie in \[0, 1\]"),
+        (np.full((1, 8, 8, 3), -1.0), r"from -1 to -1 must lie in \[0, 1\]"),
+        (np.full((1, 8, 8, 3), np.nan), r"from nan to nan must lie in \[0, 1\]"),
+        (np.zeros((1, 8, 8, 3), np.int32), r"dtype int32 of a video must be uint8"),
+    ],
+)
+def test_wrong_videos_are_named(tmp_path, video, message):
+    for write in (media.write_mp4, media.write_gif):
+        with pytest.raises(ValueError, match=message):
+            write(tmp_path / "a", video, fps=8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_numbers_are_named(tmp_path):
+    with pytest.raises(ValueError, match="fps=0 must"):
+        media.write_mp4(tmp_path / "a.mp4", patches(), fps=0)
+    with pytest.raises(ValueError, match="fps=60 of a gif"):
+        media.write_gif(tmp_path / "a.gif", patches(), fps=60)
+    with pytest.raises(ValueError, match="scale=0 must"):
+        media.write_png(tmp_path / "a.png", patches()[0], scale=0)
+    with pytest.raises(ValueError, match="1 videos and 2 captions"):
+        media.sheet([patches()], ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["missing/a", "."])
+def test_an_unwritable_path_is_named(tmp_path, name):
+    path = tmp_path / name
+    for write in (media.write_mp4, media.write_gif):
+        with pytest.raises(OSError, match="No such file|Is a directory") as error:
+            write(path, patches(), fps=8)
+        assert str(error.value.filename) == str(path)
+    with pytest.raises(OSError, match="No such file|Is a directory") as error:
+        media.write_png(path, patches()[0])
+    assert str(error.value.filename) == str(path)

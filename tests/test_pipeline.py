@@ -1,0 +1,247 @@
+"""Sampling as users do it: what is given stays, stories add up, what was saved loads."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+import tiny
+
+from phenaki import checkpoint
+from phenaki.errors import UserError
+from phenaki.pipeline import Phenaki
+from phenaki.story import Scene, Window, segments, windows
+from phenaki.train import state
+from phenaki.types import VideoSpec
+
+PROMPTS = ["a red circle moves left", "a blue square moves up"]
+GIVEN = np.random.default_rng(0).uniform(size=(2, 11, 16, 16, 3)).astype(np.float32)
+PAPER = VideoSpec(frames=11, height=128, width=128, fps=8.0, patch=(2, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.phenaki()
+
+
+# --- one window
+
+
+def test_a_prompt_gives_a_clip(model):
+    video = model.generate(PROMPTS, seed=0)
+    assert (video.shape, video.dtype) == ((2, 11, 16, 16, 3), np.float32)
+    assert 0 <= video.min() < video.max() <= 1
+    np.testing.assert_array_equal(video, model.generate(PROMPTS, seed=0))
+    assert np.any(video != model.generate(PROMPTS, seed=1))
+    assert model.codes.shape == (2, 24)
+    assert model.history.shape == (3, 2, 24)
+
+
+def test_an_image_is_a_clip_of_one_frame(model):
+    assert model.generate(PROMPTS, seed=0, frames=1).shape == (2, 1, 16, 16, 3)
+
+
+def test_a_model_without_text_takes_no_prompts(model):
+    config, params = model.config.copy_and_resolve_references(), dict(model.params)
+    config.text = None
+    del params["text"]
+    params["maskgit"] = tiny.without_text(params["maskgit"])
+    assert Phenaki(config, params).generate([None], seed=0, guidance=2.0).shape == (
+        1,
+        *GIVEN.shape[1:],
+    )
+
+
+@pytest.mark.parametrize(("frames", "nearest"), [(10, 9), (0, 1), (13, 11)])
+def test_frames_come_by_whole_patches(model, frames, nearest):
+    with pytest.raises(UserError, match=rf"frames={frames} must be .* nearest is {nearest}\."):
+        model.generate(PROMPTS, seed=0, frames=frames)
+
+
+def test_a_sample_does_not_depend_on_its_batch(model):
+    together = model.generate(PROMPTS, seed=3)
+    codes = model.codes
+    alone = model.generate(PROMPTS[:1], seed=3)
+    np.testing.assert_array_equal(model.codes[0], codes[0])
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+
+
+def test_a_given_image_is_the_first_frame(model):
+    video = model.animate(GIVEN[:, 0], PROMPTS, seed=0)
+    assert video.shape == GIVEN.shape
+    np.testing.assert_array_equal(video[:, 0], GIVEN[:, 0])
+    np.testing.assert_array_equal(model.codes[:, :4], model._encode(GIVEN[:, :1]).reshape(2, -1))
+    assert np.any(video[:, 1:] != model.animate(GIVEN[:, 1], PROMPTS, seed=0)[:, 1:])
+
+
+@pytest.mark.parametrize(("frames", "context"), [(11, 5), (8, 5), (4, 3), (2, 1), (1, 1)])
+def test_a_video_is_kept_and_goes_on(model, frames, context):
+    given = GIVEN[:, :frames]
+    video = model.extend(given, PROMPTS, seed=0)
+    assert video.shape[1] == frames + 11 - context
+    np.testing.assert_array_equal(video[:, :frames], given)
+    known = model._encode(given[:, -context:]).reshape(2, -1)
+    np.testing.assert_array_equal(model.codes[:, : known.shape[1]], known)
+    other = given.copy()
+    other[:, : frames - context] = 0
+    again = model.extend(other, PROMPTS, seed=0)  # what lies further back is forgotten
+    np.testing.assert_array_equal(video[:, frames:], again[:, frames:])
+
+
+def test_given_frames_must_have_the_models_size(model):
+    with pytest.raises(UserError, match=r"\(2, 1, 8, 16, 3\); they must be \[b f 16 16 3\]"):
+        model.animate(GIVEN[:, 0, :8], PROMPTS, seed=0)
+
+
+# --- stories
+
+
+def test_a_story_is_windows_that_share_five_frames(model):
+    scenes = [Scene(PROMPTS[0], 2.0), Scene("then " + PROMPTS[1], 0.7)]
+    video, parts = model.story(scenes, seed=5)
+    assert video.shape == (11 + 6 * 2, 16, 16, 3)
+    assert parts == [(0, 17), (17, 23)]
+    expected = model.generate(PROMPTS[:1], seed=5)
+    for number, scene in ((1, scenes[0]), (2, scenes[1])):
+        expected = model.extend(expected, [scene.prompt], seed=5 + 1_000_003 * number)
+    np.testing.assert_array_equal(video, expected[0])
+
+
+def test_stories_sampled_together_are_stories(model):
+    stories = [[Scene(PROMPTS[0], 1.4), Scene(PROMPTS[row], 0.7)] for row in range(2)]
+    parts = list(model.story_windows(stories, seed=5))
+    assert [part.shape[:2] for part in parts] == [(2, 11), (2, 6)]
+    longer = [stories[0], [*stories[1], Scene(PROMPTS[0], 0.7)]]
+    with pytest.raises(UserError, match="same lengths"):
+        next(model.story_windows(longer, seed=0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 160])
+def test_a_story_of_n_windows_has_11_plus_6_more_each(count):
+    parts = windows([Scene("", (11 + 6 * (count - 1)) / 8)], PAPER, 5)
+    assert len(parts) == count
+    assert parts[-1].stop == 11 + 6 * (count - 1)
+    assert [part.stop for part in parts[:-1]] == [part.start for part in parts[1:]]
+
+
+def test_a_new_prompt_starts_with_a_window():
+    scenes = [Scene("a", 0.1), Scene("b", 1.5), Scene("c", 0.7)]
+    parts = windows(scenes, PAPER, 5)
+    assert parts == [Window(0, 0, 11), Window(1, 11, 17), Window(1, 17, 23), Window(2, 23, 29)]
+    assert segments(parts) == [(0, 11), (11, 23), (23, 29)]
+
+
+def test_scenes_last_to_the_nearest_window():
+    parts = windows([Scene(str(i), 15.0) for i in range(8)], PAPER, 5)
+    assert parts[-1].stop == 11 + 6 * 158 == 2 * 60 * PAPER.fps - 1
+    assert all(abs(stop - start - 15 * PAPER.fps) <= 3 for start, stop in segments(parts))
+
+
+@pytest.mark.parametrize(
+    ("scenes", "context", "message"),
+    [
+        ([], 5, "at least one scene"),
+        ([Scene("a", 1.0), Scene("b", 0.0)], 5, "scene 2: 0.0 seconds must be above 0"),
+        ([Scene("a", 1.0)], 4, r"config\.sample\.context=4 .* nearest is 3"),
+        ([Scene("a", 1.0)], 11, r"config\.sample\.context=11 .* nearest is 9"),
+        ([Scene("a", 1.0)], 0, r"config\.sample\.context=0 .* nearest is 1"),
+    ],
+)
+def test_an_impossible_story_is_refused(scenes, context, message):
+    with pytest.raises(UserError, match=message):
+        windows(scenes, PAPER, context)
+
+
+# --- saving and loading
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
+
+
+def test_a_bundle_holds_the_whole_model(model, tmp_path):
+    model.save(tmp_path, trained="by a test")
+    loaded = Phenaki.load(tmp_path)
+    equal(loaded.params, model.params)
+    assert loaded.config.to_json() == Phenaki.load(tmp_path).config.to_json()
+    assert json.loads((tmp_path / "bundle.json").read_text())["trained"] == "by a test"
+    assert (loaded.spec, loaded.fingerprint) == (model.spec, model.fingerprint)
+    np.testing.assert_array_equal(loaded.generate(PROMPTS, seed=0), model.generate(PROMPTS, seed=0))
+
+
+def test_a_bundle_may_be_of_half_precision(model, tmp_path):
+    model.save(tmp_path, jnp.bfloat16)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(tmp_path / "params").item_metadata.tree
+    assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {jnp.dtype(jnp.bfloat16)}
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), model.params)
+    equal(Phenaki.load(tmp_path).params, half)
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    """A workdir as training leaves it."""
+    workdir = tmp_path_factory.mktemp("run")
+    config, params = tiny.whole_config(), model.params
+    config.fingerprint = checkpoint.fingerprint(params["tokenizer"], config)
+    (workdir / "config.json").write_text(json.dumps(config.to_dict()))
+    current = state.create(params["maskgit"], optax.sgd(1.0))
+    saved = checkpoint.Run(workdir)
+    saved.save(1, current.replace(ema=jax.tree.map(jnp.zeros_like, current.ema)), {"taken": 1})
+    saved.save(2, current, {"taken": 2})
+    saved.close()
+    facts = dict(kind="tokenizer", fingerprint=config.fingerprint)
+    only = {"tokenizer": params["tokenizer"]}
+    checkpoint.save_bundle(workdir / "tokenizer", only, tiny.tokenizer_config(), **facts)
+    return workdir
+
+
+def test_a_run_gives_its_newest_average(run, model):
+    equal(Phenaki.load(run).params, model.params)
+
+
+def test_another_tokenizer_than_the_trained_one_is_refused(run, model, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    other = jax.tree.map(jnp.copy, model.params["tokenizer"])
+    other["quantizer"]["embedding"] += 1e-3
+    checkpoint.save_bundle(
+        tmp_path / "run" / "tokenizer",
+        {"tokenizer": other},
+        tiny.tokenizer_config(),
+        kind="tokenizer",
+    )
+    with pytest.raises(
+        UserError, match=r"was trained on the codes of tokenizer \w{16}, but .* is \w{16}"
+    ):
+        Phenaki.load(tmp_path / "run")
+
+
+def test_a_fingerprint_is_of_what_makes_the_codes(run, model, tmp_path):
+    params, config, digest = checkpoint.load_tokenizer(run / "tokenizer")
+    model.save(tmp_path)
+    assert checkpoint.load_tokenizer(tmp_path)[2] == digest  # also within a whole model
+    config.optim.rate = 1.0
+    assert checkpoint.fingerprint(params, config) == digest
+    config.video.fps = 1.0
+    assert checkpoint.fingerprint(params, config) != digest
+
+
+def test_what_is_not_a_model_is_said_to_be(run, tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer: holds a tokenizer, not a whole model"):
+        Phenaki.load(run / "tokenizer")
+    with pytest.raises(UserError, match=r"is a MaskGIT run; its tokenizer lies in"):
+        checkpoint.load_tokenizer(run)
+    with pytest.raises(UserError, match=r"nowhere: no such directory"):
+        Phenaki.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"is not a run \(it has no config\.json\)"):
+        Phenaki.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(tiny.tokenizer_config().to_dict()))
+    with pytest.raises(UserError, match=r"has no checkpoint yet"):
+        Phenaki.load(tmp_path)
+    (tmp_path / "bundle.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(UserError, match=r"bundle schema 99 is not 1"):
+        Phenaki.load(tmp_path)

@@ -1,0 +1,58 @@
+"""Commands in the README and in docstrings name scripts, flags and configs that exist."""
+
+import functools
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tiny
+from absl import flags
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "scripts").glob("*.py")),
+    *sorted((ROOT / "configs").glob("*.py")),
+]
+
+
+def commands():
+    """(page, script, flags) of every documented call."""
+    for page in PAGES:
+        text = page.read_text().replace("\\\\\n", " ").replace("\\\n", " ")
+        for line in re.findall(r"^ *python (scripts/\w+\.py .*)$", text, re.MULTILINE):
+            words = shlex.split(line.split(" # ")[0])
+            yield pytest.param(page, words[0], words[1:], id=f"{page.name}:{words[0]}:{len(line)}")
+
+
+@functools.cache
+def flags_of(script):
+    """Names of a script's flags, which leave absl's registry again: scripts share names."""
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    names = {flag.name for flag in flags.FLAGS.get_flags_for_module(module)}
+    for name in names:
+        delattr(flags.FLAGS, name)
+    return names
+
+
+@pytest.mark.parametrize("page, script, arguments", list(commands()))
+def test_documented_command(page, script, arguments):
+    known = flags_of(script)
+    for argument in arguments:
+        name, _, value = argument.lstrip("[-").partition("=")
+        assert name.split(".")[0] in known, f"{page.name}: {script} has no flag {argument}"
+        if name == "config":
+            path, _, variant = value.partition(":")
+            config = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+            assert variant in (*config.VARIANTS, "VARIANT")
+
+
+def test_readme_python_runs_on_a_small_model(monkeypatch, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    tiny.phenaki().save(tmp_path / "runs/demo/maskgit")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
