@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -25,6 +26,20 @@ def factorised(grid: tuple[int, int, int], std: float):
         return (t[:, None, None] + m[:, None] + n).reshape(shape)
 
     return init
+
+
+def embed_codes(
+    embedding: Float[Array, "k1 d"], codes: Float[Array, "k e"], key: Array, std: float
+) -> Float[Array, "k1 d"]:
+    """A fresh embedding table plus a random projection, of size `std`, of the tokenizer's codes.
+
+    Codes that look alike start out alike, as input and as prediction, which small models need to
+    learn in minutes; the paper does not mention it.
+    """
+    directions = jnp.linalg.qr(jax.random.normal(key, (embedding.shape[1], codes.shape[1])))[0]
+    codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
+    codes = (codes - codes.mean(0)) * math.sqrt(embedding.shape[1])
+    return embedding.at[: len(codes)].add(std * codes @ directions.T)
 
 
 class MaskGIT(nn.Module):

@@ -67,12 +67,13 @@ def _fill(stream, taken, out, closed):
 
 
 def make(
-    config, encode_text: Callable[[list], np.ndarray], host: int = 0, hosts: int = 1
+    config, encode_text: Callable[[list], dict[str, np.ndarray]], host: int = 0, hosts: int = 1
 ) -> Batches:
-    """Batches of `config.data` as {kind: {"video": uint8 [b f h w 3], "text_ids": int32 [b l]}}.
+    """Batches of `config.data` as {kind: {"video": uint8 [b f h w 3], ...}}.
 
-    Kinds are "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and
-    stills of all hosts together; "image" is absent where the latter is 0. `config.data.source` is
+    The rest of a part is what `encode_text(captions)` gives: arrays by name, [b ...]. Kinds are
+    "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and stills of
+    all hosts together; "image" is absent where the latter is 0. `config.data.source` is
     "moving_shapes" or "tfds", the latter with `.sources`: a directory, or several with rates as
     "DIR=0.8,DIR=0.2". The stream depends on `config.seed` only, not on `hosts`.
     """
@@ -86,7 +87,7 @@ def make(
             batch = {}
             for kind, part in parts.items():
                 video, captions = next(part)
-                batch[kind] = {"video": video, "text_ids": encode_text(captions)}
+                batch[kind] = {"video": video, **encode_text(captions)}
             yield batch
 
     return Batches(stream)

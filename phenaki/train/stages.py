@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from phenaki import alignment, build, checkpoint, media, pipeline
 from phenaki.data import batches
 from phenaki.errors import UserError
+from phenaki.maskgit import embed_codes
+from phenaki.text.cache import CachedText
 from phenaki.train import loop, optim, state, step_maskgit, step_tokenizer
 from phenaki.types import Text
 
@@ -70,17 +72,22 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
     spec = build.video_spec(config)
     optimizer = _optimizer(config)
     frozen = {"tokenizer": params}
+    sampler = pipeline.Phenaki(config, {})  # one for all, so that sampling is compiled once
     embed = None
     text = None
     if config.text:
         encoder = build.text_encoder(config)
-        frozen["text"] = build.text_params(config)
+        sampler.params["text"] = build.text_params(config)
+        if not config.text.cached:
+            frozen["text"] = sampler.params["text"]
         text = Text(
             jnp.zeros((1, config.text.length, config.text.width)),
             jnp.ones((1, config.text.length), bool),
         )
 
         def embed(frozen, part):
+            if "text" in part:
+                return Text(part["text"], part["text_ids"] > 0)
             return build.embed(encoder, frozen["text"], part["text_ids"])
 
     def encode(frozen, part):
@@ -99,7 +106,12 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
 
     def init(key):
         codes = jnp.zeros((1, spec.tokens()), jnp.int32)
-        return state.create(model.init(key, codes, text)["params"], optimizer)
+        first = model.init(key, codes, text)["params"]
+        if config.code_init:
+            known = jnp.asarray(params["quantizer"]["embedding"])
+            table = embed_codes(first["embedding"], known, key, config.code_init)
+            first = {**first, "embedding": table}
+        return state.create(first, optimizer)
 
     captions = batches.captions(config, SHOWN) if config.text else [None] * SHOWN
     directory = Path(workdir) / "tokenizer"
@@ -108,10 +120,8 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
             directory, {"tokenizer": params}, stage1, kind="tokenizer", fingerprint=digest
         )
 
-    sampler = pipeline.Phenaki(config, {})  # one for all, so that sampling is compiled once
-
     def sample(current, frozen, index, folder):
-        sampler.params = {**frozen, "maskgit": current.ema}
+        sampler.params |= {**frozen, "maskgit": current.ema}
         videos = sampler.generate(captions, seed=0)
         pictures = _write(folder, f"{index:07d}", videos, captions, spec.fps)
         return pictures, _alignment(config, sampler)
@@ -144,12 +154,18 @@ def _optimizer(config):
 
 
 def _batches(config, text):
-    encode = (
-        build.vocabulary(config).encode
-        if text
-        else lambda captions: np.zeros((len(captions), 1), np.int32)
-    )
+    encode = _text_encoder(config) if text else lambda captions: {}
     return batches.make(config, encode, jax.process_index(), jax.process_count())
+
+
+def _text_encoder(config):
+    """captions -> what the step needs of them: ids, and embeddings where they are cached."""
+    vocabulary = build.vocabulary(config)
+    if not config.text.cached:
+        return lambda captions: {"text_ids": vocabulary.encode(captions)}
+    encoder, params = build.text_encoder(config), build.text_params(config)
+    embed = jax.jit(lambda ids: build.embed(encoder, params, ids).embeddings)
+    return CachedText(vocabulary, embed)
 
 
 def _alignment(config, sampler):

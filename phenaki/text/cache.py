@@ -1,0 +1,39 @@
+"""Embeddings of captions, kept so that each is computed once."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+from phenaki.text.vocabulary import ByteVocabulary
+
+LIMIT = 20_000  # captions kept
+
+
+class CachedText:
+    """Encodes captions; `embed` runs only on those not seen before (§2: "pre-computed").
+
+    Worth it where captions repeat and the encoder fits on one device; `LIMIT` bounds the memory.
+    """
+
+    def __init__(
+        self,
+        vocabulary: ByteVocabulary,
+        embed: Callable[[Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l d"]],
+    ):
+        self._vocabulary = vocabulary
+        self._embed = embed
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def __call__(self, captions: Sequence[str | None]) -> dict[str, np.ndarray]:
+        """{"text_ids": int32 [b l], "text": embeddings [b l d]}."""
+        ids = self._vocabulary.encode(captions)
+        names = [row.tobytes() for row in ids]
+        if len(self._known) > LIMIT:
+            self._known.clear()
+        new = {name: row for row, name in enumerate(names) if name not in self._known}
+        if new:
+            padded = np.zeros_like(ids)  # one shape, so that `embed` compiles once
+            padded[: len(new)] = ids[list(new.values())]
+            self._known |= zip(new, np.asarray(self._embed(padded)), strict=False)
+        return {"text_ids": ids, "text": np.stack([self._known[name] for name in names])}
