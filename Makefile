@@ -1,9 +1,10 @@
-# make setup | test | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
+# make setup | test | parity | mutants | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
 # PYTHON=... chooses the interpreter that .venv is made from; ARGS=... goes to pytest or the demo.
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PARITY_STAMP := $(VENV)/.installed-parity
 
 # The versions that are tested first, then any newer one.
 PYTHON ?= $(shell \
@@ -19,7 +20,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: setup test demo lint bench
+.PHONY: setup test parity mutants demo lint bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -37,6 +38,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: $(STAMP)
 	$(PY) -m pytest $(ARGS)
+
+# Our networks beside independent ones (torch and others: some GB): a table of the differences.
+$(PARITY_STAMP): $(STAMP)
+	@echo "installing the reference implementations into $(VENV) (minutes the first time)"
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,parity]'
+	@touch $@
+
+parity: $(PARITY_STAMP)
+	$(PY) -m pytest tests/parity $(ARGS)
+
+mutants: $(STAMP)
+	$(PY) tests/mutants.py $(ARGS)
 
 demo: $(STAMP)
 	$(PY) scripts/demo.py $(ARGS)

@@ -38,10 +38,28 @@ def paper() -> ConfigDict:
         ema=0.999,
         accumulate=1,  # micro-batches per step
     )
-    c.loss = dict(l2=1.0, vq=1.0, beta=0.25)  # equations 1 and 2
+    # Equations 1 and 2. A weight of 0 builds no network.
+    c.loss = dict(vq=1.0, adversarial=0.1, perceptual=0.1, video_perceptual=1.0, l2=1.0, beta=0.25)
+    # B.1.1 names the network by its flags; the rest is its family's (PAPER_FACTS A5).
+    c.gan = dict(
+        network="residual",  # or "stylegan2"
+        width=512,  # channels of maps up to 32 px
+        frames=None,  # per clip, picked at random; None: all
+        loss="non_saturating",  # or "hinge"
+        start=0,  # the step from which both learn
+        r1=10.0,
+        r1_every=1,  # 16 is the lazy penalty of StyleGAN2
+        lecam=0.0,
+        lecam_decay=0.999,
+        adaptive_limit=0.0,  # of VQGAN's weight by gradients; 0 = off
+    )
+    # Of L_IP (VGG16, LPIPS) and L_VP (I3D): a directory written by scripts/convert_weights.py, or
+    # "random" to try the program. The paper names no layer of I3D (PAPER_FACTS A6).
+    c.features = dict(weights="weights", i3d=("logits_mean",))
     # A window of 20 codes per codebook entry and more; revival is not in the paper (0 = never).
     c.codebook = dict(usage_window=100, revive_until=0)
     c.data = dict(source="tfds", sources="data/mit", batch=128, image_batch=0, world={})
+    c.start = ""  # a C-ViViT's run or bundle to start from, also one of images (video.frames=1)
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.dtype = "bfloat16"
@@ -72,8 +90,15 @@ def k600(c):
     c.data.sources = "data/k600"
 
 
+def plain_loss(c):
+    """L_2 and L_VQ only: nothing to download, and little to compute."""
+    c.loss.update(adversarial=0.0, perceptual=0.0, video_perceptual=0.0)
+
+
 def small(c):
     """Own clips at 64 px on one device, also a CPU: 6x8x8 codes, 3.2M parameters."""
+    plain_loss(c)
+    c.gan.width = 128
     c.video = ConfigDict(dict(frames=11, height=64, width=64, fps=8.0))
     c.tokenizer.update(width=192, code_dim=16, space_depth=2, time_depth=1, heads=4, mlp_dim=768)
     c.tokenizer.codebook = 1024
@@ -87,6 +112,8 @@ def small(c):
 
 def demo(c):
     """Moving shapes at 24 px in 6x2x2 codes, 1.5M parameters: five minutes on two cores."""
+    plain_loss(c)
+    c.gan.width = 64
     c.video = ConfigDict(dict(frames=11, height=24, width=24, fps=8.0))
     c.tokenizer.update(
         patch=(2, 12, 12),
@@ -101,26 +128,26 @@ def demo(c):
     c.optim.update(rate=3e-3, warmup=100, decay=5000, clip=1.0, ema=0.99)
     c.codebook.update(usage_window=60, revive_until=3500)
     c.data.update(source="moving_shapes", batch=16, image_batch=0)
-    c.data.world = ConfigDict(world(radius=4.0))
+    c.data.world = ConfigDict(world(radius=4.0, then=0.4))
     c.train.update(steps=5000, log_every=50, save_every=1000, sample_every=2500)
     c.dtype = "float32"
     c.unroll = 8
 
 
 def laptop(c):
-    """As demo at 32 px, 3.5M parameters, trained longer: the released checkpoint."""
+    """As demo at 32 px, 3.3M parameters, trained longer: the released checkpoint."""
     demo(c)
     c.video.update(height=32, width=32)
-    c.tokenizer.update(patch=(2, 16, 16), width=192, mlp_dim=768)
+    c.tokenizer.update(patch=(2, 16, 16), width=192, mlp_dim=640)
     c.optim.update(rate=2e-3, decay=9000)
     c.codebook.revive_until = 6000
-    c.data.world = ConfigDict(world(radius=5.5))
+    c.data.world = ConfigDict(world(radius=5.5, then=0.5))
     c.train.update(steps=9000)
 
 
-def world(radius: float) -> dict:
-    """What moves in the demo and laptop presets; both stages use it. Radius in pixels."""
-    return dict(radius=radius, sizes=("large",), then=0.4)
+def world(radius: float, then: float) -> dict:
+    """What moves; both stages use it. Radius in pixels, share of clips that change midway."""
+    return dict(radius=radius, sizes=("large",), then=then)
 
 
 VARIANTS = dict(

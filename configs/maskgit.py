@@ -122,8 +122,9 @@ def demo(c):
     _byte_encoder(c)
     c.optim.update(rate=2e-3, warmup=200, decay=5000, clip=1.0, ema=0.995)
     c.data.update(source="moving_shapes", batch=32, image_batch=0)
-    c.data.world = ConfigDict(cvivit.world(radius=4.0))
-    c.sample.update(steps=24, choice_temperature=1.0, guidance=0.5)
+    c.data.world = ConfigDict(cvivit.world(radius=4.0, then=0.4))
+    # More steps than codes: the last ones are then sampled one by one, too.
+    c.sample.update(steps=40, choice_temperature=1.0, guidance=0.5)
     c.train.update(steps=5000, log_every=100, save_every=1250, sample_every=1250, sample_count=50)
     c.dtype, c.remat, c.unroll = "float32", "none", 8
 
@@ -131,10 +132,10 @@ def demo(c):
 def laptop(c):
     """As demo, wider and longer: the released checkpoint."""
     demo(c)
-    c.model.update(width=192, mlp_dim=768, heads=3)
-    c.optim.update(rate=1.5e-3, decay=20_000)
-    c.data.world = ConfigDict(cvivit.world(radius=5.5))
-    c.train.update(steps=20_000, sample_every=4000)
+    c.model.update(width=192, mlp_dim=512, heads=3)
+    c.optim.update(rate=1.5e-3, decay=11_000, ema=0.999)
+    c.data.world = ConfigDict(cvivit.world(radius=5.5, then=0.5))
+    c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 
 VARIANTS = dict(t2v=t2v, nuwa=nuwa, bair=bair, k600=k600, small=small, demo=demo, laptop=laptop)

@@ -1,18 +1,27 @@
 """From configs to networks: the only place that knows both."""
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from phenaki.discriminator import Discriminator, StyleGAN2Discriminator
 from phenaki.errors import UserError
+from phenaki.features import weights
 from phenaki.maskgit import MaskGIT
 from phenaki.text.t5 import T5Encoder, random_encoder
 from phenaki.text.vocabulary import ByteVocabulary
+from phenaki.tokenizers.conv3d_vqgan import Conv3DVQGAN
+from phenaki.tokenizers.conv_vqgan import ConvVQGAN
 from phenaki.tokenizers.cvivit import CViViT
+from phenaki.tokenizers.vit_vqgan import ViTVQGAN
 from phenaki.types import Text, VideoSpec
 
-TOKENIZERS = {"cvivit": CViViT}
+PER_FRAME = {"vit_vqgan": ViTVQGAN, "conv_vqgan": ConvVQGAN}
+TOKENIZERS = {"cvivit": CViViT, "conv3d_vqgan": Conv3DVQGAN, **PER_FRAME}
+DISCRIMINATORS = {"residual": Discriminator, "stylegan2": StyleGAN2Discriminator}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -35,18 +44,61 @@ def video_spec(config) -> VideoSpec:
 def tokenizer(config):
     """The tokenizer network of `config.tokenizer` for clips of `config.video`."""
     spec = video_spec(config)
-    fields = dict(config.tokenizer)
-    cls = _known("config.tokenizer.name", fields.pop("name"), TOKENIZERS)
-    _heads("config.tokenizer", fields)
+    # Stored configs have lists where configs have tuples.
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.tokenizer.items()}
     fields["patch"] = spec.patch
-    return cls(
+    name = fields.pop("name")
+    cls = _known("config.tokenizer.name", name, TOKENIZERS)
+    if "heads" in fields:
+        _heads("config.tokenizer", fields)
+    _patch(name, fields)
+    shared = dict(
         frames=spec.frames,
         size=(spec.height, spec.width),
         dtype=dtype(config),
         remat=config.remat,
         unroll=config.unroll,
-        **fields,
     )
+    # What works frame by frame has no number of frames, and a convolution no size.
+    known = {field.name for field in dataclasses.fields(cls)}
+    return cls(**fields, **{k: v for k, v in shared.items() if k in known})
+
+
+def _patch(name, fields):
+    patch = fields["patch"]
+    time, *space = patch
+    if name in PER_FRAME and time != 1:
+        raise UserError(
+            f"config.tokenizer.patch[0]={time} must be 1: {name} makes codes of each frame alone."
+        )
+    strides = fields.get("strides")
+    if strides is not None and space != [math.prod(strides)] * 2:
+        raise UserError(
+            f"config.tokenizer.patch={patch} must have the product of config.tokenizer.strides="
+            f"{strides} as rows and columns; nearest is {(time, *[math.prod(strides)] * 2)}."
+        )
+
+
+def discriminator(config):
+    """The discriminator of `config.gan`, None where `config.loss.adversarial` is 0."""
+    if not config.loss.adversarial:
+        return None
+    return _known("config.gan.network", config.gan.network, DISCRIMINATORS)(config.gan.width)
+
+
+def frozen_features(config) -> dict[str, Any]:
+    """Parameters by name of the feature networks that the losses of `config.loss` need.
+
+    `config.features.weights` is the directory of converted files, or "random".
+    """
+    names: list[str] = []
+    if config.loss.perceptual:
+        names += ["vgg16", "lpips_vgg"]
+    if config.loss.video_perceptual:
+        names += ["i3d"]
+    if config.features.weights == "random":
+        return {name: weights.random(name, seed=0) for name in names}
+    return {name: weights.load(name, config.features.weights) for name in names}
 
 
 def maskgit(config) -> MaskGIT:

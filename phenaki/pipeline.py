@@ -121,7 +121,7 @@ class Phenaki:
 
     def reconstruct(self, videos: np.ndarray) -> np.ndarray:
         """`videos` through the tokenizer."""
-        return np.asarray(self._decode(self._encode(videos).reshape(len(videos), -1)))
+        return np.asarray(self._decode(self.encode(videos).reshape(len(videos), -1)))
 
     def _continue(self, known, prompts, seed, **sampler):
         """One clip whose first frames are `known` [b k h w 3], which are kept as they are."""
@@ -130,7 +130,7 @@ class Phenaki:
             raise UserError(
                 f"given frames are {known.shape}; they must be [b f {size[0]} {size[1]} 3]."
             )
-        codes = self._encode(known).reshape(len(known), -1)
+        codes = self.encode(known).reshape(len(known), -1)
         rest = self.spec.tokens() - codes.shape[1]
         codes = jnp.pad(codes, ((0, 0), (0, rest)), constant_values=self._model.mask_id)
         video = self._decode(self._fill(codes, prompts, seed, **sampler))
@@ -188,7 +188,8 @@ class Phenaki:
             mask_id=self._model.mask_id,
         )
 
-    def _encode(self, videos):
+    def encode(self, videos: np.ndarray):
+        """Codes [b t m n] of `videos`, 1 + a multiple of the patch frames."""
         return self._apply(
             self.params["tokenizer"], jnp.asarray(videos, jnp.float32), method="encode"
         )

@@ -21,11 +21,18 @@ SHARES = ("colour", "shape", "direction", "all")
 
 
 def page(
-    models: Mapping[str, Phenaki], workdir: Path, scenes: Sequence[Scene], *, count: int, seed: int
+    models: Mapping[str, Phenaki],
+    workdir: Path,
+    scenes: Sequence[Scene],
+    *,
+    count: int,
+    seed: int,
+    known: Mapping[str, dict],
 ) -> Report:
     """Scores and samples `models` (name -> model) and lays out the page of the runs in `workdir`.
 
-    Scores are kept in `workdir`/scores.json under each model's fingerprint and not computed again.
+    Scores are kept in `workdir`/scores.json under each model's fingerprint and not computed again;
+    those in `known`, by the model's name, not at all.
     """
     report = Report("Phenaki on moving shapes")
     report.text(
@@ -33,7 +40,7 @@ def page(
         f"Prompts are of {count} unseen seeds at choice temperature 1. The text encoder is a T5 "
         "with **random frozen weights** over bytes, not a trained language model."
     )
-    _scores(report, models, workdir, count, seed)
+    _scores(report, models, workdir, count, seed, known)
     _curves(report, workdir)
     for name, model in models.items():
         report.text(f"# Samples: {name}")
@@ -49,12 +56,14 @@ def page(
     return report
 
 
-def _scores(report, models, workdir, count, seed):
+def _scores(report, models, workdir, count, seed, known):
     path = workdir / "scores.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     rows = []
     for name, model in models.items():
         key = f"{name} {model.fingerprint} {count} {seed}"
+        if name in known:
+            kept[key] = known[name]
         if key not in kept:
             kept[key] = alignment.measure(model, batches.world(model.config), count, seed)
         for row, values in kept[key].items():

@@ -93,10 +93,13 @@ def _report(workdir):
     from phenaki.story import Scene
 
     models = {"trained just now": Phenaki.load(workdir / "maskgit")}
-    if (Path(RELEASED.value) / "bundle.json").is_file():
-        models["released"] = Phenaki.load(RELEASED.value)
+    released, known = Path(RELEASED.value), {}
+    if (released / "bundle.json").is_file():
+        models["released"] = Phenaki.load(released)
+        if (released / "scores.json").is_file():  # measured when it was made
+            known["released"] = json.loads((released / "scores.json").read_text())
     scenes = [Scene(*scene) for scene in STORY]
-    page = showcase.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value)
+    page = showcase.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value, known=known)
     best = models.get("released", models["trained just now"])
     video, _ = best.story(scenes, seed=SEED.value)
     scale = media.scale_to_see(*video.shape[1:3])

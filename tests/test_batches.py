@@ -12,7 +12,7 @@ from phenaki.errors import UserError
 
 
 def encode(captions):
-    return np.array([[len(caption or "")] for caption in captions], np.int32)
+    return {"text_ids": np.array([[len(caption or "")] for caption in captions], np.int32)}
 
 
 def take(count, config, taken=0, **hosts):

@@ -11,13 +11,13 @@ FLOORS = (
     {"checkpoint", "cli", "media", "types"},
     {"blocks"},
     {"critic", "discriminator", "features", "maskgit", "text", "tokenizers"},
-    {"build", "losses", "masking", "metrics"},
+    {"adversarial", "build", "causality", "losses", "masking", "metrics", "perceptual"},
     {"sampling"},
     {"data", "report", "story"},
     {"pipeline"},
     {"alignment"},
     {"train"},
-    {"showcase"},
+    {"doctor", "showcase"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NETWORKS = {"blocks", "critic", "discriminator", "features", "maskgit", "text", "tokenizers"}

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from phenaki import masking
-from phenaki.maskgit import MaskGIT
+from phenaki.maskgit import MaskGIT, embed_codes
 from phenaki.train import state, step_maskgit
 from phenaki.types import Text
 
@@ -121,6 +121,17 @@ def test_the_unconditional_network_has_no_text():
     names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     assert not any("text" in name or "cross" in name for name in names)
     assert jax.jit(model.apply)({"params": params}, CODES).shape == (ROWS, CLIP, CODEBOOK)
+
+
+def test_codes_that_are_alike_start_alike():
+    random = np.random.default_rng(0)
+    codes = random.normal(size=(40, 6)).astype(np.float32)
+    unit = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
+    table = embed_codes(jnp.zeros((41, 32)), jnp.asarray(codes), jax.random.key(0), 0.1)
+    np.testing.assert_array_equal(table[-1], 0)  # [MASK] is no code
+    apart = np.linalg.norm(table[:40, None] - table[None, :40], axis=-1)
+    expected = 0.1 * np.sqrt(32) * np.linalg.norm(unit[:, None] - unit[None], axis=-1)
+    np.testing.assert_allclose(apart, expected, atol=1e-4)
 
 
 def test_factorised_positions_start_as_sums_over_the_axes():

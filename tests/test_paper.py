@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import cvivit, maskgit
+from configs import baselines, cvivit, maskgit
 from phenaki import build
 from phenaki.errors import UserError
 from phenaki.text.vocabulary import ByteVocabulary
@@ -21,11 +21,17 @@ PARAMETERS = {
     ("cvivit", "t2v"): 51_597_408,
     ("cvivit", "bair"): 88_986_288,
     ("cvivit", "k600"): 101_595_824,
+    ("baselines", "vit"): 51_195_104,
+    ("baselines", "conv"): 56_350_723,
+    ("baselines", "laion3d"): 43_371_027,
     ("maskgit", "t2v"): 1_837_010_944,
     ("maskgit", "nuwa"): 930_163_712,
     ("maskgit", "bair"): 178_772_480,
     ("maskgit", "k600"): 178_772_480,
 }
+STAGE_1_CONFIGS = dict(cvivit=cvivit, baselines=baselines)
+# Encoder, decoder and codebook in millions, as the appendix's layers give them.
+SIDES = dict(vit=(25.47, 25.47, 0.26), conv=(23.78, 30.48, 2.10), laion3d=(19.88, 23.36, 0.13))
 TOKENS = dict(mit=1536, t2v=1536, bair=2304, k600=2304, small=384)
 
 
@@ -46,8 +52,8 @@ def stage_2(variant):
 @functools.cache
 def shapes(stage, variant):
     """Parameter shapes of a config's network; nothing is computed."""
-    if stage == "cvivit":
-        config = cvivit.get_config(variant)
+    if stage in STAGE_1_CONFIGS:
+        config = STAGE_1_CONFIGS[stage].get_config(variant)
         v = config.video
         model = build.tokenizer(config)
         inputs = (jax.ShapeDtypeStruct((1, v.frames, v.height, v.width, 3), jnp.float32),)
@@ -67,6 +73,42 @@ def test_every_tokenizer_builds(variant):
     assert spec.tokens() == TOKENS.get(variant, spec.tokens())
     total = count(shapes("cvivit", variant))
     assert total == PARAMETERS.get(("cvivit", variant), total)
+
+
+@pytest.mark.parametrize("variant", baselines.VARIANTS)
+def test_every_baseline_builds(variant):
+    config = baselines.get_config(variant)
+    network = variant.removesuffix("_video")
+    total = count(shapes("baselines", variant))
+    assert total == PARAMETERS.get(("baselines", network), total)
+    if network not in SIDES:
+        return
+    spec = build.video_spec(config)
+    assert spec.tokens() == (1536 if network == "laion3d" else 2560)  # Table 3
+    assert spec.tokens(1) == 256
+    sides = dict.fromkeys(("encoder", "decoder", "codebook"), 0)
+    for name, shape in shapes("baselines", variant).items():
+        side = "codebook" if name == "quantizer" else "encoder"
+        if name.startswith("decoder") or name.endswith("_out"):
+            side = "decoder"
+        sides[side] += count(shape)
+    assert tuple(round(total / 1e6, 2) for total in sides.values()) == SIDES[network]
+
+
+def test_baselines_are_trained_as_cvivit_is():
+    ours = cvivit.get_config("mit")
+    for variant in ("vit", "vit_video", "conv", "conv_video", "laion3d"):
+        theirs = baselines.get_config(variant)
+        for section in ("optim", "codebook", "data", "train"):
+            assert theirs[section] == ours[section], (variant, section)
+        added = 1.0 if variant.endswith("_video") else 0.0
+        assert theirs.loss.to_dict() == ours.loss.to_dict() | {"video_perceptual": added}
+    sizes = baselines.get_config("vit").tokenizer
+    assert (sizes.depth, sizes.width, sizes.mlp_dim, sizes.heads) == (8, 512, 2048, 8)
+    assert (sizes.patch, sizes.code_dim) == ((1, 8, 8), 32)
+    sizes = baselines.get_config("conv").tokenizer
+    assert (sizes.multipliers, sizes.blocks) == ((1, 1, 2, 2, 4), 2)
+    assert (sizes.filters, sizes.code_dim) == (128, 256)
 
 
 @pytest.mark.parametrize("variant", maskgit.VARIANTS)
@@ -109,6 +151,7 @@ def test_table_6():
 def test_equations_1_and_2():
     loss = cvivit.get_config("mit").loss
     assert (loss.l2, loss.vq, loss.beta) == (1.0, 1.0, 0.25)
+    assert (loss.adversarial, loss.perceptual, loss.video_perceptual) == (0.1, 0.1, 1.0)
 
 
 def test_table_7():
@@ -167,7 +210,7 @@ def test_learning_rates(config, rates):
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-3, abs=1e-10), step
 
 
-@pytest.mark.parametrize("module", [cvivit, maskgit])
+@pytest.mark.parametrize("module", [baselines, cvivit, maskgit])
 def test_an_unknown_variant_names_those_there_are(module):
-    with pytest.raises(UserError, match=r"laptpo: no such variant; known: .*laptop"):
-        module.get_config("laptpo")
+    with pytest.raises(UserError, match=r"demmo: no such variant; known: .*demo"):
+        module.get_config("demmo")

@@ -74,7 +74,7 @@ def test_a_given_image_is_the_first_frame(model):
     video = model.animate(GIVEN[:, 0], PROMPTS, seed=0)
     assert video.shape == GIVEN.shape
     np.testing.assert_array_equal(video[:, 0], GIVEN[:, 0])
-    np.testing.assert_array_equal(model.codes[:, :4], model._encode(GIVEN[:, :1]).reshape(2, -1))
+    np.testing.assert_array_equal(model.codes[:, :4], model.encode(GIVEN[:, :1]).reshape(2, -1))
     assert np.any(video[:, 1:] != model.animate(GIVEN[:, 1], PROMPTS, seed=0)[:, 1:])
 
 
@@ -84,7 +84,7 @@ def test_a_video_is_kept_and_goes_on(model, frames, context):
     video = model.extend(given, PROMPTS, seed=0)
     assert video.shape[1] == frames + 11 - context
     np.testing.assert_array_equal(video[:, :frames], given)
-    known = model._encode(given[:, -context:]).reshape(2, -1)
+    known = model.encode(given[:, -context:]).reshape(2, -1)
     np.testing.assert_array_equal(model.codes[:, : known.shape[1]], known)
     other = given.copy()
     other[:, : frames - context] = 0
@@ -202,6 +202,14 @@ def run(model, tmp_path_factory):
 
 def test_a_run_gives_its_newest_average(run, model):
     equal(Phenaki.load(run).params, model.params)
+
+
+def test_a_run_and_a_bundle_may_be_named_from_where_one_stands(run, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    equal(Phenaki.load(run.name).params["maskgit"], model.params["maskgit"])
+    monkeypatch.chdir(tmp_path)
+    model.save("saved")
+    equal(Phenaki.load("saved").params, model.params)
 
 
 def test_another_tokenizer_than_the_trained_one_is_refused(run, model, tmp_path):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phenaki.text import cache
+from phenaki.text.cache import CachedText
 from phenaki.text.t5 import T5Encoder, random_encoder, relative_bucket
 from phenaki.text.vocabulary import EOS_ID, PAD_ID, ByteVocabulary
 
@@ -126,6 +128,31 @@ def test_random_encoder_repeats_itself_and_depends_on_the_seed():
     features = [random_features(["a red star"], seed)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(features[0], features[1])
     assert np.abs(features[0] - features[2]).max() > 0.1
+
+
+def test_a_caption_is_encoded_once():
+    asked = []
+
+    def embed(ids):
+        asked.append(ids)
+        return apply(random_encoder(0, TINY), ids % TINY.vocab_size)
+
+    cached = CachedText(ByteVocabulary(12), embed)
+    first = cached(["a", "b", None])
+    again = cached(["c", "a", "c"])
+    assert [(ids > 0).any(-1).sum() for ids in asked] == [2, 1]
+    np.testing.assert_array_equal(again["text"][1], first["text"][0])
+    whole = embed(ByteVocabulary(12).encode(["c", "a", "c"]))
+    np.testing.assert_allclose(again["text"], whole, atol=1e-5)
+    np.testing.assert_array_equal(again["text_ids"], ByteVocabulary(12).encode(["c", "a", "c"]))
+
+
+def test_a_full_cache_starts_again(monkeypatch):
+    monkeypatch.setattr(cache, "LIMIT", 2)
+    cached = CachedText(ByteVocabulary(4), lambda ids: ids[..., None].astype(np.float32))
+    for captions in (["a", "b"], ["c", "d"], ["a", "e"], ["e", "f"]):
+        out = cached(captions)
+        np.testing.assert_array_equal(out["text"][..., 0], out["text_ids"])
 
 
 def test_words_are_linearly_separable_in_random_features():

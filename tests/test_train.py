@@ -15,7 +15,7 @@ from phenaki import checkpoint
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 from phenaki.data.batches import Batches
 from phenaki.errors import UserError
-from phenaki.tokenizers.cvivit import Reconstruction
+from phenaki.tokenizers.common import Reconstruction
 from phenaki.train import logs, loop, optim, parallel, stages, state, step_tokenizer
 
 ONE = jax.devices()[:1]
@@ -91,6 +91,22 @@ def test_resumed_equals_uninterrupted(stage, train, request, tmp_path):
     assert step == 4
     assert config.train.steps == 4
     assert_equal(params, whole.ema)
+
+
+def test_cached_text_trains_as_text_encoded_in_the_step(train, stage_2, tmp_path):
+    train("stage_2", tmp_path, text={"cached": False}, train={"steps": 2})
+    for cached, online in zip(metrics(stage_2[0]), metrics(tmp_path), strict=False):
+        assert cached == pytest.approx(online, rel=1e-4, abs=1e-6)
+
+
+def test_a_run_with_a_discriminator_resumes_too(train, tmp_path):
+    fields = dict(loss=dict(adversarial=0.1), gan=dict(width=8, frames=3))
+    whole = train("stage_1", tmp_path / "whole", **fields)
+    train("stage_1", tmp_path / "parts", **fields, train={"steps": 2})
+    resumed = train("stage_1", tmp_path / "parts", **fields)
+    assert_equal(whole, resumed)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    assert metrics(tmp_path / "whole")[-1]["gan/r1"] > 0
 
 
 @pytest.mark.parametrize("stage", ["stage_1", "stage_2"])

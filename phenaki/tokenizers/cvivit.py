@@ -1,33 +1,28 @@
 """C-ViViT: a video tokenizer that is causal in time and takes images as one-frame clips (§2.1)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
 from phenaki.blocks.attention import Dense
-from phenaki.blocks.quantizer import Quantized, VectorQuantizer
+from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
-from phenaki.types import Codes, Video
-
-SMALL_INIT = nn.initializers.normal(0.02)
-
-
-class Reconstruction(NamedTuple):
-    """A training forward: what came out, and what the quantizer did."""
-
-    video: Video  # linear output, not clipped to [0, 1]
-    quantized: Quantized
+from phenaki.tokenizers.common import SMALL_INIT, Tokenizer
+from phenaki.types import Video
 
 
-class CViViT(nn.Module):
+class CViViT(Tokenizer):
     """Encoder, quantizer and mirrored decoder. Any 1 + n·patch[0] frames up to `frames`.
+
+    Both ways are causal: a prefix of a clip has the prefix of its codes, and the other way round.
 
     Numbers of Table 6 and appendix B.1, B.2: `frames`, `size` (rows, columns in pixels) and `patch`
     (frames, rows, columns) fix the position tables; depths count layers per side.
     """
+
+    LAST = (("first_out",), ("rest_out",))
 
     frames: int
     size: tuple[int, int]
@@ -83,19 +78,6 @@ class CViViT(nn.Module):
         # Small first weights: the first steps need not unlearn noise.
         self.first_out = Dense(pixels, jnp.float32, kernel_init=SMALL_INIT)
         self.rest_out = Dense(time * pixels, jnp.float32, kernel_init=SMALL_INIT)
-
-    def __call__(self, video: Video) -> Reconstruction:
-        """Encodes, quantizes with a straight-through gradient, and decodes."""
-        quantized = self.quantizer(self._embed(video))
-        return Reconstruction(self._pixels(quantized.vectors), quantized)
-
-    def encode(self, video: Video) -> Codes:
-        """Codes of a clip of 1 + n·patch[0] frames; those of a prefix are a prefix of the codes."""
-        return self.quantizer(self._embed(video)).codes
-
-    def decode(self, codes: Codes) -> Video:
-        """Pixels of codes, about [0, 1]; a prefix of the codes gives a prefix of the clip."""
-        return self._pixels(self.quantizer.lookup(codes))
 
     def _embed(self, video: Video) -> Float[Array, "b t m n e"]:
         time, rows, columns = self.patch

@@ -1,44 +1,79 @@
 """The two stages as calls of the one loop."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
-from phenaki import alignment, build, checkpoint, media, pipeline
+from phenaki import adversarial, alignment, build, checkpoint, media, perceptual, pipeline
 from phenaki.data import batches
 from phenaki.errors import UserError
 from phenaki.maskgit import embed_codes
 from phenaki.text.cache import CachedText
-from phenaki.train import loop, optim, state, step_maskgit, step_tokenizer
+from phenaki.train import loop, objective, optim, state, step_maskgit, step_tokenizer
+from phenaki.train.inflate import inflate
 from phenaki.types import Text
 
 SHOWN = 6  # samples per picture
+PROXY = "_proxy"  # marks the terms of untrained feature networks
 
 
-def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
-    """Stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state."""
+class Stage(NamedTuple):
+    """What the loop is given, and the network."""
+
+    model: Any
+    init: Callable  # key -> TrainState
+    step: Callable
+    frozen: dict
+
+
+def tokenizer_stage(config: ConfigDict) -> Stage:
+    """Stage 1 of `config`, with the networks that its losses need."""
     model = build.tokenizer(config)
     spec = build.video_spec(config)
+    discriminator = build.discriminator(config)
+    frozen = build.frozen_features(config)
+    start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optimizer = _optimizer(config)
+    adversary = None if discriminator is None else _adversary(config, discriminator)
+    terms = _perceptual(config)
+    names = {name.removesuffix(PROXY): name for name in terms}
     step = step_tokenizer.make_step(
         model,
         optimizer,
-        weights={name: config.loss[name] for name in ("l2", "vq")},
+        weights={names.get(term, term): w for term, w in config.loss.items() if term != "beta"},
         beta=config.loss.beta,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
         **config.codebook,
+        perceptual=terms,
+        adversary=adversary,
     )
 
     def init(key):
         clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
         params = model.init(key, clip)["params"]
-        return state.create(params, optimizer, step_tokenizer.initial_extra(model.codebook))
+        if start is not None:
+            params = inflate(params, start, config.start)
+        other = None
+        if discriminator is not None:
+            other = discriminator.init(jax.random.fold_in(key, 1), clip)["params"]
+        extra = step_tokenizer.initial_extra(model.codebook, other, adversary)
+        return state.create(params, optimizer, extra)
 
+    return Stage(model, init, step, frozen)
+
+
+def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
+    """Stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state."""
+    model, init, step, frozen = tokenizer_stage(config)
+    fps = build.video_spec(config).fps
     with contextlib.closing(_batches(config, None)) as made:
         shown = next(made)["video"]["video"][:SHOWN]
     reconstruct = jax.jit(lambda params, video: model.apply({"params": params}, video).video)
@@ -49,14 +84,14 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
         output = np.clip(reconstruct(current.ema, pixels), 0, 1)
         pairs = np.concatenate([pixels, output], axis=3)
         labels = ["original | reconstruction"] * len(pairs)
-        return _write(directory, f"{index:07d}", pairs, labels, spec.fps), {}
+        return _write(directory, f"{index:07d}", pairs, labels, fps), {}
 
     return loop.run(
         config,
         workdir,
         init=init,
         step=step,
-        frozen={},
+        frozen=frozen,
         batches=_batches(config, None),
         sample=sample,
         devices=devices,
@@ -136,6 +171,43 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
         sample=sample,
         devices=devices,
     )
+
+
+def _adversary(config, discriminator):
+    gan = config.gan
+    if gan.loss not in adversarial.LOSSES:
+        raise UserError(
+            f"config.gan.loss={gan.loss!r} must be one of {', '.join(adversarial.LOSSES)}."
+        )
+    play = adversarial.make_game(
+        lambda params, clips: discriminator.apply({"params": params}, clips),
+        adversarial.LOSSES[gan.loss],
+        **{name: gan[name] for name in ("frames", "start", "r1", "r1_every", "lecam")},
+    )
+    # The paper trains it with the tokenizer's own optimiser (B.1.2).
+    return objective.Adversary(play, _optimizer(config), gan.lecam_decay, gan.adaptive_limit)
+
+
+def _perceptual(config):
+    """L_IP and L_VP by name; where their networks are untrained the name says so."""
+    terms: dict = {}
+    suffix = PROXY if config.features.weights == "random" else ""
+    if config.loss.perceptual:
+        terms[f"perceptual{suffix}"] = perceptual.image_loss
+    if config.loss.video_perceptual:
+        taps = tuple(config.features.i3d)
+
+        def video_loss(frozen, real, fake):
+            if real.shape[1] == 1:
+                return None  # an image has no motion
+            return perceptual.video_loss(frozen, real, fake, taps)
+
+        terms[f"video_perceptual{suffix}"] = video_loss
+    if terms and suffix:
+        logging.warning(
+            "config.features.weights=random: %s train nothing useful.", ", ".join(terms)
+        )
+    return terms
 
 
 def _tokenizer_fields(stage1):

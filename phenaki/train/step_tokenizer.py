@@ -1,12 +1,14 @@
-"""One training step of a tokenizer: equation 2's terms, the codebook's usage, dead-code revival."""
+"""One training step of a tokenizer: equation 2, the codebook's usage, dead-code revival."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from phenaki import losses
+from phenaki import adversarial, losses
+from phenaki.train.objective import Adversary, make_objective
 from phenaki.train.optim import value_and_grad
 from phenaki.train.state import TrainState, apply_gradients
 
@@ -16,9 +18,16 @@ def pixels(part: Mapping) -> jax.Array:
     return part["video"].astype(jnp.float32) / 255
 
 
-def initial_extra(codebook: int) -> dict:
-    """Code counts of the running window and of the last whole one."""
-    return {name: jnp.zeros((codebook,), jnp.int32) for name in ("running", "window")}
+def initial_extra(codebook: int, discriminator=None, adversary: Adversary | None = None) -> dict:
+    """Code counts of the running window and of the last whole one; the discriminator's state."""
+    extra: dict = {name: jnp.zeros((codebook,), jnp.int32) for name in ("running", "window")}
+    if adversary is not None:
+        extra["discriminator"] = {
+            "params": discriminator,
+            "opt_state": adversary.optimizer.init(discriminator),
+            "averages": adversarial.initial_averages(),
+        }
+    return extra
 
 
 def make_step(
@@ -31,57 +40,64 @@ def make_step(
     accumulate: int,
     usage_window: int,
     revive_until: int,
+    perceptual: Mapping[str, Callable] | None = None,
+    adversary: Adversary | None = None,
 ):
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `weights` are those of equation 2 by term (l2, vq); `beta` weighs the commitment (equation 1).
+    `weights` are those of equation 2 by term: l2, vq, the names of `perceptual`, and adversarial;
+    `beta` weighs the commitment (equation 1). `perceptual` has functions (frozen, real, fake) ->
+    scalar, or None where the term does not apply to such clips. With an `adversary`, both players
+    learn from one forward pass, each from its own loss only.
+
     Codes unused over a window of `usage_window` steps are re-drawn from that step's encoder outputs
     until step `revive_until` (0 = never, as in the paper; without it a small codebook collapses).
     The first such draw, at step 0, replaces every code: a start from data.
     """
-
-    def terms(params, part):
-        video = pixels(part)
-        out = model.apply({"params": params}, video)
-        error = jnp.square(out.video - video)
-        quantized = out.quantized
-        values = {
-            "l2": error.mean(),
-            "vq": quantized.codebook_loss + beta * quantized.commitment_loss,
-        }
-        metrics = {f"loss/{name}": value for name, value in values.items()}
-        metrics["mse/first"] = error[:, :1].mean()
-        if video.shape[1] > 1:
-            metrics["mse/rest"] = error[:, 1:].mean()
-        counts = jnp.bincount(quantized.codes.reshape(-1), length=model.codebook)
-        inputs = quantized.inputs.reshape(-1, model.code_dim)
-        return sum(weights[name] * values[name] for name in weights), metrics, counts, inputs
-
-    def loss_fn(params, batch, key):
-        del key  # nothing here is random
-        # Images are one-frame clips of another shape; samples weigh alike whatever their kind.
-        rows = {kind: len(part["video"]) for kind, part in batch.items()}
-        out = {kind: terms(params, part) for kind, part in batch.items()}
-        loss = sum(rows[kind] * out[kind][0] for kind in batch) / sum(rows.values())
-        metrics = {kind: out[kind][1] for kind in batch}
-        counts = sum(out[kind][2] for kind in batch)
-        return loss, (metrics, counts, jnp.concatenate([out[kind][3] for kind in batch]))
+    evaluate = make_objective(model, weights, beta, perceptual or {}, adversary)
 
     def step(state: TrainState, frozen, batch, key):
-        del frozen
         key = jax.random.fold_in(key, state.step)
-        loss, aux, grads = value_and_grad(loss_fn, state.params, batch, key, accumulate)
+        index = state.step
+        player = state.extra.get("discriminator")
+        params = {"generator": state.params}
+        if player is not None:
+            params["discriminator"] = player["params"]
+
+        averages = player["averages"] if player is not None else None
+        rows = {kind: len(part["video"]) for kind, part in batch.items()}
+
+        def loss_fn(params, batch, key):
+            # Images are one-frame clips of another shape; samples weigh alike whatever their kind.
+            keys = dict(zip(sorted(batch), jax.random.split(key, len(batch)), strict=True))
+            out = {
+                kind: evaluate(params, frozen, pixels(part), keys[kind], index, averages)
+                for kind, part in batch.items()
+            }
+            loss = sum(rows[kind] * out[kind].loss for kind in batch) / sum(rows.values())
+            metrics = {kind: out[kind].metrics for kind in batch}
+            inputs = jnp.concatenate([out[kind].inputs for kind in batch])
+            return loss, (metrics, sum(out[kind].counts for kind in batch), inputs)
+
+        _, aux, grads = value_and_grad(loss_fn, params, batch, key, accumulate)
         metrics, counts, inputs = aux
         metrics = jax.tree.map(jnp.mean, metrics)
-        named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
+        total = sum(rows[kind] * metrics[kind].pop("loss/total") for kind in rows)
+        named = {
+            "loss/total": total / sum(rows.values()),
+            "grad_norm": optax.tree.norm(grads["generator"]),
+        }
         for kind, values in metrics.items():
             prefix = "" if kind == "video" else f"{kind}/"
             for name, value in values.items():
                 if name.startswith("mse/"):
                     name, value = name.replace("mse", "psnr"), losses.psnr(value)
                 named[prefix + name] = value
-        index = state.step
-        state = apply_gradients(state, grads, optimizer, ema=ema)
+        state = apply_gradients(state, grads["generator"], optimizer, ema=ema)
+        if player is not None:
+            named["gan/grad_norm"] = optax.tree.norm(grads["discriminator"])
+            player = _train_discriminator(adversary, player, grads["discriminator"], metrics)
+            state = dataclasses.replace(state, extra=state.extra | {"discriminator": player})
         inputs = inputs.reshape(-1, model.code_dim)
         state, usage = count_codes(state, index, counts.sum(0), inputs, key)
         return state, named | usage
@@ -101,7 +117,21 @@ def make_step(
             "codebook/usage": (window > 0).mean(),
             "codebook/perplexity": losses.perplexity(window.astype(jnp.float32)),
         }
-        extra = {"running": jnp.where(ended, 0, running), "window": window}
-        return state.replace(params=revive(state.params), ema=revive(state.ema), extra=extra), usage
+        extra = state.extra | {"running": jnp.where(ended, 0, running), "window": window}
+        state = dataclasses.replace(
+            state, params=revive(state.params), ema=revive(state.ema), extra=extra
+        )
+        return state, usage
 
     return step
+
+
+def _train_discriminator(adversary, player, grads, metrics):
+    updates, opt_state = adversary.optimizer.update(grads, player["opt_state"], player["params"])
+    seen = metrics["video"] if "video" in metrics else metrics["image"]
+    averages = adversarial.update_averages(player["averages"], seen, adversary.average_decay)
+    return {
+        "params": optax.apply_updates(player["params"], updates),
+        "opt_state": opt_state,
+        "averages": averages,
+    }

@@ -1,0 +1,58 @@
+"""Does the future reach the past? A certificate for any tokenizer, ours or not (§2.1)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+TOLERANCE = 1e-4  # of pixels: sums over another number of frames round differently
+
+
+def leaks(
+    encode: Callable[[np.ndarray], np.ndarray],
+    decode: Callable[[np.ndarray], np.ndarray] | None,
+    video: np.ndarray,
+    time: int,
+    codebook: int,
+    seed: int = 0,
+) -> list[str]:
+    """A sentence for each way in which the past depends on the future; none if it does not.
+
+    `encode` maps float32 clips [b f h w 3] in [0, 1] of 1 + n·`time` frames to codes [b t m n] in
+    0 .. `codebook` - 1, `decode` (None: not asked) back. Later frames, and later codes, are
+    replaced by noise, then cut off: what came before must stay.
+    """
+    random = np.random.default_rng(seed)
+    codes = np.asarray(encode(video))
+    found = list(_encoder(encode, video, codes, time, random))
+    if decode is not None:
+        found += _decoder(decode, codes, time, codebook, random)
+    return found
+
+
+def _encoder(encode, video, codes, time, random) -> Iterator[str]:
+    for latent in range(codes.shape[1] - 1):
+        end = 1 + latent * time
+        other = video.copy()
+        other[:, end:] = random.uniform(size=other[:, end:].shape)
+        for what, clip in (("change", other), ("are cut off", video[:, :end])):
+            wrong = np.mean(np.asarray(encode(clip))[:, : latent + 1] != codes[:, : latent + 1])
+            if wrong:
+                yield (
+                    f"encoder: {wrong:.1%} of the codes of frames 0-{end - 1} differ when the "
+                    f"frames after them {what}."
+                )
+
+
+def _decoder(decode, codes, time, codebook, random) -> Iterator[str]:
+    video = np.asarray(decode(codes))
+    for latent in range(codes.shape[1] - 1):
+        end = 1 + latent * time
+        other = codes.copy()
+        other[:, latent + 1 :] = random.integers(codebook, size=other[:, latent + 1 :].shape)
+        for what, part in (("change", other), ("are cut off", codes[:, : latent + 1])):
+            error = np.abs(np.asarray(decode(part))[:, :end] - video[:, :end]).max()
+            if not error <= TOLERANCE:
+                yield (
+                    f"decoder: pixels of frames 0-{end - 1} move by up to {error:.2g} when the "
+                    f"codes after them {what}."
+                )

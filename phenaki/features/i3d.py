@@ -1,0 +1,170 @@
+"""I3D, the inflated Inception-v1 of Kinetics-400 behind FVD and the video perceptual loss (§2.1).
+
+Parameters carry the names of MAGVIT's public Flax file, of which this is the network:
+    Conv3d_1a_7x7/conv_3d/kernel                                [time, height, width, in, out]
+    Mixed_3b/Branch_0.Conv3d_0a_1x1/batch_norm/{beta,moving_mean,moving_variance}
+    Logits.Conv3d_0c_1x1/conv_3d/{kernel,bias}
+float32 throughout, on every device: features in bfloat16 would shift FVD.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from phenaki.errors import UserError
+from phenaki.features.i3d_names import convert as convert
+from phenaki.features.resize import legacy_bilinear
+from phenaki.types import Video
+
+CLASSES = 400
+SIZE = 224
+MIN_FRAMES = 9  # time is halved three times, and two of the steps that are left are averaged
+
+
+class BatchNorm(nn.Module):
+    """Normalisation by stored statistics; this network has no scale (gamma)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        shape = x.shape[-1:]
+        beta = self.param("beta", nn.initializers.zeros_init(), shape)
+        mean = self.param("moving_mean", nn.initializers.zeros_init(), shape)
+        variance = self.param("moving_variance", nn.initializers.ones_init(), shape)
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-3) + beta
+
+
+def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False) -> nn.Conv:
+    # XLA's SAME is TensorFlow's rule: with strides, what cannot be halved is padded behind.
+    return nn.Conv(
+        features,
+        kernel,
+        strides,
+        "SAME",
+        use_bias=bias,
+        precision=jax.lax.Precision.HIGHEST,
+        kernel_init=nn.initializers.he_normal(),
+        name="conv_3d",
+    )
+
+
+class Unit(nn.Module):
+    """Convolution without bias, normalisation, ReLU."""
+
+    features: int
+    kernel: tuple[int, int, int] = (1, 1, 1)
+    strides: tuple[int, int, int] = (1, 1, 1)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b u i j d"]:
+        return nn.relu(
+            BatchNorm(name="batch_norm")(conv(self.features, self.kernel, self.strides)(x))
+        )
+
+
+class MaxPool(nn.Module):
+    window: tuple[int, int, int]
+    strides: tuple[int, int, int]
+
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b u i j c"]:
+        return nn.max_pool(x, self.window, self.strides, "SAME")  # padded with -inf
+
+
+class Mixed(nn.Module):
+    """The inception block: four branches side by side, of the widths of their units in order."""
+
+    widths: tuple[int, int, int, int, int, int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w d"]:
+        one, two_in, two, three_in, three, four = self.widths
+        cube = (3, 3, 3)
+        branch_0 = Unit(one, name="Branch_0.Conv3d_0a_1x1")(x)
+        branch_1 = Unit(two_in, name="Branch_1.Conv3d_0a_1x1")(x)
+        branch_1 = Unit(two, cube, name="Branch_1.Conv3d_0b_3x3")(branch_1)
+        branch_2 = Unit(three_in, name="Branch_2.Conv3d_0a_1x1")(x)
+        branch_2 = Unit(three, cube, name="Branch_2.Conv3d_0b_3x3")(branch_2)
+        branch_3 = Unit(four, name="Branch_3.Conv3d_0b_1x1")(MaxPool(cube, (1, 1, 1))(x))
+        return jnp.concatenate([branch_0, branch_1, branch_2, branch_3], axis=-1)
+
+
+class Logits(nn.Module):
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w k"]:
+        return conv(CLASSES, bias=True)(x)
+
+
+STAGES: dict[str, Callable[..., nn.Module]] = {
+    "Conv3d_1a_7x7": partial(Unit, 64, (7, 7, 7), (2, 2, 2)),
+    "MaxPool3d_2a_3x3": partial(MaxPool, (1, 3, 3), (1, 2, 2)),
+    "Conv3d_2b_1x1": partial(Unit, 64),
+    "Conv3d_2c_3x3": partial(Unit, 192, (3, 3, 3)),
+    "MaxPool3d_3a_3x3": partial(MaxPool, (1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": partial(Mixed, (64, 96, 128, 16, 32, 32)),
+    "Mixed_3c": partial(Mixed, (128, 128, 192, 32, 96, 64)),
+    "MaxPool3d_4a_3x3": partial(MaxPool, (3, 3, 3), (2, 2, 2)),
+    "Mixed_4b": partial(Mixed, (192, 96, 208, 16, 48, 64)),
+    "Mixed_4c": partial(Mixed, (160, 112, 224, 24, 64, 64)),
+    "Mixed_4d": partial(Mixed, (128, 128, 256, 24, 64, 64)),
+    "Mixed_4e": partial(Mixed, (112, 144, 288, 32, 64, 64)),
+    "Mixed_4f": partial(Mixed, (256, 160, 320, 32, 128, 128)),
+    "MaxPool3d_5a_2x2": partial(MaxPool, (2, 2, 2), (2, 2, 2)),
+    "Mixed_5b": partial(Mixed, (256, 160, 320, 32, 128, 128)),
+    "Mixed_5c": partial(Mixed, (384, 192, 384, 48, 128, 128)),
+}
+TAPS = (*STAGES, "pool_mean", "logits_mean")
+
+
+def preprocess(video: Video, resize: Callable = legacy_bilinear) -> Float[Array, "b f 224 224 c"]:
+    """[0, 1] at any size to [-1, 1] at 224 x 224. FVD was defined with TF1's legacy bilinear."""
+    frames = resize(rearrange(video, "b f h w c -> (b f) h w c"), (SIZE, SIZE))
+    return 2 * rearrange(frames, "(b f) h w c -> b f h w c", b=video.shape[0]) - 1
+
+
+class I3D(nn.Module):
+    """Named activations of clips of at least nine frames.
+
+    `preprocess` maps pixels in [0, 1] to what the network sees.
+    """
+
+    preprocess: Callable[..., Array] = preprocess
+
+    @nn.compact
+    def __call__(
+        self, video: Video, taps: tuple[str, ...] = ("logits_mean",)
+    ) -> dict[str, Float[Array, "..."]]:
+        """`video` [b f h w 3] in [0, 1] -> {tap: array}; nothing deeper than the taps is computed.
+
+        A stage's tap is [b t m n d]; "pool_mean" [b 1024] and "logits_mean" [b 400], FVD's
+        features, are means over time. Raises UserError below nine frames and for an unknown tap.
+        """
+        _check(video.shape[1], taps)
+        x = self.preprocess(video.astype(jnp.float32))
+        found, missing = {}, set(taps)
+        for name, stage in STAGES.items():
+            if not missing:
+                break
+            x = stage(name=name)(x)
+            if name in missing:
+                found[name] = x
+                missing.remove(name)
+        if missing:
+            x = nn.avg_pool(x, (2, 7, 7), padding="VALID")
+            logits = Logits(name="Logits.Conv3d_0c_1x1")(x)
+            found |= {"pool_mean": x.mean((1, 2, 3)), "logits_mean": logits.mean((1, 2, 3))}
+        return {name: found[name] for name in taps}
+
+
+def _check(frames: int, taps: Iterable[str]):
+    if frames < MIN_FRAMES:
+        raise UserError(
+            f"I3D was given clips of {frames} frames: it needs {MIN_FRAMES} or more (FVD and the "
+            "video perceptual loss are undefined below)."
+        )
+    for tap in taps:
+        if tap not in TAPS:
+            raise UserError(f"I3D has no tap {tap!r}: choose from {', '.join(TAPS)}.")

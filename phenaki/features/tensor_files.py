@@ -1,0 +1,108 @@
+"""Named arrays of a weight file, whatever its format; nothing in a file is ever executed."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.serialization
+import h5py
+import ml_dtypes
+import numpy as np
+
+from phenaki.errors import UserError
+from phenaki.features import torch_files
+from phenaki.features.layout import flatten
+
+SAFETENSORS_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": ml_dtypes.bfloat16,
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+# What the readers raise on content that is not what the suffix promises.
+DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays by name: those of PyTorch dotted, those of nested trees joined by "/".
+
+    The suffix tells the format: .pt .pth (PyTorch or TorchScript), .safetensors, .h5, .npz, .flax
+    .msgpack. Raises UserError for an absent file, another suffix or a damaged content.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: its suffix must be one of {', '.join(READERS)}.")
+    try:
+        return READERS[path.suffix](path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except DAMAGE as error:
+        raise UserError(f"{path}: is no {path.suffix} file of arrays, or is cut short.") from error
+
+
+def _safetensors(path: Path) -> dict[str, np.ndarray]:
+    # Eight bytes with the length of a JSON header, the header, then the numbers it points into.
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            numbers = np.frombuffer(data[start + begin : start + end], _safetensors_type(entry))
+            tensors[name] = numbers.reshape(entry["shape"])
+    return tensors
+
+
+def _safetensors_type(entry: dict) -> np.dtype:
+    return np.dtype(SAFETENSORS_TYPES[entry["dtype"]])
+
+
+def _h5(path: Path) -> dict[str, np.ndarray]:
+    tensors = {}
+
+    def keep(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset):
+            tensors[name] = np.asarray(item)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(keep)
+    return tensors
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _msgpack(path: Path) -> dict[str, np.ndarray]:
+    tree = flax.serialization.msgpack_restore(path.read_bytes())
+    return {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+
+
+READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".pt": torch_files.read,
+    ".pth": torch_files.read,
+    ".safetensors": _safetensors,
+    ".h5": _h5,
+    ".npz": _npz,
+    ".flax": _msgpack,
+    ".msgpack": _msgpack,
+}

@@ -1,0 +1,183 @@
+"""The frozen networks by name: where their weights are published, and how they are read.
+
+Nothing is downloaded: `scripts/convert_weights.py` turns a public file into
+`<directory>/<name>.npz`, and `load` reads that.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phenaki.errors import UserError
+from phenaki.features import clip, i3d, inception, tensor_files, vgg
+from phenaki.features.layout import Shapes, flatten, shapes_of, unflatten
+
+Params = dict[str, Any]
+
+
+class Network(NamedTuple):
+    """A network, its converter and the public file that its weights come from."""
+
+    module: nn.Module
+    inputs: tuple[Any, ...]  # shapes of an example
+    convert: Callable[[dict[str, np.ndarray]], Params]
+    file: str
+    source: str
+    sha256: str = ""  # of that file: as many digits as its publisher gives, or none
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _clip(name: str) -> tuple[nn.Module, tuple]:
+    sizes: dict[str, Any] = clip.SIZES[name]
+    ids = jax.ShapeDtypeStruct((1, sizes["length"]), jnp.int32)
+    return clip.CLIP(**sizes), (_floats(1, sizes["size"], sizes["size"], 3), ids)
+
+
+_TAPS = tuple(_floats(1, 1, 1, widths[-1]) for widths in vgg.STAGES)
+NETWORKS = {
+    "vgg16": Network(
+        vgg.VGG16(),
+        (_floats(1, vgg.MIN_SIZE, vgg.MIN_SIZE, 3),),
+        vgg.convert,
+        "vgg16-397923af.pth",
+        "torchvision's, https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af",
+    ),
+    "lpips_vgg": Network(
+        vgg.LPIPSHeads(),
+        (_TAPS, _TAPS),
+        vgg.convert_heads,
+        "vgg.pth",
+        "lpips/weights/v0.1/vgg.pth in https://github.com/richzhang/PerceptualSimilarity",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    ),
+    "inception": Network(
+        inception.Inception(),
+        (_floats(1, inception.SIZE, inception.SIZE, 3),),
+        inception.convert,
+        "pt_inception-2015-12-05-6726825d.pth",
+        "release fid_weights of https://github.com/mseitzer/pytorch-fid",
+        "6726825d",
+    ),
+    "i3d": Network(
+        i3d.I3D(),
+        (_floats(1, i3d.MIN_FRAMES, i3d.SIZE, i3d.SIZE, 3),),
+        i3d.convert,
+        "i3d_k400.flax",
+        "MAGVIT's, gs://magvit/metrics/frechet_distance/i3d_k400.flax; also i3d_pretrained_400.pt, "
+        "which VideoGPT and TATS link to",
+    ),
+    "clip_b32": Network(
+        *_clip("clip_b32"),
+        clip.convert,
+        "ViT-B-32.pt",
+        "OpenAI's, https://openaipublic.azureedge.net/clip/models/"
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+    ),
+    "clip_l14": Network(
+        *_clip("clip_l14"),
+        clip.convert,
+        "ViT-L-14.pt",
+        "OpenAI's, https://openaipublic.azureedge.net/clip/models/"
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    ),
+}
+
+
+def find(name: str) -> Network:
+    """The network of that name; UserError names those there are."""
+    if name not in NETWORKS:
+        raise UserError(f"{name!r} is no feature network; known: {', '.join(NETWORKS)}.")
+    return NETWORKS[name]
+
+
+def load(name: str, directory: str | Path) -> Params:
+    """Float32 NumPy parameters of network `name` from `directory`, as `convert` left them there.
+
+    Raises UserError, one line with the public file and the command, where they are missing; and
+    where an array is missing, unexpected or of another shape than the network's.
+    """
+    network, path = find(name), Path(directory) / f"{name}.npz"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: is missing. Get {network.file} ({network.source}), then run: "
+            f"python scripts/convert_weights.py --network={name} --input={network.file} "
+            f"--output={directory}"
+        )
+    arrays = tensor_files.read(path)
+    try:
+        _check(arrays, shapes(name))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return unflatten(arrays)
+
+
+def convert(name: str, source: str | Path, directory: str | Path) -> Path:
+    """Writes `directory`/`name`.npz from the public file `source` and returns its path.
+
+    Raises UserError, naming the first tensor that does not fit, and then writes nothing.
+    """
+    network = find(name)
+    tensors = tensor_files.read(source)
+    try:
+        params = flatten(network.convert(tensors))
+        arrays = {path: np.asarray(leaf, np.float32) for path, leaf in params.items()}
+        _check(arrays, shapes(name))
+    except ValueError as error:  # of this kind are ours, and NumPy's about shapes
+        raise UserError(f"{source}: is no {name} ({network.file}): {error}") from error
+    target = Path(directory) / f"{name}.npz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(target, **arrays)  # type: ignore[arg-type]  # names are paths: "file" is not one
+    return target
+
+
+def is_published(name: str, path: str | Path) -> bool | None:
+    """Whether the file has the published checksum; None where none is published."""
+    sha256 = find(name).sha256
+    if not sha256:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256)
+
+
+def shapes(name: str) -> Shapes:
+    """Shapes of the network's parameters by path; nothing is computed."""
+    network = find(name)
+    return shapes_of(network.module, *network.inputs)
+
+
+def _check(arrays: Mapping[str, np.ndarray], expected: Shapes) -> None:
+    for name, shape in expected.items():
+        if name not in arrays:
+            raise UserError(f"array {name!r} is missing.")
+        if arrays[name].shape != shape:
+            raise UserError(f"array {name!r} has shape {arrays[name].shape}, not {shape}.")
+    for name in arrays:
+        if name not in expected:
+            raise UserError(f"array {name!r} is unexpected.")
+
+
+def random(name: str, seed: int) -> Params:
+    """Untrained parameters, to try a program without weights; scores under them mean nothing.
+
+    The same seed gives the same parameters on every host.
+    """
+    network = find(name)
+
+    @jax.jit
+    def init(key):
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network.inputs)
+        return network.module.init(key, *zeros)["params"]
+
+    return init(jax.random.key(seed, impl="threefry2x32"))

@@ -1,0 +1,106 @@
+"""Equation 2 for one sub-batch: reconstruction, perceptual, codebook and adversarial terms."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from phenaki import adversarial
+
+
+class Adversary(NamedTuple):
+    """The discriminator's side of training."""
+
+    play: Callable[..., adversarial.Outcome]  # see adversarial.make_game
+    optimizer: optax.GradientTransformation
+    average_decay: float  # of the mean logits for LeCam
+    adaptive_limit: float  # of VQGAN's weight on the generator's term; 0 = the fixed weight
+
+
+class Evaluated(NamedTuple):
+    """What a sub-batch gives; the gradient is of `loss`."""
+
+    loss: jax.Array  # what the tokenizer minimises plus what the discriminator does
+    metrics: dict[str, jax.Array]
+    counts: jax.Array  # [k] how often each code was used
+    inputs: jax.Array  # [n e] what the quantizer was given
+
+
+def make_objective(
+    model,
+    weights: Mapping[str, float],
+    beta: float,
+    perceptual: Mapping[str, Callable],
+    adversary: Adversary | None,
+) -> Callable[..., Evaluated]:
+    """Returns evaluate(params, frozen, real, key, step, averages) -> Evaluated.
+
+    `params` has "generator" and, with an adversary, "discriminator"; `real` is [b f h w 3] in
+    [0, 1]. The metrics' "loss/total" is the tokenizer's alone.
+    """
+
+    def pixel_terms(frozen, real, fake):
+        terms = {"l2": jnp.square(fake - real).mean()}
+        found = {name: loss(frozen, real, fake) for name, loss in perceptual.items()}
+        return terms | {name: value for name, value in found.items() if value is not None}
+
+    def weighted(terms):
+        return sum(weights[name] * value for name, value in terms.items())
+
+    def adversarial_terms(adversary, params, frozen, real, fake, key, step, averages):
+        """(the tokenizer's weighted term, the discriminator's loss, metrics)."""
+
+        def play(fake):
+            return adversary.play(params["discriminator"], real, fake, averages, step, key)
+
+        outcome = play(fake)
+        weight: Any = weights["adversarial"]
+        metrics = outcome.metrics
+        if adversary.adaptive_limit:
+            decode, last = _last_layer(model, params["generator"], real)
+            weight *= adversarial.adaptive_weight(
+                decode,
+                last,
+                lambda fake: weighted(pixel_terms(frozen, real, fake)),
+                lambda fake: play(fake).generator,
+                limit=adversary.adaptive_limit,
+            )
+            metrics |= {"gan/weight": weight}
+        return weight * outcome.generator, outcome.discriminator, metrics
+
+    def evaluate(params, frozen, real, key, step, averages):
+        out = model.apply({"params": params["generator"]}, real)
+        quantized = out.quantized
+        vq = quantized.codebook_loss + beta * quantized.commitment_loss
+        terms = pixel_terms(frozen, real, out.video) | {"vq": vq}
+        loss = total = weighted(terms)
+        error = jnp.square(out.video - real)
+        metrics = {f"loss/{name}": value for name, value in terms.items()}
+        metrics["mse/first"] = error[:, :1].mean()
+        if real.shape[1] > 1:
+            metrics["mse/rest"] = error[:, 1:].mean()
+        if adversary is not None:
+            term, against, more = adversarial_terms(
+                adversary, params, frozen, real, out.video, key, step, averages
+            )
+            total, loss = total + term, loss + term + against
+            metrics |= more
+        metrics["loss/total"] = total
+        counts = jnp.bincount(quantized.codes.reshape(-1), length=model.codebook)
+        return Evaluated(loss, metrics, counts, quantized.inputs.reshape(-1, model.code_dim))
+
+    return evaluate
+
+
+def _last_layer(model, params, real):
+    """(the clips as a function of the last layer's parameters, these parameters)."""
+    flat = flatten_dict(params)
+    last = {path: leaf for path, leaf in flat.items() if path[:-1] in model.LAST}
+
+    def decode(last):
+        return model.apply({"params": unflatten_dict({**flat, **last})}, real).video
+
+    return decode, last

@@ -1,0 +1,50 @@
+"""Turns a public weight file of a feature network into one that losses and metrics read.
+
+python scripts/convert_weights.py --list
+python scripts/convert_weights.py --network=vgg16 --input=FILE --output=DIR
+
+Writes DIR/<network>.npz. FILE may be .pt, .pth, .safetensors, .h5, .npz, .flax or .msgpack; it is
+only read, never executed, and neither PyTorch nor anything else need be installed for it.
+"""
+
+from absl import flags
+
+from phenaki import cli
+from phenaki.errors import UserError
+from phenaki.features import weights
+
+_NETWORK = flags.DEFINE_enum("network", None, list(weights.NETWORKS), "whose weights FILE holds")
+_INPUT = flags.DEFINE_string("input", None, "the public file")
+_OUTPUT = flags.DEFINE_string("output", None, "directory of the converted weights")
+_LIST = flags.DEFINE_bool("list", False, "print the networks and where their files are published")
+
+
+def _print_networks() -> None:
+    for name, network in weights.NETWORKS.items():
+        print(f"{name:<10} {network.file}: {network.source}")
+
+
+def _given(flag: flags.FlagHolder) -> str:
+    if not flag.value:
+        raise UserError(f"--{flag.name} is required (or --list)")
+    return flag.value
+
+
+def main(argv: list[str]) -> None:
+    """Converts the file that the flags name, or lists what there is."""
+    del argv
+    if _LIST.value:
+        return _print_networks()
+    name, source, output = _given(_NETWORK), _given(_INPUT), _given(_OUTPUT)
+    written = weights.convert(name, source, output)
+    if weights.is_published(name, source) is False:
+        network = weights.NETWORKS[name]
+        print(
+            f"note: {source} fits, but is not the published {network.file} "
+            f"(its sha256 starts with {network.sha256[:8]})"
+        )
+    print(f"written: {written}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,219 @@
+"""Breaks the code on purpose, one line at a time, and checks that the tests notice.
+
+make mutants                     all of them, some minutes
+python tests/mutants.py decoder  those whose claim contains "decoder"
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """`old` becomes `new` in phenaki/`file`; then `tests` (a file of tests/ and -k) must fail."""
+
+    claim: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, str]
+
+
+CVIVIT, STEP = "tokenizers/cvivit.py", "train/step_maskgit.py"
+MUTANTS = (
+    Mutant(
+        "the encoder is causal, by gradient",
+        CVIVIT,
+        "self.encoder_time = Transformer(self.time_depth, causal=True",
+        "self.encoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "encoder_is_causal_by_gradient"),
+    ),
+    Mutant(
+        "the encoder is causal, by perturbation",
+        CVIVIT,
+        "self.encoder_time = Transformer(self.time_depth, causal=True",
+        "self.encoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "codes_ignore_later_frames"),
+    ),
+    Mutant(
+        "the decoder is causal, by gradient",
+        CVIVIT,
+        "self.decoder_time = Transformer(self.time_depth, causal=True",
+        "self.decoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "decoder_is_causal_by_gradient"),
+    ),
+    Mutant(
+        "the decoder is causal, by perturbation",
+        CVIVIT,
+        "self.decoder_time = Transformer(self.time_depth, causal=True",
+        "self.decoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "frames_ignore_later_codes"),
+    ),
+    Mutant(
+        "frame 0 alone has the tokens of frame 0 in a clip",
+        CVIVIT,
+        "x + position[:t, None]",
+        "x + position[-t:, None]",
+        ("test_cvivit.py", "frame_zero_alone"),
+    ),
+    Mutant(
+        "a prefix of 1 + 2n frames has the prefix of the codes",
+        CVIVIT,
+        "x + position[:t, None]",
+        "x + position[-t:, None]",
+        ("test_cvivit.py", "a_prefix_has"),
+    ),
+    Mutant(
+        "codes are in raster order",
+        CVIVIT,
+        'rearrange(z, "b t (m n) e -> b t m n e"',
+        'rearrange(z, "b t (n m) e -> b t m n e"',
+        ("test_cvivit.py", "raster"),
+    ),
+    Mutant(
+        "each row masks exactly the ceiling of γN",
+        "masking.py",
+        "jnp.ceil(ratio * length)",
+        "jnp.floor(ratio * length)",
+        ("test_maskgit.py", "ceiling"),
+    ),
+    Mutant(
+        "a masked ground-truth id changes no logit",
+        STEP,
+        "masking.apply_mask(codes, mask, model.mask_id)",
+        "codes",
+        ("test_maskgit.py", "masked_truth"),
+    ),
+    Mutant(
+        "the logits of an image are those of a 256-token forward",
+        "maskgit.py",
+        "mask=None if valid is None else valid[:, None, None]",
+        "mask=None",
+        ("test_maskgit.py", "short_forward"),
+    ),
+    Mutant(
+        "a tenth of the samples trains without text",
+        "masking.py",
+        "(rows,)) >= drop",
+        "(rows,)) >= 1.3 * drop",
+        ("test_maskgit.py", "tenth"),
+    ),
+    Mutant(
+        "dropped text gets no gradient",
+        "blocks/attention.py",
+        "return jnp.where(mask.any(-1)[:, None, None], out, 0)",
+        "return out",
+        ("test_maskgit.py", "dropped_text"),
+    ),
+    Mutant(
+        "λ = 0 is exactly conditional",
+        "sampling.py",
+        "return (1 + scale) * conditional - scale * unconditional",
+        "return scale * conditional + (1 - scale) * unconditional",
+        ("test_sampling.py", "exactly_conditional"),
+    ),
+    Mutant(
+        "the sampler keeps the given codes bit for bit",
+        "sampling.py",
+        "filled = jnp.where(unknown, sampled, codes)",
+        "filled = sampled",
+        ("test_sampling.py", "known_codes_stay"),
+    ),
+    Mutant(
+        "the sampler leaves no mask",
+        "sampling.py",
+        "(_, filled), history",
+        "(filled, _), history",
+        ("test_sampling.py", "known_codes_stay"),
+    ),
+    Mutant(
+        "14, 39, 64, ... codes are fixed per step",
+        "sampling.py",
+        "np.arange(1, steps + 1) / steps)",
+        "np.arange(steps) / steps)",
+        ("test_sampling.py", "papers_counts"),
+    ),
+    Mutant(
+        "resumed is uninterrupted: the data go on",
+        "data/batches.py",
+        'self._start(int(state["taken"]))',
+        "self._start(0)",
+        ("test_train.py", "resumed_equals"),
+    ),
+    Mutant(
+        "resumed is uninterrupted: so does the noise",
+        STEP,
+        "jax.random.fold_in(key, state.step)",
+        "jax.random.fold_in(key, id(state) % 9973)",
+        ("test_train.py", "resumed_equals and stage_2"),
+    ),
+    Mutant(
+        "eight devices train as one does",
+        "train/parallel.py",
+        "jax.make_array_from_process_local_data(sharding, x)",
+        "jax.device_put(x[: len(x) // mesh.size].repeat(mesh.size, 0), sharding)",
+        ("test_train.py", "eight_devices and stage_2"),
+    ),
+    Mutant(
+        "learning rates at 100k and 1M",
+        "train/optim.py",
+        "optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay)",
+        "optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay + warmup)",
+        ("test_paper.py", "learning_rates"),
+    ),
+    Mutant(
+        "the gradient goes straight through the quantizer",
+        "blocks/quantizer.py",
+        "z + jax.lax.stop_gradient(e - z), codes, z",
+        "e, codes, z",
+        ("test_blocks.py", "straight_through"),
+    ),
+    Mutant(
+        "a story window starts from the last five frames",
+        "pipeline.py",
+        "self._continue(video[:, -context:], prompts, stream",
+        "self._continue(video[:, :context], prompts, stream",
+        ("test_pipeline.py", "story_is_windows"),
+    ),
+)
+
+
+def notice(mutant: Mutant, copy: Path) -> str:
+    """How the tests answer to `mutant` in the working copy `copy`, which is mended afterwards."""
+    path = copy / "phenaki" / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) < 1:
+        return f"NO SUCH LINE in {mutant.file}"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    name, which = mutant.tests
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{name}", "-k", which]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    path.write_text(text)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    if done.returncode == 1 and failed:
+        return "noticed: " + failed[0].removeprefix(f"FAILED tests/{name}::").split(" - ")[0]
+    return "NOT NOTICED" if done.returncode == 0 else f"BROKEN: {done.stdout[-300:]}"
+
+
+def main(words: list[str]) -> int:
+    """Prints a line per mutant; 1 if one of them went unnoticed."""
+    answers = []
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
+        for mutant in MUTANTS:
+            if not words or any(word in mutant.claim for word in words):
+                answers.append(notice(mutant, copy))
+                print(f"{mutant.claim:58} {answers[-1]}", flush=True)
+    noticed = sum(answer.startswith("noticed") for answer in answers)
+    print(f"{noticed} of {len(answers)} mutants noticed")
+    return int(noticed < len(answers))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
