@@ -44,5 +44,5 @@ def test_every_character_is_of_the_class_that_regex_gives_it():
     known = [c for c in characters if unicodedata.category(c) not in ("Cn", "Cs")]
     caption = " ".join(f"a{c}1{c}'{c}{c}s" for c in known)
     clean = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", caption)).strip().lower()
-    assert len(known) > 100_000
+    assert len(known) > 80_000
     assert pieces(caption) == PATTERN.findall(clean)
