@@ -27,6 +27,7 @@ from configs import cvivit as cvivit_config
 from phenaki import build, cli, losses, masking, sampling
 from phenaki.maskgit import MaskGIT
 from phenaki.train import optim, state, step_maskgit, step_tokenizer
+from phenaki.train.objective import make_objective
 from phenaki.types import Text
 
 REPEATS = flags.DEFINE_integer(
@@ -92,10 +93,10 @@ def cases():
     yield "C-ViViT encode, 1 clip", call("encode"), (params, video), side
     yield "C-ViViT decode, 1 clip", call("decode"), (params, codes), side
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
+    evaluate = make_objective(model, weights={"l2": 1.0, "vq": 1.0}, beta=0.25)
     step = step_tokenizer.make_step(
-        model, optimizer, weights={"l2": 1.0, "vq": 1.0}, beta=0.25, ema=0.999, accumulate=1,
-        usage_window=100, revive_until=0,
-    )  # fmt: skip
+        model, optimizer, evaluate, ema=0.999, accumulate=1, usage_window=100, revive_until=0
+    )
     batch = {"video": {"video": (video * 255).astype(jnp.uint8)}}
     trained = state.create(params, optimizer, step_tokenizer.initial_extra(model.codebook))
     yield (

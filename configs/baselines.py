@@ -90,9 +90,9 @@ def vit_demo(c):
             patch=(1, 12, 12),
             width=128,
             code_dim=16,
-            depth=3,
+            depth=2,
             heads=4,
-            mlp_dim=640,
+            mlp_dim=736,
             codebook=1024,
         )
     )
@@ -106,7 +106,7 @@ def conv_demo(c):
             name="conv_vqgan",
             patch=(1, 12, 12),
             filters=16,
-            multipliers=(1, 1, 4, 8),
+            multipliers=(1, 1, 3, 7),
             strides=(3, 2, 2),
             blocks=1,
             groups=8,
@@ -123,9 +123,9 @@ def laion3d_demo(c):
         dict(
             name="conv3d_vqgan",
             patch=(2, 12, 12),
-            widths=(16, 32, 64, 128),
+            widths=(16, 32, 64, 96),
             strides=(3, 2, 2),
-            blocks=(0, 0, 1, 4),
+            blocks=(0, 0, 1, 5),
             expansion=4,
             code_dim=16,
             codebook=1024,

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from phenaki import build, checkpoint, sampling
 from phenaki.errors import UserError
 from phenaki.story import Scene, segments, windows
+from phenaki.types import Text
 
 
 class Phenaki:
@@ -29,11 +30,12 @@ class Phenaki:
         self.params = jax.tree.map(jnp.asarray, params)
         self.spec = build.video_spec(config)
         self._tokenizer = build.tokenizer(config)
-        self._model = build.maskgit(config)
+        self.network = build.maskgit(config)
         self._encoder = build.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
         self._sample = jax.jit(self._sample_codes, static_argnames=("steps", "guided"))
         self._apply = jax.jit(self._apply_tokenizer, static_argnames="method")
+        self._embed = jax.jit(functools.partial(build.embed, self._encoder))
         self.codes = None  # [b s] of the last window
         self.history = None  # [steps b s]: what each of its steps handed on
 
@@ -77,7 +79,7 @@ class Phenaki:
         self, prompts: Sequence[str | None], *, seed: int, frames: int | None = None, **sampler
     ):
         """Text to video, or to an image with frames=1. None is an unconditional sample."""
-        codes = jnp.full((len(prompts), self.spec.tokens(frames)), self._model.mask_id, jnp.int32)
+        codes = jnp.full((len(prompts), self.spec.tokens(frames)), self.network.mask_id, jnp.int32)
         return np.asarray(self._decode(self._fill(codes, prompts, seed, **sampler)))
 
     def animate(self, images: np.ndarray, prompts: Sequence[str | None], *, seed: int, **sampler):
@@ -119,6 +121,11 @@ class Phenaki:
                 video = np.concatenate([video, new], axis=1)[:, -self.spec.frames :]
             yield new
 
+    def embed(self, prompts: Sequence[str | None]) -> Text:
+        """The encoder's embeddings of `prompts`, for models with text."""
+        ids = build.vocabulary(self.config).encode(prompts)
+        return self._embed(self.params["text"], ids)
+
     def reconstruct(self, videos: np.ndarray) -> np.ndarray:
         """`videos` through the tokenizer."""
         return np.asarray(self._decode(self.encode(videos).reshape(len(videos), -1)))
@@ -132,7 +139,7 @@ class Phenaki:
             )
         codes = self.encode(known).reshape(len(known), -1)
         rest = self.spec.tokens() - codes.shape[1]
-        codes = jnp.pad(codes, ((0, 0), (0, rest)), constant_values=self._model.mask_id)
+        codes = jnp.pad(codes, ((0, 0), (0, rest)), constant_values=self.network.mask_id)
         video = self._decode(self._fill(codes, prompts, seed, **sampler))
         return np.concatenate(
             [np.asarray(known, np.float32), np.asarray(video)[:, known.shape[1] :]], axis=1
@@ -164,7 +171,7 @@ class Phenaki:
         return decoded.codes
 
     def _sample_codes(self, params, codes, ids, keys, guidance, temperature, *, steps, guided):
-        network = functools.partial(self._model.apply, {"params": params["maskgit"]})
+        network = functools.partial(self.network.apply, {"params": params["maskgit"]})
         context = None
         if self._encoder is not None:
             text = build.embed(self._encoder, params["text"], ids)
@@ -185,7 +192,7 @@ class Phenaki:
             keys,
             steps=steps,
             choice_temperature=temperature,
-            mask_id=self._model.mask_id,
+            mask_id=self.network.mask_id,
         )
 
     def encode(self, videos: np.ndarray):

@@ -1,18 +1,28 @@
-"""Says what is wrong with a run, and what to change.
+"""Says what is wrong with a run or a config, and what to change.
 
     python scripts/doctor.py --run=runs/cvivit
     python scripts/doctor.py --run=runs/maskgit
+    python scripts/doctor.py --config=configs/cvivit.py:small
+    python scripts/doctor.py --config=configs/maskgit.py:small --tokenizer=runs/cvivit
 
-Looks at the newest checkpoint, the log and a batch of the run's own data. Exits 1 if a check fails.
+Looks at a run's newest checkpoint, its log and a batch of its data; then trains fresh networks of
+its config on one sample, which they must learn by heart. Exits 1 if a check fails.
 """
 
 import sys
 
 from absl import flags
+from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.errors import UserError
 
-RUN = flags.DEFINE_string("run", None, "a --workdir of training, of either stage", required=True)
+RUN = flags.DEFINE_string("run", None, "a --workdir of training, of either stage")
+CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage, instead of --run")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "stage 1's run or bundle, for --config")
+STEPS = flags.DEFINE_integer(
+    "steps", 1000, "at most so many per training on one sample; 0 leaves these out", lower_bound=0
+)
 
 
 def main(argv):
@@ -20,7 +30,12 @@ def main(argv):
     del argv
     from phenaki import doctor
 
-    findings = doctor.examine(RUN.value)
+    if (RUN.value is None) == (CONFIG.value is None):
+        raise UserError("give either --run or --config.")
+    if RUN.value:
+        findings = doctor.examine_run(RUN.value, STEPS.value)
+    else:
+        findings = doctor.examine_config(CONFIG.value, TOKENIZER.value, STEPS.value)
     for finding in findings:
         print(f"{'ok  ' if finding.healthy else 'FAIL'}  {finding.check}: {finding.figure}")
         if not finding.healthy:

@@ -15,6 +15,7 @@ from phenaki.tokenizers.conv3d_vqgan import Conv3DVQGAN
 from phenaki.tokenizers.conv_vqgan import ConvVQGAN
 from phenaki.tokenizers.vit_vqgan import ViTVQGAN
 from phenaki.train import optim, state, step_tokenizer
+from phenaki.train.objective import make_objective
 
 FRAMES, HEIGHT, WIDTH = 7, 8, 12
 M, N = 2, 3
@@ -181,8 +182,7 @@ def test_a_few_steps_on_a_clip_and_an_image_lower_the_loss(name):
     step = step_tokenizer.make_step(
         MODELS[name],
         optimizer,
-        weights=dict(l2=1.0, vq=1.0),
-        beta=0.25,
+        make_objective(MODELS[name], weights=dict(l2=1.0, vq=1.0), beta=0.25),
         ema=0.9,
         accumulate=1,
         usage_window=100,

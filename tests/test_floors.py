@@ -12,12 +12,13 @@ FLOORS = (
     {"blocks"},
     {"critic", "discriminator", "features", "maskgit", "text", "tokenizers"},
     {"adversarial", "build", "causality", "losses", "masking", "metrics", "perceptual"},
-    {"sampling"},
+    {"sampling", "signs"},
     {"data", "report", "story"},
     {"pipeline"},
     {"alignment"},
     {"train"},
-    {"doctor", "showcase"},
+    {"overfit", "showcase"},
+    {"doctor"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NETWORKS = {"blocks", "critic", "discriminator", "features", "maskgit", "text", "tokenizers"}

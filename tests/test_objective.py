@@ -36,6 +36,13 @@ def motion(frozen, real, fake):
 
 PERCEPTUAL = {"perceptual": shift, "video_perceptual": motion}
 FROZEN = {"scale": jnp.float32(2.0)}
+OPTIONS = dict(ema=0.9, accumulate=1, usage_window=10, revive_until=0)
+
+
+def evaluate(adversary):
+    return objective.make_objective(
+        MODEL, weights=WEIGHTS, beta=0.25, perceptual=PERCEPTUAL, adversary=adversary
+    )
 
 
 @functools.cache
@@ -50,16 +57,7 @@ def start(adaptive=0.0, rate=1.0, **options):
     adversary = objective.Adversary(play, optax.sgd(0.01), 0.9, adaptive)
     optimizer = optax.sgd(rate)
     step = step_tokenizer.make_step(
-        MODEL,
-        optimizer,
-        weights=WEIGHTS,
-        beta=0.25,
-        ema=0.9,
-        accumulate=1,
-        usage_window=10,
-        revive_until=0,
-        perceptual=PERCEPTUAL,
-        adversary=adversary,
+        MODEL, optimizer, evaluate(adversary), **OPTIONS, adversary=adversary
     )
     clip = jnp.asarray(CLIPS["video"][:1] / 255, jnp.float32)
     other = tiny.random_params(DISCRIMINATOR, clip)
@@ -93,17 +91,7 @@ def test_both_players_move_and_only_by_their_own_losses():
     # Before its start the game reaches neither: the tokenizer trains as without an adversary.
     first, late, _ = run({"video": CLIPS}, start=1)
     assert not moved(before, late.extra["discriminator"]["params"])
-    step = step_tokenizer.make_step(
-        MODEL,
-        optax.sgd(1.0),
-        weights=WEIGHTS,
-        beta=0.25,
-        ema=0.9,
-        accumulate=1,
-        usage_window=10,
-        revive_until=0,
-        perceptual=PERCEPTUAL,
-    )
+    step = step_tokenizer.make_step(MODEL, optax.sgd(1.0), evaluate(None), **OPTIONS)
     alone = state.create(first.params, optax.sgd(1.0), step_tokenizer.initial_extra(MODEL.codebook))
     alone, _ = jax.jit(step)(alone, FROZEN, {"video": CLIPS}, KEY)
     jax.tree.map(
@@ -182,15 +170,17 @@ def test_the_whole_objective_fits_together_at_the_papers_size():
     frozen = {name: jax.eval_shape(functools.partial(weights.random, name, 0)) for name in names}
     terms = stages._perceptual(config)
     assert set(terms) == {"perceptual", "video_perceptual"}
+    by_term = {name: w for name, w in config.loss.items() if name != "beta"}
+    whole = objective.make_objective(
+        model, weights=by_term, beta=config.loss.beta, perceptual=terms, adversary=adversary
+    )
     step = step_tokenizer.make_step(
         model,
         optimizer,
-        weights={name: w for name, w in config.loss.items() if name != "beta"},
-        beta=config.loss.beta,
+        whole,
         ema=config.optim.ema,
         accumulate=1,
         **config.codebook,
-        perceptual=terms,
         adversary=adversary,
     )
 

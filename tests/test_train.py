@@ -17,6 +17,7 @@ from phenaki.data.batches import Batches
 from phenaki.errors import UserError
 from phenaki.tokenizers.common import Reconstruction
 from phenaki.train import logs, loop, optim, parallel, stages, state, step_tokenizer
+from phenaki.train.objective import make_objective
 
 ONE = jax.devices()[:1]
 
@@ -311,15 +312,9 @@ class Toy:
 
 
 def toy_step(optimizer, **changes):
-    options = dict(
-        weights=dict(l2=1.0, vq=1.0),
-        beta=0.25,
-        ema=0.9,
-        accumulate=1,
-        usage_window=2,
-        revive_until=0,
-    )
-    return jax.jit(step_tokenizer.make_step(Toy(), optimizer, **options | changes))
+    options = dict(ema=0.9, accumulate=1, usage_window=2, revive_until=0)
+    evaluate = make_objective(Toy(), weights=dict(l2=1.0, vq=1.0), beta=0.25)
+    return jax.jit(step_tokenizer.make_step(Toy(), optimizer, evaluate, **options | changes))
 
 
 def clips(seed, rows=8, frames=3):

@@ -18,6 +18,7 @@ from phenaki.data.batches import Batches
 from phenaki.errors import UserError
 from phenaki.train import parallel
 from phenaki.train.logs import Logs
+from phenaki.train.watch import Watch
 
 # A resumed run may change how it trains, never what it trains.
 FIXED = ("video", "tokenizer", "model", "text", "fingerprint", "seed")
@@ -72,13 +73,14 @@ def run(
         start, end = int(state.step), config.train.steps
         progress = stack.enter_context(cli.Progress(end, "training", done=start))
         stack.enter_context(jax.set_mesh(mesh))
+        watch = Watch(config)
         pending = []  # metrics stay on the devices until due: reading them stops the pipeline
         for number in range(start + 1, end + 1):
             batch = parallel.global_batch(next(batches), mesh)
             state, metrics = train_step(state, frozen, batch, key)
             pending.append(metrics)
             if any(_due(config, what, number) for what in ("log", "save", "sample")):
-                _flush(logs, pending, number)
+                watch.look(number, _flush(logs, pending, number))
                 pending = []
             if _due(config, "save", number):
                 checkpoints.save(number, state, batches.state())
@@ -113,11 +115,13 @@ def _claim(config, workdir):
 
 
 def _flush(logs, pending, step):
-    """Logs the mean over the steps since the last time; stops at the first bad loss."""
+    """Logs and returns the mean over the steps since the last time; stops at the first bad loss."""
     pending = jax.device_get(pending)
     for before, metrics in enumerate(pending):
         loss = float(metrics["loss/total"])
         if not math.isfinite(loss):
             bad = step - len(pending) + before + 1
             raise Diverged(f"loss/total is {loss} at step {bad}; nothing was saved since.")
-    logs.scalars(step, {name: float(np.mean([m[name] for m in pending])) for name in pending[-1]})
+    means = {name: float(np.mean([m[name] for m in pending])) for name in pending[-1]}
+    logs.scalars(step, means)
+    return means

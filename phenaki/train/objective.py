@@ -24,6 +24,7 @@ class Evaluated(NamedTuple):
     """What a sub-batch gives; the gradient is of `loss`."""
 
     loss: jax.Array  # what the tokenizer minimises plus what the discriminator does
+    terms: dict[str, jax.Array]  # the weighted terms that the tokenizer minimises
     metrics: dict[str, jax.Array]
     counts: jax.Array  # [k] how often each code was used
     inputs: jax.Array  # [n e] what the quantizer was given
@@ -31,16 +32,22 @@ class Evaluated(NamedTuple):
 
 def make_objective(
     model,
+    *,
     weights: Mapping[str, float],
     beta: float,
-    perceptual: Mapping[str, Callable],
-    adversary: Adversary | None,
+    perceptual: Mapping[str, Callable] | None = None,
+    adversary: Adversary | None = None,
 ) -> Callable[..., Evaluated]:
     """Returns evaluate(params, frozen, real, key, step, averages) -> Evaluated.
+
+    `weights` are those of equation 2 by term: l2, vq, the names of `perceptual`, and adversarial;
+    `beta` weighs the commitment (equation 1). `perceptual` has functions (frozen, real, fake) ->
+    scalar, or None where the term does not apply to such clips.
 
     `params` has "generator" and, with an adversary, "discriminator"; `real` is [b f h w 3] in
     [0, 1]. The metrics' "loss/total" is the tokenizer's alone.
     """
+    perceptual = perceptual or {}
 
     def pixel_terms(frozen, real, fake):
         terms = {"l2": jnp.square(fake - real).mean()}
@@ -48,7 +55,7 @@ def make_objective(
         return terms | {name: value for name, value in found.items() if value is not None}
 
     def weighted(terms):
-        return sum(weights[name] * value for name, value in terms.items())
+        return {name: weights[name] * value for name, value in terms.items()}
 
     def adversarial_terms(adversary, params, frozen, real, fake, key, step, averages):
         """(the tokenizer's weighted term, the discriminator's loss, metrics)."""
@@ -64,7 +71,7 @@ def make_objective(
             weight *= adversarial.adaptive_weight(
                 decode,
                 last,
-                lambda fake: weighted(pixel_terms(frozen, real, fake)),
+                lambda fake: sum(weighted(pixel_terms(frozen, real, fake)).values()),
                 lambda fake: play(fake).generator,
                 limit=adversary.adaptive_limit,
             )
@@ -76,21 +83,23 @@ def make_objective(
         quantized = out.quantized
         vq = quantized.codebook_loss + beta * quantized.commitment_loss
         terms = pixel_terms(frozen, real, out.video) | {"vq": vq}
-        loss = total = weighted(terms)
         error = jnp.square(out.video - real)
         metrics = {f"loss/{name}": value for name, value in terms.items()}
         metrics["mse/first"] = error[:, :1].mean()
         if real.shape[1] > 1:
             metrics["mse/rest"] = error[:, 1:].mean()
+        terms = weighted(terms)
+        against = jnp.zeros(())
         if adversary is not None:
-            term, against, more = adversarial_terms(
+            terms["adversarial"], against, more = adversarial_terms(
                 adversary, params, frozen, real, out.video, key, step, averages
             )
-            total, loss = total + term, loss + term + against
             metrics |= more
+        total = sum(terms.values())
         metrics["loss/total"] = total
         counts = jnp.bincount(quantized.codes.reshape(-1), length=model.codebook)
-        return Evaluated(loss, metrics, counts, quantized.inputs.reshape(-1, model.code_dim))
+        inputs = quantized.inputs.reshape(-1, model.code_dim)
+        return Evaluated(total + against, terms, metrics, counts, inputs)
 
     return evaluate
 

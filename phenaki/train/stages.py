@@ -31,6 +31,7 @@ class Stage(NamedTuple):
     init: Callable  # key -> TrainState
     step: Callable
     frozen: dict
+    evaluate: Callable  # see objective.make_objective
 
 
 def tokenizer_stage(config: ConfigDict) -> Stage:
@@ -44,15 +45,20 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
     adversary = None if discriminator is None else _adversary(config, discriminator)
     terms = _perceptual(config)
     names = {name.removesuffix(PROXY): name for name in terms}
+    evaluate = objective.make_objective(
+        model,
+        weights={names.get(term, term): w for term, w in config.loss.items() if term != "beta"},
+        beta=config.loss.beta,
+        perceptual=terms,
+        adversary=adversary,
+    )
     step = step_tokenizer.make_step(
         model,
         optimizer,
-        weights={names.get(term, term): w for term, w in config.loss.items() if term != "beta"},
-        beta=config.loss.beta,
+        evaluate,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
         **config.codebook,
-        perceptual=terms,
         adversary=adversary,
     )
 
@@ -67,12 +73,12 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
         extra = step_tokenizer.initial_extra(model.codebook, other, adversary)
         return state.create(params, optimizer, extra)
 
-    return Stage(model, init, step, frozen)
+    return Stage(model, init, step, frozen, evaluate)
 
 
 def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     """Stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state."""
-    model, init, step, frozen = tokenizer_stage(config)
+    model, init, step, frozen, _ = tokenizer_stage(config)
     fps = build.video_spec(config).fps
     with contextlib.closing(_batches(config, None)) as made:
         shown = next(made)["video"]["video"][:SHOWN]
@@ -101,7 +107,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
 def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None):
     """Stage 2 of `config` (configs/maskgit.py) on the codes of the tokenizer of a run or bundle."""
     params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-    config = ConfigDict({**config.to_dict(), **_tokenizer_fields(stage1), "fingerprint": digest})
+    config = with_tokenizer(config, stage1, digest)
     model = build.maskgit(config)
     network = build.tokenizer(config)
     spec = build.video_spec(config)
@@ -210,8 +216,10 @@ def _perceptual(config):
     return terms
 
 
-def _tokenizer_fields(stage1):
-    return {name: stage1[name].to_dict() for name in ("video", "tokenizer")}
+def with_tokenizer(config: ConfigDict, stage1: ConfigDict, fingerprint: str) -> ConfigDict:
+    """Stage 2's config with the sizes of the tokenizer, as its run stores it."""
+    sizes = {name: stage1[name].to_dict() for name in ("video", "tokenizer")}
+    return ConfigDict({**config.to_dict(), **sizes, "fingerprint": fingerprint})
 
 
 def _optimizer(config):

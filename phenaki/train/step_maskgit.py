@@ -45,6 +45,8 @@ def make_step(
             rngs={"dropout": keys["dropout"]},
         )
         loss, accuracy = losses.masked_cross_entropy(logits, codes, mask)
+        ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
+        metrics["predicted"] = ever.sum() / jnp.minimum(mask.sum(), model.codebook)
         return loss.mean(), metrics | {"loss": loss.mean(), "accuracy": accuracy.mean()}
 
     def loss_fn(params, batch, key):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from phenaki import adversarial, losses
-from phenaki.train.objective import Adversary, make_objective
+from phenaki.train.objective import Adversary, Evaluated
 from phenaki.train.optim import value_and_grad
 from phenaki.train.state import TrainState, apply_gradients
 
@@ -33,28 +33,23 @@ def initial_extra(codebook: int, discriminator=None, adversary: Adversary | None
 def make_step(
     model,
     optimizer,
+    evaluate: Callable[..., Evaluated],
     *,
-    weights: Mapping[str, float],
-    beta: float,
     ema: float,
     accumulate: int,
     usage_window: int,
     revive_until: int,
-    perceptual: Mapping[str, Callable] | None = None,
     adversary: Adversary | None = None,
 ):
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `weights` are those of equation 2 by term: l2, vq, the names of `perceptual`, and adversarial;
-    `beta` weighs the commitment (equation 1). `perceptual` has functions (frozen, real, fake) ->
-    scalar, or None where the term does not apply to such clips. With an `adversary`, both players
-    learn from one forward pass, each from its own loss only.
+    `evaluate` is of `objective.make_objective`, with the same `adversary`. Both players learn from
+    one forward pass, each from its own loss only.
 
     Codes unused over a window of `usage_window` steps are re-drawn from that step's encoder outputs
     until step `revive_until` (0 = never, as in the paper; without it a small codebook collapses).
     The first such draw, at step 0, replaces every code: a start from data.
     """
-    evaluate = make_objective(model, weights, beta, perceptual or {}, adversary)
 
     def step(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)

@@ -1,0 +1,90 @@
+"""What each term of equation 2 costs: seconds of the step with all terms, and without each.
+
+    python benchmarks/objective.py --config=configs/cvivit.py:small --config.loss.adversarial=0.1 \\
+        --config.loss.perceptual=0.1 --config.loss.video_perceptual=1.0 \\
+        --config.features.weights=random
+
+Prints a table and writes benchmarks/results/objective_DEVICE.json. Seconds do not depend on what
+the weights of the feature networks are.
+"""
+
+import datetime
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from phenaki import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "of stage 1")
+flags.mark_flag_as_required("config")
+REPEATS = flags.DEFINE_integer("repeats", 5, "timed steps; the median counts", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", None, "default: benchmarks/results/objective_DEVICE.json")
+TERMS = ("adversarial", "perceptual", "video_perceptual")
+
+
+def main(argv):
+    """Times the whole step and one step less each term."""
+    del argv
+    config = CONFIG.value
+    terms = [name for name in TERMS if config.loss[name]]
+    whole = seconds_per_step(config)
+    without = {}
+    for name in terms:
+        less = ConfigDict(config.to_dict())
+        less.loss[name] = 0.0
+        without[name] = seconds_per_step(less)
+    plain = ConfigDict(config.to_dict())
+    plain.loss.update(dict.fromkeys(terms, 0.0))
+    rest = seconds_per_step(plain)
+    print(f"{'':30} {'seconds':>9} {'of the step':>12}")
+    print(f"{'the whole step':30} {whole:9.3f} {1:12.0%}")
+    for name, seconds in without.items():
+        print(f"{name:30} {whole - seconds:9.3f} {(whole - seconds) / whole:12.0%}")
+    print(f"{'reconstruction and codebook':30} {rest:9.3f} {rest / whole:12.0%}")
+    report = dict(
+        date=datetime.date.today().isoformat(),
+        device=jax.devices()[0].device_kind,
+        cores=os.cpu_count(),
+        jax=jax.__version__,
+        batch=config.data.batch,
+        video=config.video.to_dict(),
+        loss=config.loss.to_dict(),
+        seconds=whole,
+        seconds_without=without,
+        seconds_plain=rest,
+    )
+    path = Path(OUTPUT.value or f"benchmarks/results/objective_{jax.default_backend()}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(path)
+
+
+def seconds_per_step(config) -> float:
+    """The median over `--repeats` steps on noise, after the first two."""
+    import numpy as np
+
+    from phenaki import build
+    from phenaki.train import stages
+
+    stage, spec = stages.tokenizer_stage(config), build.video_spec(config)
+    state = jax.jit(stage.init)(jax.random.key(0))
+    shape = (config.data.batch, spec.frames, spec.height, spec.width, 3)
+    video = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    step = jax.jit(stage.step, donate_argnums=0)
+    times = []
+    for _ in range(REPEATS.value + 2):
+        start = time.perf_counter()
+        state, metrics = step(state, stage.frozen, {"video": {"video": video}}, jax.random.key(1))
+        jax.block_until_ready((state, metrics))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+if __name__ == "__main__":
+    cli.run(main)
