@@ -1,4 +1,4 @@
-# make setup | test | parity | mutants | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
+# make setup | test | parity | mutants | illnesses | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
 # PYTHON=... chooses the interpreter that .venv is made from; ARGS=... goes to pytest or the demo.
 
 VENV := .venv
@@ -20,7 +20,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: setup test parity mutants demo lint bench
+.PHONY: setup test parity mutants illnesses demo lint bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -50,6 +50,9 @@ parity: $(PARITY_STAMP)
 
 mutants: $(STAMP)
 	$(PY) tests/mutants.py $(ARGS)
+
+illnesses: $(STAMP)
+	$(PY) tests/ill_runs.py $(ARGS)
 
 demo: $(STAMP)
 	$(PY) scripts/demo.py $(ARGS)

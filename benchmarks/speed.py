@@ -25,6 +25,7 @@ from absl import flags
 
 from configs import cvivit as cvivit_config
 from phenaki import build, cli, losses, masking, sampling
+from phenaki.blocks.attention import attend
 from phenaki.maskgit import MaskGIT
 from phenaki.train import optim, state, step_maskgit, step_tokenizer
 from phenaki.train.objective import make_objective
@@ -136,6 +137,7 @@ def maskgit_cases(codes, spec):
         (trained, {}, batch, jax.random.key(1)),
         3 * forward,
     )
+    yield from train_step_parts(codes, trained, optimizer)
     masked = masking.apply_mask(
         codes, masking.sample_mask(jax.random.key(3), codes.shape), model.mask_id
     )
@@ -152,6 +154,37 @@ def maskgit_cases(codes, spec):
         )
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
+
+
+def train_step_parts(codes, trained, optimizer):
+    """Where that step's time goes besides the dense layers: softmax, logits, optimiser."""
+    length, heads, width, depth = codes.shape[1], WIDE["heads"], WIDE["width"], WIDE["depth"]
+    dtype = build.DTYPES[DTYPE.value]
+    x = jax.random.normal(jax.random.key(4), (1, length, heads, width // heads), dtype)
+
+    @jax.jit
+    @jax.grad
+    def attention(x):
+        for _ in range(depth):
+            x = attend(x, x, x)
+        return jnp.square(x).sum().astype(jnp.float32)
+
+    yield "  of it, attention", attention, (x,), 3 * depth * 4 * length**2 * width
+    table = trained.params["embedding"][:8192]
+    rows = jax.random.normal(jax.random.key(5), (length, width))
+    mask = jnp.ones(codes.shape, bool)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def head(rows, table):
+        logits = jnp.matmul(
+            rows.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32
+        )
+        return losses.masked_cross_entropy(logits[None], codes, mask)[0].mean()
+
+    yield "  of it, logits and loss", head, (rows, table), 3 * 2 * length * width * 8192
+    update = jax.jit(functools.partial(state.apply_gradients, optimizer=optimizer, ema=0.999))
+    yield "  of it, optimiser and average", update, (trained, trained.params), 0
 
 
 def transformer_flops(tokens, length, width, mlp, depth):

@@ -4,8 +4,8 @@
 
 Variants, and the table's FID and FVD: vit (3.4, 166.6) and vit_video (3.8, 173.1), conv (7.5,
 306.1) and conv_video (13.7, 346.5), the last of each with the video loss; all 2560 tokens for 10
-frames. laion3d is the 3-D convolutional VQGAN of LAION's open reproduction: 1536 tokens. vit_demo,
-conv_demo and laion3d_demo are the size of configs/cvivit.py:demo, on its data.
+frames. laion3d is the 3-D convolutional VQGAN of LAION's open reproduction: 1536 tokens. vit_mini,
+conv_mini and laion3d_mini are the size of configs/cvivit.py:mini, on its data.
 """
 
 from ml_collections import ConfigDict
@@ -81,9 +81,9 @@ def with_video_loss(variant):
     return apply
 
 
-def vit_demo(c):
+def vit_mini(c):
     """Four codes per frame, 44 per clip, where C-ViViT has 24."""
-    cvivit.demo(c)
+    cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(
             name="vit_vqgan",
@@ -98,9 +98,9 @@ def vit_demo(c):
     )
 
 
-def conv_demo(c):
-    """As vit_demo, by convolutions."""
-    cvivit.demo(c)
+def conv_mini(c):
+    """As vit_mini, by convolutions."""
+    cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(
             name="conv_vqgan",
@@ -116,9 +116,9 @@ def conv_demo(c):
     )
 
 
-def laion3d_demo(c):
+def laion3d_mini(c):
     """24 codes per clip, as C-ViViT."""
-    cvivit.demo(c)
+    cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(
             name="conv3d_vqgan",
@@ -136,7 +136,7 @@ def laion3d_demo(c):
 VARIANTS = dict(
     vit=vit, vit_video=with_video_loss(vit), conv=conv, conv_video=with_video_loss(conv),
     laion3d=laion3d,
-    vit_demo=vit_demo, conv_demo=conv_demo, laion3d_demo=laion3d_demo,
+    vit_mini=vit_mini, conv_mini=conv_mini, laion3d_mini=laion3d_mini,
 )  # fmt: skip
 
 

@@ -118,14 +118,14 @@ def demo(c):
         codebook=1024, depth=4, width=128, mlp_dim=512, heads=2, dropout=0.0, attention_dropout=0.0
     )
     c.model.position_init = "factorised"
-    c.code_init = 0.044
+    c.code_init = 0.15
     _byte_encoder(c)
-    c.optim.update(rate=2e-3, warmup=200, decay=4500, clip=1.0, ema=0.995)
+    c.optim.update(rate=2e-3, warmup=200, decay=4300, clip=1.0, ema=0.995)
     c.data.update(source="moving_shapes", batch=32, image_batch=0)
-    c.data.world = ConfigDict(cvivit.world(radius=4.0, then=0.4))
+    c.data.world = ConfigDict(cvivit.world(radius=5.2, then=0.4))
     # More steps than codes: the last ones are then sampled one by one, too.
     c.sample.update(steps=40, choice_temperature=1.0, guidance=0.5)
-    c.train.update(steps=4500, log_every=100, save_every=1500, sample_every=1500, sample_count=50)
+    c.train.update(steps=4300, log_every=100, save_every=1450, sample_every=1450, sample_count=50)
     c.dtype, c.remat, c.unroll = "float32", "none", 8
 
 
@@ -133,6 +133,7 @@ def laptop(c):
     """As demo, wider and longer: the released checkpoint."""
     demo(c)
     c.model.update(width=192, mlp_dim=512, heads=3)
+    c.code_init = 0.044
     c.optim.update(rate=1.5e-3, decay=11_000, ema=0.999)
     c.data.world = ConfigDict(cvivit.world(radius=5.5, then=0.5))
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)

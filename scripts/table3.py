@@ -65,7 +65,7 @@ def _config(system, seed):
     from configs import baselines, cvivit
 
     config = (
-        cvivit.get_config("demo") if system == "cvivit" else baselines.get_config(f"{system}_demo")
+        cvivit.get_config("mini") if system == "cvivit" else baselines.get_config(f"{system}_mini")
     )
     config.seed = seed
     steps = STEPS.value

@@ -203,7 +203,7 @@ def test_a_few_steps_on_a_clip_and_an_image_lower_the_loss(name):
 # --- configs
 
 
-def test_the_demos_are_the_size_of_the_demo_and_see_the_same_data():
+def test_the_small_ones_are_the_size_of_ours_and_see_the_same_data():
     def size(config):
         v = config.video
         clip = jax.ShapeDtypeStruct((1, v.frames, v.height, v.width, 3), jnp.float32)
@@ -211,8 +211,8 @@ def test_the_demos_are_the_size_of_the_demo_and_see_the_same_data():
         shapes = jax.eval_shape(model.init, jax.random.key(0), clip)
         return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
-    ours = cvivit.get_config("demo")
-    for name in ("vit_demo", "conv_demo", "laion3d_demo"):
+    ours = cvivit.get_config("mini")
+    for name in ("vit_mini", "conv_mini", "laion3d_mini"):
         theirs = baselines.get_config(name)
         assert theirs.tokenizer.codebook == ours.tokenizer.codebook
         assert size(theirs) == pytest.approx(size(ours), rel=0.05), name
@@ -224,9 +224,9 @@ def test_the_demos_are_the_size_of_the_demo_and_see_the_same_data():
 @pytest.mark.parametrize(
     ("variant", "fields", "message"),
     [
-        ("vit_demo", {"patch": (2, 12, 12)}, r"patch\[0\]=2 must be 1: vit_vqgan makes codes of"),
-        ("conv_demo", {"strides": (2, 2, 2)}, r"strides=\(2, 2, 2\) .* nearest is \(1, 8, 8\)"),
-        ("laion3d_demo", {"patch": (2, 8, 8)}, r"patch=\(2, 8, 8\) .* nearest is \(2, 12, 12\)"),
+        ("vit_mini", {"patch": (2, 12, 12)}, r"patch\[0\]=2 must be 1: vit_vqgan makes codes of"),
+        ("conv_mini", {"strides": (2, 2, 2)}, r"strides=\(2, 2, 2\) .* nearest is \(1, 8, 8\)"),
+        ("laion3d_mini", {"patch": (2, 8, 8)}, r"patch=\(2, 8, 8\) .* nearest is \(2, 12, 12\)"),
     ],
 )
 def test_a_patch_that_the_network_cannot_make_is_refused(variant, fields, message):
@@ -237,7 +237,7 @@ def test_a_patch_that_the_network_cannot_make_is_refused(variant, fields, messag
 
 
 def test_a_stored_config_builds_the_same_network():
-    config = baselines.get_config("laion3d_demo")
+    config = baselines.get_config("laion3d_mini")
     stored = type(config)({**config.to_dict(), "tokenizer": config.tokenizer.to_dict()})
     for field in ("patch", "widths", "strides", "blocks"):
         stored.tokenizer = {**stored.tokenizer.to_dict(), field: list(config.tokenizer[field])}

@@ -12,7 +12,7 @@ FLOORS = (
     {"blocks"},
     {"critic", "discriminator", "features", "maskgit", "text", "tokenizers"},
     {"adversarial", "build", "causality", "losses", "masking", "metrics", "perceptual"},
-    {"sampling", "signs"},
+    {"plan", "sampling", "signs"},
     {"data", "report", "story"},
     {"pipeline"},
     {"alignment"},

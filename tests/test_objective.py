@@ -146,9 +146,9 @@ def test_the_adaptive_weight_is_of_the_last_layer():
     ("module", "variant"),
     [
         (cvivit, "demo"),
-        (baselines, "vit_demo"),
-        (baselines, "conv_demo"),
-        (baselines, "laion3d_demo"),
+        (baselines, "vit_mini"),
+        (baselines, "conv_mini"),
+        (baselines, "laion3d_mini"),
     ],
 )
 def test_every_tokenizer_names_what_makes_its_pixels(module, variant):

@@ -209,6 +209,8 @@ def _perceptual(config):
             return perceptual.video_loss(frozen, real, fake, taps)
 
         terms[f"video_perceptual{suffix}"] = video_loss
+    if config.remat != "none":  # the feature networks' activations outweigh the tokenizer's
+        terms = {name: jax.checkpoint(term) for name, term in terms.items()}
     if terms and suffix:
         logging.warning(
             "config.features.weights=random: %s train nothing useful.", ", ".join(terms)
