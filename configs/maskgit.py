@@ -120,12 +120,12 @@ def demo(c):
     c.model.position_init = "factorised"
     c.code_init = 0.15
     _byte_encoder(c)
-    c.optim.update(rate=2e-3, warmup=200, decay=3600, clip=1.0, ema=0.995)
+    c.optim.update(rate=2e-3, warmup=200, decay=3000, clip=1.0, ema=0.995)
     c.data.update(source="moving_shapes", batch=32, image_batch=0)
     c.data.world = ConfigDict(cvivit.world(radius=5.2, then=0.4))
     # More steps than codes: the last ones are then sampled one by one, too.
     c.sample.update(steps=40, choice_temperature=1.0, guidance=0.5)
-    c.train.update(steps=3600, log_every=100, save_every=1200, sample_every=1200, sample_count=30)
+    c.train.update(steps=3000, log_every=100, save_every=1000, sample_every=1000, sample_count=30)
     c.dtype, c.remat, c.unroll = "float32", "none", 8
 
 
