@@ -31,7 +31,7 @@ class Phenaki:
         self.spec = build.video_spec(config)
         self._tokenizer = build.tokenizer(config)
         self.network = build.maskgit(config)
-        self._encoder = build.text_encoder(config) if config.text else None
+        self._encoder: Any = build.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
         self._sample = jax.jit(self._sample_codes, static_argnames=("steps", "guided"))
         self._apply = jax.jit(self._apply_tokenizer, static_argnames="method")
