@@ -35,7 +35,7 @@ class Phenaki:
         # Compiled per object: what is compiled goes when the object does.
         self._sample = jax.jit(self._sample_codes, static_argnames=("steps", "guided"))
         self._apply = jax.jit(self._apply_tokenizer, static_argnames="method")
-        self._embed = jax.jit(functools.partial(build.embed, self._encoder))
+        self._embed = jax.jit(self._embed_text)
         self.codes = None  # [b s] of the last window
         self.history = None  # [steps b s]: what each of its steps handed on
 
@@ -125,6 +125,9 @@ class Phenaki:
         """The encoder's embeddings of `prompts`, for models with text."""
         ids = build.vocabulary(self.config).encode(prompts)
         return self._embed(self.params["text"], ids)
+
+    def _embed_text(self, params, ids):
+        return build.embed(self._encoder, params, ids)
 
     def reconstruct(self, videos: np.ndarray) -> np.ndarray:
         """`videos` through the tokenizer."""
