@@ -160,7 +160,7 @@ def test_a_tenth_of_the_samples_trains_without_text():
 class Watched:
     """The model, noting what a step feeds it and what it answers."""
 
-    mask_id = MASK
+    mask_id, codebook = MASK, MODEL.codebook
 
     def __init__(self):
         self.seen = {}

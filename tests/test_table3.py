@@ -4,14 +4,13 @@ import json
 
 
 def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, tmp_path):
-    flags = ["--steps=2", "--seeds=2", "--count=4", "--systems=cvivit,vit", f"--workdir={tmp_path}"]
+    flags = ["--steps=2", "--seeds=1", "--count=2", "--systems=cvivit,vit", f"--workdir={tmp_path}"]
     done = run_script("scripts/table3.py", *flags)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "table3.json").read_text())
     assert report["lpips"] == "LPIPS-proxy"
     rows = report["systems"]
-    assert [rows[name]["tokens"] for name in ("cvivit", "vit")] == [[24, 24], [44, 44]]
-    assert rows["cvivit"]["psnr"][0] != rows["cvivit"]["psnr"][1]
+    assert [rows[name]["tokens"] for name in ("cvivit", "vit")] == [[24], [44]]
     assert (tmp_path / "table3.png").stat().st_size > 1000
     assert "| ViT, per frame | 1,156,672 | 44 |" in (tmp_path / "table3.md").read_text()
     again = run_script("scripts/table3.py", *flags)

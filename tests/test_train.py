@@ -311,9 +311,12 @@ class Toy:
         return state.create(params, optimizer, step_tokenizer.initial_extra(self.codebook))
 
 
-def toy_step(optimizer, **changes):
+WEIGHTS = dict(l2=1.0, vq=1.0)
+
+
+def toy_step(optimizer, *, weights=WEIGHTS, beta=0.25, **changes):
     options = dict(ema=0.9, accumulate=1, usage_window=2, revive_until=0)
-    evaluate = make_objective(Toy(), weights=dict(l2=1.0, vq=1.0), beta=0.25)
+    evaluate = make_objective(Toy(), weights=weights, beta=beta)
     return jax.jit(step_tokenizer.make_step(Toy(), optimizer, evaluate, **options | changes))
 
 
