@@ -1,5 +1,6 @@
 """Orbax checkpoints of runs, and bundles: parameters with the config and facts to use them."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -99,6 +100,19 @@ def is_run(directory: str | Path) -> bool:
     return (Path(directory) / "config.json").is_file()
 
 
+def load_config(directory: str | Path) -> ConfigDict:
+    """The config of a run."""
+    return ConfigDict(json.loads((Path(directory) / "config.json").read_text()))
+
+
+def steps_done(directory: str | Path) -> int:
+    """The step of a run's newest checkpoint; 0 where there is no run or none yet."""
+    if not is_run(directory):
+        return 0
+    with contextlib.closing(Run(directory)) as run:
+        return run.latest or 0
+
+
 def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
     """(averaged parameters as numpy, config, step) of a run's newest checkpoint."""
     directory = Path(directory).resolve()  # Orbax refuses relative paths
@@ -110,7 +124,7 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
         raise UserError(
             f"{directory}: is not a run (it has no config.json); give a --workdir of training."
         )
-    config = ConfigDict(json.loads((directory / "config.json").read_text()))
+    config = load_config(directory)
     steps = sorted(
         int(p.name) for p in (directory / "checkpoints").glob("[0-9]*") if p.name.isdigit()
     )

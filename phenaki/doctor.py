@@ -21,6 +21,7 @@ from phenaki.train import logs, stages, step_tokenizer
 CLIP_BAR = 30.0  # dB of one clip
 PAIR_BAR = 0.05  # cross-entropy of one pair
 DROWNED = 100  # times the gradient of L2
+SAMPLES = 16  # at most so many are looked at
 
 
 def examine_run(run: str | Path, steps: int) -> list[Finding]:
@@ -251,5 +252,7 @@ def _clips(config) -> np.ndarray:
 
 
 def _batch(config, encode_text):
+    config = ConfigDict(config.to_dict())
+    config.data.batch = min(config.data.batch, SAMPLES)
     with contextlib.closing(batches.make(config, encode_text)) as made:
         return next(made)

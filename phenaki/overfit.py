@@ -1,6 +1,5 @@
 """Can it learn one sample by heart? What cannot is broken, whatever the data."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +71,7 @@ def pair(model: Phenaki, codes: np.ndarray, caption: str | None, *, bar: float, 
     optimizer = optim.adamw(rate, b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
     text = fresh.embed([caption]) if config.text else None
     rows = jnp.repeat(jnp.asarray(codes), ROWS, axis=0)
-    whole = None if text is None else jax.tree.map(functools.partial(_repeat, ROWS), text)
+    whole = None if text is None else jax.tree.map(lambda x: jnp.repeat(x, ROWS, axis=0), text)
     step = step_maskgit.make_step(
         fresh.network,
         optimizer,
@@ -101,7 +100,3 @@ def pair(model: Phenaki, codes: np.ndarray, caption: str | None, *, bar: float, 
     fresh.generate([caption], seed=0, guidance=0.0, choice_temperature=0.0)
     same = float(np.mean(np.asarray(fresh.codes) == codes))
     return Overfit(float(np.mean(recent)), int(current.step)), same
-
-
-def _repeat(rows, x):
-    return jnp.repeat(x, rows, axis=0)

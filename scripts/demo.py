@@ -66,15 +66,12 @@ def main(argv):
 
 
 def _train(what, config, directory, train):
-    from phenaki.checkpoint import Run, is_run
+    from phenaki.checkpoint import steps_done
 
-    if is_run(directory):
-        run = Run(directory)
-        latest = run.latest or 0
-        run.close()
-        if latest >= config.train.steps:
-            print(f"{what}: stands in {directory} ({latest} steps)")
-            return
+    latest = steps_done(directory)
+    if latest >= config.train.steps:
+        print(f"{what}: stands in {directory} ({latest} steps)")
+        return
     print(f"{what}: {config.train.steps} steps in {directory}")
     train(config, directory)
 

@@ -1,7 +1,9 @@
 """Prints the sizes of a config without training anything: parameters, codes, memory.
 
-python scripts/plan.py --config=configs/baselines.py:vit
-python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v
+    python scripts/plan.py --config=configs/baselines.py:vit
+    python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v
+
+The training state is the parameters, their two moments and their average, all float32.
 """
 
 from absl import flags
@@ -14,7 +16,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 flags.mark_flag_as_required("config")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
 
-STATE = 4 * 4  # bytes per parameter: itself, two moments and the average, all float32
+STATE = 4 * 4  # bytes per parameter
 
 
 def main(argv):

@@ -76,16 +76,18 @@ def _config(system, seed):
 
 
 def _train(config, directory):
-    from phenaki.checkpoint import Run, is_run
+    from phenaki.checkpoint import is_run, load_config, steps_done
     from phenaki.train import stages
 
     if is_run(directory):
-        run = Run(directory)
-        stands = (run.latest or 0) >= config.train.steps
-        run.close()
-        if stands:
-            return
-    stages.train_tokenizer(config, directory)
+        before = load_config(directory).train.steps
+        if before != config.train.steps:
+            raise UserError(
+                f"{directory}: is a run of {before} steps; give --steps={before}, or a new "
+                "--workdir."
+            )
+    if steps_done(directory) < config.train.steps:
+        stages.train_tokenizer(config, directory)
 
 
 def _measure(directory, distance):

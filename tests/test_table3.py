@@ -16,6 +16,9 @@ def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, t
     again = run_script("scripts/table3.py", *flags)
     assert "training:" not in again.stderr
     assert json.loads((tmp_path / "table3.json").read_text()) == report
+    other = run_script("scripts/table3.py", "--steps=3", *flags[1:])
+    assert (other.returncode, "Traceback" in other.stderr) == (2, False)
+    assert "is a run of 2 steps; give --steps=2" in other.stderr
 
 
 def test_an_unknown_system_is_one_line(run_script, tmp_path):
