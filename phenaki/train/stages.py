@@ -1,6 +1,8 @@
 """The two stages as calls of the one loop."""
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +14,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki import adversarial, alignment, build, checkpoint, media, perceptual, pipeline
-from phenaki.data import batches
+from phenaki.data import batches, lazy
 from phenaki.errors import UserError
 from phenaki.maskgit import embed_codes
 from phenaki.text.cache import CachedText
+from phenaki.text.vocabulary import SentencePieceVocabulary
 from phenaki.train import loop, objective, optim, state, step_maskgit, step_tokenizer
 from phenaki.train.inflate import inflate
 from phenaki.types import Text
@@ -31,7 +34,7 @@ class Stage(NamedTuple):
     init: Callable  # key -> TrainState
     step: Callable
     frozen: dict
-    evaluate: Callable  # see objective.make_objective
+    evaluate: Any = None  # of stage 1, see objective.make_objective
 
 
 def tokenizer_stage(config: ConfigDict) -> Stage:
@@ -41,7 +44,7 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
     discriminator = build.discriminator(config)
     frozen = build.frozen_features(config)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
-    optimizer = _optimizer(config)
+    optimizer = make_optimizer(config)
     adversary = None if discriminator is None else _adversary(config, discriminator)
     terms = _perceptual(config)
     names = {name.removesuffix(PROXY): name for name in terms}
@@ -80,7 +83,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     """Stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state."""
     model, init, step, frozen, _ = tokenizer_stage(config)
     fps = build.video_spec(config).fps
-    with contextlib.closing(_batches(config, None)) as made:
+    with contextlib.closing(make_batches(config, None)) as made:
         shown = next(made)["video"]["video"][:SHOWN]
     reconstruct = jax.jit(lambda params, video: model.apply({"params": params}, video).video)
 
@@ -90,7 +93,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
         output = np.clip(reconstruct(current.ema, pixels), 0, 1)
         pairs = np.concatenate([pixels, output], axis=3)
         labels = ["original | reconstruction"] * len(pairs)
-        return _write(directory, f"{index:07d}", pairs, labels, fps), {}
+        return write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
     return loop.run(
         config,
@@ -98,43 +101,20 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
         init=init,
         step=step,
         frozen=frozen,
-        batches=_batches(config, None),
+        batches=make_batches(config, None),
         sample=sample,
         devices=devices,
     )
 
 
-def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None):
-    """Stage 2 of `config` (configs/maskgit.py) on the codes of the tokenizer of a run or bundle."""
-    params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-    config = with_tokenizer(config, stage1, digest)
+def maskgit_stage(config: ConfigDict, frozen: dict) -> Stage:
+    """Stage 2 of `config`, which has its tokenizer's sizes (see `with_tokenizer`).
+
+    `frozen` has the parameters "tokenizer" and, where captions are encoded in the step, "text".
+    """
     model = build.maskgit(config)
-    network = build.tokenizer(config)
-    spec = build.video_spec(config)
-    optimizer = _optimizer(config)
-    frozen = {"tokenizer": params}
-    sampler = pipeline.Phenaki(config, {})  # one for all, so that sampling is compiled once
-    embed = None
-    text = None
-    if config.text:
-        encoder = build.text_encoder(config)
-        sampler.params["text"] = build.text_params(config)
-        if not config.text.cached:
-            frozen["text"] = sampler.params["text"]
-        text = Text(
-            jnp.zeros((1, config.text.length, config.text.width)),
-            jnp.ones((1, config.text.length), bool),
-        )
-
-        def embed(frozen, part):
-            if "text" in part:
-                return Text(part["text"], part["text_ids"] > 0)
-            return build.embed(encoder, frozen["text"], part["text_ids"])
-
-    def encode(frozen, part):
-        video = step_tokenizer.pixels(part)
-        return network.apply({"params": frozen["tokenizer"]}, video, method="encode")
-
+    optimizer = make_optimizer(config)
+    encode, embed = make_encoders(config)
     step = step_maskgit.make_step(
         model,
         optimizer,
@@ -143,16 +123,64 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
         drop_text=config.drop_text,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
+        schedule=build.mask_schedule(config),
+        weigh=build.reduction(config),
+        smoothing=config.loss.smoothing,
     )
 
     def init(key):
-        codes = jnp.zeros((1, spec.tokens()), jnp.int32)
-        first = model.init(key, codes, text)["params"]
+        first = model.init(key, *example(config))["params"]
         if config.code_init:
-            known = jnp.asarray(params["quantizer"]["embedding"])
+            known = jnp.asarray(frozen["tokenizer"]["quantizer"]["embedding"])
             table = embed_codes(first["embedding"], known, key, config.code_init)
             first = {**first, "embedding": table}
         return state.create(first, optimizer)
+
+    return Stage(model, init, step, frozen)
+
+
+def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
+    """encode(frozen, part) -> codes [b t m n], and embed(frozen, part) -> `Text` or None."""
+    network = build.tokenizer(config)
+
+    def encode(frozen, part):
+        video = step_tokenizer.pixels(part)
+        return network.apply({"params": frozen["tokenizer"]}, video, method="encode")
+
+    if not config.text:
+        return encode, None
+    encoder = build.text_encoder(config)
+
+    def embed(frozen, part):
+        if "text" in part:
+            return Text(part["text"], part["text_ids"] > 0)
+        return build.embed(encoder, frozen["text"], part["text_ids"])
+
+    return encode, embed
+
+
+def example(config: ConfigDict) -> tuple[jax.Array, Text | None]:
+    """Codes and text of one sample, to make the parameters of stage 2's networks from."""
+    codes = jnp.zeros((1, build.video_spec(config).tokens()), jnp.int32)
+    if not config.text:
+        return codes, None
+    size = (1, config.text.length)
+    return codes, Text(jnp.zeros((*size, config.text.width)), jnp.ones(size, bool))
+
+
+def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None):
+    """Stage 2 of `config` (configs/maskgit.py) on the codes of the tokenizer of a run or bundle."""
+    params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
+    config = with_tokenizer(config, stage1, digest)
+    spec = build.video_spec(config)
+    frozen = {"tokenizer": params}
+    sampler = pipeline.Phenaki(config, {})  # one for all, so that sampling is compiled once
+    if config.text:
+        build.vocabulary(config)  # its mistakes first: the encoder may be large
+        sampler.params["text"] = build.text_params(config)
+        if not config.text.cached:
+            frozen["text"] = sampler.params["text"]
+    stage = maskgit_stage(config, frozen)
 
     captions = batches.captions(config, SHOWN) if config.text else [None] * SHOWN
     directory = Path(workdir) / "tokenizer"
@@ -164,16 +192,16 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
         videos = sampler.generate(captions, seed=0)
-        pictures = _write(folder, f"{index:07d}", videos, captions, spec.fps)
-        return pictures, _alignment(config, sampler)
+        pictures = write_samples(folder, f"{index:07d}", videos, captions, spec.fps)
+        return pictures, measure_alignment(config, sampler)
 
     return loop.run(
         config,
         workdir,
-        init=init,
-        step=step,
-        frozen=frozen,
-        batches=_batches(config, config.text),
+        init=stage.init,
+        step=stage.step,
+        frozen=stage.frozen,
+        batches=make_batches(config, config.text, sampler.params.get("text")),
         sample=sample,
         devices=devices,
     )
@@ -191,7 +219,7 @@ def _adversary(config, discriminator):
         **{name: gan[name] for name in ("frames", "start", "r1", "r1_every", "lecam")},
     )
     # The paper trains it with the tokenizer's own optimiser (B.1.2).
-    return objective.Adversary(play, _optimizer(config), gan.lecam_decay, gan.adaptive_limit)
+    return objective.Adversary(play, make_optimizer(config), gan.lecam_decay, gan.adaptive_limit)
 
 
 def _perceptual(config):
@@ -224,7 +252,7 @@ def with_tokenizer(config: ConfigDict, stage1: ConfigDict, fingerprint: str) -> 
     return ConfigDict({**config.to_dict(), **sizes, "fingerprint": fingerprint})
 
 
-def _optimizer(config):
+def make_optimizer(config):
     o = config.optim
     if o.decay is not None and o.decay <= o.warmup:
         raise UserError(
@@ -235,26 +263,35 @@ def _optimizer(config):
     return optim.adamw(rate, b1=o.b1, b2=o.b2, weight_decay=o.weight_decay, clip=o.clip)
 
 
-def _batches(config, text):
-    encode = _text_encoder(config) if text else lambda captions: {}
+def make_batches(config, text, text_params=None):
+    encode = _text_encoder(config, text_params) if text else lambda captions: {}
     return batches.make(config, encode, jax.process_index(), jax.process_count())
 
 
-def _text_encoder(config):
-    """captions -> what the step needs of them: ids, and embeddings where they are cached."""
+def _text_encoder(config, params=None):
+    """captions -> what the step needs of them: ids, and embeddings where they are cached.
+
+    `params` are the encoder's, where the caller has them already.
+    """
     vocabulary = build.vocabulary(config)
+    if isinstance(vocabulary, SentencePieceVocabulary):  # as T5X makes its ids
+        theirs = lazy.seqio().SentencePieceVocabulary(config.text.vocabulary)
+        vocabulary = dataclasses.replace(vocabulary, to_ids=theirs.encode)
     if not config.text.cached:
         return lambda captions: {"text_ids": vocabulary.encode(captions)}
-    encoder, params = build.text_encoder(config), build.text_params(config)
-    embed = jax.jit(lambda ids: build.embed(encoder, params, ids).embeddings)
-    return CachedText(vocabulary, embed)
+    encoder = build.text_encoder(config)
+    params = jax.device_put(build.text_params(config) if params is None else params)
+    embed = jax.jit(lambda params, ids: build.embed(encoder, params, ids).embeddings)
+    return CachedText(vocabulary, functools.partial(embed, params))
 
 
-def _alignment(config, sampler):
+def measure_alignment(config, model, **sampler):
     """Detector scores of moving shapes by name; {} for other data, which have no detector."""
     if config.data.source != "moving_shapes" or not config.train.sample_count:
         return {}
-    rows = alignment.measure(sampler, batches.world(config), config.train.sample_count)
+    rows = alignment.measure(
+        model, batches.world(config), config.train.sample_count, **sampler
+    )
     return {
         f"alignment/{row}/{name}": value
         for row, values in rows.items()
@@ -262,7 +299,7 @@ def _alignment(config, sampler):
     }
 
 
-def _write(directory, name, videos, captions, fps):
+def write_samples(directory, name, videos, captions, fps):
     directory.mkdir(parents=True, exist_ok=True)
     media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
     picture = media.sheet(list(videos), captions)
