@@ -1,20 +1,66 @@
 """Losses as pure functions, all in float32."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
 def masked_cross_entropy(
-    logits: Float[Array, "b s k"], codes: Int[Array, "b s"], mask: Bool[Array, "b s"]
+    logits: Float[Array, "b s k"],
+    codes: Int[Array, "b s"],
+    mask: Bool[Array, "b s"],
+    smoothing: float = 0.0,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-    """Equation 3 per sample: mean of -log p(code) over its masked positions; and accuracy there."""
+    """Equation 3 per sample: mean of -log p(code) over its masked positions; and accuracy there.
+
+    `smoothing` ε moves that share of the target from the code to all k codes alike; the paper has
+    none.
+    """
     logits = logits.astype(jnp.float32)
     picked = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
+    if smoothing:
+        picked = (1 - smoothing) * picked + smoothing * logits.mean(-1)
     nll = jax.nn.logsumexp(logits, axis=-1) - picked
     hit = jnp.argmax(logits, axis=-1) == codes
-    count = jnp.maximum(mask.sum(-1), 1)
-    return (nll * mask).sum(-1) / count, (hit & mask).sum(-1) / count
+    return masked_mean(nll, mask), masked_mean(hit, mask)
+
+
+def masked_entropy(logits: Float[Array, "b s k"], mask: Bool[Array, "b s"]) -> Float[Array, " b"]:
+    """Entropy of the predictions in nats, per sample: mean over its masked positions."""
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return masked_mean(-(jnp.exp(log_p) * log_p).sum(-1), mask)
+
+
+def masked_mean(values: Array, mask: Bool[Array, "b s"]) -> Float[Array, " b"]:
+    """Per row, the mean of `values` [b s] where `mask` is True; 0 where it nowhere is."""
+    return (values * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
+
+
+def per_sample(counts: Mapping[str, Array]) -> dict[str, Array]:
+    """Samples weigh alike, whatever their kind and however many of their codes are masked."""
+    return {kind: jnp.ones(len(count)) for kind, count in counts.items()}
+
+
+def per_code(counts: Mapping[str, Array]) -> dict[str, Array]:
+    """Masked codes weigh alike: the mean over samples becomes one over all masked codes."""
+    rows = sum(len(count) for count in counts.values())
+    total = sum(count.sum() for count in counts.values())
+    return {kind: count * (rows / total) for kind, count in counts.items()}
+
+
+# {kind: weights [b]}, of mean 1, from {kind: masked codes [b]} of the whole step: neither devices
+# nor micro-batches change the mean.
+REDUCTIONS = {"sample": per_sample, "code": per_code}
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "b s"], labels: Bool[Array, "b s"]
+) -> Float[Array, "b s"]:
+    """-log p(label) of the probability σ(logit) of True."""
+    logits = logits.astype(jnp.float32)
+    return jax.nn.softplus(jnp.where(labels, -logits, logits))
 
 
 def psnr(mean_squared_error: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -112,21 +112,33 @@ class MaskGIT(nn.Module):
         Codes are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or the
         `context` made from it. `valid` hides padding behind the end of a clip.
         """
+        x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
+        x = self.head_norm(nn.gelu(self.head(x)))
+        table = self.embedding[: self.codebook].astype(self.dtype)
+        flat = x.reshape(-1, self.width).astype(self.dtype)
+        logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32) + self.head_bias
+        return logits.reshape(*x.shape[:-1], self.codebook)
+
+    def features(
+        self,
+        codes: Int[Array, "b s"],
+        text: Text | None = None,
+        *,
+        context=None,
+        valid: Bool[Array, "b s"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "b s d"]:
+        """What the logits are read from; arguments as for them."""
         if text is not None:
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
         length = codes.shape[1]
         x = jnp.take(self.embedding, codes, axis=0) + self.position[:length]
         x = self.drop(x, deterministic=deterministic)
-        x = self.transformer(
+        return self.transformer(
             x,
             key_value=key_value,
             text_mask=text_mask,
             mask=None if valid is None else valid[:, None, None],
             deterministic=deterministic,
         )
-        x = self.head_norm(nn.gelu(self.head(x)))
-        table = self.embedding[: self.codebook].astype(self.dtype)
-        flat = x.reshape(-1, self.width).astype(self.dtype)
-        logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32) + self.head_bias
-        return logits.reshape(*x.shape[:-1], self.codebook)

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,26 @@ try:
     from tensorboardX import SummaryWriter
 except ImportError:  # an accelerator machine may do without it
     SummaryWriter = None
+
+
+class Ratio(NamedTuple):
+    """A figure of some of a step's samples: their sum, and how many they were, perhaps none."""
+
+    total: Any
+    count: Any
+
+
+def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over steps of their metrics; of a `Ratio` over all its samples, absent if none."""
+    means = {}
+    for name, last in steps[-1].items():
+        if isinstance(last, Ratio):
+            total, count = np.sum([step[name] for step in steps], axis=0)
+            if count:
+                means[name] = float(total / count)
+        else:
+            means[name] = float(np.mean([step[name] for step in steps]))
+    return means
 
 
 class Logs:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -17,11 +16,11 @@ from phenaki.checkpoint import Run, is_run
 from phenaki.data.batches import Batches
 from phenaki.errors import UserError
 from phenaki.train import parallel
-from phenaki.train.logs import Logs
+from phenaki.train.logs import Logs, mean
 from phenaki.train.watch import Watch
 
 # A resumed run may change how it trains, never what it trains.
-FIXED = ("video", "tokenizer", "model", "text", "fingerprint", "seed")
+FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
 
 
 class Diverged(RuntimeError):
@@ -122,6 +121,6 @@ def _flush(logs, pending, step):
         if not math.isfinite(loss):
             bad = step - len(pending) + before + 1
             raise Diverged(f"loss/total is {loss} at step {bad}; nothing was saved since.")
-    means = {name: float(np.mean([m[name] for m in pending])) for name in pending[-1]}
+    means = mean(pending)
     logs.scalars(step, means)
     return means
