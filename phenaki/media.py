@@ -8,7 +8,7 @@ its filename. `scale` enlarges by an integer factor without smoothing, for small
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,25 @@ class Mp4Writer:
             writer.append(frames)  # [f h w 3], any number of times
 
     8-bit 4:2:0 in BT.709, limited range, tagged as such; odd sizes gain one repeated row or column.
-    The file appears under its name when the block ends; after an exception nothing is left behind.
+    `chapters` are (title, first frame, end), for players that list them. The file appears under its
+    name when the block ends; after an exception nothing is left behind.
     """
 
-    def __init__(self, path: PathLike, fps: float | int, scale: int = 1, quality: int = 14):
+    def __init__(
+        self,
+        path: PathLike,
+        fps: float | int,
+        scale: int = 1,
+        quality: int = 14,
+        chapters: Sequence[tuple[str, int, int]] = (),
+    ):
         """`fps` in frames per second; `quality` is x264's CRF, 0 (lossless) to 51."""
         if not 0 < fps < 1000:
             raise ValueError(f"fps={fps} must lie between 0 and 1000.")
         self.path, self.scale, self.quality = Path(path), scale, quality
         self.rate = Fraction(fps).limit_denominator(1001)
         self.frames = 0
+        self._chapters = chapters
         self._size: tuple[int, ...] = ()  # height and width, known from the first frame on
         # The suffix names the format, so it stays last.
         self._partial = self.path.with_name(f".{self.path.name}.partial.mp4")
@@ -85,6 +94,12 @@ class Mp4Writer:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._partial.open("wb").close()  # FFmpeg would complain at the first frame only
             self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"})
+            self._container.set_chapters(
+                [
+                    dict(id=i, start=a, end=b, time_base=1 / self.rate, metadata={"title": title})
+                    for i, (title, a, b) in enumerate(self._chapters)
+                ]
+            )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
@@ -278,10 +293,13 @@ def _label(text: str, font: ImageFont.FreeTypeFont, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def read_image(path: PathLike, size: tuple[int, int]) -> Float32[np.ndarray, "h w 3"]:
+def read_image(
+    path: PathLike, size: tuple[int, int], say: Callable[[str], object] | None = None
+) -> Float32[np.ndarray, "h w 3"]:
     """Read an image to [0, 1] and `size` (height, width): upright, resized, its centre cropped.
 
-    Raises UserError, naming the file, if it is no readable image.
+    An image of another size is resized with antialiasing; `say` is told so in a sentence. Raises
+    UserError, naming the file, if it is no readable image.
     """
     height, width = size
     try:
@@ -289,6 +307,11 @@ def read_image(path: PathLike, size: tuple[int, int]) -> Float32[np.ndarray, "h 
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255 instead of scaling
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if say is not None and image.size != (width, height):
+                say(
+                    f"{os.fspath(path)}: {image.width}x{image.height} px are resized, and their "
+                    f"centre cropped, to {width}x{height}."
+                )
             image = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
     except OSError as error:
         if error.filename is not None:

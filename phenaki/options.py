@@ -39,7 +39,7 @@ def resolve(config: ConfigDict, preset: str | None = None, **given) -> Options:
     """
     known = {name: value for name, value in config.sample.items() if name in Options._fields}
     if preset is not None:
-        presets = config.get("presets", {})
+        presets = dict(config.get("presets", {}))
         known |= dict(_named("preset", preset, presets))
     for name in given:
         if name not in Options._fields:

@@ -1,28 +1,72 @@
 """Sampling with trained networks: what most users touch."""
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from phenaki import build, checkpoint, sampling
+from phenaki import build, checkpoint, options, receptive, sampling
+from phenaki.blocks import layout
 from phenaki.errors import UserError
-from phenaki.story import Scene, segments, windows
+from phenaki.masking import SCHEDULES
+from phenaki.story import Scene, segments, stream, windows
 from phenaki.types import Text
+
+
+class Critic(NamedTuple):
+    """A token critic of one generator: the option `critic` of its sampling."""
+
+    network: Any
+    params: Any
+
+
+class _Form(NamedTuple):
+    """What is compiled of the options; all else changes from call to call as it likes."""
+
+    steps: int
+    schedule: str
+    guided: bool
+    ramp: str
+    narrowed: bool
+    critic: Any  # a network or None
+    critic_guided: bool
+    trace: bool
+
+
+def form_of(chosen: options.Options) -> _Form:
+    """The compiled part of resolved options."""
+    return _Form(
+        steps=int(chosen.steps),
+        schedule=chosen.schedule,
+        guided=float(chosen.guidance) != 0,
+        ramp=chosen.guidance_schedule,
+        narrowed=bool(chosen.top_k) or chosen.top_p < 1,
+        critic=chosen.critic and chosen.critic.network,
+        critic_guided=float(chosen.critic_guidance) != 0,
+        trace=bool(chosen.trace),
+    )
+
+
+def numbers_of(chosen: options.Options) -> dict[str, float]:
+    """The part that may change without compiling."""
+    names = ("guidance", "choice_temperature", "temperature", "top_p", "critic_guidance")
+    numbers: dict[str, float] = {n: float(getattr(chosen, n)) for n in (*names, "critic_noise")}
+    return numbers | {"top_k": int(chosen.top_k)}
 
 
 class Phenaki:
     """A tokenizer, a MaskGIT and a text encoder. Videos are float32 [b f h w 3] in [0, 1].
 
-    Every call takes `seed` and, where None means the config's own, `steps`, `choice_temperature`
-    and `guidance` (λ of (1 + λ) l_c - λ l_u). Sample i of a call depends on `seed` and i only.
-    A new prompt, seed, λ or temperature compiles nothing; a new batch size, number of steps or λ
-    between 0 and not 0 does.
+    Every call takes `seed` and the options of `options.Options`, where None means the config's own:
+    `steps`, `choice_temperature`, `guidance` (λ of (1 + λ) l_c - λ l_u), `preset` and so on. Sample
+    i of a call depends on `seed` and i only. A new prompt, seed, λ, temperature or top_p compiles
+    nothing; a new batch size, number of steps or schedule does, and so does λ between 0 and not 0.
     """
 
     def __init__(self, config: ConfigDict, params: dict):
@@ -33,11 +77,13 @@ class Phenaki:
         self.network = build.maskgit(config)
         self._encoder: Any = build.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
-        self._sample = jax.jit(self._sample_codes, static_argnames=("steps", "guided"))
+        self._sample = jax.jit(self.sample_codes, static_argnames="form")
         self._apply = jax.jit(self._apply_tokenizer, static_argnames="method")
         self._embed = jax.jit(self._embed_text)
+        self.mesh: jax.sharding.Mesh | None = None  # see `shard`
         self.codes = None  # [b s] of the last window
         self.history = None  # [steps b s]: what each of its steps handed on
+        self.trace = None  # with the option `trace`: the whole `sampling.Decoded`
 
     @classmethod
     def load(cls, directory: str | Path) -> "Phenaki":
@@ -49,6 +95,10 @@ class Phenaki:
                 raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
             return cls(config, params)
         maskgit, config, _ = checkpoint.load_run(directory)
+        if "critic" in config:
+            raise UserError(
+                f"{directory}: is a critic's run; sampling takes it beside its generator."
+            )
         if "model" not in config:
             raise UserError(
                 f"{directory}: is a tokenizer's run; sampling needs one of "
@@ -75,16 +125,37 @@ class Phenaki:
         """Changes with any parameter or size of the tokenizer or the MaskGIT."""
         return checkpoint.fingerprint(self.params, self.config)
 
+    @property
+    def generator(self) -> str:
+        """Changes with what a critic has learned to judge: the tokenizer and the MaskGIT."""
+        return checkpoint.fingerprint(
+            {name: self.params[name] for name in ("tokenizer", "maskgit")}, self.config
+        )
+
+    def load_critic(self, directory: str | Path) -> Critic:
+        """The critic that scripts/train_critic.py trained beside this model.
+
+        Raises:
+            UserError: it is none, or another generator's.
+        """
+        params, config = checkpoint.load_critic(directory)
+        if config.generator != self.generator:
+            raise UserError(
+                f"{directory}: is a critic of generator {config.generator}, but this one is "
+                f"{self.generator}."
+            )
+        return Critic(build.critic(config), jax.tree.map(jnp.asarray, params))
+
     def generate(
         self, prompts: Sequence[str | None], *, seed: int, frames: int | None = None, **sampler
     ):
         """Text to video, or to an image with frames=1. None is an unconditional sample."""
-        codes = jnp.full((len(prompts), self.spec.tokens(frames)), self.network.mask_id, jnp.int32)
-        return np.asarray(self._decode(self._fill(codes, prompts, seed, **sampler)))
+        nothing = np.zeros(self.spec.grid(frames), bool)
+        return self.fill(None, nothing, prompts, seed=seed, **sampler)
 
     def animate(self, images: np.ndarray, prompts: Sequence[str | None], *, seed: int, **sampler):
         """Images [b h w 3] and text to video (§3.2); frame 0 is the image itself, not decoded."""
-        return self._continue(images[:, None], prompts, seed, **sampler)
+        return self._continue(np.asarray(images)[:, None], prompts, seed, **sampler)
 
     def extend(self, videos: np.ndarray, prompts: Sequence[str | None], *, seed: int, **sampler):
         """The given videos and one window after them, from their last K frames (§2.2).
@@ -93,8 +164,52 @@ class Phenaki:
         patch.
         """
         context = min(self.config.sample.context, self.spec.nearest_frames(videos.shape[1]))
-        new = self._continue(videos[:, -context:], prompts, seed, **sampler)[:, context:]
+        new = self.follow(videos[:, -context:], prompts, seed=seed, **sampler)
         return np.concatenate([np.asarray(videos, np.float32), new], axis=1)
+
+    def follow(self, given: np.ndarray | None, prompts, *, seed: int, **sampler):
+        """The new frames of one window after the frames `given`; all of a clip after None."""
+        if given is None:
+            return self.generate(prompts, seed=seed, **sampler)
+        return self._continue(given, prompts, seed, **sampler)[:, given.shape[1] :]
+
+    def fill(
+        self,
+        video: np.ndarray | None,
+        known: np.ndarray,
+        prompts: Sequence[str | None],
+        *,
+        seed: int,
+        approximate: bool = False,
+        **sampler,
+    ) -> np.ndarray:
+        """One clip [b f h w 3] around what is known of it: the task that all others are.
+
+        `known` is a mask of pixels [f h w] or of codes [t m n], or has a batch axis in front. Known
+        pixels are returned as they are, and what `video` holds at unknown ones does not matter.
+        A code stands if all pixels that it depends on are known; with C-ViViT, which sees whole
+        frames and all before them, these are the codes of the first frames only. Known pixels that
+        no code can stand for are a `UserError`; with `approximate` a code stands if those of its
+        own patch are known, encoded beside stand-ins for the others (`receptive.stand_in`): between
+        given frames, and to paint within them. Known codes are those of `video` as it is.
+
+        f may be any length up to a clip: what 1 + n patches have more is filled, too, and cut off.
+        """
+        sees = self._tokenizer.SEES
+        given = receptive.read(
+            video, known, len(prompts), self.spec, receptive.BY_PATCH if approximate else sees
+        )
+        codes = jnp.full(given.codes.shape, self.network.mask_id, jnp.int32)
+        latents = np.flatnonzero(given.codes.any((0, 2, 3)))
+        if len(latents):
+            # What comes after the last known code need not be encoded, unless codes see it.
+            count = codes.shape[1] if sees == "clip" else int(latents[-1]) + 1
+            encoded = self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]])
+            encoded = jnp.where(given.codes[:, :count], encoded, self.network.mask_id)
+            codes = codes.at[:, :count].set(encoded)
+        filled = self._fill(codes.reshape(len(codes), -1), prompts, seed, **sampler)
+        pixels = np.where(given.pixels[..., None], given.video, np.asarray(self._decode(filled)))
+        return pixels[:, : given.frames]
 
     def story(self, scenes: Sequence[Scene], *, seed: int, **sampler):
         """A video [f h w 3] of scenes one after another, and each scene's (first frame, end)."""
@@ -110,16 +225,39 @@ class Phenaki:
         plans = [windows(scenes, self.spec, context) for scenes in stories]
         if any(plan != plans[0] for plan in plans):
             raise UserError("stories sampled together must have scenes of the same lengths.")
-        video = None
+        given = None
         for number, window in enumerate(plans[0]):
             prompts = [scenes[window.scene].prompt for scenes in stories]
-            stream = seed + 1_000_003 * number  # fresh noise in every window
-            if video is None:
-                video = new = self.generate(prompts, seed=stream, **sampler)
-            else:
-                new = self._continue(video[:, -context:], prompts, stream, **sampler)[:, context:]
-                video = np.concatenate([video, new], axis=1)[:, -self.spec.frames :]
+            if window.starts:
+                given = None
+            new = self.follow(given, prompts, seed=stream(seed, number), **sampler)
+            given = new if given is None else np.concatenate([given, new], axis=1)
+            given = given[:, -context:]
             yield new
+
+    def shard(self, mesh: jax.sharding.Mesh, shardings: Callable[[Any, Any], Any]) -> None:
+        """Samples on `mesh` from now on, rows split over its batch axes: the same tokens.
+
+        `shardings(params, mesh)` says where parameters lie, such as `train.parallel.shardings`.
+        Calls must then have a multiple of data x fsdp rows.
+        """
+        self.mesh = mesh
+        self.params = jax.device_put(self.params, shardings(self.params, mesh))
+
+    def _on_mesh(self):
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def _split(self, rows):
+        if self.mesh is None:
+            return rows
+        parts, count = layout.batch_parts(self.mesh), len(jax.tree.leaves(rows)[0])
+        if count % parts:
+            raise UserError(
+                f"{count} samples must be a multiple of the mesh's {parts} (data times fsdp); "
+                f"nearest is {max(round(count / parts), 1) * parts}."
+            )
+        split = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(layout.BATCH))
+        return jax.device_put(rows, split)
 
     def embed(self, prompts: Sequence[str | None]) -> Text:
         """The encoder's embeddings of `prompts`, for models with text."""
@@ -135,80 +273,109 @@ class Phenaki:
 
     def _continue(self, known, prompts, seed, **sampler):
         """One clip whose first frames are `known` [b k h w 3], which are kept as they are."""
-        size = (self.spec.height, self.spec.width, 3)
-        if known.ndim != 5 or known.shape[2:] != size:
-            raise UserError(
-                f"given frames are {known.shape}; they must be [b f {size[0]} {size[1]} 3]."
-            )
-        codes = self.encode(known).reshape(len(known), -1)
-        rest = self.spec.tokens() - codes.shape[1]
-        codes = jnp.pad(codes, ((0, 0), (0, rest)), constant_values=self.network.mask_id)
-        video = self._decode(self._fill(codes, prompts, seed, **sampler))
-        return np.concatenate(
-            [np.asarray(known, np.float32), np.asarray(video)[:, known.shape[1] :]], axis=1
-        )
+        known = receptive.frames(known, self.spec)
+        rest = max(self.spec.frames - known.shape[1], 0)
+        video = np.pad(known, ((0, 0), (0, rest), (0, 0), (0, 0), (0, 0)))
+        mask = np.zeros((video.shape[1], self.spec.height, self.spec.width), bool)
+        mask[: known.shape[1]] = True
+        return self.fill(video, mask, prompts, seed=seed, **sampler)
 
-    def _fill(self, codes, prompts, seed, steps=None, choice_temperature=None, guidance=None):
-        preset = self.config.sample
-        steps = preset.steps if steps is None else steps
-        temperature = (
-            preset.choice_temperature if choice_temperature is None else choice_temperature
-        )
-        guidance = preset.guidance if guidance is None else guidance
-        if steps < 1:
-            raise UserError(f"steps={steps} must be at least 1.")
-        ids = build.vocabulary(self.config).encode(prompts) if self._encoder else None
+    def _fill(self, codes, prompts, seed, **sampler):
+        """`codes` [b s] with every mask filled; `sampler` are options."""
+        chosen = options.resolve(self.config, **sampler)
+        form = form_of(chosen)
+        params = self.params
+        if chosen.critic is not None:
+            params = {**params, "critic": chosen.critic.params}
+        ids = negative = None
+        if self._encoder is not None:
+            vocabulary = build.vocabulary(self.config)
+            ids = vocabulary.encode(prompts)
+            if chosen.negative and form.guided:
+                one = isinstance(chosen.negative, str)
+                texts = [chosen.negative] * len(codes) if one else list(chosen.negative)
+                negative = vocabulary.encode(texts)
         key = jax.random.key(seed)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(codes)))
-        decoded = self._sample(
-            self.params,
-            codes,
-            ids,
-            keys,
-            float(guidance),
-            float(temperature),
-            steps=int(steps),
-            guided=float(guidance) != 0,
-        )
-        self.codes, self.history = decoded
+        rows = self._split((codes, ids, negative, keys))
+        with self._on_mesh():
+            decoded = self._sample(params, *rows, numbers_of(chosen), form=form)
+        self.codes, self.history = decoded.codes, decoded.history
+        self.trace = decoded if form.trace else None
         return decoded.codes
 
-    def _sample_codes(self, params, codes, ids, keys, guidance, temperature, *, steps, guided):
-        network = functools.partial(self.network.apply, {"params": params["maskgit"]})
-        context = None
+    def sample_codes(self, params, codes, ids, negative, keys, numbers, *, form):
+        text = other = None
         if self._encoder is not None:
             text = build.embed(self._encoder, params["text"], ids)
-            if guided:  # the second half of the batch has no text
-                text = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), text)
-            context = network(text, method="context")
+            # Without a negative prompt l_u sees no text.
+            other = jax.tree.map(jnp.zeros_like, text)
+            if negative is not None:
+                other = build.embed(self._encoder, params["text"], negative)
+        ramp = sampling.RAMPS[form.ramp]
 
-        def logits_fn(codes):
-            if context is None or not guided:
-                return network(codes, context=context)
-            logits: Any = network(jnp.concatenate([codes, codes]), context=context)
-            conditional, unconditional = jnp.split(logits, 2)
-            return sampling.guide(conditional, unconditional, guidance)
+        def scale(step):
+            return numbers["guidance"] * ramp((step + 1) / form.steps)
 
-        return sampling.decode(
-            logits_fn,
+        score_fn = None
+        if form.critic is not None:
+            critic = form.critic
+            whole = critic.whole(params["critic"], params["maskgit"])
+            seen = (text, other) if critic.reads_text else (None, None)
+            guided = _guided(critic, whole, *seen, form.critic_guided)
+            score_fn = functools.partial(guided, scale=numbers["critic_guidance"])
+        logits = _guided(self.network, params["maskgit"], text, other, form.guided)
+        narrow = None
+        if form.narrowed:
+            narrow = functools.partial(
+                sampling.restrict, top_k=numbers["top_k"], top_p=numbers["top_p"]
+            )
+        decoded = sampling.decode(
+            lambda codes, step: logits(codes, scale=scale(step)),
             codes,
             keys,
-            steps=steps,
-            choice_temperature=temperature,
+            steps=form.steps,
+            choice_temperature=numbers["choice_temperature"],
             mask_id=self.network.mask_id,
+            schedule=SCHEDULES[form.schedule],
+            temperature=numbers["temperature"],
+            narrow=narrow,
+            score_fn=score_fn,
+            score_noise=numbers["critic_noise"],
         )
+        return decoded if form.trace else decoded._replace(sampled=None, scores=None)
 
     def encode(self, videos: np.ndarray):
         """Codes [b t m n] of `videos`, 1 + a multiple of the patch frames."""
-        return self._apply(
-            self.params["tokenizer"], jnp.asarray(videos, jnp.float32), method="encode"
-        )
+        return self._through(jnp.asarray(videos, jnp.float32), "encode")
 
     def _decode(self, codes):
         _, rows, columns = self.spec.grid()
         codes = codes.reshape(len(codes), -1, rows, columns)
         # The networks' output is linear; only what people see is clipped.
-        return jnp.clip(self._apply(self.params["tokenizer"], codes, method="decode"), 0, 1)
+        return jnp.clip(self._through(codes, "decode"), 0, 1)
+
+    def _through(self, rows, method):
+        with self._on_mesh():
+            return self._apply(self.params["tokenizer"], self._split(rows), method=method)
 
     def _apply_tokenizer(self, params, x, *, method):
         return self._tokenizer.apply({"params": params}, x, method=method)
+
+
+def _guided(network, params, text, other, guided):
+    """logits(codes, scale) of `network`, guided away from the text `other` as one doubled batch."""
+    apply = functools.partial(network.apply, {"params": params})
+    if text is None:
+        return lambda codes, scale: apply(codes)
+    if guided:
+        text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
+    context = apply(text, method="context")  # once for all steps
+
+    def logits(codes, scale):
+        if not guided:
+            return apply(codes, context=context)
+        conditional, unconditional = jnp.split(apply(jnp.tile(codes, (2, 1)), context=context), 2)
+        return sampling.guide(conditional, unconditional, scale)
+
+    return logits

@@ -9,10 +9,11 @@ from phenaki.types import VideoSpec
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A prompt and how long it lasts."""
+    """A prompt and how long it lasts; with a hard `cut` it knows nothing of the scene before."""
 
-    prompt: str
+    prompt: str | None
     seconds: float
+    cut: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +23,20 @@ class Window:
     scene: int
     start: int
     stop: int
+    starts: bool = False  # a whole clip anew: the first window, and that after a hard cut
 
 
-def check_context(spec: VideoSpec, context: int) -> None:
+def stream(seed: int, number: int) -> int:
+    """The seed of window `number`: fresh noise in every window."""
+    return seed + 1_000_003 * number
+
+
+def check_context(spec: VideoSpec, context: int, where: str = "config.sample.context") -> None:
     """Raises `UserError` unless `context` frames can be handed from window to window."""
     nearest = min(spec.nearest_frames(max(context, 1)), spec.frames - spec.patch[0])
     if context != nearest:
         raise UserError(
-            f"config.sample.context={context} must be 1 + a multiple of {spec.patch[0]} below "
+            f"{where}={context} must be 1 + a multiple of {spec.patch[0]} below "
             f"{spec.frames} frames; nearest is {nearest}."
         )
 
@@ -37,9 +44,9 @@ def check_context(spec: VideoSpec, context: int) -> None:
 def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Window]:
     """The windows of a story: `spec.frames` frames first, then `spec.frames - context` at a time.
 
-    Every scene lasts a whole number of windows, the nearest to what it asks for and at least one,
-    so that a new prompt starts with a window. A story of n windows has 11 + 6(n - 1) frames with
-    the paper's numbers.
+    A hard cut starts like the first one. Every scene lasts a whole number of windows, the nearest
+    to what it asks for and at least one, so that a new prompt starts with a window. A story of n
+    windows has 11 + 6(n - 1) frames with the paper's numbers.
     """
     check_context(spec, context)
     if not scenes:
@@ -52,10 +59,12 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
         if scene.seconds <= 0:
             raise UserError(f"scene {index + 1}: {scene.seconds} seconds must be above 0.")
         frames = scene.seconds * spec.fps
-        count = max(1, round((frames if result else frames - context) / new))
-        for _ in range(count):
+        anew = scene.cut or not result
+        count = max(1, round((frames - context if anew else frames) / new))
+        for number in range(count):
             start = result[-1].stop if result else 0
-            result.append(Window(index, start, start + (new if result else spec.frames)))
+            starts = anew and number == 0
+            result.append(Window(index, start, start + (spec.frames if starts else new), starts))
     return result
 
 

@@ -4,14 +4,24 @@
         --prompt="a red circle moves left"
     python scripts/sample.py --model=runs/demo/maskgit --output=out \\
         --scene="a red circle moves right@1.4" --scene="then a blue circle moves left@1.5"
+    python scripts/sample.py --model=checkpoints/laptop --output=out \\
+        --story=stories/two_minutes.yaml
 
 Every --prompt gives one video; --image starts them from a picture, --video goes on from a video.
-All --scene together give one story, each for its seconds after the "@". Writes NAME.mp4, NAME.gif
-and a sheet of frames NAME.png.
+Writes NAME.mp4, NAME.gif and a sheet of frames NAME.png.
+
+All --scene together give one story, each for its seconds after the "@"; --story reads one from a
+file (docs/stories.md). Writes story.mp4 with chapters, .srt, .png, .gif of a short one, drift.json
+and drift.png, story_report.json, and every window to --windows: a story that was interrupted goes
+on where it stopped, one that was changed is sampled anew from the change on. Options given here are
+for what the file leaves open.
 """
 
 import collections
+import dataclasses
 import itertools
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +36,10 @@ MODEL = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
 PROMPT = flags.DEFINE_multi_string("prompt", [], "a video's text; may be given several times")
 SCENE = flags.DEFINE_multi_string("scene", [], "TEXT@SECONDS, a scene of one story; several times")
+STORY = flags.DEFINE_string("story", None, "a YAML file of scenes")
 IMAGE = flags.DEFINE_string("image", None, "first frame of every video")
 VIDEO = flags.DEFINE_string("video", None, "a video to go on from, one window per --prompt")
-SEED = flags.DEFINE_integer("seed", 0, "same seed, same video")
+SEED = flags.DEFINE_integer("seed", 0, "same seed, same video", lower_bound=0)
 FRAMES = flags.DEFINE_integer("frames", None, "1 for an image; default: the model's clip length")
 STEPS = flags.DEFINE_integer("steps", None, "decoding steps; default: the model's", lower_bound=1)
 GUIDANCE = flags.DEFINE_float(
@@ -37,14 +48,37 @@ GUIDANCE = flags.DEFINE_float(
 TEMPERATURE = flags.DEFINE_float(
     "choice_temperature", None, "noise on the choice of codes", lower_bound=0
 )
+NEGATIVE = flags.DEFINE_string("negative", None, "a text that guidance leads away from")
+PRESET = flags.DEFINE_string("preset", None, "named options of the model's config")
 SCALE = flags.DEFINE_integer("scale", None, "enlarge pixels; default: to about 256", lower_bound=1)
+REROLL = flags.DEFINE_integer(
+    "reroll", None, "a new seed for this scene of the story, 1 for the first", lower_bound=1
+)
+PREVIEW = flags.DEFINE_bool("preview", False, "the story in few steps, to OUTPUT/preview")
+WINDOWS = flags.DEFINE_string("windows", None, "folder of kept windows; default: OUTPUT/windows")
+REANCHOR = flags.DEFINE_bool("reanchor", False, "hold each scene to its first window's colours")
+BEST_OF = flags.DEFINE_integer("best_of", 1, "samples per window; one is kept", lower_bound=1)
+SCORE = flags.DEFINE_enum(
+    "score", "seam", ["seam", "detector"], "what --best_of goes by: the smallest change across the "
+    "seam, or moving shapes as asked for"
+)  # fmt: skip
+WEIGHTS = flags.DEFINE_string(
+    "weights", "weights", "directory of vgg16.npz and lpips_vgg.npz, without which LPIPS is a proxy"
+)
+
+PREVIEW_STEPS = 6
+GIF_FRAMES = 240  # of longer stories none is written: it would need them all in memory
 
 
 def main(argv):
     """Samples and writes."""
     del argv
-    if not PROMPT.value and not SCENE.value:
+    if not PROMPT.value and not SCENE.value and not STORY.value:
         raise UserError("nothing to sample: give --prompt or --scene.")
+    if SCENE.value and STORY.value:
+        raise UserError("--scene and --story: give one of them.")
+    if REROLL.value and not STORY.value:
+        raise UserError(f"--reroll={REROLL.value}: is a scene of a --story.")
     scenes = [_scene(text) for text in SCENE.value]
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
@@ -52,21 +86,48 @@ def main(argv):
     from phenaki.pipeline import Phenaki
 
     model = Phenaki.load(MODEL.value)
-    options = dict(steps=STEPS.value, guidance=GUIDANCE.value, choice_temperature=TEMPERATURE.value)
     if PROMPT.value:
-        videos = _prompts(model, options)
+        _say_cut(model, PROMPT.value)
+        videos = _prompts(model, _options())
         names = [f"sample_{i}" for i in range(len(videos))]
         _write(output, names, videos, PROMPT.value, model.spec.fps)
-    if scenes:
-        _story(model, scenes, output, options)
+    if scenes or STORY.value:
+        _story(model, _timeline(model, scenes), output)
+
+
+def _say(sentence):
+    print(f"note: {sentence}", file=sys.stderr)
+
+
+def _options():
+    given = dict(
+        steps=STEPS.value,
+        guidance=GUIDANCE.value,
+        choice_temperature=TEMPERATURE.value,
+        negative=NEGATIVE.value,
+        preset=PRESET.value,
+    )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _say_cut(model, prompts):
+    for prompt, cut in zip(prompts, _is_cut(model)(prompts), strict=True):
+        if cut:
+            _say(f"the text encoder cuts the end of {prompt!r}.")
+
+
+def _is_cut(model):
+    from phenaki import build
+
+    if not model.config.text:
+        return lambda prompts: [False] * len(prompts)
+    return build.vocabulary(model.config).is_cut
 
 
 def _scene(text):
-    from phenaki.story import Scene
-
     prompt, _, seconds = text.rpartition("@")
     try:
-        return Scene(prompt.strip(), float(seconds))
+        return prompt.strip(), float(seconds)
     except ValueError:
         raise UserError(
             f"--scene={text!r}: must be TEXT@SECONDS, such as 'a red circle moves left@1.5'."
@@ -74,15 +135,16 @@ def _scene(text):
 
 
 def _prompts(model, options):
-    from phenaki import media
-
     size = (model.spec.height, model.spec.width)
     prompts = PROMPT.value
     if VIDEO.value:
         known = np.repeat(_last_frames(VIDEO.value, model.spec)[None], len(prompts), 0)
         return model.extend(known, prompts, seed=SEED.value, **options)
     if IMAGE.value:
-        images = np.repeat(media.read_image(IMAGE.value, size)[None], len(prompts), 0)
+        from phenaki import media
+
+        image = media.read_image(IMAGE.value, size, _say)
+        images = np.repeat(image[None], len(prompts), 0)
         return model.animate(images, prompts, seed=SEED.value, **options)
     return model.generate(prompts, seed=SEED.value, frames=FRAMES.value, **options)
 
@@ -99,33 +161,121 @@ def _last_frames(path, spec):
     return np.concatenate([clip.video for clip in last]).astype(np.float32) / 255
 
 
-def _story(model, scenes, output, options):
-    from phenaki import media
-    from phenaki.story import windows
+def _timeline(model, scenes):
+    """The story of --story or --scene, with the options of the command line where it has none."""
+    from phenaki import options, timeline
 
-    plan = windows(scenes, model.spec, model.config.sample.context)
-    parts = model.story_windows([scenes], seed=SEED.value, **options)
-    scale = SCALE.value or media.scale_to_see(model.spec.height, model.spec.width)
-    shown = []
-    with (
-        cli.Progress(len(plan), "windows") as progress,
-        media.Mp4Writer(output / "story.mp4", model.spec.fps, scale) as writer,
-    ):
-        for part in parts:
-            writer.append(part[0])
-            shown.append(part[0])
-            progress.update()
-    video = np.concatenate(shown)
-    media.write_gif(output / "story.gif", video, model.spec.fps, scale)
-    rows = [
-        (
-            scene.prompt,
-            np.concatenate([s for s, w in zip(shown, plan, strict=True) if w.scene == index]),
-        )
-        for index, scene in enumerate(scenes)
-    ]
-    media.write_png(output / "story.png", media.sheet([v for _, v in rows], [p for p, _ in rows]))
-    print(f"{output}/story.mp4: {len(video)} frames, {len(video) / model.spec.fps:.1f} s")
+    context = model.config.sample.context
+    if STORY.value:
+        story = timeline.read(STORY.value, model.spec, context, SEED.value)
+    else:
+        shots = [timeline.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
+        story = timeline.Timeline(shots, context)
+    few = {"steps": PREVIEW_STEPS} if PREVIEW.value else {}
+    shots = []
+    for number, shot in enumerate(story.shots, 1):
+        shot = dataclasses.replace(shot, sampler=_options() | dict(shot.sampler) | few)
+        try:
+            options.resolve(model.config, **shot.sampler)
+        except UserError as error:
+            raise UserError(f"scene {number}: {error}") from None
+        shots.append(shot)
+    return dataclasses.replace(story, shots=_rerolled(shots))
+
+
+def _rerolled(shots):
+    """`shots` with the seeds that --reroll has drawn in this and earlier calls."""
+    from phenaki.timeline import reroll
+
+    path = Path(OUTPUT.value) / "rerolls.json"
+    rerolls = json.loads(path.read_text()) if path.is_file() else {}
+    if REROLL.value:
+        if REROLL.value > len(shots):
+            raise UserError(f"--reroll={REROLL.value}: the story has {len(shots)} scenes.")
+        rerolls[str(REROLL.value)] = rerolls.get(str(REROLL.value), 0) + 1
+        path.write_text(json.dumps(rerolls) + "\n")
+    counts = {int(number): count for number, count in rerolls.items()}
+    return reroll(shots, {n: count for n, count in counts.items() if n <= len(shots)})
+
+
+def _story(model, timeline, output):
+    from phenaki import drift, media, production, storyteller
+    from phenaki.story import windows
+    from phenaki.timeline import notices
+
+    spec = model.spec
+    plan = windows(timeline.shots, spec, timeline.context)
+    for sentence in notices(timeline.shots, spec, timeline.context, _is_cut(model)):
+        _say(sentence)
+    kept = storyteller.Windows(WINDOWS.value or output / "windows")
+    output = output / "preview" if PREVIEW.value else output
+    output.mkdir(exist_ok=True)
+    distance = drift.distance(WEIGHTS.value)
+    aids = storyteller.Aids(REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value)
+
+    def read_image(path):
+        return media.read_image(path, (spec.height, spec.width), _say)
+
+    scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
+    report = production.produce(
+        model,
+        timeline,
+        output,
+        kept,
+        read_image=read_image,
+        distance=distance,
+        progress=lambda total: cli.Progress(total, "windows"),
+        aids=aids,
+        scale=scale,
+    )
+    if plan[-1].stop <= GIF_FRAMES:
+        told = storyteller.tell(model, timeline.shots, timeline.context, kept, read_image, aids)
+        video = np.concatenate([part.frames for part in told])
+        media.write_gif(output / "story.gif", video, spec.fps, scale)
+    _print(report, output)
+
+
+def _score(model, distance):
+    """What --best_of keeps the highest of."""
+    if SCORE.value == "seam":
+
+        def score(before, frames, prompt):
+            del prompt
+            return 0.0 if before is None else -float(distance[0](before[-1:], frames[:1])[0])
+
+        return score
+    from phenaki import story_scores
+    from phenaki.data import batches
+
+    if model.config.data.source != "moving_shapes":
+        raise UserError("--score=detector: reads moving shapes only; use --score=seam.")
+    world = batches.world(model.config)
+
+    def obeyed(before, frames, prompt):
+        last = None if before is None else before[-1]
+        right = story_scores.window(world, frames, last, prompt)
+        return 0.0 if right is None else float(sum(right.values()))
+
+    return obeyed
+
+
+def _print(report, output):
+    seconds = report["seconds_of_video"]
+    print(
+        f"{output}/story.mp4: {report['frames']} frames, {seconds:.1f} s; "
+        f"{report['windows_made']} of {report['windows']} windows sampled in "
+        f"{report['seconds']:.0f} s"
+    )
+    if report["seconds_per_second_of_video"]:
+        print(f"{report['seconds_per_second_of_video']:.2f} s per second of video")
+    memory = report["peak_mb"]
+    print(
+        f"peak memory: {memory['first']:.0f} MB after the first window, {memory['tenth']:.0f} "
+        f"after the tenth, {memory['last']:.0f} after the last"
+    )
+    if "windows_right" in report:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in report["windows_right"].items())
+        print(f"windows that the detector finds right: {shares}")
 
 
 def _write(output, names, videos, prompts, fps):

@@ -269,3 +269,30 @@ def test_an_unwritable_path_is_named(tmp_path, name):
     with pytest.raises(OSError, match="No such file|Is a directory") as error:
         media.write_png(path, patches()[0])
     assert str(error.value.filename) == str(path)
+
+
+def test_mp4_has_chapters(tmp_path):
+    chapters = [("a red circle", 0, 3), ("ein Würfel", 3, 7)]
+    with media.Mp4Writer(tmp_path / "a.mp4", fps=8, chapters=chapters) as writer:
+        writer.append(moving(7, 16, 16))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        found = container.chapters()
+        assert len(list(container.decode(video=0))) == 7
+    assert [chapter["metadata"]["title"] for chapter in found] == ["a red circle", "ein Würfel"]
+    times = [chapter[side] * chapter["time_base"] for chapter in found for side in ("start", "end")]
+    assert times == [0, Fraction(3, 8), Fraction(3, 8), Fraction(7, 8)]
+
+
+def test_an_image_of_another_size_is_said_to_be_resized(tmp_path):
+    Image.fromarray(np.zeros((20, 10, 3), np.uint8)).save(tmp_path / "a.png")
+    said = []
+    assert media.read_image(tmp_path / "a.png", (20, 10), said.append).shape == (20, 10, 3)
+    assert not said
+    media.read_image(tmp_path / "a.png", (8, 8), said.append)
+    assert said == [f"{tmp_path}/a.png: 10x20 px are resized, and their centre cropped, to 8x8."]
+
+
+def test_a_finer_image_is_resized_without_aliasing(tmp_path):
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    Image.fromarray(np.stack([checks] * 3, -1).astype(np.uint8)).save(tmp_path / "a.png")
+    np.testing.assert_allclose(media.read_image(tmp_path / "a.png", (8, 8)), 0.5, atol=0.05)

@@ -13,6 +13,7 @@ from absl import flags
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "scripts").glob("*.py")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]

@@ -20,11 +20,13 @@ class Reconstruction(NamedTuple):
 class Tokenizer(nn.Module):
     """A subclass has `quantizer`, `_embed` (pixels to vectors) and `_pixels` (vectors to pixels).
 
-    It also has the fields `codebook` and `code_dim`, for those who count codes, and `LAST`: the
-    modules, as paths, that make the pixels.
+    It also has the fields `codebook` and `code_dim`, for those who count codes, `LAST`: the
+    modules, as paths, that make the pixels, and `SEES`: which frames a code depends on, all pixels
+    of them: those of its latent ("frame"), these and all before ("past"), or all ("clip").
     """
 
     LAST: ClassVar[tuple[tuple[str, ...], ...]]
+    SEES: ClassVar[str]
 
     def __call__(self, video: Video) -> Reconstruction:
         """Encodes, quantizes with a straight-through gradient, and decodes."""

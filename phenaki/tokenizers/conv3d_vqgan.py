@@ -1,5 +1,6 @@
 """3-D convolutional VQGAN with a learned frame in front, as LAION's open reproduction describes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -30,6 +31,7 @@ class Conv3DVQGAN(Tokenizer):
     """
 
     LAST = (("decoder", "out"),)
+    SEES = "clip"
 
     size: tuple[int, int]
     patch: tuple[int, int, int]
@@ -40,6 +42,7 @@ class Conv3DVQGAN(Tokenizer):
     code_dim: int
     codebook: int
     channels: int = 3
+    quantizer_type: Callable = VectorQuantizer
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
@@ -56,7 +59,7 @@ class Conv3DVQGAN(Tokenizer):
             unroll=self.unroll,
         )
         self.encoder = Encoder(self.code_dim, **shape, size=self.size)
-        self.quantizer = VectorQuantizer(self.codebook, self.code_dim)
+        self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
         self.decoder = Decoder(self.channels, **shape)
 
     def _embed(self, video: Video) -> Float[Array, "b t m n e"]:

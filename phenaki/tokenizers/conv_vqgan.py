@@ -1,5 +1,6 @@
 """Convolutional VQGAN, the per-frame baseline with MaskGIT's layers (Table 3, B.1.1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ class ConvVQGAN(Tokenizer):
     """
 
     LAST = (("decoder", "out"),)
+    SEES = "frame"
 
     patch: tuple[int, int, int]
     filters: int
@@ -38,6 +40,7 @@ class ConvVQGAN(Tokenizer):
     code_dim: int
     codebook: int
     channels: int = 3
+    quantizer_type: Callable = VectorQuantizer
     dtype: Any = jnp.float32
     remat: str = "none"
 
@@ -51,7 +54,7 @@ class ConvVQGAN(Tokenizer):
             remat=self.remat,
         )
         self.encoder = Encoder(self.code_dim, **shape)
-        self.quantizer = VectorQuantizer(self.codebook, self.code_dim)
+        self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
         self.decoder = Decoder(self.channels, **shape)
 
     def _embed(self, video: Video) -> Float[Array, "b f m n e"]:

@@ -1,5 +1,6 @@
 """C-ViViT: a video tokenizer that is causal in time and takes images as one-frame clips (§2.1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ class CViViT(Tokenizer):
     """
 
     LAST = (("first_out",), ("rest_out",))
+    SEES = "past"
 
     frames: int
     size: tuple[int, int]
@@ -35,6 +37,7 @@ class CViViT(Tokenizer):
     mlp_dim: int
     codebook: int
     channels: int = 3
+    quantizer_type: Callable = VectorQuantizer
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
@@ -64,7 +67,7 @@ class CViViT(Tokenizer):
         self.encoder_time = Transformer(self.time_depth, causal=True, **common)
         self.code_in = Dense(self.code_dim, jnp.float32)
 
-        self.quantizer = VectorQuantizer(self.codebook, self.code_dim)
+        self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
 
         self.code_out = Dense(self.width, self.dtype)
         self.decoder_time_position = self.param(

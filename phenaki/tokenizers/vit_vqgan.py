@@ -1,5 +1,6 @@
 """ViT VQGAN, the per-frame baseline made of transformers (Table 3, B.1.1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ class ViTVQGAN(Tokenizer):
     """
 
     LAST = (("patch_out",),)
+    SEES = "frame"
 
     size: tuple[int, int]
     patch: tuple[int, int, int]
@@ -31,6 +33,7 @@ class ViTVQGAN(Tokenizer):
     mlp_dim: int
     codebook: int
     channels: int = 3
+    quantizer_type: Callable = VectorQuantizer
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
@@ -51,7 +54,7 @@ class ViTVQGAN(Tokenizer):
         self.encoder = Transformer(**layers)
         self.code_in = Dense(self.code_dim, jnp.float32)
 
-        self.quantizer = VectorQuantizer(self.codebook, self.code_dim)
+        self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
 
         self.code_out = Dense(self.width, self.dtype)
         self.decoder_position = self.param("decoder_position", SMALL_INIT, table)
