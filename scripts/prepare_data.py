@@ -1,11 +1,14 @@
-"""Turns a folder of videos and images into a captioned data set for training.
+"""Turns videos and images, in whatever layout they lie, into a captioned data set for training.
 
 python scripts/prepare_data.py --input=FOLDER --output=DIR [--captions=captions.csv] [--size=128]
 
-Captions come from a CSV with columns file,caption, from a .txt or .json beside each file, or from
-the names of the folders. Videos are cut into clips without overlap, stills become clips of one
-frame. A broken, truncated or too short file is skipped and named. DIR then holds the data set
-(TFDS), report.txt, report.json and contact_sheet.png.
+FOLDER may hold media with a table of captions, a .txt or .json beside each file, or class folders;
+WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset or
+DMVR; or be tfds:NAME. What was recognised is said; --layout forces it. Videos are cut into clips
+without overlap, stills become clips of one frame. What cannot be used is skipped and named.
+
+DIR then holds the data set (TFDS), report.txt, report.json, manifest.json and contact_sheet.png. A
+run that was stopped goes on when started again; the same input gives the same bytes.
 """
 
 import os
@@ -16,18 +19,31 @@ from typing import cast
 from absl import flags
 
 from phenaki import cli
-from phenaki.data import builder, prepare, sources
+from phenaki.data import builder, filters, prepare, sources
 from phenaki.errors import UserError
 
 _INPUT = flags.DEFINE_string(
-    "input", None, "folder of videos and images, searched deeply", required=True
+    "input",
+    None,
+    "folder, searched deeply; one tar, tfrecord or parquet file; or tfds:NAME",
+    required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the data set", required=True)
 _CAPTIONS = flags.DEFINE_string(
-    "captions", None, "CSV of file,caption; FOLDER/captions.csv is found"
+    "captions",
+    None,
+    "table (csv, tsv, jsonl, parquet) of file, caption; FOLDER/captions.csv is found",
 )
 _LAYOUT = flags.DEFINE_enum(
-    "layout", "auto", sources.LAYOUTS, f"where captions are: {', '.join(sources.LAYOUTS)}"
+    "layout", "auto", sources.LAYOUTS, f"of the input: {', '.join(sources.LAYOUTS)}"
+)
+_FIELDS = flags.DEFINE_string(
+    "fields",
+    "",
+    "columns of the table, file=NAME,caption=NAME; of a TFDS set, media=NAME,caption=NAME,nsfw=NAME",
+)
+_SOURCE_FPS = flags.DEFINE_float(
+    "source_fps", None, "rate of sources that are pictures; without it each is a frame of a clip"
 )
 _FRAMES = flags.DEFINE_integer("frames", 11, "frames of a clip, 1 + 2n")
 _FPS = flags.DEFINE_float("fps", 8.0, "frames per second of the clips")
@@ -36,7 +52,18 @@ _VALIDATION = flags.DEFINE_float("validation", 0.1, "share of the files kept for
 _ENCODING = flags.DEFINE_enum("encoding", "jpeg", ["jpeg", "png"], "of the frames: jpeg or png")
 _QUALITY = flags.DEFINE_integer("quality", 95, "of JPEG frames")
 _LIMIT = flags.DEFINE_integer("limit", None, "most clips of a file; its rest is not looked at")
-_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "files decoded side by side")
+_DROP_NSFW = flags.DEFINE_list("drop_nsfw", "NSFW", "flags of the source that leave an item out")
+_MIN_WORDS = flags.DEFINE_integer("min_words", 0, "of a caption, or the item is left out")
+_MAX_WORDS = flags.DEFINE_integer("max_words", None, "of a caption, or the item is left out")
+_MIN_MOTION = flags.DEFINE_float(
+    "min_motion", 0.0, "mean change between frames, 0 to 255, below which a clip is left out"
+)
+_DROP_DUPLICATES = flags.DEFINE_bool("drop_duplicates", False, "keep one of files of equal bytes")
+_HOSTS = flags.DEFINE_integer("hosts", 1, "that will train: each gets 8 shards of a split or more")
+# Two at least: a process of its own is what a crash of the decoder is to cost.
+_WORKERS = flags.DEFINE_integer(
+    "workers", max(2, os.cpu_count() or 1), "files decoded side by side"
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a data set in DIR")
 
 SHOWN = 20  # skipped files named on the screen; the report names all
@@ -49,16 +76,25 @@ def _size(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
+def _fields(value: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(name.strip() and column.strip() for name, _, column in pairs):
+        raise UserError(f"--fields={value}: must be name=column pairs, such as caption=title.")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
 def _options() -> prepare.Options:
     for flag in (_INPUT, _OUTPUT):
         if not flag.value:  # --input= with nothing after it
             raise UserError(f"--{flag.name} is required")
     height, width = _size(_SIZE.value)
     return prepare.Options(
-        input=Path(_INPUT.value),
+        input=_INPUT.value if ":" in _INPUT.value else Path(_INPUT.value),
         output=Path(_OUTPUT.value),
         captions=_CAPTIONS.value,
         layout=_LAYOUT.value,
+        fields=_fields(_FIELDS.value),
+        source_fps=_SOURCE_FPS.value,
         frames=_FRAMES.value,
         fps=_FPS.value,
         height=height,
@@ -67,6 +103,11 @@ def _options() -> prepare.Options:
         encoding=cast(builder.Encoding, _ENCODING.value),  # the flag admits nothing else
         quality=_QUALITY.value,
         limit=_LIMIT.value,
+        filters=filters.Filters(
+            tuple(_DROP_NSFW.value), _MIN_WORDS.value, _MAX_WORDS.value, _MIN_MOTION.value
+        ),
+        drop_duplicates=_DROP_DUPLICATES.value,
+        hosts=_HOSTS.value,
         workers=_WORKERS.value,
         overwrite=_OVERWRITE.value,
     )

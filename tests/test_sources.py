@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from phenaki.data import sources
+from phenaki.data import raw, sources
 from phenaki.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_media_are_listed_in_order_with_their_kind(folder):
         ("b.mp4", "video"),
         ("deep/er/c.webm", "video"),
     ]
-    assert all(item.caption is None and item.path.is_file() for item in found)
+    assert all(item.caption is None and item.media.is_file() for item in found)
     assert (found.layout, found.other) == ("no captions", 1)
 
 
@@ -68,7 +68,7 @@ def test_rows_that_fit_no_file_are_named(folder, tmp_path):
     (folder / "captions.csv").write_text("file,caption\n" + "\n".join(rows))
     found = sources.find(folder)
     assert captions(found)["b.mp4"] == "one"
-    reasons = dict(found.problems)
+    reasons = {lost.name: lost.reason for lost in found.problems}
     assert reasons["b.mp4"].endswith("second row of this file; the first counts")
     assert reasons["gone.mp4"] == "captions.csv:4: no such file"
     assert "leads out" in reasons["../secret.mp4"] and "leads out" in reasons["/etc/passwd"]
@@ -84,8 +84,7 @@ def test_rows_that_fit_no_file_are_named(folder, tmp_path):
         ("file,caption\n", "no caption"),
         ("name,text\nb.mp4,x\n", "header is 'name,text'"),
         ("file,caption\nx.mp4,x\n", "none of its 1 rows names a video or image"),
-        (b"file,caption\nb.mp4,\xff\xfe\n", "not readable as UTF-8 CSV"),
-        ('file,caption\nb.mp4,"x\n', "not readable as UTF-8 CSV"),
+        ('file,caption\nb.mp4,"x\n', "not readable as CSV"),
     ],
 )
 def test_useless_captions_files_are_refused(folder, content, reason):
@@ -110,8 +109,8 @@ def test_sidecars(folder):
     found = sources.find(folder)
     assert captions(found) == {"a.PNG": "a cat", "b.mp4": "a red ball", "deep/er/c.webm": None}
     assert found.layout == "a .txt or .json beside each file"
-    ((name, reason),) = found.problems
-    assert name == "deep/er/c.json" and reason.startswith("no caption taken")
+    (lost,) = found.problems
+    assert lost.name == "deep/er/c.json" and lost.reason.startswith("no caption taken")
     assert found.other == 1
 
 
@@ -130,7 +129,7 @@ def test_links_that_lead_out_are_left_aside(folder, tmp_path):
     (folder / "link.mp4").symlink_to(tmp_path / "outside.mp4")
     (folder / "inside.mp4").symlink_to(folder / "b.mp4")
     found = sources.find(folder)
-    assert found.problems == (("link.mp4", "a link that leads out of the folder"),)
+    assert found.problems == (raw.Lost("link.mp4", "a link that leads out of the folder"),)
     assert "inside.mp4" in captions(found) and "link.mp4" not in captions(found)
 
 

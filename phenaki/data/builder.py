@@ -106,23 +106,29 @@ def split_of(key: str, validation: float) -> str:
     return SPLITS[int.from_bytes(digest[:8], "big") < validation * 2**64]
 
 
+def describe(directory: Path, form: Format):
+    """The TFDS DatasetInfo of a data set that is to lie in `directory`."""
+    tfds = lazy.datasets()
+    identity = tfds.core.DatasetIdentity(
+        name=NAME,
+        version=tfds.core.Version(VERSION),
+        data_dir=os.fspath(directory),
+        module_name="phenaki",
+    )
+    return tfds.core.DatasetInfo(
+        builder=identity,
+        description="Captioned clips and stills; splits are kind_split.",
+        features=features(form),
+        metadata=tfds.core.MetadataDict(dataclasses.asdict(form)),
+    )
+
+
 class Writer:
     """Writes records as they come; the directory is a data set once the context has been left."""
 
     def __init__(self, directory: Path, form: Format, per_shard: int = 512):
         tfds = lazy.datasets()
-        identity = tfds.core.DatasetIdentity(
-            name=NAME,
-            version=tfds.core.Version(VERSION),
-            data_dir=os.fspath(directory),
-            module_name="phenaki",
-        )
-        info = tfds.core.DatasetInfo(
-            builder=identity,
-            description="Captioned clips and stills; splits are kind_split.",
-            features=features(form),
-            metadata=tfds.core.MetadataDict(dataclasses.asdict(form)),
-        )
+        info = describe(directory, form)
         self._writer = tfds.core.SequentialWriter(info, max_examples_per_shard=per_shard)
         self._pending: dict[str, list[dict]] = {}
         self.counts: dict[str, int] = {}

@@ -1,82 +1,219 @@
-"""Media files to encoded clips, several side by side, in a fixed order; a bad one costs itself."""
+"""Units of raw media to encoded clips in files of their own; a bad item costs itself.
 
-import collections
+What a unit gave lies in `spool`/NAME.clips and, once it is all there, NAME.done. NAME says what the
+unit held and how it was cut: a later run takes it as it is, whatever happened to the one before.
+"""
+
 import dataclasses
+import functools
 import hashlib
+import io
 import itertools
-import multiprocessing
+import json
+import os
 import pickle
+import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from phenaki.data import video
+from phenaki.data import frames, video, workers
 from phenaki.data.builder import Format, Record, encode
-from phenaki.data.sources import RawItem
+from phenaki.data.filters import Filters
+from phenaki.data.raw import Frames, Lost, RawItem, Split, Unit, opened
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """How every file is cut. `limit` is the most clips taken from one file, None for all."""
+    """How every item is cut. `limit` is the most clips taken from one, None for all."""
 
     form: Format
     quality: int
     limit: int | None
-    spool: Path  # folder for the clips of files under way
+    filters: Filters
+    spool: Path
+
+    def name(self, unit: Unit) -> str:
+        """Changes with whatever changes the unit's clips."""
+        how = repr(dataclasses.replace(self, spool=Path()))
+        return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one file: `clips` of `kind` in `spooled`, or the `reason` to skip it."""
+    """What became of one item: clips of `kind`, each (offset, size) in the spool; or a `reason`.
 
-    item: RawItem
+    `static` clips were left out for want of motion. An item that only lacks something (a caption)
+    is not one of these but a `Lost` in `Done.problems`.
+    """
+
+    key: str
     kind: str
-    clips: int
-    seconds: float
-    spooled: Path
+    captioned: bool = False
+    split: Split | None = None
+    sha256: str = ""
+    clips: tuple[tuple[int, int], ...] = ()
+    static: int = 0
     reason: str | None = None
 
-    def records(self) -> Iterator[Record]:
-        """Reads the clips back, one at a time, and removes them from the spool."""
-        if self.clips:
-            with self.spooled.open("rb") as file:
-                for _ in range(self.clips):
-                    yield pickle.load(file)
-        self.spooled.unlink(missing_ok=True)
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """All that became of a unit; its clips are in `clips`."""
+
+    clips: Path
+    outcomes: tuple[Outcome, ...]
+    problems: tuple[Lost, ...]
+    seconds: float
 
 
-def cut(item: RawItem, number: int, job: Job) -> Outcome:
-    """Decodes one file into the spool.
+def cut(unit: Unit, job: Job) -> Done:
+    """Decodes a unit into the spool, or finds it there.
 
-    Clips wait on disk, not in memory, until the whole file has proved readable: an hour of video
-    takes no more memory than a second.
+    Clips wait on disk, not in memory: an hour of video takes no more memory than a second. Those of
+    an item that turns out broken are taken back.
     """
+    name = job.name(unit)
+    if (done := finished(name, job.spool)) is not None:
+        return done
     began = time.perf_counter()
-    spooled = job.spool / f"{number:08d}"
-    count, kind, reason = 0, item.kind, None
+    outcomes, problems = [], []
+    part = job.spool / f"{name}.{os.getpid()}.part"
+    with part.open("wb") as file:
+        for item in unit:
+            workers.alive()
+            if isinstance(item, Lost):
+                problems.append(item)
+            else:
+                outcomes.append(_outcome(item, file, job))
+        size = file.tell()
+    workers.alive(False)
+    clips = job.spool / f"{name}.clips"
+    part.replace(clips)
+    done = Done(clips, tuple(outcomes), tuple(problems), time.perf_counter() - began)
+    _mark(done, size, part)
+    return done
+
+
+def crashed(unit: Unit, job: Job) -> Done:
+    """Stands in for a unit whose process died or hung: each of its items is tried alone."""
+    outcomes, problems, name = [], [], job.name(unit)
+    part = job.spool / f"{name}.part"
+    with part.open("wb") as file:
+        if len(unit.items) == 1:
+            (item,) = unit.items
+            reason = "the decoder crashed on it or did not come back"
+            outcomes.append(Outcome(item.key, item.kind, reason=reason))
+        else:
+            for done in _apart(unit, job):
+                problems += done.problems
+                outcomes += [_moved(outcome, file.tell()) for outcome in done.outcomes]
+                with done.clips.open("rb") as clips:
+                    shutil.copyfileobj(clips, file)
+        size = file.tell()
+    clips = job.spool / f"{name}.clips"
+    part.replace(clips)
+    done = Done(clips, tuple(outcomes), tuple(problems), 0.0)
+    _mark(done, size, part)
+    return done
+
+
+def _apart(unit: Unit, job: Job) -> Iterator[Done]:
+    """The items of a unit as units of their own, a few in memory at a time."""
+    items = iter(unit)
+    while few := list(itertools.islice(items, 16)):
+        problems = tuple(item for item in few if isinstance(item, Lost))
+        yield Done(Path(os.devnull), (), problems, 0.0)
+        alone = [Unit(item.key, (item,)) for item in few if isinstance(item, RawItem)]
+        tries = functools.partial(cut, job=job), functools.partial(crashed, job=job)
+        yield from workers.run(tries[0], alone, 2, tries[1])
+
+
+def _moved(outcome: Outcome, by: int) -> Outcome:
+    places = tuple((offset + by, size) for offset, size in outcome.clips)
+    return dataclasses.replace(outcome, clips=places)
+
+
+def _mark(done: Done, size: int, part: Path) -> None:
+    content = dataclasses.asdict(done) | {"clips": size}
+    part.write_text(json.dumps(content))
+    part.replace(done.clips.with_suffix(".done"))
+
+
+def finished(name: str, spool: Path) -> Done | None:
+    """What an earlier run left of a unit, if all of it is there."""
+    clips = spool / f"{name}.clips"
     try:
-        digest = _sha256(item.path)
-        with spooled.open("wb") as file:
+        content = json.loads(clips.with_suffix(".done").read_text())
+        if clips.stat().st_size != content["clips"]:
+            return None
+    except (OSError, ValueError):
+        return None
+    outcomes = tuple(
+        Outcome(**o | {"clips": tuple(tuple(place) for place in o["clips"])})
+        for o in content["outcomes"]
+    )
+    problems = tuple(Lost(**problem) for problem in content["problems"])
+    return Done(clips, outcomes, problems, content["seconds"])
+
+
+def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> Outcome:
+    reason = job.filters.item(item)
+    kind, places, static, digest = item.kind, [], 0, ""
+    begin = file.tell()
+    try:
+        if reason is None:
+            digest = sha256(item)
             for clip in _clips(item, job):
+                workers.alive()
                 kind = "image" if len(clip.video) == 1 else "video"
-                pickle.dump(_record(item, clip, digest, count, job), file)
-                count += 1
+                if not job.filters.keeps(clip.video):
+                    static += 1
+                    continue
+                at = file.tell()
+                pickle.dump(_record(item, clip, digest, len(places) + static, job), file)
+                places.append((at, file.tell() - at))
+            if static and not places:
+                reason = f"near-static: each of its {static} clips"
     except video.UnreadableMedia as error:
-        count, reason = 0, error.reason
-    return Outcome(item, kind, count, time.perf_counter() - began, spooled, reason)
+        reason = error.reason
+    if reason is not None:
+        file.seek(begin)
+        file.truncate()
+        places, static = [], 0
+    captioned = item.caption is not None
+    return Outcome(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
+
+
+def sha256(item: RawItem) -> str:
+    """Of the media's bytes, whatever holds them.
+
+    Raises:
+        UnreadableMedia: cannot be read.
+    """
+    try:
+        if isinstance(item.media, Frames):
+            return frames.sha256(item.media)
+        with opened(item.media) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise video.UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
 
 
 def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
     form = job.form
-    if item.kind == "image":
-        yield video.still(item.path, height=form.height, width=form.width)
+    size = dict(height=form.height, width=form.width)
+    time = dict(frames=form.frames, fps=form.fps)
+    if isinstance(item.media, Frames):
+        yield from itertools.islice(frames.clips(item.media, **time, **size), job.limit)
         return
-    every = video.clips(
-        item.path, frames=form.frames, fps=form.fps, height=form.height, width=form.width
-    )
-    yield from itertools.islice(every, job.limit)
+    # FFmpeg and Pillow see bytes, never a name: no name can make them open something else.
+    with opened(item.media) as file:
+        if item.kind == "image":
+            yield video.still(file, **size)
+        else:
+            yield from itertools.islice(video.clips(file, **time, **size), job.limit)
 
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> Record:
@@ -93,52 +230,8 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
     )
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise video.UnreadableMedia(path, f"not readable: {error.strerror}") from error
-
-
-def outcomes(items: Iterable[RawItem], job: Job, workers: int) -> Generator[Outcome, None, None]:
-    """Cuts the files in `workers` processes; yields in the order of `items`."""
-    queue = collections.deque(enumerate(items))
-    if workers == 1:
-        for number, item in queue:
-            yield cut(item, number, job)
-        return
-    while queue:
-        try:
-            with _pool(workers) as pool:
-                yield from _until_broken(pool, queue, job, 2 * workers)
-        except BrokenProcessPool:
-            # FFmpeg died on one of the files under way: only alone can the culprit be told.
-            for _ in range(min(2 * workers, len(queue))):
-                number, item = queue.popleft()
-                yield _alone(item, number, job)
-
-
-def _until_broken(pool, queue, job: Job, ahead: int) -> Iterator[Outcome]:
-    """Removes a file from the queue only once its outcome is known."""
-    futures: collections.deque = collections.deque()
-    while queue:
-        for number, item in itertools.islice(queue, len(futures), ahead):
-            futures.append(pool.submit(cut, item, number, job))
-        outcome = futures.popleft().result()
-        queue.popleft()
-        yield outcome
-
-
-def _alone(item: RawItem, number: int, job: Job) -> Outcome:
-    try:
-        with _pool(1) as pool:
-            return pool.submit(cut, item, number, job).result()
-    except BrokenProcessPool:
-        spooled = job.spool / f"{number:08d}"
-        return Outcome(item, item.kind, 0, 0.0, spooled, "the decoder crashed on it")
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Fresh processes: forking one that runs TensorFlow's threads can hang.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+def stored(clips: Path, place: tuple[int, int]) -> Any:
+    """Reads one record of a unit back."""
+    with clips.open("rb") as file:
+        file.seek(place[0])
+        return pickle.loads(file.read(place[1]))

@@ -1,32 +1,39 @@
-"""A folder of media becomes a data set, a report of every file, and a contact sheet."""
+"""Media in any layout become a data set, a report of every file, a manifest and a contact sheet."""
 
 import contextlib
 import dataclasses
-import json
-import math
+import fcntl
+import functools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phenaki.data import builder, contact_sheet, ingest, sources
+import av
+import PIL
+
+from phenaki.data import builder, contact_sheet, ingest, shards, sources, summary, workers
+from phenaki.data.filters import Filters
 from phenaki.errors import UserError
 
-REPORT = "report"  # .json and .txt
 SHEET = "contact_sheet.png"
 SIZES = (8, 4096)  # pixels
 MAX_FPS = 240
+
+text = summary.text
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What the flags of scripts/prepare_data.py say; the same names."""
 
-    input: Path
+    input: Path | str
     output: Path
     captions: str | None = None
     layout: str = "auto"
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    source_fps: float | None = None
     frames: int = 11
     fps: float = 8.0
     height: int = 128
@@ -35,6 +42,9 @@ class Options:
     encoding: builder.Encoding = "jpeg"
     quality: int = 95
     limit: int | None = None
+    filters: Filters = Filters()
+    drop_duplicates: bool = False
+    hosts: int = 1
     workers: int = 1
     overwrite: bool = False
 
@@ -46,10 +56,11 @@ class Options:
                 f"--frames={self.frames}: must be 1 + 2n, at least 3 (frame 0 is tokenized alone, "
                 f"the others in pairs); nearest is {nearest}."
             )
-        if not 0 < self.fps <= MAX_FPS:
-            raise UserError(
-                f"--fps={self.fps:g}: must be above 0 and at most {MAX_FPS}, such as 8."
-            )
+        for name, rate in (("fps", self.fps), ("source_fps", self.source_fps)):
+            if rate is not None and not 0 < rate <= MAX_FPS:
+                raise UserError(
+                    f"--{name}={rate:g}: must be above 0 and at most {MAX_FPS}, such as 8."
+                )
         for size in (self.height, self.width):
             if not SIZES[0] <= size <= SIZES[1]:
                 raise UserError(
@@ -59,42 +70,60 @@ class Options:
             raise UserError(f"--validation={self.validation:g}: must be a share of 0 to below 1.")
         if not 1 <= self.quality <= 100:
             raise UserError(f"--quality={self.quality}: must be 1 to 100, such as 95.")
-        if self.workers < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("--workers and --limit must be at least 1.")
+        if min(self.workers, self.hosts) < 1 or (self.limit is not None and self.limit < 1):
+            raise UserError("--workers, --hosts and --limit must be at least 1.")
+        self.filters.check()
+
+    def config(self, layout: str) -> dict[str, Any]:
+        """All that decides the bytes of the data set, the libraries that decode included."""
+        left_out = {"input", "output", "captions", "workers", "overwrite", "layout"}
+        given = {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
+        given["fields"] = dict(self.fields)
+        return given | {"layout": layout, "av": av.__version__, "pillow": PIL.__version__}
 
 
-def prepare(options: Options, progress: Callable[[int], Any] | None = None) -> dict:
+Runner = Callable[[Callable[[Any], Any], list, Callable[[Any], Any] | None], Iterable]
+
+
+def prepare(
+    options: Options,
+    progress: Callable[[int], Any] | None = None,
+    runner: Runner | None = None,
+) -> dict:
     """Writes `options.output` and returns the report.
 
-    The directory appears only when all is written: a run that was stopped leaves no half data set.
+    The directory appears only when all is written. A run that was stopped leaves its work beside
+    it, in a hidden directory: the same command takes up from there.
 
     Args:
         options: checked here before anything is decoded.
         progress: called with the number of files; gives a context manager with
             `update(count, note)`, such as `cli.Progress`.
+        runner: maps a function over tasks, such as `beam.run`; by default `options.workers`
+            processes.
 
     Raises:
         UserError: bad options, captions or folders, a full disk, or not one file could be read.
     """
     options.check()
-    found = sources.find(options.input, options.captions, options.layout)
-    partial = _claim(options)
-    try:
-        report, places = _write(options, found, partial, progress or _Silent)
+    found = sources.find(
+        options.input, options.captions, options.layout, options.fields, options.source_fps
+    )
+    with _claim(options) as partial:
+        try:
+            report = _write(options, found, partial, progress or _Silent, runner or _pool(options))
+        except OSError as error:
+            raise UserError(
+                f"{options.output}: cannot be written: {error.strerror}. "
+                "Once that is mended, the same command goes on."
+            ) from error
         if report["files"]["read"]:
-            contact_sheet.write(partial, partial / SHEET, contact_sheet.choose(places))
-            _save(report, partial)
-            _move(partial, options.output)
-    except OSError as error:
-        raise UserError(f"{options.output}: cannot be written: {error.strerror}.") from error
-    finally:
+            _move(partial / "set", options.output)
         shutil.rmtree(partial, ignore_errors=True)
     if not report["files"]["read"]:
-        first = report["skipped"][0]
-        raise UserError(
-            f"{options.input}: none of its {len(found)} files could be used; "
-            f"the first, {first['file']}: {first['reason']}."
-        )
+        lost = [*report["skipped"], *({"file": p["name"]} | p for p in report["problems"])]
+        first = f"; the first, {lost[0]['file']}: {lost[0]['reason']}" if lost else ""
+        raise UserError(f"{options.input}: none of its {len(found)} files could be used{first}.")
     return report
 
 
@@ -106,9 +135,18 @@ class _Silent(contextlib.nullcontext):
         return self
 
 
-def _claim(options: Options) -> Path:
-    """Makes the working directory beside the output, so that an unwritable place is found now."""
-    output, source = options.output.absolute(), options.input.resolve()
+def _pool(options: Options) -> Runner:
+    def run(function, tasks, crashed):
+        count = min(options.workers, len(tasks)) if crashed else 1
+        return workers.run(function, tasks, max(1, count), crashed)
+
+    return run
+
+
+@contextlib.contextmanager
+def _claim(options: Options) -> Iterator[Path]:
+    """The working directory beside the output, for this run alone."""
+    output, source = options.output.absolute(), Path(options.input).resolve()
     if output.resolve() == source or source in output.resolve().parents:
         raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
     if output.is_dir() and any(output.iterdir()):
@@ -120,95 +158,60 @@ def _claim(options: Options) -> Path:
         raise UserError(f"{options.output}: a file; the output is a directory.")
     partial = output.with_name(f".{output.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "spool").mkdir(parents=True)
+        (partial / "spool").mkdir(parents=True, exist_ok=True)
+        lock = (partial / "lock").open("w")
     except OSError as error:
         raise UserError(f"{options.output}: cannot be written: {error.strerror}.") from None
-    return partial
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{options.output}: another run is writing it.") from None
+        yield partial
 
 
-def _write(options: Options, found: sources.Sources, partial: Path, progress) -> tuple[dict, dict]:
-    """Returns the report, and of each file read its split, first record there and their count."""
+def _write(
+    options: Options, found: sources.Sources, partial: Path, progress, runner: Runner
+) -> dict:
+    """Cuts what is not cut yet, writes the data set into `partial`/set, returns the report."""
     began = time.perf_counter()
     form = builder.Format(
         options.frames, float(options.fps), options.height, options.width, options.encoding
     )
-    job = ingest.Job(form, options.quality, options.limit, partial / "spool")
-    skipped, captioned, places = [], 0, {}
-    read = dict.fromkeys(builder.KINDS, 0)
-    with builder.Writer(partial, form) as writer:
-        running = ingest.outcomes(found, job, min(options.workers, len(found)))
-        with contextlib.closing(running), progress(len(found)) as shown:
-            for outcome in running:
-                item = outcome.item
-                split = f"{outcome.kind}_{builder.split_of(item.key, options.validation)}"
-                first = writer.counts.get(split, 0)
-                for record in outcome.records():
-                    writer.add(split, record)
-                if outcome.reason:
-                    skipped.append({"file": item.key, "reason": outcome.reason})
-                else:
-                    places[item.key] = (split, first, outcome.clips)
-                    read[outcome.kind] += 1
-                    captioned += item.caption is not None
-                shown.update(1, item.key)
-        counts = dict(sorted(writer.counts.items()))
-    shutil.rmtree(partial / "spool")
-    given = dataclasses.asdict(options) | {
-        "input": str(options.input),
-        "output": str(options.output),
-    }
-    report = {
-        "options": given,
-        "captions": found.layout,
-        "files": {
-            "found": len(found),
-            "read": sum(read.values()),
-            "videos": read["video"],
-            "images": read["image"],
-            "captioned": captioned,
-            "skipped": len(skipped),
-            "other": found.other,
-        },
-        "clips": counts,
-        "skipped": skipped,
-        "problems": [{"name": name, "reason": reason} for name, reason in found.problems],
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    return report, places
+    spool = partial / "spool"
+    job = ingest.Job(form, options.quality, options.limit, options.filters, spool)
+    cut, crashed = (functools.partial(f, job=job) for f in (ingest.cut, ingest.crashed))
+    done = []
+    with progress(len(found)) as shown:
+        results = runner(cut, list(found.units), crashed)
+        for part, unit in zip(results, found.units, strict=True):
+            done.append(part)
+            shown.update(len(unit), unit.name)
+    made = shards.plan(done, options.validation, options.drop_duplicates)
+    given = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
+    report = summary.report(given, found, done, made, time.perf_counter() - began)
+    if made.items:
+        directory = partial / "set"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        written = {}
+        for split, files in shards.shards(made, directory, options.hosts).items():
+            written[split] = list(runner(functools.partial(shards.write, form=form), files, None))
+        shards.finish(directory, form, written, options.config(found.layout))
+        contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(made.items))
+        report["seconds"] = round(time.perf_counter() - began, 1)
+        summary.save(report, directory)
+    return report
 
 
-def _save(report: dict, directory: Path) -> None:
-    (directory / f"{REPORT}.json").write_text(
-        json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    )
-    (directory / f"{REPORT}.txt").write_text(text(report) + "\n")
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
-def _move(partial: Path, output: Path) -> None:
+def _move(new: Path, output: Path) -> None:
     old = output.with_name(f".{output.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():
         output.rename(old)
-    partial.rename(output)
+    new.rename(output)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def text(report: dict, most: float = math.inf) -> str:
-    """The report for people; at most `most` skipped files and problems are named."""
-    files = report["files"]
-    clips = ", ".join(f"{name} {count}" for name, count in report["clips"].items())
-    lines = [
-        f"captions: {report['captions']}; {files['captioned']} of {files['read']} files have one",
-        f"files: {files['read']} read ({files['videos']} videos, {files['images']} stills), "
-        f"{files['skipped']} skipped, {files['other']} neither video nor image",
-        f"clips: {clips}",
-        f"seconds: {report['seconds']}",
-    ]
-    for title, name in (("skipped", "file"), ("problems", "name")):
-        entries = report[title]
-        lines += [f"{title}: {len(entries)}"] * bool(entries)
-        shown = entries if most >= len(entries) else entries[: int(most)]
-        lines += [f"  {entry[name]}: {entry['reason']}" for entry in shown]
-        lines += [f"  ... and {len(entries) - len(shown)} more"] * (len(entries) > len(shown))
-    return "\n".join(lines)

@@ -7,6 +7,7 @@ t0 is the first pts. Counting frames ("every n-th") breaks on variable rates and
 import contextlib
 import dataclasses
 import heapq
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -21,6 +22,12 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 2**26  # 8192 x 8192: larger headers are far more often broken than real
 MAX_GAP = 3600  # seconds between two frames; beyond it the time stamps are wrong
 REORDER = 4  # decoded frames held back to sort unordered time stamps
+REPEATS = 1000  # times that a frame is shown, on average; beyond it the time stamps are wrong
+# Containers of media. Others open further files by name (concat, hls) or read any text as pictures.
+FORMATS = (
+    "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,mxf,m4v,"
+    "h264,hevc,ivf,obu,mjpeg,dv,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,apng"
+)
 DECLARES_DURATION = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # others estimate it
 # Bit exact on every machine, and 10 bit limited range white comes out as 255 instead of 253.
 _CONVERSION = (
@@ -35,7 +42,7 @@ _BT709, _UNSPECIFIED = 1, 2  # H.273 matrix coefficients
 class UnreadableMedia(ValueError):
     """A file that cannot be used. `reason` is one short line without the path."""
 
-    def __init__(self, path: Path | str, reason: str):
+    def __init__(self, path: object, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -54,7 +61,7 @@ class Clip:
 
 
 def clips(
-    path: Path | str,
+    path: Path | str | io.BufferedIOBase,
     *,
     frames: int,
     fps: float | int,
@@ -65,7 +72,7 @@ def clips(
     """Cuts a video into consecutive, non-overlapping clips of `frames` frames at `fps` (§2.1, B.2).
 
     Args:
-        path: any container and codec that FFmpeg reads.
+        path: any container and codec that FFmpeg reads; or an open file to read and seek in.
         crop: where the crop lies after the short side is resized: 0 top or left, 1 bottom or right.
 
     Yields one clip at a time. A file of a single frame is a still: one clip of one frame.
@@ -93,7 +100,11 @@ def clips(
 
 
 def still(
-    path: Path | str, *, height: int, width: int, crop: tuple[float, float] = (0.5, 0.5)
+    path: Path | str | io.BufferedIOBase,
+    *,
+    height: int,
+    width: int,
+    crop: tuple[float, float] = (0.5, 0.5),
 ) -> Clip:
     """Reads an image as a clip of one frame; arguments and errors as in `clips`."""
     image = read_image(path)
@@ -117,7 +128,7 @@ def fit(
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: Path | str | io.BufferedIOBase) -> Image.Image:
     """Opens a still as 8 bit RGB: EXIF orientation applied, transparency over white.
 
     Raises:
@@ -172,6 +183,8 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, bool, np.ndarray, fl
                 if alone:
                     return  # however long it is said to last
                 index += 1
+                if index > REPEATS * (decoded + 1):
+                    raise UnreadableMedia(path, f"{decoded} frames are to be shown {index} times")
             if item.frame is None:
                 return
             shown, image = (item.frame, item.aspect), None
@@ -199,7 +212,11 @@ def _decoded(path) -> Iterator[_Timed]:
     count = 0
     with (
         _reasons(path, lambda: f" after {count} frames" if count else ""),
-        av.open(str(path), metadata_errors="replace") as container,
+        av.open(
+            str(path) if isinstance(path, Path | str) else path,
+            metadata_errors="replace",
+            options={"format_whitelist": FORMATS},
+        ) as container,
     ):
         stream = container.streams.best("video")
         if stream is None:

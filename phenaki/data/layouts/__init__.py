@@ -1,0 +1,1 @@
+"""Readers of what users have on disk: each lists `raw.Unit`s of `raw.RawItem`s."""

@@ -1,0 +1,202 @@
+"""One record for whatever users have: a picture or a video, wherever it lies, and its caption."""
+
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["image", "video"]
+Split = Literal["train", "validation"]
+
+_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts mts 3gp wmv flv ogv gif y4m mxf"
+_IMAGE = "jpg jpeg png webp bmp tif tiff avif ppm"
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys((f".{suffix}" for suffix in _VIDEO.split()), "video"),
+    **dict.fromkeys((f".{suffix}" for suffix in _IMAGE.split()), "image"),
+}
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "test"), "validation"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A part of a file, such as a member of a tar; read where it lies."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """A video as pictures: files, encoded bytes or uint8 [h w 3], shown at `fps`.
+
+    `fps` of None: the rate is not known, every picture is one frame of the clip.
+    """
+
+    images: Sequence[Path | bytes | np.ndarray]
+    fps: float | None = None
+
+
+Media = Path | Window | bytes | Frames
+
+
+@dataclasses.dataclass(frozen=True)
+class RawItem:
+    """One picture or video. A `caption` of None means unconditional; it is never blank.
+
+    `key` is the path below the input with forward slashes: unique, and the same on every machine.
+    `split` and `nsfw` (a flag such as LAION's UNLIKELY) are what the source says, if it does.
+    """
+
+    key: str
+    kind: Kind
+    media: Media
+    caption: str | None = None
+    split: Split | None = None
+    nsfw: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Something of the input that gives no clip, or gives it without what belongs to it."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A piece of work: items that are listed already, or a container that its reader lists."""
+
+    name: str
+    items: tuple[RawItem, ...] = ()
+    reader: Callable[[], Iterator[RawItem | Lost]] | None = None
+    container: Path | None = None
+
+    def __iter__(self) -> Iterator[RawItem | Lost]:
+        return self.reader() if self.reader else iter(self.items)
+
+    def __len__(self) -> int:
+        """Files in it."""
+        return 1 if self.reader else len(self.items)
+
+    def fingerprint(self) -> str:
+        """Changes with the names, sizes, times of change and captions of what is in it."""
+        digest = hashlib.sha256(repr((self.name, self.items, self.reader)).encode(errors="replace"))
+        for path in _files(self):
+            digest.update(repr(_stamp(path)).encode())
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What an input holds: iterate for its `RawItem`s; containers are read for it.
+
+    `layout` says in words what was found and where captions came from; `problems` are captions and
+    files that could not be used; `other` counts files that are neither media nor captions.
+    """
+
+    layout: str
+    units: tuple[Unit, ...]
+    problems: tuple[Lost, ...] = ()
+    other: int = 0
+
+    def __iter__(self) -> Iterator[RawItem]:
+        return (item for unit in self.units for item in unit if isinstance(item, RawItem))
+
+    def __len__(self) -> int:
+        """Files, a container being one."""
+        return sum(map(len, self.units))
+
+
+def _files(unit: Unit) -> Iterator[Path]:
+    if unit.container:
+        yield unit.container
+    for item in unit.items:
+        if isinstance(item.media, Path):
+            yield item.media
+        elif isinstance(item.media, Frames):
+            yield from (image for image in item.media.images if isinstance(image, Path))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+class _Part(io.RawIOBase):
+    """A `Window` as a file of its own."""
+
+    def __init__(self, window: Window):
+        self._file = window.path.open("rb")
+        self._start, self._size, self._at = window.offset, window.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError("seek before the start")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        view = memoryview(buffer)[: max(0, self._size - self._at)]
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(view)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def opened(media: Path | Window | bytes) -> io.BufferedIOBase:
+    """The media's bytes as a file to read and seek in."""
+    if isinstance(media, bytes):
+        return io.BytesIO(media)
+    if isinstance(media, Window):
+        return io.BufferedReader(_Part(media), 2**16)
+    return media.open("rb")
+
+
+def kind_of(name: str) -> Kind | None:
+    """By the suffix."""
+    return _KINDS.get(PurePosixPath(name).suffix.lower())
+
+
+def split_named(name: str | None) -> Split | None:
+    """train for train, training; validation for val, valid, validate, validation, test."""
+    return _SPLITS.get((name or "").strip().lower())
+
+
+def clean(caption: str | None) -> str | None:
+    """One line without blanks around; None instead of nothing."""
+    return " ".join(caption.split()) or None if caption else None
+
+
+def words(name: str) -> str | None:
+    """A class as a caption: adult+female_singing -> adult female singing."""
+    return clean(name.replace("_", " ").replace("+", " "))
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative name is none: absolute, or with a way up."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or name[1:2] == ":"
