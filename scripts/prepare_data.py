@@ -3,8 +3,8 @@
 python scripts/prepare_data.py --input=FOLDER --output=DIR [--captions=captions.csv] [--size=128]
 
 FOLDER may hold media with a table of captions, a .txt or .json beside each file, or class folders;
-WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset or
-DMVR; or be tfds:NAME. What was recognised is said; --layout forces it. Videos are cut into clips
+WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset
+or DMVR; or be tfds:NAME. What was recognised is said; --layout forces it. Videos are cut into clips
 without overlap, stills become clips of one frame. What cannot be used is skipped and named.
 
 DIR then holds the data set (TFDS), report.txt, report.json, manifest.json and contact_sheet.png. A
@@ -19,7 +19,7 @@ from typing import cast
 from absl import flags
 
 from phenaki import cli
-from phenaki.data import builder, filters, prepare, sources
+from phenaki.data import beam, builder, filters, prepare, sources
 from phenaki.errors import UserError
 
 _INPUT = flags.DEFINE_string(
@@ -40,7 +40,7 @@ _LAYOUT = flags.DEFINE_enum(
 _FIELDS = flags.DEFINE_string(
     "fields",
     "",
-    "columns of the table, file=NAME,caption=NAME; of a TFDS set, media=NAME,caption=NAME,nsfw=NAME",
+    "columns of the table: file=A,caption=B; of a TFDS set: media=A,caption=B,nsfw=C",
 )
 _SOURCE_FPS = flags.DEFINE_float(
     "source_fps", None, "rate of sources that are pictures; without it each is a frame of a clip"
@@ -64,6 +64,12 @@ _HOSTS = flags.DEFINE_integer("hosts", 1, "that will train: each gets 8 shards o
 _WORKERS = flags.DEFINE_integer(
     "workers", max(2, os.cpu_count() or 1), "files decoded side by side"
 )
+_RUNNER = flags.DEFINE_string(
+    "runner",
+    None,
+    "of Apache Beam, instead of processes: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner",
+)
+_BEAM = flags.DEFINE_list("beam", "", "options of the pipeline, such as flink_master=HOST:PORT")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a data set in DIR")
 
 SHOWN = 20  # skipped files named on the screen; the report names all
@@ -117,7 +123,12 @@ def main(argv: list[str]) -> None:
     """Prepares the data set that the flags describe."""
     del argv
     options = _options()
-    report = prepare.prepare(options, lambda total: cli.Progress(total, "files"))
+    runner = None
+    if _RUNNER.value:
+        given = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
+        shared = options.output.absolute().parent
+        runner = beam.runner(_RUNNER.value, given, options.workers, shared)
+    report = prepare.prepare(options, lambda total: cli.Progress(total, "files"), runner)
     print(prepare.text(report, SHOWN))
     print(f"written: {options.output} (contact sheet: {options.output / prepare.SHEET})")
 

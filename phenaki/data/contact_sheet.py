@@ -27,23 +27,23 @@ def choose(places: dict[str, tuple[str, int, int]], rows: int = ROWS) -> list[tu
     every = list(places.values())
     each = max(1, rows // len(every))
     chosen = []
-    for index in _spread(len(every), rows):
+    for index in spread(len(every), rows):
         split, first, count = every[index]
-        chosen += [(split, first + offset) for offset in _spread(count, each)]
+        chosen += [(split, first + offset) for offset in spread(count, each)]
     return sorted(chosen)
 
 
-def _spread(length: int, count: int) -> list[int]:
+def spread(length: int, count: int) -> list[int]:
     """Up to `count` indices, each in the middle of an equal part of 0 .. length - 1."""
     count = min(length, count)
     return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
 
-def write(directory: Path, path: Path, chosen: list[tuple[str, int]]) -> None:
-    """Draws the clips `chosen` as (split, record) as a PNG, one a row."""
+def write(directory: Path, path: Path | io.BytesIO, chosen: list[tuple[str, int]]) -> None:
+    """Draws the clips `chosen` as (split, record) as a PNG into a file, one a row."""
     data, form = builder.open_set(directory)
     stored = {split: records.Records(data.info.splits[split].filepaths) for split, _ in chosen}
-    clips = [(split, _parse(stored[split][index])) for split, index in chosen]
+    clips = [(split, parse(stored[split][index])) for split, index in chosen]
     scale = THUMBNAIL / min(form.height, form.width)
     size = round(form.width * scale), round(form.height * scale)
     row = size[1] + MARGIN
@@ -63,12 +63,13 @@ def write(directory: Path, path: Path, chosen: list[tuple[str, int]]) -> None:
     sheet.save(path, "PNG")
 
 
-def _parse(record: bytes) -> dict:
+def parse(record: bytes) -> dict:
     """The record's fields as Python values."""
     fields = lazy.tensorflow().train.Example.FromString(record).features.feature
     return {
+        "key": fields["key"].bytes_list.value[0].decode(errors="replace"),
         "video": list(fields["video"].bytes_list.value),
-        "caption": fields["caption"].bytes_list.value[0].decode(),
+        "caption": fields["caption"].bytes_list.value[0].decode(errors="replace"),
         "captioned": bool(fields["captioned"].int64_list.value[0]),
         "source": fields["source"].bytes_list.value[0].decode(errors="replace"),
         "start": fields["start"].float_list.value[0],

@@ -1,0 +1,38 @@
+"""Shows what a prepared data set holds, as one HTML page that needs nothing else.
+
+python scripts/inspect_data.py --data=DIR [--output=DIR/inspect.html] [--most=2000]
+
+Contact sheets, lengths and rates, captions in tokens, the share of clips per source, brightness and
+range, clips that are equal. Of large sets an even part of the records is read.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from phenaki import cli
+from phenaki.errors import UserError
+
+_DATA = flags.DEFINE_string("data", None, "directory of the data set", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "page to be written; DIR/inspect.html by default")
+_MOST = flags.DEFINE_integer("most", 2000, "records read of each split")
+
+
+def main(argv: list[str]) -> None:
+    """Writes the page."""
+    del argv
+    from phenaki.data import inspection, inspection_page
+
+    if _MOST.value < 1:
+        raise UserError(f"--most={_MOST.value}: must be at least 1, such as 2000.")
+    directory = Path(_DATA.value)
+    found = inspection.look(directory, _MOST.value)
+    path = Path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
+    path.write_text(inspection_page.page(directory, found))
+    for name, split in found.items():
+        print(f"{name}: {inspection_page.sentence(split)}")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

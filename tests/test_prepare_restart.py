@@ -1,0 +1,113 @@
+"""A run that was stopped goes on: nothing is decoded twice, the bytes are those of a calm run."""
+
+import dataclasses
+import json
+
+import kill_prepare
+import layouts
+import pytest
+
+from phenaki.data import filters, ingest, prepare, video
+from phenaki.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("media") / "in"
+    for index in range(4):
+        layouts.video(root / f"{index}.mp4", 22, first=30 * index)
+    (root / "4.mp4").write_bytes((root / "0.mp4").read_bytes())
+    (root / "5.mp4").write_bytes(b"no video")
+    rows = [("0.mp4", "one"), ("1.mp4", "one two three"), ("2.mp4", "one two")]
+    layouts.table(root / "captions.csv", "file,caption", rows)
+    return root
+
+
+def options(folder, output, **changes) -> prepare.Options:
+    size = dict(height=48, width=64, encoding="png", validation=0.0)
+    return prepare.Options(input=folder, output=output, **(size | changes))
+
+
+def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
+    given = options(folder, tmp_path / "set")
+    calm = prepare.prepare(dataclasses.replace(given, output=tmp_path / "calm"))
+    decoded, real = [], video.clips
+
+    def clips(file, **how):
+        decoded.append(file)
+        if len(decoded) == 3:
+            raise KeyboardInterrupt
+        return real(file, **how)
+
+    monkeypatch.setattr(video, "clips", clips)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(given)
+    assert not (tmp_path / "set").exists()
+    again = prepare.prepare(given)
+    assert len(decoded) == 3 + 4  # two stood, the third was interrupted
+    assert (again["clips"], again["skipped"]) == (calm["clips"], calm["skipped"])
+    assert kill_prepare.contents(tmp_path / "set") == kill_prepare.contents(tmp_path / "calm")
+    assert not (tmp_path / ".set.partial").exists()
+
+
+def test_another_way_of_cutting_or_a_changed_file_is_cut_anew(folder, tmp_path):
+    layouts.video(tmp_path / "in" / "a.mp4", 22)
+    (unit,) = prepare.sources.find(tmp_path / "in").units
+    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    job = ingest.Job(form, 95, None, filters.Filters(), tmp_path)
+    names = {job.name(unit), dataclasses.replace(job, limit=1).name(unit)}
+    names.add(dataclasses.replace(job, filters=filters.Filters(min_words=1)).name(unit))
+    layouts.video(tmp_path / "in" / "a.mp4", 33)
+    names.add(job.name(unit))
+    assert len(names) == 4
+    assert job.name(unit) == dataclasses.replace(job, spool=tmp_path / "x").name(unit)
+
+
+def test_two_runs_of_one_output_are_refused(folder, tmp_path):
+    given = options(folder, tmp_path / "set")
+    with prepare._claim(given), pytest.raises(UserError, match="another run is writing it"):
+        prepare.prepare(given)
+
+
+def test_filters_count_what_they_leave_out(folder, tmp_path):
+    chosen = filters.Filters(min_words=1, max_words=2)
+    report = prepare.prepare(options(folder, tmp_path / "a", filters=chosen))
+    assert report["reasons"] == {"caption too long": 1, "caption too short": 3}
+    assert report["clips"] == {"video_train": 4}
+    report = prepare.prepare(options(folder, tmp_path / "b", drop_duplicates=True, limit=1))
+    reasons = {entry["file"]: entry["reason"] for entry in report["skipped"]}
+    assert reasons["4.mp4"] == "duplicate: same bytes as 0.mp4"
+    assert report["clips"] == {"video_train": 4}
+
+
+def test_clips_that_do_not_move_are_left_out(tmp_path):
+    still, moving = tmp_path / "in" / "still.mp4", tmp_path / "in" / "moving.mp4"
+    layouts.video(moving, 22)
+    layouts.write_video(still, layouts.regular(22, 8), [layouts.numbered(9)] * 22)
+    given = options(tmp_path / "in", tmp_path / "set", filters=filters.Filters(min_motion=1.0))
+    report = prepare.prepare(given)
+    assert report["skipped"] == [
+        {"file": "still.mp4", "reason": "near-static: each of its 2 clips"}
+    ]
+    assert report["clips"] == {"video_train": 2}
+
+
+def test_every_host_gets_eight_shards_and_the_manifest_tells_all(tmp_path):
+    layouts.video(tmp_path / "in" / "a.mp4", 40)
+    given = options(tmp_path / "in", tmp_path / "set", frames=3, hosts=1)
+    prepare.prepare(given)
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["records"] == {"video_train": 13} and manifest["shards"] == {"video_train": 8}
+    for name, noted in manifest["files"].items():
+        assert prepare.shards.checksum(tmp_path / "set" / name) == noted
+    shards = [name for name in manifest["files"] if ".tfrecord" in name]
+    assert len(shards) == 8
+    prepare.prepare(dataclasses.replace(given, hosts=4, output=tmp_path / "more"))
+    more = json.loads((tmp_path / "more" / "manifest.json").read_text())
+    assert more["shards"] == {"video_train": 13}  # never an empty one
+    assert more["config_sha256"] != manifest["config_sha256"]
+
+
+@pytest.mark.slow
+def test_killed_twice_it_writes_the_same_bytes(tmp_path):
+    assert kill_prepare.kill_rounds(tmp_path, rounds=2) == []
