@@ -60,10 +60,11 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
     # Eight bytes with the length of a JSON header, the header, then the numbers it points into.
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
+    # Mapped, not read: of a large file only those tensors cost memory that are used.
+    data = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(bytes(data[:8]), "little")
     tensors = {}
-    for name, entry in json.loads(data[8:start]).items():
+    for name, entry in json.loads(bytes(data[8:start])).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
             numbers = np.frombuffer(data[start + begin : start + end], _safetensors_type(entry))

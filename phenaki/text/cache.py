@@ -5,20 +5,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-from phenaki.text.vocabulary import ByteVocabulary
+from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 
-LIMIT = 20_000  # captions kept
+LIMIT = 2**32  # bytes kept
 
 
 class CachedText:
     """Encodes captions; `embed` runs only on those not seen before (§2: "pre-computed").
 
-    Worth it where captions repeat and the encoder fits on one device; `LIMIT` bounds the memory.
+    Worth it where captions repeat and the encoder fits on one device; `LIMIT` bounds the memory
+    on the host.
     """
 
     def __init__(
         self,
-        vocabulary: ByteVocabulary,
+        vocabulary: Vocabulary | LabelVocabulary,
         embed: Callable[[Int32[np.ndarray, "b l"]], Float[np.ndarray, "b l d"]],
     ):
         self._vocabulary = vocabulary
@@ -29,11 +30,12 @@ class CachedText:
         """{"text_ids": int32 [b l], "text": embeddings [b l d]}."""
         ids = self._vocabulary.encode(captions)
         names = [row.tobytes() for row in ids]
-        if len(self._known) > LIMIT:
+        if sum(row.nbytes for row in self._known.values()) > LIMIT:
             self._known.clear()
         new = {name: row for row, name in enumerate(names) if name not in self._known}
         if new:
             padded = np.zeros_like(ids)  # one shape, so that `embed` compiles once
             padded[: len(new)] = ids[list(new.values())]
-            self._known |= zip(new, np.asarray(self._embed(padded)), strict=False)
+            rows = np.asarray(self._embed(padded))[: len(new)]
+            self._known |= {name: row.copy() for name, row in zip(new, rows, strict=True)}
         return {"text_ids": ids, "text": np.stack([self._known[name] for name in names])}

@@ -2,7 +2,8 @@
 
 Submodules carry T5X's parameter names, so that the tree is the one of its checkpoints:
     token_embedder/embedding                                    [vocabulary, width]
-    encoder/relpos_bias/rel_embedding                           [heads, 32], shared by all layers
+    encoder/relpos_bias/rel_embedding                           [heads, 32], shared by all layers,
+                                     or in each layers_i of "scalable" T5 (`relpos_per_layer`)
     encoder/layers_i/pre_attention_layer_norm/scale             [width]
     encoder/layers_i/attention/{query,key,value,out}/kernel     no biases anywhere
     encoder/layers_i/pre_mlp_layer_norm/scale                   [width]
@@ -12,6 +13,7 @@ Shapes: b batch, l and k text positions of query and key, h heads, d width.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -45,6 +47,7 @@ class T5Encoder(nn.Module):
     # Initial relative-position biases, in logits; they matter for an encoder used untrained:
     relpos_std: float = 1.0  # their spread
     relpos_far: float = 0.0  # subtracted where a bucket holds several distances (8 and more)
+    relpos_per_layer: bool = False  # as in T5X's scalable T5 and umT5
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -63,6 +66,7 @@ class T5Encoder(nn.Module):
             mlp_dim=self.mlp_dim,
             relpos_std=self.relpos_std,
             relpos_far=self.relpos_far,
+            relpos_per_layer=self.relpos_per_layer,
             dtype=self.dtype,
             name="encoder",
         )
@@ -70,7 +74,7 @@ class T5Encoder(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """The layers, their shared position biases and the last norm."""
+    """The layers, the position biases they share and the last norm."""
 
     heads: int
     head_dim: int
@@ -78,17 +82,25 @@ class EncoderStack(nn.Module):
     mlp_dim: int
     relpos_std: float
     relpos_far: float
+    relpos_per_layer: bool
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        position_bias = RelativePositionBias(
-            self.heads, self.relpos_std, self.relpos_far, name="relpos_bias"
+        relpos = functools.partial(
+            RelativePositionBias, self.heads, self.relpos_std, self.relpos_far, name="relpos_bias"
         )
-        bias = position_bias(x.shape[1]) + jnp.where(mask, 0.0, -1e10)[:, None, None, :]
+        bias = jnp.where(mask, 0.0, -1e10)[:, None, None, :]
+        if not self.relpos_per_layer:
+            bias += relpos()(x.shape[1])
         for index in range(self.layers):
             layer = EncoderLayer(
-                self.heads, self.head_dim, self.mlp_dim, self.dtype, name=f"layers_{index}"
+                heads=self.heads,
+                head_dim=self.head_dim,
+                mlp_dim=self.mlp_dim,
+                relpos=relpos if self.relpos_per_layer else None,
+                dtype=self.dtype,
+                name=f"layers_{index}",
             )
             x = layer(x, bias)
         return RMSNorm(self.dtype, name="encoder_norm")(x)
@@ -100,12 +112,15 @@ class EncoderLayer(nn.Module):
     heads: int
     head_dim: int
     mlp_dim: int
+    relpos: Callable[[], nn.Module] | None  # makes position biases of the layer's own
     dtype: Any
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], bias: Float32[Array, "_ h l l"]
+        self, x: Float[Array, "b l d"], bias: Float32[Array, "_ _ _ l"]
     ) -> Float[Array, "b l d"]:
+        if self.relpos is not None:
+            bias += self.relpos()(x.shape[1])
         attention = SelfAttention(self.heads, self.head_dim, self.dtype, name="attention")
         x = x + attention(RMSNorm(self.dtype, name="pre_attention_layer_norm")(x), bias)
         mlp = GatedMLP(self.mlp_dim, self.dtype, name="mlp")
@@ -182,7 +197,7 @@ class RelativePositionBias(nn.Module):
         table = self.param("rel_embedding", init, (self.heads, RELATIVE_BUCKETS))
         positions = np.arange(length)
         buckets = relative_bucket(positions[None, :] - positions[:, None])
-        return table[None, :, buckets]
+        return jnp.asarray(table)[None, :, buckets]
 
 
 def relative_bucket(relative: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:

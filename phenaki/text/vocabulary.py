@@ -1,21 +1,30 @@
-"""Captions as UTF-8 bytes; the ids are those of `seqio.ByteVocabulary` (and so of ByT5)."""
+"""Captions as ids: UTF-8 bytes, SentencePiece's pieces as T5 was trained on, or class names."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from phenaki.errors import UserError
+
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SPECIAL_IDS = 3  # the byte with value v has id v + SPECIAL_IDS
+SOURCE = (
+    "get gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model, which is also the "
+    "spiece.model beside T5 v1.1 at Hugging Face"
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class ByteVocabulary:
-    """Turns captions into rows of `length` ids: the bytes, one end mark, then padding.
+class Vocabulary:
+    """Turns captions into rows of `length` ids: the pieces of text, one end mark, then padding.
 
     A missing or blank caption is a row of padding only: an unconditional sample, not the text "".
-    A caption longer than `length - 1` bytes is cut there and keeps its end mark; `is_cut` says
+    A caption longer than `length - 1` pieces is cut there and keeps its end mark; `is_cut` says
     which ones. ValueError if `length` is below 2, TypeError for one string in place of a list.
     """
 
@@ -24,44 +33,163 @@ class ByteVocabulary:
     def __post_init__(self):
         if self.length < 2:
             raise ValueError(
-                f"length={self.length} of ByteVocabulary must be at least 2 (a byte, an end mark)."
+                f"length={self.length} of {type(self).__name__} must be at least 2 (a piece, an "
+                "end mark)."
             )
 
     @property
     def size(self) -> int:
-        """Number of ids, hence rows of an embedding: 3 special ones and 256 bytes."""
-        return SPECIAL_IDS + 256
+        """Number of ids, hence rows that an embedding needs."""
+        raise NotImplementedError
+
+    def _ids(self, text: str) -> Sequence[int] | np.ndarray:
+        raise NotImplementedError
+
+    def _text(self, ids: np.ndarray) -> str:
+        raise NotImplementedError
 
     def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b l"]:
-        """Ids of each caption: 0 padding, 1 end, byte + 3 otherwise."""
+        """Ids of each caption: 0 padding, 1 end, pieces otherwise."""
         ids = np.full((len(captions), self.length), PAD_ID, np.int32)
-        for row, encoded in zip(ids, _encoded(captions), strict=True):
-            if encoded:
-                kept = encoded[: self.length - 1]
-                row[: len(kept)] = np.frombuffer(kept, np.uint8).astype(np.int32) + SPECIAL_IDS
+        for row, pieces in zip(ids, map(self._ids, _texts(captions)), strict=True):
+            if len(pieces):
+                kept = pieces[: self.length - 1]
+                row[: len(kept)] = kept
                 row[len(kept)] = EOS_ID
         return ids
 
     def decode(self, ids: Int32[np.ndarray, "b l"]) -> list[str]:
         """The text up to the end mark; special ids and half characters of a cut are dropped."""
-        return [_decode(row) for row in np.asarray(ids)]
+        return [self._text(row[: np.argmax(row == EOS_ID)]) for row in _ended(ids)]
 
     def is_cut(self, captions: Sequence[str | None]) -> Bool[np.ndarray, " b"]:
         """True where `encode` loses the end of a caption, so that a script can warn about it."""
-        return np.array([len(text) > self.length - 1 for text in _encoded(captions)], bool)
+        return np.array([len(self._ids(t)) > self.length - 1 for t in _texts(captions)], bool)
 
 
-def _encoded(captions: Sequence[str | None]) -> Iterator[bytes]:
+class ByteVocabulary(Vocabulary):
+    """UTF-8 bytes; the ids are those of `seqio.ByteVocabulary` (and so of ByT5)."""
+
+    @property
+    def size(self) -> int:
+        return SPECIAL_IDS + 256
+
+    def _ids(self, text: str) -> np.ndarray:
+        # Command-line arguments that are not UTF-8 arrive as lone surrogates: give the bytes back.
+        encoded = text.encode("utf-8", "surrogateescape")
+        return np.frombuffer(encoded, np.uint8).astype(np.int32) + SPECIAL_IDS
+
+    def _text(self, ids: np.ndarray) -> str:
+        values = ids[(ids >= SPECIAL_IDS) & (ids < self.size)] - SPECIAL_IDS
+        return values.astype(np.uint8).tobytes().decode("utf-8", errors="ignore")
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceVocabulary(Vocabulary):
+    """The pieces of a SentencePiece `model` (see `sentencepiece`), with T5's ids.
+
+    `to_ids` gives a text's ids without the end mark; any tokenizer of the same model may do it.
+    """
+
+    model: Any
+    to_ids: Callable[[str], list[int]]
+
+    @property
+    def size(self) -> int:
+        return self.model.vocab_size()
+
+    def _ids(self, text: str) -> list[int]:
+        return self.to_ids(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+    def _text(self, ids: np.ndarray) -> str:
+        return self.model.decode(ids[ids != PAD_ID].tolist())
+
+
+def sentencepiece(path: str | Path, length: int) -> SentencePieceVocabulary:
+    """The vocabulary of a SentencePiece `.model` file; it needs no TensorFlow.
+
+    Raises UserError for a missing file, another content, or ids that are not T5's.
+    """
+    from sentencepiece import SentencePieceProcessor
+
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such vocabulary; {SOURCE}.")
+    model = SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(Path(path).read_bytes())
+    except RuntimeError:
+        raise UserError(f"{path}: is no SentencePiece model, or is cut short; {SOURCE}.") from None
+    marks = dict(pad=model.pad_id(), end=model.eos_id(), unknown=model.unk_id())
+    if tuple(marks.values()) != (PAD_ID, EOS_ID, UNKNOWN_ID):
+        raise UserError(
+            f"{path}: is not T5's kind of vocabulary: the ids of its marks are {marks}; they must "
+            f"be {PAD_ID}, {EOS_ID}, {UNKNOWN_ID}."
+        )
+    return SentencePieceVocabulary(length, model, model.encode)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelVocabulary:
+    """Captions that are class names: rows of one id, that of the name, from 1 on.
+
+    A missing or blank caption has id 0: an unconditional sample. UserError for an unknown name.
+    """
+
+    names: tuple[str, ...]
+    path: str  # of the file that they come from, for errors
+
+    @property
+    def length(self) -> int:
+        """Ids per caption."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """Number of ids: the names and "no class"."""
+        return 1 + len(self.names)
+
+    def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b 1"]:
+        """The id of each caption's class."""
+        return np.array([[self._id(name.strip())] for name in _texts(captions)], np.int32)
+
+    def decode(self, ids: Int32[np.ndarray, "b 1"]) -> list[str]:
+        """The names; "" for no class."""
+        return ["" if row[0] == PAD_ID else self.names[row[0] - 1] for row in ids]
+
+    def is_cut(self, captions: Sequence[str | None]) -> Bool[np.ndarray, " b"]:
+        """False: a name is never cut."""
+        return np.zeros(len(captions), bool)
+
+    def _id(self, name: str) -> int:
+        if not name:
+            return PAD_ID
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, 1, cutoff=0.0)[0]
+            raise UserError(f"caption {name!r} is no name of {self.path}; nearest is {near!r}.")
+        return 1 + self.names.index(name)
+
+
+def labels(path: str | Path) -> LabelVocabulary:
+    """The class names of a text file, one a line. Raises UserError if there are none, or twice."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file of class names, one a line.")
+    lines = Path(path).read_text("utf-8").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UserError(f"{path}: holds no class names; one a line is needed.")
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UserError(f"{path}: names {name!r} twice; every class needs a name of its own.")
+    return LabelVocabulary(names, str(path))
+
+
+def _texts(captions: Sequence[str | None]) -> Iterator[str]:
     if isinstance(captions, str):
         raise TypeError(f"captions must be a list of strings, not the single string {captions!r}.")
     for caption in captions:
-        text = caption if caption and caption.strip() else ""
-        # Command-line arguments that are not UTF-8 arrive as lone surrogates: give the bytes back.
-        yield text.encode("utf-8", "surrogateescape")
+        yield caption if caption and caption.strip() else ""
 
 
-def _decode(row: Int32[np.ndarray, " l"]) -> str:
-    ends = np.flatnonzero(row == EOS_ID)
-    row = row[: ends[0]] if len(ends) else row
-    values = row[(row >= SPECIAL_IDS) & (row < SPECIAL_IDS + 256)] - SPECIAL_IDS
-    return values.astype(np.uint8).tobytes().decode("utf-8", errors="ignore")
+def _ended(ids: np.ndarray) -> np.ndarray:
+    """Every row with an end mark behind it, so that a full one ends somewhere, too."""
+    return np.pad(np.asarray(ids), ((0, 0), (0, 1)), constant_values=EOS_ID)

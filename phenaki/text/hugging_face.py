@@ -1,0 +1,108 @@
+"""Encoders in Hugging Face's layout: PyTorch's names and axes, in one safetensors file or several.
+
+Nothing but the encoder and its token embedder is read.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phenaki.errors import UserError
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# The second is a copy of the first, or all there is in a file of the encoder alone.
+EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
+LAYER = re.compile(r"encoder\.block\.(\d+)\.layer\.(.+)\.weight")
+BIAS = "0.SelfAttention.relative_attention_bias"
+PATHS = {
+    "0.SelfAttention.q": "attention/query/kernel",
+    "0.SelfAttention.k": "attention/key/kernel",
+    "0.SelfAttention.v": "attention/value/kernel",
+    "0.SelfAttention.o": "attention/out/kernel",
+    BIAS: "relpos_bias/rel_embedding",
+    "0.layer_norm": "pre_attention_layer_norm/scale",
+    "1.DenseReluDense.wi": "mlp/wi/kernel",
+    "1.DenseReluDense.wi_0": "mlp/wi_0/kernel",
+    "1.DenseReluDense.wi_1": "mlp/wi_1/kernel",
+    "1.DenseReluDense.wo": "mlp/wo/kernel",
+    "1.layer_norm": "pre_mlp_layer_norm/scale",
+}
+TRANSPOSED = ("/kernel", "/rel_embedding")  # PyTorch's matrices are [out in], its tables [rows d]
+
+
+def fits(path: str) -> bool:
+    """Whether `path` is of this layout: a .safetensors file, an index, a directory with either."""
+    if path.endswith((".safetensors", ".safetensors.index.json")):
+        return True
+    return any((Path(path) / name).is_file() for name in (WHOLE, INDEX))
+
+
+def open_arrays(path: str, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The encoder's tensors by T5X's paths, their axes still PyTorch's.
+
+    `read` gives the tensors of one file. Raises UserError, one line: a file that is missing or
+    damaged, or no encoder in it.
+    """
+    place = Path(path)
+    if place.is_dir():
+        place /= INDEX if (place / INDEX).is_file() else WHOLE
+    parts = _parts(place) if place.suffix == ".json" else {place: None}
+    tensors: dict[str, np.ndarray] = {}
+    for file, names in parts.items():
+        content = read(file)
+        for name in content if names is None else names:
+            if name not in content:
+                raise UserError(f"{file}: has no tensor {name!r}, which {place.name} says it has.")
+            if _is_encoder(name):
+                tensors[name] = content[name]
+    if not any(map(LAYER.fullmatch, tensors)):
+        raise UserError(
+            f"{path}: holds no T5 encoder (no tensor encoder.block.0...); give a file of T5 v1.1."
+        )
+    return _renamed(tensors)
+
+
+def convert(name: str, array: Any) -> dict[str, Any]:
+    """A tensor with T5X's axes."""
+    return {name: array.T if name.endswith(TRANSPOSED) else array}
+
+
+def _is_encoder(name: str) -> bool:
+    return name.startswith("encoder.") or name in EMBEDDINGS
+
+
+def _parts(index: Path) -> dict[Path, list[str] | None]:
+    """The files that an index gives for the encoder's tensors; the others stay unopened."""
+    try:
+        files = json.loads(index.read_text("utf-8"))["weight_map"]
+        parts: dict[Path, list[str] | None] = {}
+        for name in filter(_is_encoder, files):
+            parts.setdefault(index.with_name(Path(files[name]).name), []).append(name)
+    except FileNotFoundError:
+        raise UserError(f"{index}: no such file.") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: is no index of safetensors, or is cut short.") from error
+    return parts
+
+
+def _renamed(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    # T5's layers share the biases of the first; umT5's have their own.
+    shared = sum(BIAS in name for name in tensors) == 1
+    return {_path(name, shared): tensors[name] for name in tensors}
+
+
+def _path(name: str, shared: bool) -> str:
+    if name in EMBEDDINGS:
+        return "token_embedder/embedding"
+    if name == "encoder.final_layer_norm.weight":
+        return "encoder/encoder_norm/scale"
+    match = LAYER.fullmatch(name)
+    if match is None:
+        return name  # nobody's: refused by name where shapes are checked
+    if match[2] == BIAS and shared:
+        return f"encoder/{PATHS[BIAS]}"
+    return f"encoder/layers_{match[1]}/{PATHS.get(match[2], match[2])}"

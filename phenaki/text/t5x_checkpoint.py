@@ -1,0 +1,279 @@
+"""Encoders of T5X's checkpoints: which arrays there are, and where their numbers lie.
+
+A checkpoint is a directory, local or gs://bucket/path. Its file `checkpoint` is a msgpack tree of
+the training state, whose leaves are arrays themselves or tell of a Zarr store beside the file:
+    T5X           {"driver": "zarr", "kvstore": {"path": "target.encoder.../"}, "metadata": ...}
+    T5X on Orbax  "PLACEHOLDER://target.encoder...", file and stores in the subdirectory `state`;
+                  newer Orbax lists the stores in `_METADATA` (JSON) instead
+The oldest checkpoints are one msgpack file. Nothing but the encoder and its token embedder is read,
+and nothing is executed: neither pickles nor the imports of `config.gin`.
+"""
+
+import contextlib
+import io
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import msgpack
+import numpy as np
+import tensorstore as ts
+from gin import config_parser
+
+from phenaki.errors import UserError
+
+WANTED = ("encoder", "token_embedder")
+AROUND = ("optimizer", "_optimizer", "target")  # T5X's own, early Orbax's, everybody's
+PLACEHOLDER = "PLACEHOLDER://"
+FILE, METADATA, GIN = "checkpoint", "_METADATA", "config.gin"
+CHUNKED = "__msgpack_chunked_array__"
+NDARRAY, SCALAR = 1, 3  # flax's extensions of msgpack
+# What a damaged file or store makes its readers raise; TensorStore knows ValueError only.
+DAMAGE = (ValueError, TypeError, LookupError, EOFError, OSError, msgpack.UnpackException)
+
+# Fields of T5Encoder under the names of T5X's network, and of the macros of Flaxformer's.
+GIN_NAMES = {
+    "vocab_size": ("T5Config.vocab_size", "NUM_EMBEDDINGS"),
+    "width": ("T5Config.emb_dim", "EMBED_DIM"),
+    "heads": ("T5Config.num_heads", "NUM_HEADS"),
+    "head_dim": ("T5Config.head_dim", "HEAD_DIM"),
+    "layers": ("T5Config.num_encoder_layers", "NUM_ENCODER_LAYERS"),
+    "mlp_dim": ("T5Config.mlp_dim", "MLP_DIM"),
+}
+ACTIVATIONS = ("T5Config.mlp_activations", "MlpBlock.activations")
+
+
+def exists(path: str) -> bool:
+    """Whether there is anything at `path`, which may be a file of the oldest kind."""
+    if path.startswith("gs://"):
+        return any(_file(home, name) for home in _homes(path) for name in (FILE, METADATA))
+    return Path(path).exists()
+
+
+def open_arrays(path: str) -> dict[str, Any]:
+    """Every array of the encoder by its name in the file; a store's numbers are not read yet.
+
+    Raises UserError, one line: a file or store that is missing or damaged, or no encoder.
+    """
+    home, tree = _tree(path)
+    arrays = dict(_leaves(home, tree))
+    if not any(name.startswith("encoder/") for name in arrays):
+        raise UserError(
+            f"{path}: holds no encoder (is it a decoder-only model?); give a checkpoint of T5 v1.1."
+        )
+    return arrays
+
+
+def convert(name: str, array: Any) -> dict[str, Any]:
+    """An array under the paths of T5Encoder: scanned layers apart, heads side by side.
+
+    Scanned layers are stacked along axis 1, whatever the array: T5X's `param_scan_axis`.
+    """
+    if match := re.fullmatch(r"encoder/(?:encoder|layers)/(.+)", name):
+        parts: dict[str, Any] = {}
+        for index in range(array.shape[1]):
+            parts |= convert(f"encoder/layers_{index}/{match[1]}", array[:, index])
+        return parts
+    if name.endswith("attention/out/kernel"):
+        array = array.reshape(-1, array.shape[-1])
+    elif name.endswith("/kernel"):
+        array = array.reshape(array.shape[0], -1)
+    return {name: array}
+
+
+def gin_sizes(path: str) -> dict[str, int]:
+    """The sizes in the `config.gin` beside a checkpoint, as fields of T5Encoder; {} without one.
+
+    Raises UserError where it cannot be parsed, or tells of another MLP than T5 v1.1's.
+    """
+    for home in dict.fromkeys(folder for h in _homes(path) for folder in (h, _parent(h))):
+        with contextlib.ExitStack() as stack:
+            if file := _file(home, GIN):
+                text = stack.enter_context(file).read().decode(errors="replace")
+                return _gin_sizes(text, posixpath.join(home, GIN))
+    return {}
+
+
+def _gin_sizes(text: str, path: str) -> dict[str, int]:
+    bound: dict[str, Any] = {}
+    try:
+        for statement in config_parser.ConfigParser(text, _Names()):
+            if isinstance(statement, config_parser.BindingStatement) and not statement.scope:
+                name = statement.selector.split(".")[-1]
+                bound[f"{name}.{statement.arg_name}".rstrip(".")] = statement.value
+    except SyntaxError as error:
+        raise UserError(f"{path}: is not gin: {error.msg} (line {error.lineno}).") from error
+
+    def value(names: tuple[str, ...]) -> Any:
+        found = next((bound[name] for name in names if name in bound), None)
+        for _ in bound:  # macros of macros; as many as there are, at most
+            found = bound.get(found[1:]) if isinstance(found, str) and found[:1] == "%" else found
+        return found
+
+    activations = value(ACTIVATIONS)
+    if activations is not None and tuple(activations) != ("gelu", "linear"):
+        raise UserError(
+            f"{path}: its MLPs have the activations {activations}; those of T5 v1.1 are "
+            "('gelu', 'linear')."
+        )
+    sizes = {field: value(names) for field, names in GIN_NAMES.items()}
+    return {field: size for field, size in sizes.items() if isinstance(size, int)}
+
+
+class _Names(config_parser.ParserDelegate):
+    """Keeps references by name: what they name need not be importable."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        del evaluate
+        return f"@{scoped_configurable_name}"
+
+    def macro(self, macro_name: str) -> str:
+        return f"%{macro_name}"
+
+
+def kvstore(directory: str, name: str = "") -> dict[str, str]:
+    """TensorStore's address of store `name` in a directory, whatever wrote it there."""
+    name = f"{name.strip('/')}/" if name else ""
+    if match := re.fullmatch(r"gs://([^/]+)/?(.*)", directory):
+        folder = match[2].rstrip("/")
+        return {"driver": "gcs", "bucket": match[1], "path": f"{folder}/{name}".lstrip("/")}
+    return {"driver": "file", "path": f"{Path(directory).resolve()}/{name}"}
+
+
+def _homes(path: str) -> tuple[str, ...]:
+    """The directories where a checkpoint at `path` may have its file."""
+    path = path.rstrip("/")
+    if not path.startswith("gs://") and Path(path).is_file():
+        return (_parent(path),)
+    return (path, f"{path}/state")
+
+
+def _parent(directory: str) -> str:
+    if directory.startswith("gs://"):
+        return posixpath.dirname(directory)
+    return str(Path(directory).resolve().parent)
+
+
+def _tree(path: str) -> tuple[str, dict[str, Any]]:
+    """(directory of the stores, {"encoder": ..., "token_embedder": ...} as in the file)."""
+    try:
+        for home in _homes(path):
+            whole = not path.startswith("gs://") and Path(path).is_file()
+            if file := _file(home, Path(path).name if whole else FILE):
+                with file:
+                    unpacker = _unpacker(file)
+                    tree = _select(unpacker)
+                    if unpacker.read_bytes(1):
+                        raise ValueError("something follows the tree")
+                    return home, tree
+            if file := _file(home, METADATA):
+                with file:
+                    return home, _listed(json.load(file))
+    except DAMAGE as error:
+        raise UserError(f"{path}: is no T5X checkpoint, or is cut short.") from error
+    inside = sorted(Path(path).glob(f"{FILE}_*")) if Path(path).is_dir() else []
+    hint = f"; give {inside[-1]}" if inside else ""
+    raise UserError(f"{path}: is no T5X checkpoint: it has no file `{FILE}`{hint}.")
+
+
+def _file(directory: str, name: str) -> io.BufferedIOBase | None:
+    """A file of a directory, opened; None where there is none."""
+    if not directory.startswith("gs://"):
+        path = Path(directory, name)
+        return path.open("rb") if path.is_file() else None
+    found = ts.KvStore.open(kvstore(directory)).result().read(name).result()
+    return io.BytesIO(found.value) if found.state == "value" else None
+
+
+def _unpacker(file: io.BufferedIOBase) -> msgpack.Unpacker:
+    return msgpack.Unpacker(
+        file, raw=False, strict_map_key=False, max_buffer_size=0, ext_hook=_unpack_array
+    )
+
+
+def _unpack_array(code: int, data: bytes) -> np.ndarray:
+    if code not in (NDARRAY, SCALAR):
+        raise ValueError(f"msgpack extension {code}")
+    shape, dtype, numbers = msgpack.unpackb(data)
+    return np.frombuffer(numbers, jnp.dtype(dtype)).reshape(shape)
+
+
+def _select(unpacker: msgpack.Unpacker) -> dict[str, Any]:
+    """The wanted parts of a tree; decoder and optimiser pass by without being kept."""
+    tree: dict[str, Any] = {}
+    for _ in range(unpacker.read_map_header()):
+        name = unpacker.unpack()
+        if name in AROUND:
+            tree |= _select(unpacker)
+        elif name in WANTED:
+            tree[name] = unpacker.unpack()
+        else:
+            unpacker.skip()
+    return tree
+
+
+def _listed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The tree that Orbax's `_METADATA` lists, with the placeholders of its older files."""
+    tree: dict[str, Any] = {}
+    for entry in metadata["tree_metadata"].values():
+        keys = [key["key"] for key in entry["key_metadata"]]
+        path = keys[next((i for i, key in enumerate(keys) if key not in AROUND), 0) :]
+        if path[0] in WANTED:
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = PLACEHOLDER + ".".join(keys)
+    return tree
+
+
+def _leaves(home: str, tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, node in tree.items():
+        name = f"{path}{key}"
+        if isinstance(node, np.ndarray):
+            yield name, node
+        elif isinstance(node, str) and node.startswith(PLACEHOLDER):
+            yield name, open_store(home, node.removeprefix(PLACEHOLDER))
+        elif isinstance(node, dict) and node.get(CHUNKED):
+            chunks = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
+            shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
+            yield name, np.concatenate(chunks).reshape(shape)
+        elif isinstance(node, dict) and "driver" in node:
+            place = node["kvstore"].get("path") or node["path"]  # the latter is of old TensorStores
+            yield name, open_store(home, place, node)
+        elif isinstance(node, dict):
+            yield from _leaves(home, node, f"{name}/")
+        else:
+            raise UserError(f"{home}: {name} is {type(node).__name__}, not an array.")
+
+
+def open_store(directory: str, name: str, spec: dict[str, Any] | None = None) -> ts.TensorStore:
+    """The Zarr store `name` of a directory; every chunk is there, but not read.
+
+    What the checkpoint says of it, `spec`, serves where its own `.zarray` was lost. Raises
+    UserError for a missing store or chunk: TensorStore itself would read zeros.
+    """
+    place = {"driver": "zarr", "kvstore": kvstore(directory, name)}
+    where = posixpath.join(directory, name.strip("/"))
+    try:
+        try:
+            store = ts.open(place, open=True, read=True).result()
+        except ValueError:
+            if spec is None:
+                raise
+            assumed = {k: spec[k] for k in ("dtype", "metadata") if k in spec}
+            store = ts.open(
+                {**place, **assumed}, open=True, read=True, assume_metadata=True
+            ).result()
+        files = [key for key in store.kvstore.list().result() if not key.startswith(b".")]
+    except DAMAGE as error:
+        raise UserError(f"{where}: is missing or damaged: {str(error).split(' [')[0]}") from error
+    sizes = zip(store.shape, store.chunk_layout.read_chunk.shape or (), strict=True)
+    chunks = math.prod(math.ceil(size / chunk) for size, chunk in sizes)
+    if len(files) < chunks:
+        raise UserError(f"{where}: has {len(files)} of its {chunks} files; fetch it again.")
+    return store
