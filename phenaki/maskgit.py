@@ -62,6 +62,7 @@ class MaskGIT(nn.Module):
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    attention: str = "xla"
 
     @property
     def mask_id(self) -> int:
@@ -88,6 +89,7 @@ class MaskGIT(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
         )
         self.head = Dense(self.width, self.dtype)
         self.head_norm = norm("head_norm")

@@ -1,10 +1,20 @@
-"""Prints the sizes of a config without training anything: parameters, codes, memory.
+"""What a training needs before it is paid for: sizes, work, memory, mesh, time and data.
 
     python scripts/plan.py --config=configs/baselines.py:vit
-    python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v
+    python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v \\
+        --topology=v5e:16x16
+    python scripts/plan.py --config=configs/cvivit.py:mit --topology=v5p:4x4x8 --compile --json
+    python scripts/plan.py --table > docs/pods_table.md
 
-The training state is the parameters, their two moments and their average, all float32.
+Topologies are v4, v5e, v5p or v6e with their grid of chips (v5e:16x16*2 for two slices), or GPUs
+(gpu:64xH100). --compile compiles the real train step, and the sampler of stage 2, with XLA's TPU
+compiler (pip install 'phenaki[tpu]'; no TPU is needed) and reports what it found. --search ranks
+meshes and remat policies that fit. --table writes the paper's presets on pods, with what was
+measured in --results.
 """
+
+import json
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -13,35 +23,157 @@ from phenaki import cli
 from phenaki.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
-flags.mark_flag_as_required("config")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
-
-STATE = 4 * 4  # bytes per parameter
+TOPOLOGY = flags.DEFINE_string("topology", "", "v5e:16x16, v4:4x4x8, gpu:8xH100, ...")
+MFU = flags.DEFINE_float("mfu", 0.4, "share of the peak that the step's FLOPs reach", 0.001, 1.0)
+COMPILE = flags.DEFINE_bool("compile", False, "compile for the topology, a TPU's")
+SEARCH = flags.DEFINE_bool("search", False, "rank meshes and remat policies")
+TABLE = flags.DEFINE_bool("table", False, "the paper's presets on pods, as Markdown")
+JSON = flags.DEFINE_bool("json", False, "print one JSON object")
+RESULTS = flags.DEFINE_string(
+    "results", "benchmarks/results/pods.json", "where --compile keeps and --table finds figures"
+)
 
 
 def main(argv):
-    """One line per figure."""
+    """Prints the plan."""
     del argv
-    from phenaki import build, plan
+    from phenaki.planning import chips
+
+    chips.plan_on_cpu()
+    if TABLE.value:
+        from phenaki.planning import table
+
+        print(table.markdown(_results(), MFU.value))
+        return
+    if CONFIG.value is None:
+        raise UserError("--config is required")
+    config = _config()
+    if not TOPOLOGY.value:
+        if COMPILE.value or SEARCH.value:
+            raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
+        _print_sizes(config)
+        return
+    from phenaki.planning import meshes, plan
+
+    topology = chips.parse(TOPOLOGY.value)
+    sizes = None
+    if SEARCH.value:
+        ranked = meshes.search(config, topology, MFU.value)
+        if not ranked:
+            raise UserError(f"nothing fits: {TOPOLOGY.value} is too small for this config.")
+        config.remat, sizes = ranked[0]["remat"], ranked[0]["mesh"]
+        if not JSON.value:
+            _print_ranking(ranked)
+    elif any(config.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
+        sizes = _given(config, topology)
+    made = plan.make(config, topology, mfu=MFU.value, sizes=sizes)
+    if SEARCH.value:
+        made["why"] = "the fastest that fits by --search"
+    if COMPILE.value:
+        from phenaki.planning import compiled
+
+        made["compiled"] = compiled.report(config, topology, made)
+        _keep(made)
+    print(json.dumps(made, indent=1)) if JSON.value else _print_plan(config, made)
+
+
+def _config():
     from phenaki.train import stages
 
     config = CONFIG.value
-    if "model" in config:
-        if STAGE1.value is None:
-            raise UserError("--stage1 is required with a config of stage 2.")
-        config = stages.with_tokenizer(config, STAGE1.value, "")
+    if "model" not in config:
+        return config
+    if STAGE1.value is None:
+        raise UserError("--stage1 is required with a config of stage 2.")
+    return stages.with_tokenizer(config, STAGE1.value, "")
+
+
+def _given(config, topology):
+    from phenaki.planning import meshes
+
+    sizes = meshes.resolve(config, topology)
+    if sizes not in list(meshes.legal(config, topology)):
+        nearest, _ = meshes.choose(config, topology)
+        raise UserError(
+            f"config.mesh={sizes} does not divide the batch, heads or rows of codes; nearest "
+            f"is {nearest}."
+        )
+    return sizes
+
+
+def _name():
+    flag = flags.FLAGS["config"]
+    return Path(flag.config_filename).stem + ":" + flag.config_filename.partition(":")[2]
+
+
+def _results():
+    path = Path(RESULTS.value)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _keep(made):
+    kept = _results()
+    kept[f"{_name()} {made['topology']}"] = made
+    path = Path(RESULTS.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+
+
+def _print_sizes(config):
+    from phenaki import build
+    from phenaki.planning import plan
+
     spec = build.video_spec(config)
     grid = " x ".join(map(str, spec.grid()))
     print(f"clips          {spec.frames} x {spec.height} x {spec.width} at {spec.fps:g} fps")
     print(f"codes          {spec.tokens():,} = {grid}, of {config.tokenizer.codebook:,}")
     trained, frozen = plan.parameters(config)
     for name, size in trained.items():
-        print(f"{name:14} {size:,} parameters, {_size(STATE * size)} of training state")
+        # The parameters, their two moments and their average, all float32.
+        print(f"{name:14} {size:,} parameters, {_size(16 * size)} of training state")
     for name, size in frozen.items():
         print(f"{name:14} {size:,} parameters, frozen")
-    data = config.data
-    print(f"a step         {data.batch} clips and {data.image_batch} stills")
+    print(f"a step         {config.data.batch} clips and {config.data.image_batch} stills")
     print(f"training       {config.train.steps:,} steps")
+
+
+def _print_ranking(ranked):
+    print("mesh (data, fsdp, sequence, tensor)   remat   GiB    products s   traffic s")
+    for row in ranked[:8]:
+        mesh = " x ".join(str(row["mesh"][axis]) for axis in ("data", "fsdp", "sequence", "tensor"))
+        print(
+            f"{mesh:37} {row['remat']:6} {row['memory'] / 2**30:5.1f}  {row['compute']:10.3f}  "
+            f"{row['exchange']:10.3f}"
+        )
+    print()
+
+
+def _print_plan(config, made):
+    _print_sizes(config)
+    total = sum(made["flops"].values())
+    print(f"FLOPs per step {total / 1e15:.4g} PF: ", end="")
+    print(", ".join(f"{k} {v / 1e15:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total))
+    mesh = ", ".join(f"{axis} {size}" for axis, size in made["mesh"].items())
+    print(f"mesh           {mesh}: {made['why']}")
+    print(f"a device       {_size(made['needed'])} of {_size(made['memory'])}: ", end="")
+    print(", ".join(f"{kind} {_size(size)}" for kind, size in made["bytes"].items() if size))
+    print(
+        f"at {made['mfu']:.0%} of peak {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} "
+        f"days on {made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
+    )
+    print(
+        f"data           {made['samples_per_second']:,.0f} samples/s, "
+        f"{made['bytes_per_second'] / 1e6:,.0f} MB/s of pixels over {made['hosts']} hosts"
+    )
+    for program, found in made.get("compiled", {}).items():
+        ratio = f", {found['ratio']:.3f} of the model's FLOPs" if "ratio" in found else ""
+        print(
+            f"{program:14} compiled in {found['seconds']} s: {_size(found['memory'])} per device "
+            f"({_size(found['temporary'])} temporary){ratio}"
+        )
+        for kind, moved in found["collectives"].items():
+            print(f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}")
 
 
 def _size(count):

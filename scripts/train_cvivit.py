@@ -17,12 +17,17 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, logs and samples go", required=True
 )
 
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
+PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where it is not found by itself")
+PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
+
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki.train import stages
+    from phenaki.train import parallel, stages
 
+    parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     stages.train_tokenizer(CONFIG.value, WORKDIR.value)
 
 

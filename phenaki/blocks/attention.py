@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-SMALL = 16  # sequences up to this length are attended without matrix products
+from phenaki.blocks import kernels, layout
 
 
 class Dense(nn.Module):
@@ -43,15 +43,25 @@ def attend(
     key: Float[Array, "b u h e"],
     value: Float[Array, "b u h e"],
     mask: Bool[Array, "..."] | None = None,
-    dropout: Callable[[Array], Array] = lambda x: x,
+    dropout: Callable[[Array], Array] | None = None,
+    attention: str = "xla",
 ) -> Float[Array, "b s h e"]:
     """softmax(q k / √e) v with a float32 softmax.
 
     `mask` broadcasts to [b h s u]; False hides a key. A row whose keys are all hidden attends
-    uniformly: gate such rows yourself.
+    uniformly: gate such rows yourself. `attention` is that of `kernels.choose`: a kernel is taken
+    only for long sequences without mask and dropout.
     """
+    if layout.axis_size("sequence") > 1 and key.shape[1] > layout.SMALL:
+        # Each device's queries see all keys: gather those, not the scores.
+        key, value = (layout.constrain(x, {0: layout.BATCH, 2: "tensor"}) for x in (key, value))
+    if mask is None and dropout is None:
+        kernel = kernels.choose(attention, query, key)
+        if kernel is not None:
+            return kernel(query, key, value)
+    dropout = dropout or (lambda x: x)
     scale = query.shape[-1] ** -0.5
-    if max(query.shape[1], key.shape[1]) <= SMALL:
+    if max(query.shape[1], key.shape[1]) <= layout.SMALL:
         return _attend_small(query * scale, key, value, mask, dropout)
     scores = jnp.einsum("bshe,buhe->bhsu", query * scale, key, preferred_element_type=jnp.float32)
     weights = dropout(_softmax(scores, mask)).astype(value.dtype)
@@ -79,6 +89,7 @@ class SelfAttention(nn.Module):
     heads: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
@@ -86,9 +97,13 @@ class SelfAttention(nn.Module):
     ) -> Float[Array, "b s d"]:
         width = x.shape[-1]
         qkv = Dense((3, self.heads, width // self.heads), self.dtype, name="qkv")(x)
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, drop)
+        drop = _dropout(self.dropout, deterministic)
+        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, drop, self.attention)
         return Dense(width, self.dtype, name="out")(out.reshape(x.shape))
+
+
+def _dropout(rate, deterministic):
+    return nn.Dropout(rate, deterministic=False) if rate and not deterministic else None
 
 
 class CrossAttention(nn.Module):
@@ -108,7 +123,7 @@ class CrossAttention(nn.Module):
     ) -> Float[Array, "b s d"]:
         width = x.shape[-1]
         query = Dense((self.heads, width // self.heads), self.dtype, name="query")(x)
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        drop = _dropout(self.dropout, deterministic)
         out = attend(query, key_value[:, :, 0], key_value[:, :, 1], mask[:, None, None], drop)
         out = Dense(width, self.dtype, name="out")(out.reshape(x.shape))
         # No caption: the branch is gone, so a dropped sample cannot depend on text (PAPER §2.2).

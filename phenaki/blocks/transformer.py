@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phenaki.blocks import layout
 from phenaki.blocks.attention import CrossAttention, Dense, SelfAttention
 
 REMAT = {
@@ -25,20 +26,23 @@ class Block(nn.Module):
     attention_dropout: float
     dtype: Any
     deterministic: bool
+    attention: str = "xla"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
+        x = layout.split_tokens(x)
         drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
-        attention = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
+        common = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
         y = norm("norm_attention")(x)
-        x = x + drop(SelfAttention(**attention, name="attention")(y, mask, self.deterministic))
+        attend = SelfAttention(**common, attention=self.attention, name="attention")
+        x = x + drop(attend(y, mask, self.deterministic))
         if key_value is not None:
             y = norm("norm_cross")(x)
-            cross = CrossAttention(**attention, name="cross")
+            cross = CrossAttention(**common, name="cross")
             x = x + drop(cross(y, key_value, text_mask, self.deterministic))
         y = norm("norm_mlp")(x)
         y = nn.gelu(Dense(self.mlp_dim, self.dtype, name="wi")(y))
-        return x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y)), None
+        return layout.split_tokens(x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y))), None
 
 
 def norm(name: str) -> nn.LayerNorm:
@@ -50,7 +54,7 @@ class Transformer(nn.Module):
     """`depth` blocks and a final LayerNorm. Parameters are stacked over layers (leading axis).
 
     `remat` is "none", "full" (recompute everything in the backward pass) or "dots" (keep matrix
-    products); `unroll` trades compile time for speed.
+    products); `unroll` trades compile time for speed; `attention` is that of `kernels.choose`.
     """
 
     depth: int
@@ -62,6 +66,7 @@ class Transformer(nn.Module):
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
@@ -95,6 +100,7 @@ class Transformer(nn.Module):
             self.attention_dropout,
             self.dtype,
             deterministic,
+            self.attention,
             name="layers",
         )
         x, _ = stack(x.astype(self.dtype), key_value, text_mask, mask)

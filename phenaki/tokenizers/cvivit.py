@@ -41,6 +41,7 @@ class CViViT(Tokenizer):
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    attention: str = "xla"
 
     def setup(self):
         time, rows, columns = self.patch
@@ -52,6 +53,7 @@ class CViViT(Tokenizer):
             dtype=self.dtype,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
         )
         pixels = rows * columns * self.channels
 

@@ -37,6 +37,7 @@ class ViTVQGAN(Tokenizer):
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
+    attention: str = "xla"
 
     def setup(self):
         _, rows, columns = self.patch
@@ -48,6 +49,7 @@ class ViTVQGAN(Tokenizer):
             dtype=self.dtype,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
         )
         self.patch_in = Dense(self.width, self.dtype)
         self.encoder_position = self.param("encoder_position", SMALL_INIT, table)

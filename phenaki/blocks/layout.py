@@ -1,0 +1,54 @@
+"""Where activations lie on a mesh: the axes' names, and hints for XLA's partitioner.
+
+Rows of a batch are split over "data" and "fsdp"; parameters over "fsdp", "sequence" and "tensor";
+positions of a sequence, or rows of pixels, over "sequence"; heads and hidden units over "tensor".
+Nothing here does anything where no mesh is set, or one of a single device.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+AXES = ("data", "fsdp", "sequence", "tensor")
+BATCH = ("data", "fsdp")
+SMALL = 16  # sequences up to this length are never split, and attended without matrix products
+
+
+def axis_size(axis: str) -> int:
+    """The size of a mesh axis, 1 without a mesh."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
+
+
+def batch_parts(mesh: jax.sharding.Mesh) -> int:
+    """Among how many devices a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def split_tokens(x: Array) -> Array:
+    """A batch of sequences [b s d], split over the batch axes and its positions over "sequence".
+
+    Short sequences are whole: those of attention over time, of which there is one per position, so
+    that "sequence" splits their first axis.
+    """
+    size = axis_size("sequence")
+    if x.shape[1] <= SMALL:
+        return constrain(x, {0: (*BATCH, "sequence")})
+    return constrain(x, {0: BATCH, 1: "sequence"} if x.shape[1] % size == 0 else {0: BATCH})
+
+
+def constrain(x: Array, axes: Mapping[int, str | tuple[str, ...]]) -> Array:
+    """`x` with its dimensions split over mesh axes; itself where there is one device, or no mesh,
+    or where they do not divide it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    sizes = dict(mesh.shape)
+    for dim, names in axes.items():
+        names = (names,) if isinstance(names, str) else names
+        if x.shape[dim] % math.prod(sizes[name] for name in names):
+            return x
+    spec = PartitionSpec(*(axes.get(dim) for dim in range(x.ndim)))
+    return jax.lax.with_sharding_constraint(x, spec)

@@ -1,0 +1,117 @@
+"""Compiling for TPUs that are not there: XLA's compiler needs libtpu, not a TPU."""
+
+import importlib.util
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from phenaki.errors import UserError
+from phenaki.planning import hlo, programs
+from phenaki.planning.chips import Topology
+from phenaki.train import parallel
+
+
+def available() -> bool:
+    """Whether the TPU compiler is installed."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def devices(topology: Topology) -> list[Any]:
+    """Its devices, for meshes to compile for; nothing can run on them.
+
+    Raises:
+        UserError: no TPU, no libtpu, or a grid that the compiler does not know.
+    """
+    if topology.platform != "tpu":
+        raise UserError(f"--topology={topology.name}: only programs for TPUs are compiled ahead.")
+    if not available():
+        raise UserError("--compile needs the TPU compiler: pip install 'phenaki[tpu]'.")
+    from jax.experimental import topologies
+
+    grid = "x".join(map(str, topology.shape))
+    more = dict(num_slices=topology.slices) if topology.slices > 1 else {}
+    try:
+        found = topologies.get_topology_desc(f"{topology.kind}:{grid}", "tpu", **more)
+    except Exception as error:  # the plugin's own kinds
+        raise UserError(f"--topology={topology.name}: {error}") from error
+    return list(found.devices)
+
+
+def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Compiles `program` for `mesh` as a run does; bytes and FLOPs are of one device.
+
+    "memory" is what a device holds at most: inputs, outputs that are no inputs, and temporaries.
+    """
+    start = time.monotonic()
+    inputs = programs.place(program, mesh)
+    train = 0 not in program.batch and len(inputs) == 4
+    options: dict[str, Any] = {}
+    if train:
+        layout = jax.tree.map(lambda x: x.sharding, inputs[0])
+        options = dict(donate_argnums=0, out_shardings=(layout, None))
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(program.function, **options).lower(*inputs).compile()
+    memory = compiled.memory_analysis()
+    text = compiled.as_text()
+    costs = hlo.costs(text)
+    return {
+        "seconds": round(time.monotonic() - start, 1),
+        "memory": memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "flops": sum(costs.flops.values()),
+        "flops_by_source": costs.flops,
+        "collectives": {
+            kind: {"number": number, "bytes": size}
+            for kind, (number, size) in costs.collectives.items()
+        },
+        "text": text,
+    }
+
+
+def mesh(topology: Topology, sizes: dict[str, int]) -> jax.sharding.Mesh:
+    """The mesh that a run with `config.mesh` = `sizes` makes of the topology's devices."""
+    return parallel.make_mesh(**sizes, devices=devices(topology))
+
+
+def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict[str, Any]:
+    """Compiles the train step of a plan `made` for its mesh, and stage 2's sampler.
+
+    "ratio" is the FLOPs of all devices over the step's own: recomputation, and work done twice.
+
+    Raises:
+        UserError: the compiler finds that it does not fit.
+    """
+    place = mesh(topology, made["mesh"])
+    found = {}
+    for name, program in (
+        ("train step", programs.train_step(config)),
+        *(
+            [("sampler", programs.sampler(config, rows_to_sample(place)))]
+            if "model" in config
+            else []
+        ),
+    ):
+        try:
+            measured = measure(program, place)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(f"the {name} does not fit {topology.name}: {error}") from error
+        measured.pop("text")
+        measured.pop("flops_by_source")
+        if name == "train step":
+            whole = sum(made["flops"].values())
+            measured["ratio"] = measured["flops"] * topology.devices / whole
+        found[name] = measured
+    return found
+
+
+def rows_to_sample(place: jax.sharding.Mesh) -> int:
+    """Samples at once: one for each group of devices that shares a sample."""
+    return place.shape["data"] * place.shape["fsdp"]

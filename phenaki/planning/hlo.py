@@ -1,0 +1,195 @@
+"""What a compiled program does, read from its HLO text: FLOPs and collectives, loops counted.
+
+XLA's own cost analysis counts the body of a loop once, so it cannot be asked.
+"""
+
+import functools
+import math
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+BYTES = {
+    "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
+    "f32": 4, "s64": 8, "u64": 8, "f64": 8,
+}  # fmt: skip
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+class Instruction(NamedTuple):
+    """One line: `type` is its result's, `rest` its attributes."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: tuple[str, ...]
+    rest: str
+
+
+class Costs(NamedTuple):
+    """Of one device and one call. Bytes are of the larger of a collective's input and output."""
+
+    flops: dict[str, float]  # by the operation's name in the source
+    collectives: dict[str, tuple[int, float]]  # kind -> (number, bytes)
+
+
+def costs(text: str) -> Costs:
+    """FLOPs of matrix products and convolutions, and collectives, of the program's entry."""
+    computations, entry = parse(text)
+    times: dict[str, float] = defaultdict(float)
+    _call(computations, entry, 1.0, times)
+    flops: dict[str, float] = defaultdict(float)
+    found: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+    for name, count in times.items():
+        shapes = {line.name: line.type for line in computations[name]}
+        for line in computations[name]:
+            work = _flops(line, shapes)
+            if work:
+                flops[source(line)] += count * work
+            kind = line.opcode.removesuffix("-start")
+            if kind in COLLECTIVES:
+                moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
+                found[kind][0] += count
+                # A started one's type holds its input too.
+                given = size_of(line.type) - (sum(moved) if line.opcode != kind else 0)
+                found[kind][1] += count * max(sum(moved), given)
+    return Costs(dict(flops), {kind: (round(n), size) for kind, (n, size) in found.items()})
+
+
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """(computations by name, the entry's name)."""
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
+        if head:
+            current = computations.setdefault(head[2], [])
+            entry = head[2] if head[1] else entry
+        elif current is not None and " = " in line:
+            current.append(_instruction(line))
+        elif line.startswith("}"):
+            current = None
+    return computations, entry
+
+
+def _instruction(line):
+    name, _, right = line.strip().removeprefix("ROOT ").partition(" = ")
+    end = _closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
+    kind, right = right[:end], right[end:].strip()
+    opening = right.index("(")
+    closing = _closing(right, opening)
+    operands = tuple(re.findall(r"%([\w.\-]+)", right[opening : closing + 1]))
+    return Instruction(
+        name.removeprefix("%"), kind, right[:opening], operands, right[closing + 1 :]
+    )
+
+
+def _closing(text, start):
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == "(") - (text[place] == ")")
+        if depth == 0:
+            return place
+    raise ValueError(f"unbalanced: {text[:80]}")
+
+
+def shapes_of(kind: str) -> list[tuple[str, tuple[int, ...]]]:
+    """(type, shape) of every array in an HLO type."""
+    found = re.findall(r"(\w+)\[([\d,]*)\]", kind)
+    return [(t, tuple(map(int, s.split(","))) if s else ()) for t, s in found if t in BYTES]
+
+
+def size_of(kind: str) -> int:
+    """Bytes of an HLO type."""
+    return sum(BYTES[t] * math.prod(shape) for t, shape in shapes_of(kind))
+
+
+def source(line: Instruction) -> str:
+    """The operation's name in the traced program."""
+    match = re.search(r'op_name="([^"]*)"', line.rest)
+    return match[1] if match else "?"
+
+
+def _call(computations, name, count, times):
+    """Adds how often every computation below `name` runs when that runs `count` times."""
+    times[name] += count
+    for line in computations[name]:
+        if line.opcode == "while":
+            body, condition = (
+                re.search(rf"{part}=%?([\w.\-]+)", line.rest) for part in ("body", "condition")
+            )
+            trips = _trips(line, computations[condition[1]])
+            _call(computations, body[1], count * trips, times)
+        elif line.opcode == "conditional":
+            branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
+            names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
+            names += re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line.rest)
+            for branch in names:  # all of them: an upper bound
+                _call(computations, branch, count, times)
+        elif line.opcode in ("fusion", "call", "async-start"):
+            callee = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line.rest)
+            if callee:
+                _call(computations, callee[1], count, times)
+
+
+def _trips(line, condition):
+    known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line.rest)
+    if known:
+        return int(known[1])
+    limits = [re.search(r"^(\d+)\)", f"{c.rest}") for c in condition if c.opcode == "constant"]
+    raise ValueError(f"a loop without a known number of rounds: {line.name} {limits}")
+
+
+def _flops(line, shapes):
+    if line.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
+        left = shapes_of(shapes[line.operands[0]])[0][1]
+        inner = math.prod(left[int(d)] for d in contracted[1].split(",") if d)
+        return 2.0 * math.prod(shapes_of(line.type)[0][1]) * inner
+    if line.opcode == "convolution":
+        left, right = (shapes_of(shapes[operand])[0][1] for operand in line.operands[:2])
+        return _convolution(shapes_of(line.type)[0][1], left, right, line.rest)
+    if line.opcode == "custom-call":
+        stated = re.search(r'cost_estimate[^}]*?flops\\?"?:\\?"?(\d+)', line.rest)
+        return float(stated[1]) if stated else 0.0
+    return 0.0
+
+
+def _convolution(out, left, right, rest):
+    left_labels, right_labels, out_labels = re.search(
+        r"dim_labels=(\w+)_(\w+)->(\w+)", rest
+    ).groups()
+    window = re.search(r"window=\{([^}]*)\}", rest)
+    fields = dict(item.split("=") for item in window[1].split()) if window else {}
+    taps = 1
+    for axis, label in enumerate(sorted(c for c in out_labels if c.isdigit())):
+
+        def field(name, default, axis=axis):
+            return fields[name].split("x")[axis] if name in fields else default
+
+        taps *= valid_taps(
+            left[left_labels.index(label)],
+            right[right_labels.index(label)],
+            out[out_labels.index(label)],
+            int(field("stride", 1)),
+            int(str(field("pad", "0_0")).split("_")[0]),
+            int(field("lhs_dilate", 1)),
+            int(field("rhs_dilate", 1)),
+        )
+    others = (
+        out[out_labels.index("b")] * out[out_labels.index("f")] * right[right_labels.index("i")]
+    )
+    return 2.0 * taps * others
+
+
+@functools.cache
+def valid_taps(inputs, window, outputs, stride=1, low=0, dilation=1, window_dilation=1) -> int:
+    """Pairs of an output and a window's element that meet an input, along one axis.
+
+    Padding and the holes of a dilated input are no work. The TPU compiler writes a batch axis as a
+    dilated window axis, whose pairs are then those of equal index.
+    """
+    at = np.arange(outputs)[:, None] * stride - low + np.arange(window) * window_dilation
+    return int(((at >= 0) & (at <= (inputs - 1) * dilation) & (at % dilation == 0)).sum())

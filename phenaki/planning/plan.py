@@ -1,0 +1,110 @@
+"""The plan of a run: sizes, work, memory, mesh, time and data, as one JSON-able dictionary."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from phenaki import build
+from phenaki.planning import meshes, programs, trace
+from phenaki.planning.chips import Topology
+from phenaki.types import Text
+
+
+def parameters(config: ConfigDict) -> tuple[dict[str, int], dict[str, int]]:
+    """(trained, frozen): numbers of parameters by network. Stage 2's config has the tokenizer's."""
+    state, frozen, _, _ = programs.train_step(config).inputs
+    if "model" in config:
+        names = {"tokenizer": "tokenizer", "text": "text encoder"}
+        frozen = {names[name]: count(tree) for name, tree in frozen.items()}
+        return {"MaskGIT": count(state.params)}, frozen
+    trained = {config.tokenizer.name: count(state.params)}
+    if "discriminator" in state.extra:
+        trained["discriminator"] = count(state.extra["discriminator"]["params"])
+    return trained, {name: count(tree) for name, tree in frozen.items()}
+
+
+def count(tree: Any) -> int:
+    """Numbers in a tree of shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def work(config: ConfigDict) -> dict[str, float]:
+    """FLOPs of a train step by network, nothing recomputed."""
+    program = programs.train_step(ConfigDict({**config.to_dict(), "remat": "none"}))
+    return trace.flops(program.function, *program.inputs)
+
+
+def forward(config: ConfigDict, frames: int | None = None) -> float:
+    """FLOPs of the trained network's forward pass over one clip (or `frames` frames)."""
+    spec = build.video_spec(config)
+    frames = spec.frames if frames is None else frames
+    if "model" not in config:
+        network = build.tokenizer(config)
+        inputs: tuple = (_zeros(1, frames, spec.height, spec.width, 3),)
+    else:
+        network = build.maskgit(config)
+        codes = jax.ShapeDtypeStruct((1, spec.tokens(frames)), jnp.int32)
+        inputs = (codes,)
+        if config.text:
+            length, width = config.text.length, config.text.width
+            shapes = _zeros(1, length, width), jax.ShapeDtypeStruct((1, length), bool)
+            inputs = (codes, jax.eval_shape(Text, *shapes))
+    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    return sum(trace.flops(network.apply, params, *inputs).values())
+
+
+def _zeros(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def make(
+    config: ConfigDict,
+    topology: Topology,
+    *,
+    mfu: float,
+    sizes: meshes.Sizes | None = None,
+    flops: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Everything that is known without compiling.
+
+    `sizes` is a mesh instead of the chosen one, `flops` what `work` gave before. Times assume that
+    `mfu` of the chips' peak goes into the step's own FLOPs.
+    """
+    spec = build.video_spec(config)
+    why = "as given"
+    if sizes is None:
+        sizes, why = meshes.choose(config, topology)
+    trained, frozen = parameters(config)
+    flops = work(config) if flops is None else flops
+    rate = mfu * topology.chips * topology.chip.flops / sum(flops.values())
+    days = config.train.steps / rate / 86400
+    rows = programs.kinds(config)
+    pixels = 3 * spec.height * spec.width
+    size = sum(n * pixels * (spec.frames if kind == "video" else 1) for kind, n in rows.items())
+    held = meshes.memory(config, sizes)
+    return {
+        "topology": topology.name,
+        "chips": topology.chips,
+        "devices": topology.devices,
+        "hosts": topology.hosts,
+        "trained": trained,
+        "frozen": frozen,
+        "flops": flops,
+        "mesh": sizes,
+        "why": why,
+        "remat": config.remat,
+        "bytes": held,
+        "needed": sum(held.values()),
+        "memory": topology.device_memory,
+        "mfu": mfu,
+        "steps": config.train.steps,
+        "steps_per_second": rate,
+        "days": days,
+        "chip_hours": days * 24 * topology.chips,
+        "samples": rows,
+        "samples_per_second": rate * sum(rows.values()),
+        "bytes_per_second": rate * size,
+    }

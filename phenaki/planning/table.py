@@ -1,0 +1,54 @@
+"""The paper's presets on pods, as Markdown: planned, and compiled where that was done."""
+
+from typing import Any
+
+from phenaki.planning.chips import Topology, parse
+
+PODS = ("v4:4x4x8", "v5e:16x16", "v5p:4x4x8", "v6e:16x16")
+HEAD = """\
+| config | pod | mesh | remat | GiB: plan | GiB: compiled | FLOPs: compiled / model | \
+PF per step | steps/s | days | chip-hours |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def presets() -> dict[str, Any]:
+    """The paper's presets of both stages, stage 2's with their tokenizers' sizes."""
+    from configs import cvivit, maskgit
+    from phenaki.train import stages
+
+    found = {f"cvivit:{name}": cvivit.get_config(name) for name in ("mit", "t2v", "bair", "k600")}
+    tokenizers = dict(t2v="t2v", nuwa="t2v", bair="bair", k600="k600")
+    for name, stage1 in tokenizers.items():
+        config = stages.with_tokenizer(maskgit.get_config(name), cvivit.get_config(stage1), "")
+        found[f"maskgit:{name}"] = config
+    return found
+
+
+def markdown(results: dict[str, Any], mfu: float) -> str:
+    """One row per preset and pod; `results` are plans with "compiled" by "config topology"."""
+    from phenaki.planning import plan
+
+    rows = [HEAD]
+    for name, config in presets().items():
+        flops = None
+        for pod in PODS:
+            made = results.get(f"{name} {pod}")
+            if made is None:
+                made = plan.make(config, parse(pod), mfu=mfu, flops=flops)
+            flops = made["flops"]
+            rows.append(row(name, parse(pod), made))
+    return "\n".join(rows)
+
+
+def row(name: str, topology: Topology, made: dict[str, Any]) -> str:
+    """One line of the table."""
+    step = made.get("compiled", {}).get("train step", {})
+    mesh = " x ".join(str(made["mesh"][axis]) for axis in ("data", "fsdp", "sequence", "tensor"))
+    memory = made["memory"] / 2**30
+    return (
+        f"| `{name}` | {topology.name}, {made['chips']} chips | {mesh} | {made['remat']} | "
+        f"{made['needed'] / 2**30:.1f} of {memory:.0f} | "
+        + (f"{step['memory'] / 2**30:.1f} | {step['ratio']:.3f}" if step else "- | -")
+        + f" | {sum(made['flops'].values()) / 1e15:.3g} | {made['steps_per_second']:.3g} | "
+        f"{made['days']:.2g} | {made['chip_hours']:,.0f} |"
+    )

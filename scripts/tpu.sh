@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Runs a command on all workers of a TPU VM slice.
+#
+#   scripts/tpu.sh setup  NAME ZONE [REPOSITORY]     install this package on every worker; may be repeated
+#   scripts/tpu.sh start  NAME ZONE COMMAND...       run COMMAND on every worker, in the background
+#   scripts/tpu.sh status NAME ZONE                  which workers run, and the exit codes of those that ended
+#   scripts/tpu.sh logs   NAME ZONE [LINES]          the last lines of every worker
+#   scripts/tpu.sh stop   NAME ZONE                  SIGTERM, so that a checkpoint is written; SIGKILL after GRACE
+#
+# The workers find each other by themselves (see docs/launch.md). Variables: DRY_RUN=1 prints the
+# commands instead of running them, PROJECT names another project than gcloud's own, BRANCH a branch
+# of the repository, GRACE the seconds that stop waits (300).
+set -euo pipefail
+
+usage() {
+  sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# Runs its one argument, a shell program, on every worker.
+everywhere() {
+  local command=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$1")
+  if [ -n "${PROJECT:-}" ]; then
+    command+=("--project=$PROJECT")
+  fi
+  if [ -n "${DRY_RUN:-}" ]; then
+    printf '%q ' "${command[@]}"
+    printf '\n'
+  else
+    "${command[@]}"
+  fi
+}
+
+# True on a worker whose command has not ended: one that ended left its exit code.
+# shellcheck disable=SC2016 # for the worker's shell
+running='[ -f logs/pid ] && [ ! -f logs/code ] && kill -0 "$(cat logs/pid)" 2>/dev/null'
+
+setup() {
+  local repository=${1:-} branch=${BRANCH:-main}
+  if [ -z "$repository" ]; then
+    repository=$(git -C "$(dirname "$0")/.." remote get-url origin 2>/dev/null) ||
+      fail "setup needs the address of a repository that the workers can read: scripts/tpu.sh setup NAME ZONE REPOSITORY"
+  fi
+  everywhere "set -e
+if [ ! -d phenaki/.git ]; then git clone --quiet $(printf '%q' "$repository") phenaki; fi
+cd phenaki
+git fetch --quiet origin $(printf '%q' "$branch")
+git checkout --quiet --detach FETCH_HEAD
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[tpu]'
+echo \"\$(hostname): ready at \$(git rev-parse --short HEAD)\""
+}
+
+start() {
+  [ $# -gt 0 ] || fail "start needs a command, such as: python scripts/train_cvivit.py --config=configs/cvivit.py:mit --workdir=gs://bucket/run"
+  local quoted
+  quoted=$(printf '%q ' "$@")
+  # A session of its own, so that it outlives the connection and can be stopped whole.
+  everywhere "set -e
+cd phenaki
+mkdir -p logs
+if $running; then echo \"\$(hostname): runs already\"; exit 0; fi
+rm -f logs/code
+[ ! -f logs/log ] || mv logs/log logs/log.before
+setsid bash -c 'PATH=\$PWD/.venv/bin:\$PATH $(printf '%s' "$quoted" | sed "s/'/'\\\\''/g") > logs/log 2>&1; echo \$? > logs/code' < /dev/null > /dev/null 2>&1 &
+echo \$! > logs/pid
+echo \"\$(hostname): started\""
+}
+
+status() {
+  everywhere "cd phenaki 2>/dev/null || { echo \"\$(hostname): not set up\"; exit 0; }
+if $running; then echo \"\$(hostname): runs\"
+elif [ -f logs/code ]; then echo \"\$(hostname): ended with \$(cat logs/code)\"
+else echo \"\$(hostname): idle\"; fi"
+}
+
+logs() {
+  local lines=${1:-20}
+  [[ $lines =~ ^[0-9]+$ ]] || fail "logs: $lines is no number of lines"
+  everywhere "cd phenaki && tail -n $lines logs/log | sed \"s/^/\$(hostname): /\""
+}
+
+stop() {
+  local grace=${GRACE:-300}
+  [[ $grace =~ ^[0-9]+$ ]] || fail "GRACE=$grace is no number of seconds"
+  everywhere "cd phenaki 2>/dev/null || exit 0
+$running || { echo \"\$(hostname): idle\"; exit 0; }
+group=\$(cat logs/pid)
+pkill -TERM -g \"\$group\" python || true
+for _ in \$(seq $grace); do $running || break; sleep 1; done
+kill -KILL -- \"-\$group\" 2>/dev/null || true
+rm -f logs/pid
+echo \"\$(hostname): stopped\""
+}
+
+case ${1:-} in
+  setup | start | status | logs | stop)
+    [ $# -ge 3 ] || fail "$1 needs the name and the zone of a TPU VM; scripts/tpu.sh --help shows more"
+    verb=$1 name=$2 zone=$3
+    shift 3
+    "$verb" "$@"
+    ;;
+  -h | --help | help) usage ;;
+  *) fail "${1:-nothing} is none of setup, start, status, logs, stop; scripts/tpu.sh --help shows more" ;;
+esac

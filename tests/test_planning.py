@@ -1,0 +1,235 @@
+"""Plans: work and bytes from shapes agree with the paper, the compiler and the devices."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from configs import cvivit, maskgit
+from phenaki.errors import UserError
+from phenaki.planning import chips, compiled, hlo, meshes, plan, programs, table, trace
+from phenaki.train import parallel, stages
+
+
+def stage_2(name="t2v"):
+    return stages.with_tokenizer(maskgit.get_config(name), cvivit.get_config("t2v"), "")
+
+
+# --- work
+
+
+def test_the_papers_work():
+    config = stage_2()
+    clip, still = plan.forward(config), plan.forward(config, frames=1)
+    assert clip == pytest.approx(5.00e12, rel=0.01)
+    assert still == pytest.approx(0.855e12, rel=0.01)
+    assert 3 * 512 * (0.8 * clip + 0.2 * still) == pytest.approx(6.41e15, rel=0.01)
+    # The step has no gradient of the text, which the rule of three counts.
+    flops = plan.work(config)
+    rule = 3 * (config.data.batch * clip + config.data.image_batch * still)
+    assert 0.98 * rule < flops["MaskGIT"] < rule
+    assert plan.forward(stage_2("nuwa")) == pytest.approx(2.45e12, rel=0.01)
+    assert plan.forward(cvivit.get_config("t2v")) == pytest.approx(163e9, rel=0.02)
+
+
+def test_stage_1s_work_per_clip():
+    per_clip = sum(plan.work(cvivit.get_config("mit")).values()) / 128
+    assert per_clip == pytest.approx(3.8e12, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        dict(window_strides=(1, 1), padding="SAME"),
+        dict(window_strides=(2, 2), padding="SAME"),
+        dict(window_strides=(1, 1), padding=((2, 1), (1, 2)), lhs_dilation=(2, 2)),
+        dict(window_strides=(1, 1), padding="VALID", rhs_dilation=(2, 2)),
+    ],
+)
+def test_convolutions_are_counted_as_xla_counts_them(convolution):
+    def function(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **convolution)
+
+    inputs = jnp.ones((2, 9, 11, 3)), jnp.ones((3, 3, 3, 5))
+    given = sum(trace.flops(function, *inputs).values())
+    assert given == jax.jit(function).lower(*inputs).cost_analysis()["flops"]
+
+
+def test_loops_count_every_round_and_equal_products_once():
+    def function(x, w):
+        def body(x, _):
+            return x @ w, None
+
+        once = (x @ w).sum() + (x @ w).max()
+        return jax.lax.scan(body, x, None, length=7)[0].sum() + once
+
+    inputs = jnp.ones((4, 8)), jnp.ones((8, 8))
+    assert trace.flops(function, *inputs) == {"other": 8 * 2 * 4 * 8 * 8}
+    text = jax.jit(function).lower(*inputs).compile().as_text()
+    assert sum(hlo.costs(text).flops.values()) in (8 * 512, 9 * 512)
+
+
+def test_recomputation_is_seen():
+    config = tiny.whole_config()
+    config.model.update(depth=3)
+    plain = sum(plan.work(config).values())
+    config.remat = "full"
+    program = programs.train_step(config)
+    again = sum(trace.flops(program.function, *program.inputs).values())
+    assert 1.1 < again / plain < 1.34
+
+
+def test_collectives_are_counted_with_their_bytes():
+    mesh = jax.make_mesh((8,), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    x = jax.ShapeDtypeStruct((64, 4), jnp.float32, sharding=split)
+
+    def function(x):
+        return jax.lax.fori_loop(0, 3, lambda _, y: y + x.sum(0), x[0])
+
+    gather = jax.jit(lambda x: x + 0, out_shardings=whole).lower(x).compile().as_text()
+    assert hlo.costs(gather).collectives == {"all-gather": (1, 64 * 4 * 4)}
+
+
+# --- bytes and meshes
+
+
+def test_bytes_are_those_of_the_devices():
+    config = tiny.tokenizer_config(mesh=dict(data=2, fsdp=2, tensor=2))
+    sizes = dict(data=2, fsdp=2, sequence=1, tensor=2, slices=1)
+    held = meshes.memory(config, sizes)
+    mesh = parallel.make_mesh(**sizes)
+    stage = stages.tokenizer_stage(config)
+    layout = parallel.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
+    state = jax.jit(stage.init, out_shardings=layout)(jax.random.key(0))
+    first = jax.devices()[0]
+
+    def on_first(tree):
+        shards = (s for x in jax.tree.leaves(tree) for s in x.addressable_shards)
+        return sum(shard.data.nbytes for shard in shards if shard.device == first)
+
+    assert held["parameters"] == on_first(state.params)
+    assert held["optimiser"] == on_first(state.opt_state)
+    assert held["average"] == on_first(state.ema)
+
+
+def test_activations_grow_with_the_batch_and_shrink_with_remat():
+    config = tiny.whole_config()
+    config.model.update(depth=8)
+    one = dict(data=1, fsdp=1, sequence=1, tensor=1, slices=1)
+    few = meshes.activations(config, one)
+    config.data.batch *= 4
+    assert 3.5 < meshes.activations(config, one) / few < 4.5
+    config.remat = "full"
+    assert meshes.activations(config, one) < 2.5 * few
+
+
+@pytest.mark.parametrize("config", [stage_2(), stage_2("nuwa"), cvivit.get_config("mit")])
+@pytest.mark.parametrize("name", ["v5e:16x16", "v4:4x4x8", "gpu:64xH100", "v6e:16x16*2"])
+def test_a_mesh_for_every_pod(config, name):
+    topology = chips.parse(name)
+    sizes, why = meshes.choose(config, topology)
+    assert sizes in list(meshes.legal(config, topology))
+    assert why.startswith(f"{sizes['data'] * sizes['fsdp']} devices split the batch")
+    assert sizes["data"] % topology.slices == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("v5e:4x4x4", "must be a TPU with its grid"),
+        ("v7:2x2", "known chips"),
+        ("gpu:12xH100", "nearest is gpu:8xH100"),
+    ],
+)
+def test_unknown_topologies_are_explained(name, nearest):
+    with pytest.raises(UserError, match=nearest):
+        chips.parse(name)
+
+
+def test_a_mesh_that_does_not_fit_names_the_nearest():
+    with pytest.raises(UserError, match=r"nearest is \{'data': 4, 'fsdp': 2, 'sequence': 1"):
+        parallel.make_mesh(data=2, fsdp=3, tensor=1)
+    with pytest.raises(UserError, match=r"slices=3 must divide the data axis, 4; nearest is 2"):
+        parallel.make_mesh(data=4, fsdp=2, tensor=1, slices=3)
+    mesh = parallel.make_mesh(data=-1, fsdp=2, tensor=1)
+    with pytest.raises(UserError, match=r"batch=12 must be .*config\.mesh\.sequence=2"):
+        parallel.check_batch("config.data.batch", 12, mesh)
+
+
+# --- programs
+
+
+def test_positions_split_over_devices_train_as_one_device_does():
+    config = tiny.whole_config()
+    config.video.update(height=32, width=32)  # 16 codes a frame: space is split, time is not
+    program = programs.train_step(config)
+    random = np.random.default_rng(0)
+
+    def draw(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return random.integers(1, 200, leaf.shape).astype(leaf.dtype)
+        return random.normal(size=leaf.shape, scale=0.1).astype(leaf.dtype)
+
+    frozen, batch = (jax.tree.map(draw, tree) for tree in program.inputs[1:3])
+    stage = stages.maskgit_stage(config, frozen)
+    state = stage.init(jax.random.key(0))
+    key = jax.random.key(1)
+    _, alone = jax.jit(stage.step)(state, frozen, batch, key)
+    mesh = parallel.make_mesh(data=2, fsdp=1, tensor=1, sequence=4)
+    spread = jax.device_put(state, parallel.shardings(state, mesh))
+    with jax.set_mesh(mesh):
+        _, together = jax.jit(stage.step)(
+            spread,
+            jax.device_put(frozen, parallel.shardings(frozen, mesh)),
+            parallel.global_batch(batch, mesh),
+            key,
+        )
+    for name in alone:
+        np.testing.assert_allclose(alone[name], together[name], rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.skipif(not compiled.available(), reason="libtpu is not installed (extra tpu)")
+def test_a_tiny_step_and_sampler_compile_for_a_tpu(run_script, tmp_path):
+    done = run_script(
+        "scripts/plan.py",
+        "--config=configs/maskgit.py:demo",
+        "--stage1=configs/cvivit.py:demo",
+        "--topology=v5e:2x2",
+        "--compile",
+        "--json",
+        f"--results={tmp_path / 'results.json'}",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["compiled"]
+    assert 0.99 < found["train step"]["ratio"] < 1.05
+    assert found["train step"]["memory"] < 16 * 2**30
+    assert found["train step"]["collectives"]["all-reduce"]["number"] > 0
+    assert found["sampler"]["flops"] > 0
+
+
+def test_the_script_plans_gpus(run_script):
+    done = run_script(
+        "scripts/plan.py",
+        "--config=configs/cvivit.py:demo",
+        "--topology=gpu:8xH100",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mesh           data 8, fsdp 1" in done.stdout
+    assert "steps/s" in done.stdout
+    done = run_script("scripts/plan.py", "--config=configs/cvivit.py:mit", "--topology=v5e:4")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_row_of_the_table():
+    config = tiny.tokenizer_config()
+    topology = chips.parse("v5e:2x2")
+    made = plan.make(config, topology, mfu=0.4)
+    line = table.row("cvivit:tiny", topology, made)
+    assert line.count("|") == table.HEAD.splitlines()[0].count("|")
+    assert "| - | - |" in line
