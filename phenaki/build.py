@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from phenaki import losses, masking
+from phenaki.critic import SelfCritic, TokenCritic
 from phenaki.discriminator import Discriminator, StyleGAN2Discriminator
 from phenaki.errors import UserError
 from phenaki.features import weights
@@ -114,6 +116,35 @@ def maskgit(config) -> MaskGIT:
     return MaskGIT(
         grid=video_spec(config).grid(),
         text_dim=text_dim,
+        dtype=dtype(config),
+        remat=config.remat,
+        unroll=config.unroll,
+        **fields,
+    )
+
+
+def mask_schedule(config) -> masking.Schedule:
+    """How many codes a training sample hides: `config.mask.schedule`."""
+    return _known("config.mask.schedule", config.mask.schedule, masking.SCHEDULES)
+
+
+def reduction(config):
+    """How samples weigh in stage 2's loss: `config.loss.reduction`."""
+    return _known("config.loss.reduction", config.loss.reduction, losses.REDUCTIONS)
+
+
+def critic(config) -> TokenCritic | SelfCritic:
+    """The token critic of `config.critic` for the codes and the MaskGIT of `config.model`."""
+    fields = dict(config.critic)
+    head = _known("config.critic.kind", fields.pop("kind"), {"network": False, "head": True})
+    reads_text = fields.pop("text") and bool(config.text)
+    if head:
+        return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config))
+    _heads("config.critic", fields)
+    return TokenCritic(
+        grid=video_spec(config).grid(),
+        codebook=config.tokenizer.codebook,
+        text_dim=maskgit(config).text_dim if reads_text else None,
         dtype=dtype(config),
         remat=config.remat,
         unroll=config.unroll,

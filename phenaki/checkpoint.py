@@ -134,6 +134,14 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
     return state["ema"], config, steps[-1]
 
 
+def load_critic(directory: str | Path) -> tuple[Any, ConfigDict]:
+    """(averaged parameters, config) of a critic's run."""
+    params, config, _ = load_run(directory)
+    if "critic" not in config:
+        raise UserError(f"{directory}: is no critic's run; scripts/train_critic.py makes one.")
+    return params, config
+
+
 def load_tokenizer(directory: str | Path) -> tuple[Any, ConfigDict, str]:
     """(parameters, config, fingerprint) of a tokenizer's run or bundle, or of a whole model's."""
     if (Path(directory) / "bundle.json").is_file():

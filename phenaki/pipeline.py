@@ -294,6 +294,11 @@ class Phenaki:
             if chosen.negative and form.guided:
                 one = isinstance(chosen.negative, str)
                 texts = [chosen.negative] * len(codes) if one else list(chosen.negative)
+                if len(texts) != len(codes):
+                    raise UserError(
+                        f"{len(texts)} negative texts for {len(codes)} samples: give one, or one "
+                        "each."
+                    )
                 negative = vocabulary.encode(texts)
         key = jax.random.key(seed)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(codes)))

@@ -17,6 +17,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from scripts import miniature
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "where everything is written")
 SYSTEMS = flags.DEFINE_list("systems", ["cvivit", "vit", "conv"], "also: laion3d")
@@ -48,7 +49,7 @@ def main(argv):
         for seed in range(SEEDS.value):
             directory = workdir / f"{system}_{seed}"
             print(f"{NAMES[system]}, seed {seed}: {directory}")
-            _train(_config(system, seed), directory)
+            miniature.train(_config(system, seed), directory, _train)
             scores, pictures[system] = _measure(directory, distance)
             runs.append(scores)
         rows[system] = {name: [run[name] for run in runs] for name in runs[0]}
@@ -76,18 +77,9 @@ def _config(system, seed):
 
 
 def _train(config, directory):
-    from phenaki.checkpoint import is_run, load_config, steps_done
     from phenaki.train import stages
 
-    if is_run(directory):
-        before = load_config(directory).train.steps
-        if before != config.train.steps:
-            raise UserError(
-                f"{directory}: is a run of {before} steps; give --steps={before}, or a new "
-                "--workdir."
-            )
-    if steps_done(directory) < config.train.steps:
-        stages.train_tokenizer(config, directory)
+    stages.train_tokenizer(config, directory)
 
 
 def _measure(directory, distance):
@@ -141,14 +133,12 @@ def _table(rows, label):
     names = {"psnr": "PSNR, dB", "lpips": label, "flicker": "flicker", "usage": "codes used"}
     digits = {"psnr": 2, "lpips": 4, "flicker": 3, "usage": 2}
     head = ["", "parameters", "tokens", *names.values(), "seconds"]
-    lines = [" | ".join(["", *head, ""]).strip(), "|---" * len(head) + "|"]
+    lines = []
     for system, row in rows.items():
         cells = [NAMES[system], f"{row['parameters'][0]:,}", str(row["tokens"][0])]
-        for name in names:
-            mean, spread = np.mean(row[name]), np.std(row[name])
-            cells.append(f"{mean:.{digits[name]}f} ± {spread:.{digits[name]}f}")
-        lines.append("| " + " | ".join([*cells, f"{np.mean(row['seconds']):.0f}"]) + " |")
-    return "\n".join(lines) + "\n"
+        cells += [miniature.cell(row[name], digits[name]) for name in names]
+        lines.append([*cells, f"{np.mean(row['seconds']):.0f}"])
+    return miniature.table(head, lines)
 
 
 def _picture(path, pictures):

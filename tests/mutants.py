@@ -78,8 +78,8 @@ MUTANTS = (
     Mutant(
         "each row masks exactly the ceiling of γN",
         "masking.py",
-        "jnp.ceil(ratio * length)",
-        "jnp.floor(ratio * length)",
+        "jnp.ceil(ratio * free)",
+        "jnp.floor(ratio * free)",
         ("test_maskgit.py", "ceiling"),
     ),
     Mutant(
@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "the sampler leaves no mask",
         "sampling.py",
-        "(_, filled), history",
-        "(filled, _), history",
+        "(_, filled), trace",
+        "(filled, _), trace",
         ("test_sampling.py", "known_codes_stay"),
     ),
     Mutant(
@@ -137,6 +137,34 @@ MUTANTS = (
         "np.arange(1, steps + 1) / steps)",
         "np.arange(steps) / steps)",
         ("test_sampling.py", "papers_counts"),
+    ),
+    Mutant(
+        "a critic may take back what was accepted",
+        "sampling.py",
+        "scores = jnp.where(free, -fake, jnp.inf)",
+        "scores = jnp.where(unknown, -fake, jnp.inf)",
+        ("test_sampling.py", "critic_chooses"),
+    ),
+    Mutant(
+        "a critic is taught that visible codes are the data's",
+        "train/step_critic.py",
+        "    del sampled, codes\n    return mask",
+        "    del sampled, codes\n    return ~mask",
+        ("test_critic.py", "visible_codes"),
+    ),
+    Mutant(
+        "the mean over codes is one of the whole step",
+        "losses.py",
+        "count * (rows / total)",
+        "count * (len(count) / count.sum())",
+        ("test_step_maskgit.py", "same_mean"),
+    ),
+    Mutant(
+        "a negative prompt takes the place of no text",
+        "pipeline.py",
+        "if negative is not None:\n                other",
+        "if negative is not None:\n                text",
+        ("test_sampling.py", "negative_prompt"),
     ),
     Mutant(
         "resumed is uninterrupted: the data go on",

@@ -164,7 +164,7 @@ def test_every_tokenizer_names_what_makes_its_pixels(module, variant):
 def test_the_whole_objective_fits_together_at_the_papers_size():
     config = cvivit.get_config("mit")
     model, spec = build.tokenizer(config), build.video_spec(config)
-    discriminator, optimizer = build.discriminator(config), stages._optimizer(config)
+    discriminator, optimizer = build.discriminator(config), stages.make_optimizer(config)
     adversary = stages._adversary(config, discriminator)
     names = ("vgg16", "lpips_vgg", "i3d")
     frozen = {name: jax.eval_shape(functools.partial(weights.random, name, 0)) for name in names}

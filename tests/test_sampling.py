@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki import build, sampling
+from phenaki import build, masking, options, pipeline, sampling
+from phenaki.errors import UserError
+from phenaki.train import parallel
 from phenaki.types import Text
 
 CODEBOOK = 7
@@ -22,7 +24,7 @@ def lookup(length):
     own = random.normal(size=(length, CODEBOOK), scale=2).astype(np.float32)
     mixed = random.normal(size=(CODEBOOK + 1, CODEBOOK)).astype(np.float32)
 
-    def logits(codes):
+    def logits(codes, step=0):
         return own + jnp.take(mixed, codes, axis=0).mean(1, keepdims=True)
 
     return logits
@@ -138,7 +140,7 @@ def by_hand(scale):
 
     @jax.jit
     def sample(params):
-        def logits(codes):
+        def logits(codes, step):
             answer, without = (network.apply({"params": params}, codes, t) for t in (text, nothing))
             return answer + scale * (answer - without) if scale else answer
 
@@ -158,12 +160,22 @@ def test_one_doubled_batch_guides_as_two_calls_do(scale):
     np.testing.assert_array_equal(model.history, expected.history)
 
 
+def form(**changes):
+    """What tells one compiled sampler from another."""
+    known = dict(steps=3, schedule="cosine", guided=False, ramp="constant", narrowed=False)
+    return pipeline._Form(**known | dict(critic=None, critic_guided=False, trace=False) | changes)
+
+
 def test_guidance_of_zero_is_exactly_conditional():
     model = tiny.phenaki()
     codes = jnp.full((2, model.spec.tokens()), 32, jnp.int32)
     ids = build.vocabulary(model.config).encode(PROMPTS)
-    arguments = (model.params, codes, ids, keys_of(2), 0.0, 2.0)
-    off, zero = (model._sample(*arguments, steps=3, guided=guided) for guided in (False, True))
+    numbers = dict(guidance=0.0, choice_temperature=2.0, temperature=1.0)
+    numbers |= dict(top_p=1.0, top_k=0, critic_guidance=0.0, critic_noise=1.0)
+    off, zero = (
+        model._sample(model.params, codes, ids, None, keys_of(2), numbers, form=form(guided=guided))
+        for guided in (False, True)
+    )
     np.testing.assert_array_equal(off.codes, zero.codes)
     np.testing.assert_array_equal(off.history, zero.history)
 
@@ -192,3 +204,335 @@ def test_what_may_change_from_call_to_call_compiles_nothing():
     ]
     assert model._sample._cache_size() == compiled
     assert all(np.any(first != other) for other in others)
+
+
+# --- the published decoder, written down once more
+
+
+def published(logits, codes, uniform, temperature, steps):
+    """MaskGIT's parallel decoding in its own terms: probabilities, all rows at once, final before
+    re-masking. `uniform` gives [b s k] and [b s] numbers in (0, 1) for a step. Yields the sampled
+    codes, the codes carried on and the confidence of every step.
+    """
+    state = np.array(codes)
+    start = (state == MASK).sum(-1, keepdims=True)
+    for step in range(steps):
+        answer = np.asarray(logits(jnp.asarray(state)), np.float64)
+        for_codes, for_choice = uniform(step)
+        noise = -np.log(-np.log(for_codes))
+        final = np.where(state == MASK, (answer + noise).argmax(-1), state)
+        probability = np.exp(answer - answer.max(-1, keepdims=True))
+        probability /= probability.sum(-1, keepdims=True)
+        selected = np.take_along_axis(probability, final[..., None], -1)[..., 0]
+        selected = np.where(state == MASK, selected, np.inf)
+        ratio = (step + 1) / steps
+        mask_len = np.floor(start * np.clip(np.cos(np.pi / 2 * ratio), 1e-6, 1))
+        left = (state == MASK).sum(-1, keepdims=True)
+        mask_len = np.maximum(1, np.minimum(left - 1, mask_len)).astype(int)
+        confidence = np.log(selected) - temperature * (1 - ratio) * np.log(-np.log(for_choice))
+        cut_off = np.take_along_axis(np.sort(confidence, -1), mask_len, -1)
+        state = np.where(confidence < cut_off, MASK, final)
+        yield final, state, confidence
+
+
+def noise_of(keys, length):
+    """The uniform numbers behind our Gumbel noise, for a step."""
+    tiny_number = np.finfo(np.float32).tiny
+
+    def uniform(step):
+        pairs = [jax.random.split(jax.random.fold_in(key, step)) for key in keys]
+        shapes = ((length, CODEBOOK), (length,))
+        return tuple(
+            np.stack(
+                [jax.random.uniform(p[i], shape, minval=tiny_number, maxval=1.0) for p in pairs]
+            ).astype(np.float64)
+            for i, shape in enumerate(shapes)
+        )
+
+    return uniform
+
+
+@pytest.mark.parametrize(("length", "steps", "temperature"), [(1536, 12, 4.0), (24, 48, 8.0)])
+def test_decoding_is_the_published_algorithm_step_by_step(length, steps, temperature):
+    codes, keys = np.full((2, length), MASK), keys_of(2)
+    codes[1, : length // 2] = 3  # a given prefix
+    logits = lookup(length)
+    out = decode(logits, jnp.asarray(codes), keys, temperature, steps)
+    uniform = noise_of(keys, length)
+    left, committed = (codes == MASK).sum(-1), []
+    every = published(logits, codes, uniform, temperature, steps)
+    for step, (final, carried, confidence) in enumerate(every):
+        np.testing.assert_array_equal(out.sampled[step], final)
+        np.testing.assert_array_equal(out.history[step], carried)
+        np.testing.assert_allclose(out.scores[step], confidence, rtol=1e-4, atol=1e-4)
+        committed.append(left - (carried == MASK).sum(-1))
+        left = (carried == MASK).sum(-1)
+    np.testing.assert_array_equal(out.codes, final)
+    if length == 1536:  # the last one is the [MASK] that is carried, not returned
+        assert [row[0] for row in committed[:-1]] == [
+            14, 39, 64, 89, 112, 132, 151, 167, 181, 190, 197,
+        ]  # fmt: skip
+        assert committed[-1][0] == 199
+
+
+# --- what may be chosen
+
+
+def test_top_k_and_top_p_keep_exactly_the_likeliest():
+    random = np.random.default_rng(3)
+    logits = random.normal(size=(4, 5, 11), scale=2).astype(np.float32)
+    restrict = jax.jit(sampling.restrict)
+    for top_k, top_p in ((3, 1.0), (0, 0.7), (4, 0.6), (1, 1.0), (0, 0.0), (11, 1.0), (0, 1.0)):
+        kept = np.isfinite(restrict(jnp.asarray(logits), top_k, top_p))
+        for row, keep in zip(logits.reshape(-1, 11), kept.reshape(-1, 11), strict=True):
+            order = np.argsort(-row)
+            p = np.exp(row[order].astype(np.float64))
+            p /= p.sum()
+            fewest = int(np.searchsorted(np.cumsum(p), top_p) + 1)  # reach top_p together
+            count = max(min(top_k or 11, fewest, 11), 1)
+            assert set(np.flatnonzero(keep)) == set(order[:count]), (top_k, top_p)
+    same = restrict(jnp.asarray(logits), 0, 1.0)
+    np.testing.assert_array_equal(same, logits)
+    np.testing.assert_array_equal(
+        restrict(jnp.zeros((1, 1, 4)), 2, 1.0), jnp.zeros((1, 1, 4))
+    )  # equals stay together
+
+
+@pytest.mark.parametrize(
+    "given", [dict(narrow=lambda x: sampling.restrict(x, 1, 1.0)), dict(temperature=0.0)]
+)
+def test_one_code_or_no_heat_is_greedy(given):
+    logits, codes = lookup(20), jnp.full((2, 20), MASK)
+    out = sampling.decode(
+        logits, codes, keys_of(2), steps=4, choice_temperature=4.0, mask_id=MASK, **given
+    )
+    before = codes
+    for sampled, carried in zip(out.sampled, out.history, strict=True):
+        likeliest = np.asarray(logits(before)).argmax(-1)
+        np.testing.assert_array_equal(sampled, np.where(before == MASK, likeliest, before))
+        before = np.asarray(carried)
+
+
+def test_temperature_heats_the_codes_and_not_the_confidence():
+    logits, codes, keys = lookup(400), jnp.full((4, 400), MASK), keys_of(4)
+
+    def entropy(temperature):
+        out = sampling.decode(
+            logits, codes, keys, steps=1, choice_temperature=0.0, mask_id=MASK,
+            temperature=temperature,
+        )  # fmt: skip
+        answer = np.asarray(jax.nn.log_softmax(logits(codes)))
+        own = np.take_along_axis(answer, np.asarray(out.codes)[..., None], -1)[..., 0]
+        np.testing.assert_allclose(out.scores[0], own, atol=1e-5)  # log p at temperature 1
+        return -own.mean()
+
+    cold, plain, hot = (entropy(t) for t in (0.3, 1.0, 30.0))
+    probability = np.asarray(jax.nn.softmax(logits(codes)))[0]
+    assert plain == pytest.approx(-(probability * np.log(probability)).sum(-1).mean(), abs=0.1)
+    assert cold < plain - 0.2 < hot - 0.4
+
+
+@pytest.mark.parametrize("name", masking.SCHEDULES)
+def test_the_sampler_follows_its_schedule(name):
+    steps, length = 7, 50
+    out = sampling.decode(
+        lookup(length), jnp.full((1, length), MASK), keys_of(1), steps=steps,
+        choice_temperature=1.0, mask_id=MASK, schedule=masking.SCHEDULES[name],
+    )  # fmt: skip
+    left, expected = length, []
+    for step in range(steps):
+        gamma = np.clip(masking.SCHEDULES[name](np.array((step + 1) / steps), length), 1e-6, 1)
+        left = max(1, min(left - 1, math.floor(length * gamma + 1e-9)))
+        expected.append(left)
+    np.testing.assert_array_equal((np.asarray(out.history) == MASK).sum(-1)[:, 0], expected)
+    assert (np.asarray(out.codes) < MASK).all()
+
+
+# --- with a critic
+
+
+def test_a_critic_chooses_among_all_codes_that_were_not_given():
+    length, steps, noise = 20, 5, 2.0
+    random = np.random.default_rng(4)
+    taste = jnp.asarray(random.normal(size=(length, CODEBOOK)), jnp.float32)
+
+    def fake(codes):  # a fixed opinion of every code where it stands
+        return jnp.take_along_axis(taste[None], codes[..., None], -1)[..., 0]
+
+    codes = np.full((3, length), MASK)
+    codes[1, :7] = 2
+    codes[2, :] = 1
+    codes[2, 4] = MASK
+    keys, logits = keys_of(3), lookup(length)
+    out = sampling.decode(
+        logits, jnp.asarray(codes), keys, steps=steps, choice_temperature=99.0, mask_id=MASK,
+        temperature=0.9, score_fn=fake, score_noise=noise,
+    )  # fmt: skip
+    state, again = codes.copy(), np.zeros(codes.shape, bool)
+    fixed = np.zeros(codes.shape, bool)
+    for step in range(steps):
+        answer = np.asarray(logits(jnp.asarray(state)))
+        left = (steps - 1 - step) / steps
+        for row, key in enumerate(keys):
+            key_code, key_choice = jax.random.split(jax.random.fold_in(key, step))
+            gumbel = np.asarray(jax.random.gumbel(key_code, answer[row].shape))
+            drawn = (answer[row] + 0.9 * left * gumbel).argmax(-1)
+            state[row] = np.where(state[row] == MASK, drawn, state[row])
+        np.testing.assert_array_equal(out.sampled[step], state)
+        scores = np.asarray(fake(jnp.asarray(state)))
+        for row, key in enumerate(keys):
+            _, key_choice = jax.random.split(jax.random.fold_in(key, step))
+            u = np.asarray(jax.random.uniform(key_choice, (length,)))
+            open_ = np.flatnonzero(codes[row] == MASK)
+            count = math.ceil(len(open_) * math.cos(math.pi * (step + 1) / (2 * steps)) - 1e-9)
+            count = 0 if step == steps - 1 else max(count, 1)
+            score = scores[row] + noise * (u - 0.5) * left
+            worst = open_[np.argsort(-score[open_])[:count]]
+            again[row] |= fixed[row] & np.isin(np.arange(length), worst)
+            state[row, worst] = MASK
+            fixed[row] = state[row] != MASK
+        np.testing.assert_array_equal(out.history[step], state)
+    np.testing.assert_array_equal(out.codes, out.history[-1])
+    assert again.any()  # what was accepted is taken back, unlike by confidence
+    np.testing.assert_array_equal(np.asarray(out.codes)[codes != MASK], codes[codes != MASK])
+
+
+# --- through the model
+
+
+def codes_of(prompts=PROMPTS, seed=5, **options):
+    model = tiny.phenaki()
+    model.generate(prompts, seed=seed, **options)
+    return np.asarray(model.codes)
+
+
+def test_a_negative_prompt_takes_the_place_of_no_text():
+    model = tiny.phenaki()
+    config, negative, scale = model.config, "a white triangle goes down", 1.5
+    vocabulary, encoder = build.vocabulary(config), build.text_encoder(config)
+    texts = [
+        build.embed(encoder, model.params["text"], jnp.asarray(vocabulary.encode(prompts)))
+        for prompts in (PROMPTS, [negative] * 2)
+    ]
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
+
+    def logits(codes, step):
+        apply = {"params": model.params["maskgit"]}
+        answer, without = (model.network.apply(apply, codes, text) for text in texts)
+        return answer + scale * (answer - without)
+
+    codes = jnp.full((2, model.spec.tokens()), MASK_ID)
+    options = dict(steps=3, choice_temperature=1.0, mask_id=MASK_ID)
+    expected = jax.jit(lambda: sampling.decode(logits, codes, keys, **options).codes)()
+    given = codes_of(guidance=scale, negative=negative, choice_temperature=1.0)
+    np.testing.assert_array_equal(given, expected)
+    assert np.any(given != codes_of(guidance=scale, choice_temperature=1.0))
+    # A prompt is not steered away from itself: l_c = l_u.
+    itself = codes_of(guidance=scale, negative=PROMPTS, choice_temperature=1.0)
+    np.testing.assert_array_equal(itself, codes_of(guidance=0.0, choice_temperature=1.0))
+
+
+MASK_ID = 32  # of the tiny model
+
+
+def test_a_linear_ramp_reaches_the_scale_in_the_last_step():
+    model, scale = tiny.phenaki(), 3.0
+    network = {"params": model.params["maskgit"]}
+    ids = jnp.asarray(build.vocabulary(model.config).encode(PROMPTS))
+    text = build.embed(build.text_encoder(model.config), model.params["text"], ids)
+    nothing = jax.tree.map(jnp.zeros_like, text)
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
+
+    def logits(codes, step):
+        answer, without = (model.network.apply(network, codes, t) for t in (text, nothing))
+        return answer + scale * jnp.asarray([1 / 3, 2 / 3, 1.0])[step] * (answer - without)
+
+    codes = jnp.full((2, model.spec.tokens()), MASK_ID)
+    options = dict(steps=3, choice_temperature=1.0, mask_id=MASK_ID)
+    expected = jax.jit(lambda: sampling.decode(logits, codes, keys, **options).codes)()
+    given = codes_of(guidance=scale, guidance_schedule="linear", choice_temperature=1.0)
+    np.testing.assert_array_equal(given, expected)
+    assert np.any(given != codes_of(guidance=scale, choice_temperature=1.0))
+
+
+def test_a_trace_is_kept_on_request_only():
+    model = tiny.phenaki()
+    plain = codes_of()
+    assert model.trace is None
+    np.testing.assert_array_equal(codes_of(trace=True), plain)
+    assert model.trace.sampled.shape == model.trace.scores.shape == model.history.shape
+    np.testing.assert_array_equal(model.trace.sampled[-1], plain)
+    before = np.concatenate([np.full((1, *plain.shape), MASK_ID), model.history[:-1]])
+    np.testing.assert_array_equal(np.isfinite(model.trace.scores), before == MASK_ID)
+
+
+def test_heat_and_top_p_compile_nothing_either():
+    model = tiny.phenaki()
+    options = dict(guidance=2.0, top_p=0.5)
+    first = codes_of(**options)
+    compiled = model._sample._cache_size()
+    others = [
+        codes_of(**options | dict(top_p=0.9)),
+        codes_of(**options | dict(top_k=3)),
+        codes_of(**options | dict(temperature=0.2)),
+        codes_of(**options | dict(seed=7, choice_temperature=3)),
+    ]
+    assert model._sample._cache_size() == compiled
+    assert all(np.any(first != other) for other in others)
+    negative = codes_of(**options, negative="a red circle")
+    compiled = model._sample._cache_size()
+    assert np.any(negative != codes_of(**options, negative="a blue square moves up"))
+    assert model._sample._cache_size() == compiled
+
+
+def test_codes_depend_neither_on_the_batch_nor_on_the_devices():
+    model = tiny.phenaki()
+    prompts = [*PROMPTS, None, "a circle"]
+    together = codes_of(prompts, guidance=1.0)
+    for count in (1, 4):
+        np.testing.assert_array_equal(codes_of(prompts[:count], guidance=1.0), together[:count])
+    eight = pipeline.Phenaki(model.config, model.params)
+    eight.shard(parallel.make_mesh(data=2, fsdp=2, tensor=2), parallel.shardings)
+    assert len(eight.params["maskgit"]["embedding"].sharding.device_set) == 8
+    eight.generate(prompts, seed=5, guidance=1.0)
+    np.testing.assert_array_equal(eight.codes, together)
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(guidence=1.0), r"sampler option 'guidence' is unknown; did you mean 'guidance'\?"),
+        (dict(zebra=1.0), r"sampler option 'zebra' is unknown; known: preset, steps, "),
+        (dict(preset="video"), r"preset='video' is unknown; did you mean 'videos'\?"),
+        (dict(schedule="cosin"), r"schedule='cosin' is unknown; did you mean 'cosine'\?"),
+        (dict(guidance_schedule="log"), r"guidance_schedule='log' is unknown; known: constant, l"),
+        (dict(steps=0), r"steps=0 must be at least 1\."),
+        (dict(top_p=1.5), r"top_p=1\.5 must be at most 1\."),
+        (dict(temperature=-1), r"temperature=-1 must be at least 0\."),
+    ],
+)
+def test_a_wrong_option_names_the_right_one(given, message):
+    with pytest.raises(UserError, match=message):
+        codes_of(**given)
+
+
+def test_presets_are_the_papers_and_what_is_given_goes_before_them():
+    config = tiny.whole_config()
+    config.sample.top_k = 5
+
+    def three(**given):
+        chosen = options.resolve(config, **given)
+        return chosen.guidance, chosen.steps, chosen.choice_temperature, chosen.top_k
+
+    assert three(preset="nuwa") == (0.1, 12, 4.0, 5)  # B.3.3
+    assert three(preset="ablation") == (6.0, 24, 4.0, 5)  # B.3.4
+    assert three(preset="videos", steps=None) == (12.0, 48, 8.0, 5)  # B.3.5
+    assert three(preset="videos", steps=6, guidance=0.0) == (0.0, 6, 8.0, 5)
+    assert three()[:2] == (config.sample.guidance, config.sample.steps)
+    del config.sample["top_p"], config["presets"]  # as stored before they were
+    assert options.resolve(config).top_p == 1.0
+    with pytest.raises(UserError, match=r"preset='nuwa' is unknown; known: none\."):
+        three(preset="nuwa")

@@ -75,7 +75,8 @@ def make(
     "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and stills of
     all hosts together; "image" is absent where the latter is 0. `config.data.source` is
     "moving_shapes" or "tfds", the latter with `.sources`: a directory, or several with rates as
-    "DIR=0.8,DIR=0.2". The stream depends on `config.seed` only, not on `hosts`.
+    "DIR=0.8,DIR=0.2"; stills may have `.image_sources` of their own. The stream depends on
+    `config.seed` only, not on `hosts`.
     """
     kinds = {"video": config.data.batch, "image": config.data.image_batch}
     kinds = {kind: size // hosts for kind, size in kinds.items() if size}
@@ -155,8 +156,9 @@ def _tfds(config, host, hosts):
     from phenaki.data import tasks  # TensorFlow, only where it is used
 
     def rows(kind, size, taken):
+        stills = config.data.get("image_sources", "") if kind == "image" else ""
         examples = tasks.examples(
-            _rates(config.data.sources),
+            _rates(stills or config.data.sources),
             split="train",
             kind=kind,
             spec=config.video,

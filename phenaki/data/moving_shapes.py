@@ -64,6 +64,8 @@ class World:
     backgrounds: tuple[str, ...] = ("black", "gray", "navy")
     sizes: tuple[str, ...] = ("small", "large")
     still_colours: tuple[str, ...] = ()  # colours that no video shows
+    unnamed: tuple[str, ...] = ()  # colours that videos show, and only captions of stills name
+    nameless: float = 0.0  # share of all other videos whose caption names no colour, either
     held_out: int = 6  # one in so many (colour, shape, direction) is never trained on
     then: float = 0.0  # share of clips that change at frame `turn`
     turn: int = 5
@@ -76,6 +78,7 @@ class World:
             directions=DIRECTIONS,
             backgrounds=BACKGROUNDS,
             sizes=SIZES,
+            unnamed=COLOURS,
         )
         for field, names in known.items():
             for value in getattr(self, field):
@@ -246,7 +249,9 @@ def draw(world: World, split: str, indices: np.ndarray) -> Clips:
     clips = Clips(colour, shape, direction, size, background, centre, then, [], None, pair)
     if world.pair:
         clips = dataclasses.replace(clips, other=_other(world, clips, random))
-    return dataclasses.replace(clips, caption=_captions(world, clips, random(7), random(8)))
+    nameless = random(25) < world.nameless
+    captions = _captions(world, clips, random(7), random(8), nameless)
+    return dataclasses.replace(clips, caption=captions)
 
 
 def changed(world, first, random):
@@ -302,19 +307,24 @@ def _other(world, clips, random):
     )
 
 
-def name(world: World, clips: Clips, row: int, leg: int) -> str:
-    """ "large red circle"; the size is named only where the world has several."""
-    words = [palette(world)[clips.colour[row, leg]], world.shapes[clips.shape[row, leg]]]
+def name(world: World, clips: Clips, row: int, leg: int, colour: bool = True) -> str:
+    """ "large red circle", or without its colour; the size only where the world has several."""
+    words = [palette(world)[clips.colour[row, leg]]] * colour
+    words.append(world.shapes[clips.shape[row, leg]])
     return " ".join([world.sizes[clips.size[row]]] * (len(world.sizes) > 1) + words)
 
 
-def _captions(world, clips, which, also):
+def _captions(world, clips, which, also, nameless):
+    def named(clips, row, leg):
+        colour = palette(world)[clips.colour[row, leg]]
+        return name(world, clips, row, leg, not nameless[row] and colour not in world.unnamed)
+
     captions = []
     for row, (u, v) in enumerate(zip(which, also, strict=True)):
         words = dict(
-            object=name(world, clips, row, 0),
+            object=named(clips, row, 0),
             direction=world.directions[clips.direction[row, 0]],
-            next=name(world, clips, row, 1),
+            next=named(clips, row, 1),
             next_direction=world.directions[clips.direction[row, 1]],
             background=world.backgrounds[clips.background[row]],
         )
@@ -324,7 +334,7 @@ def _captions(world, clips, which, also):
         if clips.pair is not None and clips.pair[row]:
             other = clips.other
             template = AND
-            words["other"] = name(world, other, row, 0)
+            words["other"] = named(other, row, 0)
             words["other_direction"] = world.directions[other.direction[row, 0]]
         if v < 0.5:  # sizes are named in half of the captions only: prompts need not name them
             words = {k: w.removeprefix("small ").removeprefix("large ") for k, w in words.items()}

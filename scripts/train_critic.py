@@ -1,0 +1,35 @@
+"""Trains a token critic beside a trained model, whose sampling it may then choose codes for.
+
+    python scripts/train_critic.py --config=configs/critic.py:demo \\
+        --generator=runs/demo/maskgit --workdir=runs/demo/critic
+
+The critic learns which codes of a clip the generator sampled; it belongs to that generator alone.
+Any field of the config can be set: --config.critic.kind=head. A run that stands in --workdir goes
+on.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from phenaki import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/critic.py:VARIANT")
+flags.mark_flag_as_required("config")
+GENERATOR = flags.DEFINE_string(
+    "generator", None, "a bundle, or the --workdir of train_maskgit.py", required=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where checkpoints, logs and samples go", required=True
+)
+
+
+def main(argv):
+    """Trains until config.train.steps."""
+    del argv
+    from phenaki.train import stage_critic
+
+    stage_critic.train_critic(CONFIG.value, GENERATOR.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

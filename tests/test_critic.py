@@ -1,0 +1,308 @@
+"""Token critics: what they see, what they are taught, and whose they are (PAPER_FACTS 6)."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from configs import critic as configs
+from phenaki import checkpoint
+from phenaki.critic import SelfCritic, TokenCritic
+from phenaki.errors import UserError
+from phenaki.maskgit import MaskGIT
+from phenaki.pipeline import Phenaki
+from phenaki.train import logs, stage_critic, state, step_critic
+from phenaki.types import Text
+
+GRID, LENGTH, CODEBOOK, TEXT_DIM, ROWS = (3, 2, 2), 12, 8, 6, 3
+RNG = np.random.default_rng(0)
+CODES = RNG.integers(CODEBOOK, size=(ROWS, LENGTH)).astype(np.int32)
+TEXT = Text(
+    jnp.asarray(RNG.normal(size=(ROWS, 4, TEXT_DIM)), jnp.float32),
+    jnp.arange(4) < jnp.asarray([[4], [2], [0]]),  # the last has no caption
+)
+SIZES = dict(
+    grid=GRID, codebook=CODEBOOK, width=16, depth=1, heads=2, mlp_dim=16, text_dim=TEXT_DIM,
+    dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+CRITICS = {
+    "network": TokenCritic(**SIZES),
+    "head": SelfCritic(MaskGIT(**SIZES), width=16),
+}
+
+
+@pytest.fixture(scope="module", params=CRITICS)
+def judge(request):
+    """codes, text -> logits of one kind of critic with random parameters."""
+    critic = CRITICS[request.param]
+    params = tiny.random_params(critic, jnp.asarray(CODES), TEXT)
+    return jax.jit(lambda codes, text: critic.apply({"params": params}, codes, text))
+
+
+# --- the networks
+
+
+def test_every_code_is_judged_by_all_codes_the_given_ones_too(judge):
+    before = judge(CODES, TEXT)
+    assert (before.shape, before.dtype) == (CODES.shape, jnp.float32)
+    for place in (0, LENGTH - 1):  # of a given prefix, and of what follows it
+        other = CODES.copy()
+        other[:, place] = (other[:, place] + 1) % CODEBOOK
+        assert (judge(other, TEXT) != before).all()
+
+
+def test_a_critic_sees_the_caption_and_nothing_without_one(judge):
+    before = judge(CODES, TEXT)
+    other = judge(CODES, TEXT.replace(embeddings=TEXT.embeddings + 1))
+    np.testing.assert_array_equal((before != other).all(-1), [True, True, False])
+
+
+def test_text_may_be_left_out():
+    critic = CRITICS["network"].clone(text_dim=None)
+    params = tiny.random_params(critic, jnp.asarray(CODES))
+    names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    assert not any("text" in name or "cross" in name for name in names)
+    assert critic.apply({"params": params}, jnp.asarray(CODES)).shape == CODES.shape
+    assert not critic.reads_text
+    assert CRITICS["network"].reads_text
+
+
+# --- the step
+
+
+class Generator:
+    """Draws code 0 or 1, four to one, whatever it sees; notes the text it is given."""
+
+    mask_id = CODEBOOK
+
+    def __init__(self):
+        self.texts = []
+
+    def apply(self, variables, codes, text):
+        if text is not None:
+            jax.debug.callback(lambda mask: self.texts.append(np.asarray(mask)), text.mask)
+        odds = jnp.log(jnp.asarray([0.8, 0.2] + [1e-9] * (CODEBOOK - 2)))
+        return jnp.broadcast_to(odds, (*codes.shape, CODEBOOK)) + variables["params"]["shift"]
+
+
+class Judge:
+    """A logit per code and place; notes what it is shown."""
+
+    reads_text = True
+
+    def __init__(self):
+        self.shown, self.texts = [], []
+
+    def whole(self, params, generator):
+        del generator
+        return params
+
+    def apply(self, variables, codes, text, *, deterministic, rngs):
+        del deterministic, rngs
+        logits = jnp.take(variables["params"]["kernel"], codes)
+        jax.debug.callback(lambda *seen: self.shown.append(jax.device_get(seen)), codes, logits)
+        if text is not None:
+            jax.debug.callback(lambda mask: self.texts.append(np.asarray(mask)), text.mask)
+        return logits
+
+
+def one_step(truth, text=None, drop_text=0.0, prefix=0.0, label=step_critic.was_masked, rows=64):
+    """(codes shown, logits, metrics, generator, judge, state after) of one step."""
+    generator, judge = Generator(), Judge()
+    step = step_critic.make_step(
+        judge, generator, optax.sgd(1.0),
+        encode=lambda frozen, part: part["codes"],
+        embed=None if text is None else lambda frozen, part: text,
+        grid=GRID, drop_text=drop_text, prefix=prefix, ema=0.9, accumulate=1, label=label,
+    )  # fmt: skip
+    kernel = jnp.linspace(-2, 3, CODEBOOK)
+    frozen = {"maskgit": {"shift": jnp.zeros(())}}
+    batch = {"video": {"codes": np.full((rows, *GRID), truth, np.int32)}}
+    current = state.create({"kernel": kernel}, optax.sgd(1.0))
+    after, metrics = jax.device_get(jax.jit(step)(current, frozen, batch, jax.random.key(0)))
+    jax.effects_barrier()
+    ((codes, logits),) = judge.shown
+    return np.asarray(codes), np.asarray(logits, np.float64), metrics, generator, judge, after
+
+
+def cross_entropy(logits, fake):
+    return np.log1p(np.exp(np.where(fake, -logits, logits)))
+
+
+def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_one():
+    # The generator never draws 5: what shows another code was masked.
+    codes, logits, metrics, *_ = one_step(truth=5, rows=512)
+    fake = codes != 5
+    assert 0 < fake.sum(-1).min() < fake.sum(-1).max() == LENGTH
+    assert set(np.unique(codes[fake])) == {0, 1}
+    assert abs((codes[fake] == 0).mean() - 0.8) < 0.03  # not the likeliest only
+    expected = cross_entropy(logits, fake).mean()
+    np.testing.assert_allclose(metrics["video/loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["video/fake"], fake.mean(), rtol=1e-5)
+    for name, of in (("fake", fake), ("real", ~fake)):
+        right, count = metrics[f"video/accuracy/{name}"]
+        assert count == of.sum()
+        assert right == (((logits > 0) == fake) & of).sum()
+
+
+def test_a_right_guess_is_sampled_by_one_label_and_real_by_the_other():
+    # The generator often draws the truth, 0; code 0 says nothing of whether it was masked.
+    codes, logits, strict, *_ = one_step(truth=0)
+    again, _, lenient, *_ = one_step(truth=0, label=step_critic.differs)
+    np.testing.assert_array_equal(codes, again)
+    assert lenient["video/fake"] == pytest.approx((codes != 0).mean(), rel=1e-5)
+    assert strict["video/fake"] > 2 * lenient["video/fake"]
+    np.testing.assert_allclose(
+        lenient["video/loss"], cross_entropy(logits, codes != 0).mean(), rtol=1e-5
+    )
+
+
+def test_given_frames_are_seen_never_masked_and_not_counted():
+    codes, logits, metrics, *_ = one_step(truth=5, prefix=1.0, rows=256)
+    shown = (codes == 5).reshape(-1, GRID[0], GRID[1] * GRID[2])
+    assert shown[:, 0].all()  # one frame at least
+    assert (~shown[:, 1:]).any((0, 2)).all()
+    # Rows with one and with two given frames: what is counted is what follows them.
+    total = metrics["video/accuracy/real"].count + metrics["video/accuracy/fake"].count
+    assert 256 * 4 < total < 256 * 8
+    assert total % 4 == 0
+
+
+def test_only_the_critics_text_is_dropped_and_only_the_critic_learns():
+    text = jax.tree.map(lambda x: jnp.tile(x[:1], (64,) + (1,) * (x.ndim - 1)), TEXT)
+    *_, generator, judge, after = one_step(truth=5, text=text, drop_text=1.0)
+    assert generator.texts[0].all()
+    assert not judge.texts[0].any()
+    assert after.params.keys() == {"kernel"}
+    assert np.any(after.params["kernel"] != np.linspace(-2, 3, CODEBOOK, dtype=np.float32))
+    share = np.mean(~one_step(truth=5, text=text, drop_text=0.3)[4].texts[0].any(-1))
+    assert 0.1 < share < 0.5
+
+
+# --- trained beside a whole model
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("generator")
+    tiny.phenaki().save(path)
+    return path
+
+
+def config(**fields):
+    made = configs.get_config("demo")
+    made.critic.update(depth=1, width=16, mlp_dim=16, heads=2)
+    made.optim.update(warmup=2, decay=50)
+    made.data.batch = 8
+    made.train.update(steps=4, log_every=1, save_every=2, sample_every=100, sample_count=0)
+    made.unroll = 1
+    for section, values in fields.items():
+        made[section].update(values)
+    return made
+
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def run(bundle, tmp_path_factory):
+    """(workdir, final state) of four steps."""
+    workdir = tmp_path_factory.mktemp("critic")
+    return workdir, stage_critic.train_critic(config(), bundle, workdir, ONE)
+
+
+def lines(workdir):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in logs.read(workdir)]
+
+
+def test_a_resumed_critic_equals_an_uninterrupted_one(run, bundle, tmp_path):
+    workdir, whole = run
+    stage_critic.train_critic(config(train={"steps": 2}), bundle, tmp_path, ONE)
+    resumed = stage_critic.train_critic(config(), bundle, tmp_path, ONE)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
+    assert lines(workdir) == lines(tmp_path)
+    assert {"video/loss", "video/accuracy/real", "video/accuracy/fake"} < lines(workdir)[-1].keys()
+
+
+def codes_of(model, seed=0, **options):
+    model.generate(["a red circle moves left", None], seed=seed, **options)
+    return np.asarray(model.codes)
+
+
+def test_a_critic_chooses_while_sampling(run):
+    model = tiny.phenaki()
+    critic = model.load_critic(run[0])
+    plain, chosen = codes_of(model), codes_of(model, critic=critic)
+    assert np.any(plain != chosen)
+    np.testing.assert_array_equal(chosen, codes_of(model, critic=critic))
+    compiled = model._sample._cache_size()
+    # Its noise is not the choice temperature, which it does not have.
+    codes_of(model, critic=critic, choice_temperature=9.0)
+    np.testing.assert_array_equal(chosen, model.codes)
+    assert np.any(chosen != codes_of(model, critic=critic, critic_noise=50.0))
+    assert model._sample._cache_size() == compiled
+    # Guidance of the critic's own logits, off by default, moves what it chooses.
+    whole = codes_of(model, critic=critic, critic_noise=0.0)
+    assert np.any(whole != codes_of(model, critic=critic, critic_noise=0.0, critic_guidance=300.0))
+    image = np.zeros((2, 16, 16, 3), np.float32)
+    model.animate(image, ["a", "b"], seed=0, critic=critic)
+    known = model.encode(image[:, None]).reshape(2, -1)
+    np.testing.assert_array_equal(model.codes[:, :4], known)
+    assert (model.history[:, :, :4] == known).all()
+
+
+def test_the_score_is_the_critics_logit_of_what_was_filled_in(run):
+    model = tiny.phenaki()
+    critic = model.load_critic(run[0])
+    codes_of(model, critic=critic, critic_noise=0.0, trace=True)
+    text = model.embed(["a red circle moves left", None])
+    judge = functools.partial(critic.network.apply, {"params": critic.params})
+    for sampled, scores in zip(model.trace.sampled, model.trace.scores, strict=True):
+        np.testing.assert_allclose(-judge(sampled, text), scores, atol=1e-4)
+
+
+def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):
+    made = config(critic={"kind": "head"}, train={"steps": 2})
+    stage_critic.train_critic(made, bundle, tmp_path, ONE)
+    params, _ = checkpoint.load_critic(tmp_path)
+    assert params.keys() == {"hidden", "hidden_norm", "logit"}
+    model = tiny.phenaki()
+    critic = model.load_critic(tmp_path)
+    assert np.any(codes_of(model, critic=critic) != codes_of(model))
+
+
+def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
+    model = tiny.phenaki()
+    maskgit = {**model.params["maskgit"], "head_bias": model.params["maskgit"]["head_bias"] + 1}
+    other = Phenaki(model.config, {**model.params, "maskgit": maskgit})
+    stored = json.loads((run[0] / "config.json").read_text())["generator"]
+    assert stored == model.generator != other.generator
+    with pytest.raises(UserError, match=rf"is a critic of generator {stored}, but this one is \w+"):
+        other.load_critic(run[0])
+    other.save(tmp_path)
+    with pytest.raises(UserError, match=r"holds a run with another config\.generator "):
+        stage_critic.train_critic(config(), tmp_path, run[0], ONE)
+    with pytest.raises(UserError, match=r"is a critic's run; sampling takes it beside its"):
+        Phenaki.load(run[0])
+
+
+def test_what_is_no_critic_is_said_to_be(tmp_path):
+    with pytest.raises(UserError, match=r"critic\.py:big: no such variant; known: t2v, demo"):
+        configs.get_config("big")
+    (tmp_path / "config.json").write_text(json.dumps(tiny.whole_config().to_dict()))
+    with pytest.raises(UserError, match=r"has no checkpoint yet"):
+        checkpoint.load_critic(tmp_path)
+
+
+@pytest.mark.parametrize("variant", configs.VARIANTS)
+def test_every_variant_is_for_a_generator(variant):
+    made = configs.get_config(variant)
+    assert made.critic.width % made.critic.heads == 0
+    assert (made.labels, made.drop_text, made.mask.schedule) == ("masked", 0.1, "cosine")
+    generator = made.data.batch + made.data.image_batch
+    assert generator == {"t2v": 512}.get(variant, 32)
