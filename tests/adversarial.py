@@ -159,6 +159,8 @@ def tars(seed: int = 0) -> Iterator[Named]:
         "lonely_picture": {"1.jpg": picture},
         "bad_json": {"1.jpg": picture, "1.json": b"{broken"},
         "latin": {"1.jpg": picture, "1.txt": "été".encode("latin-1")},
+        "half_a_pair": {"1.jpg": picture, "1.json": b'{"caption": "a \\ud800 b"}'},
+        "not_utf8": {"\udcff.jpg": picture},
         "long": {"1.jpg": picture, "1.txt": b"word " * 200_000},
         "broken": {"1.jpg": b"no picture", "1.txt": b"x"},
         "no_suffix": {"README": b"x"},

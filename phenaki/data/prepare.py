@@ -137,8 +137,7 @@ class _Silent(contextlib.nullcontext):
 
 def _pool(options: Options) -> Runner:
     def run(function, tasks, crashed):
-        count = min(options.workers, len(tasks)) if crashed else 1
-        return workers.run(function, tasks, max(1, count), crashed)
+        return workers.run(function, tasks, options.workers if crashed else 1, crashed)
 
     return run
 
@@ -194,9 +193,10 @@ def _write(
         directory = partial / "set"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
-        written = {}
-        for split, files in shards.shards(made, directory, options.hosts).items():
-            written[split] = list(runner(functools.partial(shards.write, form=form), files, None))
+        cut_up = shards.shards(made, directory, options.hosts)
+        files = [shard for split in cut_up.values() for shard in split]
+        noted = iter(runner(functools.partial(shards.write, form=form), files, None))
+        written = {split: [next(noted) for _ in part] for split, part in cut_up.items()}
         shards.finish(directory, form, written, options.config(found.layout))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(made.items))
         report["seconds"] = round(time.perf_counter() - began, 1)

@@ -1,10 +1,11 @@
 """One record for whatever users have: a picture or a video, wherever it lies, and its caption."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -78,7 +79,7 @@ class Unit:
 
     name: str
     items: tuple[RawItem, ...] = ()
-    reader: Callable[[], Iterator[RawItem | Lost]] | None = None
+    reader: functools.partial | None = None
     container: Path | None = None
 
     def __iter__(self) -> Iterator[RawItem | Lost]:
@@ -90,7 +91,8 @@ class Unit:
 
     def fingerprint(self) -> str:
         """Changes with the names, sizes, times of change and captions of what is in it."""
-        digest = hashlib.sha256(repr((self.name, self.items, self.reader)).encode(errors="replace"))
+        said = repr((self.name, self.items, _said(self.reader)))
+        digest = hashlib.sha256(said.encode(errors="backslashreplace"))
         for path in _files(self):
             digest.update(repr(_stamp(path)).encode())
         return digest.hexdigest()
@@ -115,6 +117,16 @@ class Sources:
     def __len__(self) -> int:
         """Files, a container being one."""
         return sum(map(len, self.units))
+
+
+def _said(reader: functools.partial | None) -> tuple | None:
+    """A reader in words that are the same in every process."""
+    return reader and (
+        reader.func.__module__,
+        reader.func.__qualname__,
+        reader.args,
+        reader.keywords,
+    )
 
 
 def _files(unit: Unit) -> Iterator[Path]:
@@ -187,13 +199,24 @@ def split_named(name: str | None) -> Split | None:
 
 
 def clean(caption: str | None) -> str | None:
-    """One line without blanks around; None instead of nothing."""
-    return " ".join(caption.split()) or None if caption else None
+    """One line without blanks around, and UTF-8; None instead of nothing."""
+    # Half a surrogate pair, as JSON can escape it, is no text that could be written.
+    text = (caption or "").encode("utf-8", "replace").decode()
+    return " ".join(text.split()) or None
 
 
 def words(name: str) -> str | None:
     """A class as a caption: adult+female_singing -> adult female singing."""
     return clean(name.replace("_", " ").replace("+", " "))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written: file systems and tars also have others."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def leads_out(name: str) -> bool:

@@ -18,7 +18,7 @@ def _with_columns(request: walk.Request, found: walk.Listing, columns: set[str])
     if request.captions:
         table = folder.captions_file(request, found)
         return [table] if table and columns <= tables.columns(table) else []
-    paths = [request.root / key for key in found.tables()]
+    paths = [request.root / key for key in found.tables() if key.endswith(".csv")]
     return [path for path in paths if columns <= tables.columns(path)]
 
 

@@ -2,13 +2,13 @@
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from phenaki.data import lazy, tables
 from phenaki.data.layouts import walk
-from phenaki.data.raw import Frames, Kind, Lost, RawItem, Sources, Unit, clean, kind_of, words
+from phenaki.data.raw import Frames, Kind, Lost, RawItem, Sources, clean, kind_of, words
 from phenaki.errors import UserError
 
 _TFRECORD = ("*.tfrecord", "*.tfrecord-*", "*.tfrecords", "*-[0-9]*-of-[0-9]*")
@@ -24,10 +24,11 @@ def find_tfrecords(request: walk.Request, found: walk.Listing) -> Sources | None
     if not keys:
         return None
     said = "TFRecords of img2dataset or video2dataset"
-    read: Any = examples
+    read: Callable = examples
     if _is_sequence(found.root / keys[0]):
-        said, read = "TFRecords of DMVR (SequenceExamples)", sequences
-    return _units(said, request, found, keys, read)
+        said = "TFRecords of DMVR (SequenceExamples)"
+        read = functools.partial(sequences, fps=request.source_fps)
+    return walk.containers(said, keys, found, read)
 
 
 def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
@@ -43,17 +44,7 @@ def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
         return any(kind_of(f"x.{f.name}") and pyarrow.types.is_binary(f.type) for f in schema)
 
     keys = [key for key in found.named("*.parquet") if has_media(key)]
-    return _units("parquet with media in it", request, found, keys, rows) if keys else None
-
-
-def _units(said: str, request: walk.Request, found: walk.Listing, keys: list[str], read) -> Sources:
-    found.others -= set(keys)
-    units = []
-    for key in keys:
-        path = found.root / key
-        reader = functools.partial(read, path, key, request.source_fps)
-        units.append(Unit(key, reader=reader, container=path))
-    return Sources(said, tuple(units), tuple(found.problems), len(found.others))
+    return walk.containers("parquet with media in it", keys, found, rows) if keys else None
 
 
 def serialized(path: Path, key: str) -> Iterator[bytes | Lost]:
@@ -92,9 +83,8 @@ def _parsed(proto: str, path: Path, key: str) -> Iterator[tuple[str, Any] | Lost
             yield Lost(name, f"not a {proto}")
 
 
-def examples(path: Path, key: str, fps: float | None) -> Iterator[RawItem | Lost]:
+def examples(path: Path, key: str) -> Iterator[RawItem | Lost]:
     """Examples with key, jpg or mp4 (or another suffix), txt."""
-    del fps
     for parsed in _parsed("Example", path, key):
         if isinstance(parsed, Lost):
             yield parsed
@@ -104,9 +94,8 @@ def examples(path: Path, key: str, fps: float | None) -> Iterator[RawItem | Lost
         yield _row(name, key, row)
 
 
-def rows(path: Path, key: str, fps: float | None) -> Iterator[RawItem | Lost]:
+def rows(path: Path, key: str) -> Iterator[RawItem | Lost]:
     """Rows with key, jpg or mp4 (or another suffix), caption."""
-    del fps
     try:
         for number, row in enumerate(tables.batches(path)):
             yield _row(f"{key}/{number:09d}", key, row)
@@ -128,7 +117,7 @@ def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Lost:
     return RawItem(f"{name}.{suffix}", kind, row[suffix], caption, nsfw=nsfw)
 
 
-def sequences(path: Path, key: str, fps: float | None) -> Iterator[RawItem | Lost]:
+def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Lost]:
     """SequenceExamples with image/encoded; the rate from the clip's time stamps, or `fps`."""
     for parsed in _parsed("SequenceExample", path, key):
         if isinstance(parsed, Lost):

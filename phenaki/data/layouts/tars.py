@@ -4,7 +4,6 @@ Members are read where they lie in the tar: nothing is ever unpacked, whatever t
 """
 
 import collections
-import functools
 import re
 import tarfile
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from phenaki.data.raw import (
     Lost,
     RawItem,
     Sources,
-    Unit,
     Window,
     clean,
+    is_utf8,
     kind_of,
     leads_out,
 )
@@ -32,13 +31,8 @@ def find(request: walk.Request, found: walk.Listing) -> Sources | None:
     keys = found.named("*.tar")
     if not keys:
         return None
-    found.others -= set(keys)
-    units = []
-    for key in keys:
-        path = found.root / key
-        units.append(Unit(key, reader=functools.partial(members, path, key), container=path))
     said = "tars of WebDataset, img2dataset or video2dataset"
-    return Sources(said, tuple(units), tuple(found.problems), len(found.others))
+    return walk.containers(said, keys, found, members)
 
 
 def members(path: Path, key: str) -> Iterator[RawItem | Lost]:
@@ -74,7 +68,9 @@ def _spans(path: Path, key: str) -> Iterator[Lost | tuple[str, str, Window]]:
             if member.isdir():
                 continue
             split = _NAME.match(member.name)
-            if leads_out(member.name):
+            if not is_utf8(member.name):
+                yield Lost(ascii(name), "a name that is not UTF-8")
+            elif leads_out(member.name):
                 yield Lost(name, "its name leads out of the tar")
             elif not member.isreg():
                 yield Lost(name, "a link or device, not a file")
@@ -82,7 +78,7 @@ def _spans(path: Path, key: str) -> Iterator[Lost | tuple[str, str, Window]]:
                 yield Lost(name, "stored with holes")
             elif split is None:
                 yield Lost(name, "a name without a suffix")
-            elif member.offset_data + member.size > size:
+            elif not 0 <= member.size <= size - member.offset_data:
                 yield Lost(name, "cut off: the tar ends before it does")
             else:
                 window = Window(path, member.offset_data, member.size)

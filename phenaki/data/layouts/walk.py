@@ -1,11 +1,12 @@
 """What the readers of folders share: the listing, and the work divided into units."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from phenaki.data.raw import Lost, RawItem, Sources, Unit, kind_of
+from phenaki.data.raw import Lost, RawItem, Sources, Unit, is_utf8, kind_of
 from phenaki.data.tables import SUFFIXES
 
 UNITS = 64  # at least, so that processes stay busy and a killed run loses little
@@ -53,7 +54,9 @@ def listing(root: Path) -> Listing:
             key = path.relative_to(root).as_posix()
             if name.startswith("."):
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if not is_utf8(key):
+                problems.append(Lost(ascii(key), "a name that is not UTF-8"))
+            elif path.is_symlink() and not path.resolve().is_relative_to(inside):
                 problems.append(Lost(key, "a link that leads out of the folder"))
             elif kind_of(key):
                 media.append(key)
@@ -73,3 +76,17 @@ def sources(layout: str, items: Iterable[RawItem], found: Listing, problems: lis
         tuple(found.problems + problems),
         len(found.others),
     )
+
+
+def containers(
+    layout: str, keys: list[str], found: Listing, reader: Callable[..., Iterator[RawItem | Lost]]
+) -> Sources:
+    """Each container is a unit, which `reader`(path, key) lists; media beside them are named."""
+    found.others -= set(keys)
+    units = []
+    for key in keys:
+        path = found.root / key
+        part = functools.partial(reader, path, key)
+        units.append(Unit(key, reader=part, container=path))
+    beside = [Lost(key, "beside the containers: not read") for key in found.media]
+    return Sources(layout, tuple(units), tuple(found.problems + beside), len(found.others))
