@@ -3,8 +3,10 @@
     python scripts/train_maskgit.py --config=configs/maskgit.py:t2v \\
         --tokenizer=runs/cvivit --workdir=runs/t2v
 
-Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small (own clips), demo
-and laptop (moving shapes).
+Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small (own clips), demo,
+mini and laptop (moving shapes). "t2v,mix=50/50" shares a step's samples between clips and stills;
+the paper has 100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of stills (§3.1).
+classes has class names for captions; "small,text=t5_1_1_base" reads them with that encoder.
 Clip, patch and codebook sizes are those of the tokenizer's run.
 """
 
@@ -12,6 +14,14 @@ from ml_collections import ConfigDict
 
 from configs import cvivit
 from phenaki.errors import UserError
+from phenaki.text import sizes
+
+# B.3.3 (beside NUWA), B.3.4 (Table 2), B.3.5 (every video shown), as sampler presets.
+PRESETS = dict(
+    nuwa=dict(guidance=0.1, steps=12, choice_temperature=4.0),
+    ablation=dict(guidance=6.0, steps=24, choice_temperature=4.0),
+    videos=dict(guidance=12.0, steps=48, choice_temperature=8.0),
+)
 
 
 def paper() -> ConfigDict:
@@ -38,26 +48,57 @@ def paper() -> ConfigDict:
         ema=0.999,
         accumulate=1,
     )
-    # T5 v1.1 XXL: keys and values of every layer come straight from its width (PAPER_FACTS A2).
-    c.text = dict(
-        vocabulary="bytes", length=128, vocab_size=32128, width=4096, heads=64, head_dim=64,
-        layers=24, mlp_dim=10240, relpos_std=1.0, relpos_far=0.0, weights="t5_1_1_xxl", seed=0,
-        cached=False,  # True keeps every caption's embeddings on the host
-    )  # fmt: skip
+    # Keys and values of every layer come straight from its width of 4096 (PAPER_FACTS A2).
+    c.text = _t5("t5_1_1_xxl")
     c.drop_text = 0.1  # §2.2, for guidance
+    c.mask = dict(schedule="cosine")  # or uniform, linear, square, cubic, exp
+    # Equation 3 per sample; reduction="code" is the mean over all masked codes of a step.
+    c.loss = dict(reduction="sample", smoothing=0.0)
     c.code_init = 0.0  # share of the tokenizer's codes in the first embeddings; not in the paper
     # 80/20 of 512 samples: 410 clips and 102 stills, rounded so that both divide over 2^n devices.
-    c.data = dict(source="tfds", sources="data/video_text", batch=416, image_batch=96, world={})
-    c.sample = dict(steps=24, choice_temperature=4.0, guidance=6.0, context=5)
+    c.data = dict(
+        source="tfds",
+        sources="data/video_text",  # a directory, or several with rates: "A=0.8,B=0.2"
+        image_sources="",  # the same for stills; "" = those of `sources`
+        batch=416,
+        image_batch=96,
+        world={},
+    )
+    c.sample = dict(
+        steps=24,
+        choice_temperature=4.0,
+        guidance=6.0,
+        guidance_schedule="constant",  # or linear
+        temperature=1.0,  # of the codes
+        top_k=0,  # 0 = all
+        top_p=1.0,
+        schedule="cosine",
+        context=5,  # K frames handed from window to window
+    )
+    c.presets = PRESETS
     c.train = dict(
         steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, sample_count=100, keep=2
     )
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
+    c.mesh = dict(data=-1, fsdp=1, tensor=1, sequence=1, slices=1)
     c.dtype = "bfloat16"
     c.remat = "full"
     c.unroll = 1
+    c.attention = "auto"  # the platform's kernel, or xla, splash, cudnn (phenaki/blocks/kernels.py)
     c.seed = 0
     return c
+
+
+def _t5(name):
+    """The public encoder of that name; docs/text.md says where its files come from."""
+    numbers = _known("text encoder", name, sizes.T5)
+    return ConfigDict(
+        dict(
+            vocabulary="data/t5/sentencepiece.model", length=128, vocab_size=sizes.VOCAB_SIZE,
+            **numbers, relpos_std=1.0, relpos_far=0.0, relpos_per_layer=False,
+            weights=f"data/t5/{name}/checkpoint_1000000", seed=0,
+            cached=False,  # True keeps every caption's embeddings on the host
+        )
+    )  # fmt: skip
 
 
 def t2v(c):
@@ -129,6 +170,15 @@ def demo(c):
     c.dtype, c.remat, c.unroll = "float32", "none", 8
 
 
+def mini(c):
+    """As demo over cvivit.py:mini, 0.7M parameters: what Table 2 is tried with on one CPU."""
+    demo(c)
+    c.model.update(width=96, mlp_dim=384)
+    c.optim.update(decay=2000, ema=0.99)
+    c.data.world = ConfigDict(cvivit.world(radius=4.0, then=0.0))
+    c.train.update(steps=2000, save_every=2000, sample_every=2000, sample_count=0)
+
+
 def laptop(c):
     """As demo, wider and longer: the released checkpoint."""
     demo(c)
@@ -139,15 +189,63 @@ def laptop(c):
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 
-VARIANTS = dict(t2v=t2v, nuwa=nuwa, bair=bair, k600=k600, small=small, demo=demo, laptop=laptop)
+def mix(c, shares: str):
+    """Shares a step's samples between clips and stills: "80/20", or "80/10/10" for two sets.
+
+    Both sub-batches are whole sixteenths of the sum, so that they divide over up to sixteen
+    devices, of 512 over 32; where the shares do not, the nearest are taken (416 and 96 for 80/20).
+    Several sets of stills are `config.data.image_sources`, to be given as "A=0.5,B=0.5".
+    """
+    percent = [int(part) if part.isdecimal() else -1 for part in shares.split("/")]
+    if len(percent) < 2 or min(percent) < 0 or sum(percent) != 100:
+        raise UserError(
+            f"mix={shares}: must be shares in percent of clips and of sets of stills that add up "
+            "to 100, such as 80/20 or 80/10/10."
+        )
+    total = c.data.batch + c.data.image_batch
+    unit = max(total // 16, 1)
+    image_batch = round(total * sum(percent[1:]) / 100 / unit) * unit
+    c.data.update(batch=total - image_batch, image_batch=image_batch)
+
+
+def text(c, name):
+    """Reads captions with the public encoder `name`, and keeps their embeddings if `c` did."""
+    cached = bool(c.text and c.text.cached)
+    c.text = _t5(name)
+    c.text.cached = cached
+
+
+def classes(c):
+    """As small, with class names for captions: every layer learns a row per class.
+
+    Set config.text.vocabulary to labels:FILE, a file with a name a line, and config.text.width to
+    their number.
+    """
+    small(c)
+    c.text = ConfigDict(dict(vocabulary="labels:data/labels.txt", length=1, width=10, cached=False))
+
+
+VARIANTS = dict(
+    t2v=t2v, nuwa=nuwa, bair=bair, k600=k600, small=small, demo=demo, mini=mini, laptop=laptop,
+    classes=classes,
+)  # fmt: skip
+
+
+OPTIONS = dict(mix=mix, text=text)
 
 
 def get_config(variant: str = "t2v") -> ConfigDict:
-    """The config of a variant."""
-    if variant not in VARIANTS:
-        raise UserError(
-            f"configs/maskgit.py:{variant}: no such variant; known: {', '.join(VARIANTS)}."
-        )
+    """The config of a variant, "NAME" or "NAME,mix=SHARES,text=ENCODER" with either option."""
+    name, *options = variant.split(",")
     c = paper()
-    VARIANTS[variant](c)
+    _known("variant", name, VARIANTS)(c)
+    for option in options:
+        key, _, value = option.partition("=")
+        _known("option", key, OPTIONS)(c, value)
     return c
+
+
+def _known(what, name, table):
+    if name not in table:
+        raise UserError(f"configs/maskgit.py:{name}: no such {what}; known: {', '.join(table)}.")
+    return table[name]
