@@ -7,14 +7,14 @@ from jaxtyping import Float
 
 from phenaki import alignment
 from phenaki.alignment import ATTRIBUTES, Asked
-from phenaki.data.moving_shapes import World
+from phenaki.data.moving_shapes import World, palette
 
 
 def asked(world: World, prompt: str | None) -> Asked | None:
     """What a prompt asks for in the end; None if it does not name a colour, shape and direction."""
     words = (prompt or "").replace(",", " ").split()
     found = []
-    for names in (world.colours, world.shapes, world.directions):
+    for names in (palette(world), world.shapes, world.directions):
         named = [names.index(word) for word in words if word in names]
         if not named:
             return None

@@ -170,7 +170,7 @@ def test_the_best_of_several_is_kept(model, whole, tmp_path):
     some = told(model, tmp_path, shots, Aids(best_of=3, score=darkest, score_name="darkest"))
     means = model.generate([shots[0].prompt] * 3, seed=3).mean((1, 2, 3, 4))
     np.testing.assert_allclose(some[0][0].mean(), means.min(), rtol=1e-5)
-    assert means.min() < means[0] or means.min() < means.max()
+    assert means.min() < means.max()
     assert made(told(model, tmp_path, shots)) == [True, True]  # another hash than without
 
 
@@ -317,12 +317,12 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
 
     done = subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert f"{21 - len(left)} of 21 windows sampled" in done.stdout
+    assert f"{20 - len(left)} of 20 windows sampled" in done.stdout
     assert all(path.stat().st_mtime_ns == then for path, then in left.items())
     assert "first.png: 30x40 px are resized, and their centre cropped, to 16x16." in done.stderr
     assert "note: scene 2 asks for 0.1 s and lasts 0.75 s, one window." in done.stderr
     assert "note: scene 2: the text encoder cuts the end of 'then a blue" in done.stderr
-    assert "windows: 21/21 (100%)" in done.stderr
+    assert "windows: 20/20 (100%)" in done.stderr
     assert json.loads((tmp_path / "out" / "drift.json").read_text())["distance"] == "lpips_proxy"
 
     image = media.read_image(tmp_path / "first.png", (16, 16))
@@ -340,7 +340,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
         one, other = np.load(output / name), np.load(kept.directory / name)
         np.testing.assert_array_equal(one["codes"], other["codes"])
         np.testing.assert_array_equal(one["frames"], other["frames"])
-    assert len(mp4(tmp_path / "out" / "story.mp4")[0]) == 11 + 6 * 20
+    assert len(mp4(tmp_path / "out" / "story.mp4")[0]) == 11 + 6 * 19
 
 
 # --- what the figures say
@@ -370,9 +370,6 @@ def test_windows_of_true_clips_are_right_and_of_others_wrong():
         back = story_scores.window(world, video[::-1], None, caption)
         assert back is not None
         assert (back["colour"], back["direction"], back["all"]) == (True, False, False)
-    right = [{"a": True}]
-    with pytest.raises(KeyError):
-        story_scores.shares(right)
 
 
 def test_drift_figures():
