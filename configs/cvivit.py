@@ -26,6 +26,7 @@ def paper() -> ConfigDict:
         heads=8,
         mlp_dim=2048,
         codebook=8192,
+        quantizer="vq",  # equation 1; "fsq" and "lfq" learn no codebook
     )
     c.optim = dict(
         b1=0.9,
@@ -56,15 +57,17 @@ def paper() -> ConfigDict:
     # Of L_IP (VGG16, LPIPS) and L_VP (I3D): a directory written by scripts/convert_weights.py, or
     # "random" to try the program. The paper names no layer of I3D (PAPER_FACTS A6).
     c.features = dict(weights="weights", i3d=("logits_mean",))
-    # A window of 20 codes per codebook entry and more; revival is not in the paper (0 = never).
-    c.codebook = dict(usage_window=100, revive_until=0)
+    # A window of 20 codes per codebook entry and more. Not in the paper: revival (0 = never), and
+    # a codebook of running averages (the decay of them; 0 = by gradient, equation 1).
+    c.codebook = dict(usage_window=100, revive_until=0, decay=0.0)
     c.data = dict(source="tfds", sources="data/mit", batch=128, image_batch=0, world={})
     c.start = ""  # a C-ViViT's run or bundle to start from, also one of images (video.frames=1)
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
+    c.mesh = dict(data=-1, fsdp=1, tensor=1, sequence=1, slices=1)
     c.dtype = "bfloat16"
     c.remat = "none"
     c.unroll = 1
+    c.attention = "auto"  # the platform's kernel, or xla, splash, cudnn (phenaki/blocks/kernels.py)
     c.seed = 0
     return c
 

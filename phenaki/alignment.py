@@ -1,6 +1,7 @@
 """How well videos of moving shapes obey their prompts, as numbers read from the pixels."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def ask(world: World, combination: np.ndarray, then: bool = False) -> Asked:
     """Prompts "a red circle moves left", or "then a ..." for the later scenes of a story."""
     start = "then a" if then else "a"
     prompts = [
-        f"{start} {world.colours[c]} {world.shapes[s]} moves {world.directions[d]}"
+        f"{start} {moving_shapes.palette(world)[c]} {world.shapes[s]} moves {world.directions[d]}"
         for c, s, d in combination
     ]
     return Asked(prompts, combination)
@@ -39,6 +40,57 @@ def verdict(
     reading = detector.read(world, video)
     colour, shape, direction = asked.combination.T
     return detector.judge(world, reading, colour, shape, direction, frames, walls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Videos and what is asked of their frames `frames`; `walls` as in `detector.judge`."""
+
+    video: np.ndarray  # [b f h w 3]
+    asked: Asked
+    frames: slice = dataclasses.field(default_factory=lambda: slice(None))
+    walls: bool = False
+
+    def verdict(self, world: World) -> detector.Verdict:
+        """Judged by the detector."""
+        return verdict(world, self.video, self.asked, self.frames, self.walls)
+
+    def seen(self, world: World) -> np.ndarray:
+        """[b, 3] the colour, shape and direction that the frames show, -1 where none is clear."""
+        reading = detector.read(world, self.video[:, self.frames])
+        clear = (reading.overlap > detector.PRESENT_IOU) & (reading.colour >= 0)
+        colour = _most(np.where(reading.colour >= 0, reading.colour, -1))
+        shape = _most(np.where(clear, reading.shape, -1))
+        steps = np.array([moving_shapes.DIRECTIONS[d] for d in world.directions])
+        along = (reading.centre[:, -1] - reading.centre[:, 0]) @ steps.T
+        best = along.argmax(1)
+        far = along.max(1) > 0.5 * world.speed * (reading.centre.shape[1] - 1)
+        # At a wall, resting is right: only the detector knows.
+        right = self.verdict(world).direction
+        direction = np.where(right, self.asked.combination[:, 2], np.where(far, best, -1))
+        return np.stack([colour, shape, direction], 1)
+
+
+def _most(x):
+    """The most frequent value of each row."""
+    values = np.arange(-1, x.max() + 1)
+    return values[(x[..., None] == values).sum(1).argmax(1)]
+
+
+def confusion(world: World, rows: Sequence[Evidence]) -> dict[str, tuple[list, list, np.ndarray]]:
+    """By attribute: (what was asked, what was seen, counts [asked, seen]); the last column is "-".
+
+    Every row of counts sums to how often its value was asked for.
+    """
+    names = (moving_shapes.palette(world), world.shapes, world.directions)
+    asked = np.concatenate([row.asked.combination for row in rows])
+    seen = np.concatenate([row.seen(world) for row in rows])
+    found = {}
+    for index, (attribute, known) in enumerate(zip(ATTRIBUTES[:3], names, strict=True)):
+        counts = np.zeros((len(known), len(known) + 1), int)
+        np.add.at(counts, (asked[:, index], seen[:, index]), 1)  # -1 is the last column
+        found[attribute] = (list(known), [*known, "-"], counts)
+    return found
 
 
 def shares(verdict: detector.Verdict) -> dict[str, float]:
@@ -93,6 +145,16 @@ def _chunks(make, count):
 
 
 def _stories(model, world, combination, seed, **sampler):
+    """Scores of `stories`, the mean of scenes and "all" of each."""
+    scores = [
+        shares(scene.verdict(world))
+        for scene in stories(model, world, combination, seed, **sampler)
+    ]
+    mean = {name: float(np.mean([s[name] for s in scores])) for name in ATTRIBUTES}
+    return mean | {f"scene_{i + 1}": s["all"] for i, s in enumerate(scores)}
+
+
+def stories(model, world, combination, seed, **sampler) -> list[Evidence]:
     """Stories that change one attribute per scene; every scene is a segment to judge."""
     asked = [ask(world, combination)]
     for scene in range(1, SCENES):
@@ -118,12 +180,32 @@ def _stories(model, world, combination, seed, **sampler):
         )
 
     video = _chunks(make, len(combination))
-    scores = [
-        shares(verdict(world, video, a, slice(*part), walls=index > 0))
+    return [
+        Evidence(video, a, slice(*part), walls=index > 0)
         for index, (a, part) in enumerate(zip(asked, parts, strict=True))
     ]
-    mean = {name: float(np.mean([s[name] for s in scores])) for name in ATTRIBUTES}
-    return mean | {f"scene_{i + 1}": s["all"] for i, s in enumerate(scores)}
+
+
+def evidence(
+    model: Phenaki, world: World, count: int = 200, seed: int = 0, **sampler
+) -> dict[str, Evidence]:
+    """The videos behind `measure`'s rows but the ceiling, a row per scene of a story.
+
+    With colours that only stills show (`World.still_colours`), "stills_only" asks for them to move.
+    """
+    plain = dataclasses.replace(world, then=0.0, pair=0.0)
+    rows = {}
+    for name, split in (("seen", "test"), ("held_out", "held_out"), ("stills_only", "test")):
+        combination = _combination(moving_shapes.draw(plain, split, np.arange(count)))
+        if name == "stills_only":
+            if not world.still_colours:
+                continue
+            extra = moving_shapes.uniform(world, "test", np.arange(count), 77)
+            combination[:, 0] = len(world.colours) + (extra * len(world.still_colours)).astype(int)
+        asked = ask(world, combination)
+        rows[name] = Evidence(sample(model, asked, seed, **sampler), asked)
+    told = stories(model, world, rows["seen"].asked.combination, seed, **sampler)
+    return rows | {f"scene_{i + 1}": scene for i, scene in enumerate(told)}
 
 
 def _start_bits(world, video):

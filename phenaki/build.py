@@ -8,13 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from phenaki import losses, masking
+from phenaki.blocks import kernels
+from phenaki.blocks.quantizer import QUANTIZERS
 from phenaki.critic import SelfCritic, TokenCritic
 from phenaki.discriminator import Discriminator, StyleGAN2Discriminator
 from phenaki.errors import UserError
-from phenaki.features import weights
+from phenaki.features import tensor_files, weights
 from phenaki.maskgit import MaskGIT
+from phenaki.text import weights as text_weights
+from phenaki.text.one_hot import OneHot
 from phenaki.text.t5 import T5Encoder, random_encoder
-from phenaki.text.vocabulary import ByteVocabulary
+from phenaki.text.vocabulary import (
+    ByteVocabulary,
+    LabelVocabulary,
+    Vocabulary,
+    labels,
+    sentencepiece,
+)
 from phenaki.tokenizers.conv3d_vqgan import Conv3DVQGAN
 from phenaki.tokenizers.conv_vqgan import ConvVQGAN
 from phenaki.tokenizers.cvivit import CViViT
@@ -24,12 +34,19 @@ from phenaki.types import Text, VideoSpec
 PER_FRAME = {"vit_vqgan": ViTVQGAN, "conv_vqgan": ConvVQGAN}
 TOKENIZERS = {"cvivit": CViViT, "conv3d_vqgan": Conv3DVQGAN, **PER_FRAME}
 DISCRIMINATORS = {"residual": Discriminator, "stylegan2": StyleGAN2Discriminator}
+LABELS = "labels"  # of config.text.vocabulary
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def dtype(config):
     """The compute type of `config.dtype`."""
     return _known("config.dtype", config.dtype, DTYPES)
+
+
+def attention(config) -> str:
+    """The kernel of self-attention; runs from before there was a choice have no such field."""
+    name = config.get("attention", "auto")
+    return _known("config.attention", name, dict.fromkeys(kernels.NAMES, name))
 
 
 def _known(field, value, table):
@@ -50,6 +67,8 @@ def tokenizer(config):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.tokenizer.items()}
     fields["patch"] = spec.patch
     name = fields.pop("name")
+    quantizer = fields.pop("quantizer", "vq")
+    fields["quantizer_type"] = _known("config.tokenizer.quantizer", quantizer, QUANTIZERS)
     cls = _known("config.tokenizer.name", name, TOKENIZERS)
     if "heads" in fields:
         _heads("config.tokenizer", fields)
@@ -60,6 +79,7 @@ def tokenizer(config):
         dtype=dtype(config),
         remat=config.remat,
         unroll=config.unroll,
+        attention=attention(config),
     )
     # What works frame by frame has no number of frames, and a convolution no size.
     known = {field.name for field in dataclasses.fields(cls)}
@@ -119,6 +139,7 @@ def maskgit(config) -> MaskGIT:
         dtype=dtype(config),
         remat=config.remat,
         unroll=config.unroll,
+        attention=attention(config),
         **fields,
     )
 
@@ -161,38 +182,65 @@ def _heads(path, fields):
         )
 
 
-def vocabulary(config) -> ByteVocabulary:
-    """What turns captions into ids; `config.text.vocabulary` is "bytes"."""
-    _known("config.text.vocabulary", config.text.vocabulary, {"bytes": None})
-    return ByteVocabulary(config.text.length)
+def vocabulary(config) -> Vocabulary | LabelVocabulary:
+    """What turns captions into ids, by `config.text.vocabulary`.
+
+    "bytes"; a SentencePiece .model; or "labels:FILE", whose lines are the names of classes.
+    """
+    text = config.text
+    kind, _, file = text.vocabulary.partition(":")
+    if kind == LABELS:
+        names = labels(file)
+        for field, rule, size in (
+            ("length", "1: a caption is one class", names.length),
+            ("width", f"the number of names in {file}", len(names.names)),
+        ):
+            if text[field] != size:
+                raise UserError(
+                    f"config.text.{field}={text[field]} must be {rule}; nearest is {size}."
+                )
+        return names
+    if text.length < 2:
+        raise UserError(
+            f"config.text.length={text.length} must be at least 2, for a piece and an end mark."
+        )
+    if text.vocabulary == "bytes":
+        ids: Vocabulary = ByteVocabulary(text.length)
+    elif text.vocabulary.endswith(".model"):
+        ids = sentencepiece(text.vocabulary, text.length)
+    else:
+        raise UserError(
+            f"config.text.vocabulary={text.vocabulary!r} must be 'bytes', a SentencePiece .model "
+            f"file, or {LABELS}:FILE with a name a line."
+        )
+    if ids.size > text.vocab_size:
+        raise UserError(
+            f"config.text.vocab_size={text.vocab_size} must be at least {ids.size}, the number of "
+            f"ids of config.text.vocabulary={text.vocabulary!r}."
+        )
+    return ids
 
 
-def text_encoder(config) -> T5Encoder:
+def text_encoder(config) -> T5Encoder | OneHot:
     """The frozen text encoder of `config.text`."""
-    names = (
-        "vocab_size",
-        "width",
-        "heads",
-        "head_dim",
-        "layers",
-        "mlp_dim",
-        "relpos_std",
-        "relpos_far",
-    )
+    if config.text.vocabulary.startswith(f"{LABELS}:"):
+        return OneHot(config.text.width, dtype(config))
+    # Configs of older runs lack newer fields.
+    names = {field.name for field in dataclasses.fields(T5Encoder)} & set(config.text)
     return T5Encoder(dtype=dtype(config), **{name: config.text[name] for name in names})
 
 
 def text_params(config):
-    """The encoder's parameters; only random ones exist so far, and they say so."""
-    if config.text.weights != "random":
-        raise UserError(
-            f"config.text.weights={config.text.weights!r}: pre-trained T5 weights cannot be read "
-            "yet; 'random' gives a frozen random encoder."
-        )
-    return random_encoder(config.text.seed, text_encoder(config))
+    """The encoder's parameters: `config.text.weights` is a checkpoint, or "random"."""
+    encoder = text_encoder(config)
+    if isinstance(encoder, OneHot):
+        return {}
+    if config.text.weights == "random":
+        return random_encoder(config.text.seed, encoder)
+    return text_weights.load(config.text.weights, encoder, tensor_files.read)
 
 
-def embed(encoder: T5Encoder, params, ids: jax.Array) -> Text:
+def embed(encoder: T5Encoder | OneHot, params, ids: jax.Array) -> Text:
     """Encoded captions of ids [b l]; an all-padding row is a sample without caption."""
     embeddings: Any = encoder.apply({"params": params}, ids)
     return Text(embeddings, ids > 0)

@@ -17,7 +17,7 @@ FLOORS = (
     {"pipeline", "timeline"},
     {"alignment", "storyteller"},
     {"story_scores", "train"},
-    {"overfit", "planning", "production", "showcase"},
+    {"evaluation", "overfit", "planning", "production", "showcase"},
     {"doctor"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,17 +1,27 @@
-"""Factorised, l2-normalised vector quantization (§2.1, equation 1)."""
+"""Quantizers: §2.1's factorised, l2-normalised codebook (equation 1), and two without a codebook.
 
+Each is made from `codebook`, the number of codes, and `code_dim`, the values of a code vector, and
+has `__call__`, `lookup` and, for those that learn one, the parameter `embedding`.
+"""
+
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
+
+from phenaki.errors import UserError
+
+ENTROPY_WEIGHT = 0.1  # of LFQ's entropy penalty, as its authors chose
 
 
 class Quantized(NamedTuple):
     """What the quantizer returns; losses are means over elements (PAPER_FACTS A10)."""
 
-    vectors: Float[Array, "... e"]  # unit code vectors, gradient passed straight to the input
+    vectors: Float[Array, "... e"]  # code vectors, gradient passed straight to the input
     codes: Int[Array, "..."]
     inputs: Float[Array, "... e"]  # the normalised inputs
     codebook_loss: Float[Array, ""]  # ||sg(z) - e||²
@@ -22,6 +32,14 @@ def normalize(x: Array) -> Array:
     """x / ||x|| in float32, finite with a finite gradient at 0."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+
+def nearest(z: Float[Array, "n e"], table: Float[Array, "k e"]) -> Int[Array, " n"]:
+    """The code of each unit vector `z`: between unit vectors the nearest has the largest product.
+
+    Both are float32: bfloat16 would pick other codes.
+    """
+    return jnp.argmax(z @ table.T, axis=-1).astype(jnp.int32)
 
 
 class VectorQuantizer(nn.Module):
@@ -38,13 +56,8 @@ class VectorQuantizer(nn.Module):
     def __call__(self, z: Float[Array, "... e"]) -> Quantized:
         z = normalize(z)
         table = normalize(self.embedding)
-        # Between unit vectors the nearest is the one with the largest product. float32: bfloat16
-        # would pick other codes.
-        codes = jnp.argmax(
-            jax.lax.stop_gradient(z.reshape(-1, self.code_dim)) @ jax.lax.stop_gradient(table).T,
-            axis=-1,
-        )
-        codes = codes.reshape(z.shape[:-1]).astype(jnp.int32)
+        codes = nearest(*jax.lax.stop_gradient((z.reshape(-1, self.code_dim), table)))
+        codes = codes.reshape(z.shape[:-1])
         e = jnp.take(table, codes, axis=0)
         codebook_loss = jnp.mean(jnp.square(jax.lax.stop_gradient(z) - e))
         commitment_loss = jnp.mean(jnp.square(z - jax.lax.stop_gradient(e)))
@@ -53,3 +66,96 @@ class VectorQuantizer(nn.Module):
     def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
         """Unit vectors of `codes`; those of `__call__` up to its straight-through sum."""
         return jnp.take(normalize(self.embedding), codes, axis=0)
+
+
+def levels(codebook: int, code_dim: int) -> tuple[int, ...]:
+    """Powers of two, as equal as can be, whose product is `codebook`: 8192 in 5 is 8 8 8 4 4."""
+    bits = codebook.bit_length() - 1
+    if codebook != 2**bits or not 1 <= code_dim <= bits:
+        nearest_power = 2 ** max(round(math.log2(max(codebook, 2))), 1)
+        raise UserError(
+            f"config.tokenizer.codebook={codebook} and code_dim={code_dim}: without a codebook the "
+            f"number of codes must be a power of two, such as {nearest_power}, and code_dim at "
+            f"most its bits, {int(math.log2(nearest_power))}."
+        )
+    return tuple(2 ** ((bits + code_dim - 1 - axis) // code_dim) for axis in range(code_dim))
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """FSQ (arXiv 2309.15505): every value is bounded and rounded to one of a few levels.
+
+    Nothing is learned and nothing can collapse, so both losses are 0.
+    """
+
+    codebook: int
+    code_dim: int
+
+    def __call__(self, z: Float[Array, "... e"]) -> Quantized:
+        count = np.array(levels(self.codebook, self.code_dim), np.float32)
+        # Half a step to the side: an even number of levels then lies evenly on both sides of 0.
+        z = jnp.tanh(z.astype(jnp.float32)) * (count - 1) / 2 * (1 + 1e-3) - 0.5
+        rounded = jnp.round(z)
+        codes = _join(rounded + count / 2, count)
+        step = 2 / count
+        vectors = (z + jax.lax.stop_gradient(rounded - z)) * step
+        zero = jnp.zeros(())
+        return Quantized(vectors, codes, z * step, zero, zero)
+
+    def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
+        """The vectors of `codes`, values in [-1, 1)."""
+        count = np.array(levels(self.codebook, self.code_dim), np.float32)
+        return (_split(codes, count) - count / 2) * (2 / count)
+
+
+class LookupFreeQuantizer(nn.Module):
+    """LFQ (arXiv 2310.05737): the sign of every value; `code_dim` is the number of bits.
+
+    The entropy penalty, E[H(p(code | z))] - H(E[p(code | z)]), takes the place of the codebook's
+    loss: sure of each code, and all codes in use.
+    """
+
+    codebook: int
+    code_dim: int
+
+    def __call__(self, z: Float[Array, "... e"]) -> Quantized:
+        count = self._levels()
+        z = z.astype(jnp.float32)
+        vectors = jnp.where(z > 0, 1.0, -1.0)
+        codes = _join((vectors + 1) / 2, count)
+        commitment_loss = jnp.mean(jnp.square(z - vectors))
+        straight = z + jax.lax.stop_gradient(vectors - z)
+        return Quantized(straight, codes, z, ENTROPY_WEIGHT * self._penalty(z), commitment_loss)
+
+    def _penalty(self, z):
+        table = self.lookup(jnp.arange(self.codebook))
+        log_p = jax.nn.log_softmax(2 * z.reshape(-1, self.code_dim) @ table.T)
+        p = jnp.exp(log_p)
+        mean = p.mean(0)
+        return -(p * log_p).sum(-1).mean() + (mean * jnp.log(mean + 1e-9)).sum()
+
+    def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
+        """The vectors of `codes`, values -1 and 1."""
+        return 2 * _split(codes, self._levels()) - 1
+
+    def _levels(self):
+        if self.codebook != 2**self.code_dim:
+            raise UserError(
+                f"config.tokenizer.codebook={self.codebook} must be 2 to the power of code_dim="
+                f"{self.code_dim} with config.tokenizer.quantizer=lfq; nearest is "
+                f"{2**self.code_dim}."
+            )
+        return np.full(self.code_dim, 2.0, np.float32)
+
+
+def _join(digits, count):
+    """One integer per vector of digits, the first the most significant."""
+    place = np.cumprod(np.append(1, count[:0:-1]))[::-1].astype(np.int32)
+    return (digits.astype(jnp.int32) * place).sum(-1)
+
+
+def _split(codes, count):
+    place = np.cumprod(np.append(1, count[:0:-1]))[::-1].astype(np.int32)
+    return ((codes[..., None] // place) % count.astype(np.int32)).astype(jnp.float32)
+
+
+QUANTIZERS = {"vq": VectorQuantizer, "fsq": FiniteScalarQuantizer, "lfq": LookupFreeQuantizer}

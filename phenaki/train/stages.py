@@ -73,7 +73,8 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
         other = None
         if discriminator is not None:
             other = discriminator.init(jax.random.fold_in(key, 1), clip)["params"]
-        extra = step_tokenizer.initial_extra(model.codebook, other, adversary)
+        averaged = model.code_dim if config.codebook.get("decay") else None
+        extra = step_tokenizer.initial_extra(model.codebook, other, adversary, averaged)
         return state.create(params, optimizer, extra)
 
     return Stage(model, init, step, frozen, evaluate)
@@ -289,9 +290,7 @@ def measure_alignment(config, model, **sampler):
     """Detector scores of moving shapes by name; {} for other data, which have no detector."""
     if config.data.source != "moving_shapes" or not config.train.sample_count:
         return {}
-    rows = alignment.measure(
-        model, batches.world(config), config.train.sample_count, **sampler
-    )
+    rows = alignment.measure(model, batches.world(config), config.train.sample_count, **sampler)
     return {
         f"alignment/{row}/{name}": value
         for row, values in rows.items()

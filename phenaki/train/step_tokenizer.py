@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from phenaki import adversarial, losses
+from phenaki.blocks import layout
+from phenaki.blocks.quantizer import nearest, normalize
 from phenaki.train.objective import Adversary, Evaluated
 from phenaki.train.optim import value_and_grad
 from phenaki.train.state import TrainState, apply_gradients
@@ -15,12 +17,23 @@ from phenaki.train.state import TrainState, apply_gradients
 
 def pixels(part: Mapping) -> jax.Array:
     """The uint8 clips of a sub-batch as float32 in [0, 1]."""
-    return part["video"].astype(jnp.float32) / 255
+    video = layout.constrain(part["video"], {0: layout.BATCH, 2: "sequence"})
+    return video.astype(jnp.float32) / 255
 
 
-def initial_extra(codebook: int, discriminator=None, adversary: Adversary | None = None) -> dict:
-    """Code counts of the running window and of the last whole one; the discriminator's state."""
+def initial_extra(
+    codebook: int,
+    discriminator=None,
+    adversary: Adversary | None = None,
+    averaged: int | None = None,
+) -> dict:
+    """Code counts of the running window and of the last whole one; the discriminator's state.
+
+    With `averaged`, the values of a code, also the averages that become the codebook.
+    """
     extra: dict = {name: jnp.zeros((codebook,), jnp.int32) for name in ("running", "window")}
+    if averaged:
+        extra["sums"] = jnp.zeros((codebook, averaged))
     if adversary is not None:
         extra["discriminator"] = {
             "params": discriminator,
@@ -39,6 +52,7 @@ def make_step(
     accumulate: int,
     usage_window: int,
     revive_until: int,
+    decay: float = 0.0,
     adversary: Adversary | None = None,
 ):
     """Returns step(state, frozen, batch, key) -> (state, metrics).
@@ -49,6 +63,9 @@ def make_step(
     Codes unused over a window of `usage_window` steps are re-drawn from that step's encoder outputs
     until step `revive_until` (0 = never, as in the paper; without it a small codebook collapses).
     The first such draw, at step 0, replaces every code: a start from data.
+
+    With a `decay`, codes follow running averages of the encoder outputs that chose them instead of
+    the gradient (VQ-VAE's other rule; the paper's is the gradient of equation 1).
     """
 
     def step(state: TrainState, frozen, batch, key):
@@ -94,8 +111,20 @@ def make_step(
             player = _train_discriminator(adversary, player, grads["discriminator"], metrics)
             state = dataclasses.replace(state, extra=state.extra | {"discriminator": player})
         inputs = inputs.reshape(-1, model.code_dim)
+        if decay:
+            state = average_codes(state, params["generator"]["quantizer"]["embedding"], inputs)
         state, usage = count_codes(state, index, counts.sum(0), inputs, key)
         return state, named | usage
+
+    def average_codes(state, table, inputs):
+        chosen = nearest(inputs, normalize(table))
+        sums = decay * state.extra["sums"] + (1 - decay) * jnp.zeros_like(table).at[chosen].add(
+            inputs
+        )
+        # Codes are normalised when used: a sum is as good as a mean. Unused ones stay.
+        table = jnp.where(jnp.any(sums, axis=-1, keepdims=True), sums, table)
+        params = {**state.params, "quantizer": {"embedding": table}}
+        return dataclasses.replace(state, params=params, extra=state.extra | {"sums": sums})
 
     def count_codes(state, index, counts, inputs, key):
         running = state.extra["running"] + counts
@@ -105,6 +134,8 @@ def make_step(
         drawn = inputs[jax.random.randint(key, (model.codebook,), 0, len(inputs))]
 
         def revive(params):
+            if "quantizer" not in params:  # it has no codebook to revive
+                return params
             table = jnp.where(dead[:, None], drawn, params["quantizer"]["embedding"])
             return {**params, "quantizer": {"embedding": table}}
 
@@ -113,6 +144,8 @@ def make_step(
             "codebook/perplexity": losses.perplexity(window.astype(jnp.float32)),
         }
         extra = state.extra | {"running": jnp.where(ended, 0, running), "window": window}
+        if decay:
+            extra["sums"] = jnp.where(dead[:, None], drawn, extra["sums"])
         state = dataclasses.replace(
             state, params=revive(state.params), ema=revive(state.ema), extra=extra
         )

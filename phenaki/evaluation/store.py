@@ -1,0 +1,97 @@
+"""What was computed of each item, in shards on disk: a killed evaluation goes on where it was."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from phenaki import cli
+from phenaki.errors import UserError
+
+Arrays = Mapping[str, np.ndarray]
+MANIFEST = "settings.json"
+
+
+class Store:
+    """Arrays by name of `total` items [total, ...], `per_shard` of them in a file.
+
+    The folder's name holds a digest of `settings` (all that the values depend on), so other
+    settings never meet in one folder, and equal ones share their work between rows of a table.
+    """
+
+    def __init__(
+        self, root: str | Path, kind: str, settings: Mapping[str, Any], total: int, per_shard: int
+    ):
+        text = json.dumps({**settings, "per_shard": per_shard}, sort_keys=True, indent=2)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.directory = Path(root) / f"{kind}-{digest}"
+        self.total, self.per_shard = total, per_shard
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / MANIFEST).write_text(text + "\n")
+
+    def _path(self, shard: int) -> Path:
+        start, stop = self._span(shard)
+        return self.directory / f"{start:07d}-{stop:07d}.npz"  # a longer total redoes the last one
+
+    def _span(self, shard: int) -> tuple[int, int]:
+        return shard * self.per_shard, min((shard + 1) * self.per_shard, self.total)
+
+    @property
+    def shards(self) -> range:
+        """All shards' numbers."""
+        return range(-(-self.total // self.per_shard))
+
+    def missing(self) -> list[int]:
+        """Shards that no run has finished."""
+        return [shard for shard in self.shards if not self._path(shard).is_file()]
+
+    def fill(self, make: Callable[[int, int], Arrays], what: str) -> None:
+        """Writes the missing shards from `make(first item, end)`; each host takes its share.
+
+        Returns on every host once all shards stand; with several hosts the folder is shared.
+        """
+        missing = self.missing()
+        # By number, not by place in the list: hosts list at different moments.
+        mine = [s for s in missing if s % jax.process_count() == jax.process_index()]
+        with cli.Progress(self.total, what, self.total - self._items(missing)) as progress:
+            for shard in mine:
+                start, stop = self._span(shard)
+                self._write(shard, make(start, stop))
+                progress.update((stop - start) * jax.process_count())
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(str(self.directory))
+
+    def _items(self, shards: Sequence[int]) -> int:
+        return sum(stop - start for start, stop in map(self._span, shards))
+
+    def _write(self, shard: int, arrays: Arrays) -> None:
+        start, stop = self._span(shard)
+        for name, array in arrays.items():
+            if len(array) != stop - start:
+                raise ValueError(f"{name}: {len(array)} rows for items {start} to {stop}.")
+        path = self._path(shard)
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(partial, path)
+
+    def read(self, name: str) -> Iterator[np.ndarray]:
+        """One array, shard after shard."""
+        for shard in self.shards:
+            try:
+                with np.load(self._path(shard)) as arrays:
+                    yield arrays[name]
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(
+                    f"{self._path(shard)}: cannot be read ({error}); delete it and run again."
+                ) from None
+
+    def array(self, name: str) -> np.ndarray:
+        """All of one array: for what is one number or a short row per item."""
+        return np.concatenate(list(self.read(name)))

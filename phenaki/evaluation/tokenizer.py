@@ -1,0 +1,36 @@
+"""Any tokenizer of Table 3, for reconstruction on all devices."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from phenaki import build, checkpoint
+from phenaki.evaluation import devices
+
+
+class Tokenizer:
+    """A tokenizer's run or bundle, or that of a whole model."""
+
+    def __init__(self, config: Any, params: Any, rows: int = 4):
+        self.config, self.spec = config, build.video_spec(config)
+        self.fingerprint = checkpoint.fingerprint(params, config)
+        network = build.tokenizer(config)
+
+        def through(params, video):
+            codes = network.apply({"params": params}, video, method="encode")
+            decoded: Any = network.apply({"params": params}, codes, method="decode")
+            return jnp.clip(decoded, 0, 1), codes.reshape(len(codes), -1)
+
+        self._through = devices.batched(through, params, rows)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Tokenizer":
+        """UserError for a MaskGIT's run, naming where its tokenizer lies."""
+        params, config, _ = checkpoint.load_tokenizer(directory)
+        return cls(config, params)
+
+    def reconstruct(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(clips [b f h w 3] in [0, 1], codes [b s])."""
+        return self._through(video)

@@ -1,0 +1,126 @@
+"""Measures a model by the protocol of a row of Tables 1 to 5, beside the paper's numbers.
+
+    python scripts/evaluate.py --table=3 --row=cvivit --model=runs/cvivit_mit --data=data/mit
+    python scripts/evaluate.py --table=all --preset=laptop --output=runs/scoreboard
+
+The first needs a data set of scripts/prepare_data.py and, in --weights, the feature networks that
+scripts/convert_weights.py converts; with --weights=random they are untrained, and the scores'
+names end in _proxy. What is computed stays in --output, shard by shard: a killed run goes on. The
+second measures the released model on moving shapes in minutes, every table in miniature, and
+writes scoreboard.html.
+"""
+
+import time
+from pathlib import Path
+
+from absl import flags
+
+from phenaki import cli
+from phenaki.errors import UserError
+
+TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
+ROW = flags.DEFINE_string("row", None, "of the table; the only one by default")
+MODEL = flags.DEFINE_string(
+    "model", None, "a bundle or a training's --workdir; the page's default: checkpoints/laptop"
+)
+DATA = flags.DEFINE_string("data", None, "prepared data set; default: that of configs/tables.py")
+SPLIT = flags.DEFINE_string("split", "validation", "of the data set")
+OUTPUT = flags.DEFINE_string("output", "runs/evaluation", "where everything is written")
+WEIGHTS = flags.DEFINE_string("weights", "weights", "directory of feature networks, or random")
+LIMIT = flags.DEFINE_integer("limit", None, "most clips of the data set", lower_bound=2)
+BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and kept together", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of the samples")
+PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: what to measure")
+TABLE3 = flags.DEFINE_string("table3", None, "--workdir of scripts/table3.py, shown on the page")
+
+
+def main(argv):
+    """One row, or the page."""
+    del argv
+    if (TABLE.value == "all") != (PRESET.value is not None):
+        raise UserError("--table=all goes with --preset=laptop, and the other tables without it.")
+    if TABLE.value == "all":
+        _page()
+    else:
+        _row(int(TABLE.value))
+
+
+def _page():
+    from configs import tables
+    from phenaki.evaluation import laptop
+
+    start = time.monotonic()
+    output = Path(OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    page = laptop.scoreboard(
+        MODEL.value or "checkpoints/laptop",
+        output,
+        tables.LAPTOP,
+        WEIGHTS.value,
+        SEED.value,
+        TABLE3.value,
+    )
+    page.text(f"Made in {time.monotonic() - start:.0f} s.")
+    size = page.save(output / "scoreboard.html")
+    print(f"{output}/scoreboard.html: {size / 1e6:.1f} MB, {time.monotonic() - start:.0f} s")
+
+
+def _row(number):
+    from configs import tables
+
+    table = tables.TABLES[number]
+    row_name, row = _find(table, number)
+    if not MODEL.value:
+        raise UserError(
+            f"--model is required: a checkpoint that {row['config']} trained for this row."
+        )
+
+    from phenaki.evaluation import devices, protocol, record
+    from phenaki.evaluation.clips import Prepared, Windows
+    from phenaki.evaluation.plan import plan_of
+    from phenaki.evaluation.tokenizer import Tokenizer
+
+    tokenizer = row["task"] == "reconstruction"
+    model = Tokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
+    spec = model.spec
+    plan = plan_of(row, frames=spec.frames, per_shard=BATCH.value)
+    windows = row.get("windows", 1)
+    clips = Prepared(
+        DATA.value or row["data"],
+        SPLIT.value,
+        "image" if row["task"] == "text_to_image" else "video",
+        plan.frames + windows - 1,
+        (spec.height, spec.width),
+        spec.fps,
+    )
+    full = row.get("clips", clips.total)
+    used = clips.total = min(clips.total, full, LIMIT.value or full)
+    if windows > 1:
+        clips = Windows(clips, plan.frames, windows)
+    output = Path(OUTPUT.value)
+    records = protocol.evaluate(plan, model, clips, output, WEIGHTS.value, SEED.value)
+    differs = dict(row["differs"])
+    if used < full:
+        for metric in row["printed"]:
+            differs.setdefault(metric, f"{used} clips instead of {full}")
+    lines = record.beside(records, row["printed"], differs)
+    print(f"Table {number}, {row_name}: {table['title']}")
+    print(record.lines(lines))
+    others = {} if any(r.proxy for r in records) else table["others"]
+    for name, values in others.items():
+        print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
+    path = output / f"table{number}-{row_name}.json"
+    record.save(path, records, table=number, row=row_name, model=MODEL.value)
+    print(path)
+
+
+def _find(table, number):
+    rows = table["rows"]
+    name = ROW.value or (next(iter(rows)) if len(rows) == 1 else None)
+    if name not in rows:
+        raise UserError(f"--row={name}: table {number} has {', '.join(rows)}.")
+    return name, rows[name]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,63 @@
+"""The page of a data set: what it counts is what is there, and it needs no other file."""
+
+import re
+
+import layouts
+import numpy as np
+import pytest
+from numbered_clips import numbered, regular, write_video
+
+from phenaki.data import filters, inspection, inspection_page, prepare
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Two sources of 2 clips and 1, a copy of one of them, two captions, one black clip."""
+    root = tmp_path_factory.mktemp("media")
+    layouts.video(root / "in" / "a.mp4", 22)
+    layouts.video(root / "in" / "b.mp4", 11, first=40)
+    (root / "in" / "copy.mp4").write_bytes((root / "in" / "b.mp4").read_bytes())
+    write_video(root / "in" / "black.mp4", regular(11, 8), [np.zeros((48, 64, 3), np.uint8)] * 11)
+    rows = [("a.mp4", "four"), ("b.mp4", "<b>seven")]
+    layouts.table(root / "in" / "captions.csv", "file,caption", rows)
+    size = dict(height=48, width=64, encoding="png", validation=0.0)
+    prepare.prepare(prepare.Options(root / "in", root / "set", filters=filters.Filters(), **size))
+    return root / "set"
+
+
+def test_it_counts_what_is_there(directory):
+    split = inspection.look(directory, 100)["video_train"]
+    assert (split.stored, split.seen, split.uncaptioned) == (5, 5, 2)
+    assert split.frames == [11] * 5 and split.fps == [8.0] * 5
+    assert sorted(split.tokens) == [5, 5, 9]  # bytes and an end
+    assert split.sources == {"a.mp4": 2, "b.mp4": 1, "copy.mp4": 1, "black.mp4": 1}
+    assert split.equal == [("copy.mp4#00000", "b.mp4#00000")]
+    shown = numbered(5)  # frame 5 is the middle of the first clip
+    assert split.brightness[0] == pytest.approx(shown.mean(), abs=2)
+    assert (min(split.lowest), max(split.highest)) == (0, 255)
+    assert split.warnings() == ["1 clips are nearly black", "1 clips equal an earlier one"]
+
+
+def test_a_part_is_spread_evenly(directory):
+    split = inspection.look(directory, 2)["video_train"]
+    assert (split.seen, split.stored) == (2, 5)
+    assert set(split.sources) == {"a.mp4", "copy.mp4"}
+
+
+def test_limited_range_is_noticed():
+    split = inspection.Split(2, 2, lowest=[16, 20], highest=[235, 200], brightness=[90.0, 91.0])
+    assert any("16 to 235" in line for line in split.warnings())
+
+
+def test_the_page_stands_alone(directory, run_script, tmp_path):
+    done = run_script(
+        "scripts/inspect_data.py", f"--data={directory}", f"--output={tmp_path / 'p'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 records, 3 with captions of 5 to 9, median 5 tokens" in done.stdout
+    page = (tmp_path / "p").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "data:image/png;base64," in page and "<b>seven" not in page
+    assert "40.0%" in page  # a.mp4's share
+    found = inspection.look(directory, 100)["video_train"]
+    assert inspection_page.sentence(found) in done.stdout

@@ -1,0 +1,112 @@
+"""Stage 2 with a T5 from files, encoding online or cached, and with class names for captions."""
+
+import jax
+import numpy as np
+import pytest
+import t5_files as files
+import tiny
+from ml_collections import ConfigDict
+from test_text_vocabulary import trained
+
+from configs import maskgit
+from phenaki import build, checkpoint
+from phenaki.data import batches
+from phenaki.errors import UserError
+from phenaki.pipeline import Phenaki
+from phenaki.train import logs, stages
+
+ONE = jax.devices()[:1]
+SIZES = ("vocab_size", "width", "heads", "head_dim", "layers", "mlp_dim")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A tokenizer, a T5X checkpoint with its config.gin, and its vocabulary."""
+    root = tmp_path_factory.mktemp("text")
+    tokenizer = {"tokenizer": tiny.phenaki().params["tokenizer"]}
+    config = tiny.tokenizer_config()
+    checkpoint.save_bundle(root / "tokenizer", tokenizer, config, kind="tokenizer")
+    (root / "t5.model").write_bytes(trained())
+    files.zarr(root / "t5/checkpoint_5", files.state(files.params()))
+    (root / "t5/config.gin").write_text(files.GIN)
+    return root
+
+
+def t5_config(root, **text):
+    config = tiny.maskgit_config(train={"steps": 2})
+    config.text = ConfigDict(
+        maskgit.get_config().text.to_dict()
+        | {name: getattr(files.TINY, name) for name in SIZES}
+        | dict(vocabulary=f"{root}/t5.model", weights=f"{root}/t5/checkpoint_5", length=12)
+        | text
+    )
+    return config
+
+
+def train(config, root, name):
+    stages.train_maskgit(config, root / "tokenizer", root / name, ONE)
+    return [line["loss/total"] for line in logs.read(root / name) if "loss/total" in line]
+
+
+def test_cached_captions_train_as_those_encoded_in_the_step(root):
+    losses = {
+        cached: train(t5_config(root, cached=cached), root, f"cached_{cached}")
+        for cached in (False, True)
+    }
+    assert len(losses[True]) == 2
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-5)
+
+
+def test_a_run_samples_with_its_encoder(root):
+    if not (root / "cached_False").is_dir():
+        train(t5_config(root), root, "cached_False")
+    model = Phenaki.load(root / "cached_False")
+    text = model.embed(["red x moves up", None])
+    assert text.embeddings.shape == (2, 12, 8) and text.mask.any(-1).tolist() == [True, False]
+    one, other, again = (
+        model.generate([prompt], seed=0) for prompt in ("red x", "blue y moves down", "red x")
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0
+
+
+def test_a_class_conditional_run(root):
+    config = tiny.maskgit_config(train={"steps": 2})
+    whole = stages.with_tokenizer(config, tiny.tokenizer_config(), "")
+    names = sorted(set(batches.captions(whole, 64)))
+    (root / "labels.txt").write_text("\n".join(names))
+    text = maskgit.get_config("classes").text.to_dict()
+    text |= dict(vocabulary=f"labels:{root}/labels.txt", width=len(names))
+    config.text = ConfigDict(text)
+    assert len(train(config, root, "classes")) == 2
+    model = Phenaki.load(root / "classes")
+    assert model.generate([names[0], None], seed=0).shape[0] == 2
+    with pytest.raises(UserError, match="is no name of"):
+        model.generate(["a purple cow"], seed=0)
+    model.save(root / "bundle")
+    np.testing.assert_array_equal(
+        Phenaki.load(root / "bundle").generate([names[1]], seed=1),
+        model.generate([names[1]], seed=1),
+    )
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    (
+        (dict(vocabulary="nowhere.model"), "nowhere.model: no such vocabulary; get gs://"),
+        (dict(weights="nowhere"), "config.text.weights='nowhere': no such file or directory"),
+        (dict(width=9), "config.text.width=9 must be 8, that of "),
+    ),
+)
+def test_mistakes_are_said_before_anything_is_written(root, text, said):
+    with pytest.raises(UserError) as caught:
+        train(t5_config(root, **text), root, "never")
+    assert str(caught.value).startswith(said)
+    assert not (root / "never").exists()
+
+
+def test_random_weights_need_no_file(root):
+    config = t5_config(root, weights="random")
+    assert jax.tree.structure(build.text_params(config)) == jax.tree.structure(
+        files.nested(files.params())
+    )
