@@ -293,7 +293,7 @@ class Phenaki:
             ids = vocabulary.encode(prompts)
             if chosen.negative and form.guided:
                 one = isinstance(chosen.negative, str)
-                texts = [chosen.negative] * len(codes) if one else list(chosen.negative)
+                texts: Any = [chosen.negative] * len(codes) if one else list(chosen.negative)
                 if len(texts) != len(codes):
                     raise UserError(
                         f"{len(texts)} negative texts for {len(codes)} samples: give one, or one "

@@ -6,6 +6,7 @@ attends to all of a frame and then to what came before (§2.1): code (t, m, n) i
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -37,10 +38,10 @@ def lift(
     """
     time, *space = patch
     sizes = dict(zip("pq", space, strict=True))
-    first = rearrange(known[:, :1], "b 1 (m p) (n q) -> b 1 m n (p q)", **sizes).all(-1)
-    rest = known[:, 1:]
+    first: Any = rearrange(known[:, :1], "b 1 (m p) (n q) -> b 1 m n (p q)", **sizes).all(-1)
+    rest: Any = known[:, 1:]
     rest = rearrange(rest, "b (t s) (m p) (n q) -> b t m n (s p q)", s=time, **sizes).all(-1)
-    own = np.concatenate([first, rest], axis=1)
+    own: Any = np.concatenate([first, rest], axis=1)
     if sees == BY_PATCH:
         return own
     whole = own.all((2, 3))

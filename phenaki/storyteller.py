@@ -121,7 +121,9 @@ def tell(
         found = kept.read(name)
         made = found is None
         if found is None:
-            start = given if anchor is None or first else recolour(given, anchor)
+            start: np.ndarray | None = given
+            if given is not None and anchor is not None and not first:
+                start = recolour(given, anchor)
             found = _sample(model, shot, start, image, seed, aids)
             kept.write(name, *found)
         frames, codes = found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 def srt(texts: Sequence[str | None], parts: Sequence[tuple[int, int]], fps: float) -> str:
     """A SubRip file of the `texts` shown in the frames `parts` (first, end); None is silence."""
-    entries = []
+    entries: list[str] = []
     for text, (start, end) in zip(texts, parts, strict=True):
         if text:
             # A blank line would end the entry.

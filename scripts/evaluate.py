@@ -12,6 +12,7 @@ writes scoreboard.html.
 
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -85,7 +86,7 @@ def _row(number):
     spec = model.spec
     plan = plan_of(row, frames=spec.frames, per_shard=BATCH.value)
     windows = row.get("windows", 1)
-    clips = Prepared(
+    clips: Any = Prepared(
         DATA.value or row["data"],
         SPLIT.value,
         "image" if row["task"] == "text_to_image" else "video",
@@ -106,7 +107,7 @@ def _row(number):
     lines = record.beside(records, row["printed"], differs)
     print(f"Table {number}, {row_name}: {table['title']}")
     print(record.lines(lines))
-    others = {} if any(r.proxy for r in records) else table["others"]
+    others: Any = {} if any(r.proxy for r in records) else table["others"]
     for name, values in others.items():
         print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path = output / f"table{number}-{row_name}.json"

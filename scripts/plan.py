@@ -15,6 +15,7 @@ measured in --results.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -103,7 +104,7 @@ def _given(config, topology):
 
 
 def _name():
-    flag = flags.FLAGS["config"]
+    flag: Any = flags.FLAGS["config"]
     return Path(flag.config_filename).stem + ":" + flag.config_filename.partition(":")[2]
 
 

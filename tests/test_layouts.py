@@ -1,4 +1,4 @@
-"""Each layout that people have becomes the same records: what is shown, captions, splits, losses."""
+"""Each layout that people have becomes the same records: pictures, captions, splits, losses."""
 
 import layouts
 import pytest

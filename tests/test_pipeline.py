@@ -131,7 +131,12 @@ def test_a_story_of_n_windows_has_11_plus_6_more_each(count):
 def test_a_new_prompt_starts_with_a_window():
     scenes = [Scene("a", 0.1), Scene("b", 1.5), Scene("c", 0.7)]
     parts = windows(scenes, PAPER, 5)
-    assert parts == [Window(0, 0, 11, True), Window(1, 11, 17), Window(1, 17, 23), Window(2, 23, 29)]
+    assert parts == [
+        Window(0, 0, 11, True),
+        Window(1, 11, 17),
+        Window(1, 17, 23),
+        Window(2, 23, 29),
+    ]
     assert segments(parts) == [(0, 11), (11, 23), (23, 29)]
 
 

@@ -57,5 +57,5 @@ def sha256(media: Frames) -> str:
         if isinstance(picture, Path):
             digest.update(picture.read_bytes())
         else:
-            digest.update(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture))
+            digest.update(picture if isinstance(picture, bytes) else picture.tobytes())
     return digest.hexdigest()

@@ -98,7 +98,9 @@ def cut(unit: Unit, job: Job) -> Done:
 
 def crashed(unit: Unit, job: Job) -> Done:
     """Stands in for a unit whose process died or hung: each of its items is tried alone."""
-    outcomes, problems, name = [], [], job.name(unit)
+    outcomes: list[Outcome] = []
+    problems: list[Lost] = []
+    name = job.name(unit)
     part = job.spool / f"{name}.part"
     with part.open("wb") as file:
         if len(unit.items) == 1:
@@ -109,8 +111,8 @@ def crashed(unit: Unit, job: Job) -> Done:
             for done in _apart(unit, job):
                 problems += done.problems
                 outcomes += [_moved(outcome, file.tell()) for outcome in done.outcomes]
-                with done.clips.open("rb") as clips:
-                    shutil.copyfileobj(clips, file)
+                with done.clips.open("rb") as taken:
+                    shutil.copyfileobj(taken, file)
         size = file.tell()
     clips = job.spool / f"{name}.clips"
     part.replace(clips)
@@ -160,7 +162,8 @@ def finished(name: str, spool: Path) -> Done | None:
 
 def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> Outcome:
     reason = job.filters.item(item)
-    kind, places, static, digest = item.kind, [], 0, ""
+    places: list[tuple[int, int]] = []
+    kind, static, digest = item.kind, 0, ""
     begin = file.tell()
     try:
         if reason is None:
@@ -203,8 +206,8 @@ def sha256(item: RawItem) -> str:
 
 def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
     form = job.form
-    size = dict(height=form.height, width=form.width)
-    time = dict(frames=form.frames, fps=form.fps)
+    size: Any = dict(height=form.height, width=form.width)
+    time: Any = dict(frames=form.frames, fps=form.fps)
     if isinstance(item.media, Frames):
         yield from itertools.islice(frames.clips(item.media, **time, **size), job.limit)
         return

@@ -121,11 +121,15 @@ class Sources:
 
 def _said(reader: functools.partial | None) -> tuple | None:
     """A reader in words that are the same in every process."""
-    return reader and (
-        reader.func.__module__,
-        reader.func.__qualname__,
-        reader.args,
-        reader.keywords,
+    return (
+        None
+        if reader is None
+        else (
+            reader.func.__module__,
+            reader.func.__qualname__,
+            reader.args,
+            reader.keywords,
+        )
     )
 
 

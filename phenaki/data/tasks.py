@@ -26,10 +26,14 @@ RAM_BUDGET = 2**29  # bytes of decoded clips that TensorFlow may hold ready
 class Spec(Protocol):
     """The fields of `types.VideoSpec` that matter here."""
 
-    frames: int
-    height: int
-    width: int
-    fps: float | int
+    @property
+    def frames(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def fps(self) -> float | int: ...
 
 
 def examples(

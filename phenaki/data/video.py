@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -136,7 +136,8 @@ def read_image(path: Path | str | io.BufferedIOBase) -> Image.Image:
     """
     with _reasons(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of EXIF blocks and palettes that Pillow repairs itself
-        with Image.open(path) as image:
+        source: Any = path
+        with Image.open(source) as image:
             _check_size(path, image.width, image.height)
             image.load()
             return _rgb(path, ImageOps.exif_transpose(image))

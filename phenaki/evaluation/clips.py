@@ -1,6 +1,7 @@
 """Reference clips by number: a prepared data set, or moving shapes."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -61,7 +62,8 @@ class Prepared:
             shuffle=False,
         )
         self.identity = dict(data=str(Path(directory).resolve()), split=split, kind=kind)
-        self._at, self._examples = -1, iter(())  # type: tuple[int, Iterator[dict]]
+        self._at = -1
+        self._examples: Iterator[dict] = iter(())
 
     def read(self, start: int, stop: int):
         """Going on where the last call ended costs nothing; elsewhere the set is opened again."""

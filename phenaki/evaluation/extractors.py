@@ -90,7 +90,8 @@ def _lpips(params, directory):
 
 
 def _clip(params, directory):
-    model = clip.CLIP(**clip.SIZES["clip_b32"])
+    sizes: Any = clip.SIZES["clip_b32"]
+    model = clip.CLIP(**sizes)
     if directory == RANDOM:
         raise UserError("a CLIP score under random weights says nothing; give --weights=DIR.")
     path = Path(directory) / bpe.FILE

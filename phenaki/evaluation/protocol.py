@@ -106,7 +106,7 @@ def _fake(plan, networks, clips, model, task, seed, start, stop):
 
 def _features(plan, networks, videos, any_video):
     """Features of whole views by I3D, of every `frame_step`-th frame by Inception."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     if "i3d" in networks:
         for view, (start, stop) in plan.scored.items():
             seen = networks["i3d"].run(videos[view][:, start:stop])

@@ -24,7 +24,7 @@ class Moments(NamedTuple):
     `count` is the sum of the weights, 1 each unless resampled.
     """
 
-    count: float
+    count: float  # type: ignore[assignment]  # of what, no tuple is asked
     mean: Float[np.ndarray, " d"]
     scatter: Float[np.ndarray, "d d"]  # sum of outer products around the mean
 

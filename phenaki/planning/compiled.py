@@ -53,8 +53,8 @@ def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any
         options = dict(donate_argnums=0, out_shardings=(layout, None))
     with jax.set_mesh(mesh):
         compiled = jax.jit(program.function, **options).lower(*inputs).compile()
-    memory = compiled.memory_analysis()
-    text = compiled.as_text()
+    memory: Any = compiled.memory_analysis()
+    text: Any = compiled.as_text()
     costs = hlo.costs(text)
     return {
         "seconds": round(time.monotonic() - start, 1),

@@ -118,10 +118,10 @@ def _call(computations, name, count, times):
     for line in computations[name]:
         if line.opcode == "while":
             body, condition = (
-                re.search(rf"{part}=%?([\w.\-]+)", line.rest) for part in ("body", "condition")
+                _found(rf"{part}=%?([\w.\-]+)", line.rest)[0] for part in ("body", "condition")
             )
-            trips = _trips(line, computations[condition[1]])
-            _call(computations, body[1], count * trips, times)
+            trips = _trips(line, computations[condition])
+            _call(computations, body, count * trips, times)
         elif line.opcode == "conditional":
             branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
             names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
@@ -144,9 +144,9 @@ def _trips(line, condition):
 
 def _flops(line, shapes):
     if line.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
+        (contracted,) = _found(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
         left = shapes_of(shapes[line.operands[0]])[0][1]
-        inner = math.prod(left[int(d)] for d in contracted[1].split(",") if d)
+        inner = math.prod(int(left[int(d)]) for d in contracted.split(",") if d)
         return 2.0 * math.prod(shapes_of(line.type)[0][1]) * inner
     if line.opcode == "convolution":
         left, right = (shapes_of(shapes[operand])[0][1] for operand in line.operands[:2])
@@ -157,10 +157,16 @@ def _flops(line, shapes):
     return 0.0
 
 
+def _found(pattern: str, text: str) -> tuple[str, ...]:
+    """The groups of what XLA always writes there."""
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"no {pattern} in the compiler's text: {text[:200]}")
+    return match.groups()
+
+
 def _convolution(out, left, right, rest):
-    left_labels, right_labels, out_labels = re.search(
-        r"dim_labels=(\w+)_(\w+)->(\w+)", rest
-    ).groups()
+    left_labels, right_labels, out_labels = _found(r"dim_labels=(\w+)_(\w+)->(\w+)", rest)
     window = re.search(r"window=\{([^}]*)\}", rest)
     fields = dict(item.split("=") for item in window[1].split()) if window else {}
     taps = 1

@@ -75,11 +75,11 @@ def _is_encoder(name: str) -> bool:
     return name.startswith("encoder.") or name in EMBEDDINGS
 
 
-def _parts(index: Path) -> dict[Path, list[str] | None]:
+def _parts(index: Path) -> dict[Path, list[str]]:
     """The files that an index gives for the encoder's tensors; the others stay unopened."""
     try:
         files = json.loads(index.read_text("utf-8"))["weight_map"]
-        parts: dict[Path, list[str] | None] = {}
+        parts: dict[Path, list[str]] = {}
         for name in filter(_is_encoder, files):
             parts.setdefault(index.with_name(Path(files[name]).name), []).append(name)
     except FileNotFoundError:

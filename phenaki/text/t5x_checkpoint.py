@@ -261,7 +261,7 @@ def open_store(directory: str, name: str, spec: dict[str, Any] | None = None) ->
     where = posixpath.join(directory, name.strip("/"))
     try:
         try:
-            store = ts.open(place, open=True, read=True).result()
+            store: Any = ts.open(place, open=True, read=True).result()
         except ValueError:
             if spec is None:
                 raise

@@ -59,7 +59,7 @@ def _how_to_get(path: str, encoder: T5Encoder) -> str:
 
 
 def _converted_shapes(stored: Mapping[str, Any], convert: Callable) -> Shapes:
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, array in stored.items():
         given = jax.ShapeDtypeStruct(array.shape, jnp.float32)
         parts = jax.eval_shape(functools.partial(convert, name), given)

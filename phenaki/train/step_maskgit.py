@@ -1,6 +1,7 @@
 """One training step of MaskGIT over the codes of a frozen tokenizer (§2.2, equation 3)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,7 @@ def make_step(
         )
         loss, accuracy = losses.masked_cross_entropy(logits, codes, mask, smoothing)
         ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
-        metrics = {
+        metrics: dict[str, Any] = {
             "loss": loss.mean(),
             "accuracy": accuracy.mean(),
             "entropy": losses.masked_entropy(jax.lax.stop_gradient(logits), mask).mean(),

@@ -30,6 +30,7 @@ def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
         name = row[name_in].strip()
         key = PurePosixPath(os.path.normpath(name or ".")).as_posix()
         overfull = tables.OVERFULL in row
+        reason: str | None
         if key in items:
             reason = "second row of this file; the first counts"
         elif key in known:

@@ -64,6 +64,7 @@ def _splits(found: walk.Listing) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for key in found.named("ImageSets/*.txt", "ImageSets/*/*.txt"):
         split = split_named(PurePosixPath(key).stem)
-        for name in (found.root / key).read_text(errors="replace").split() if split else ():
-            splits.setdefault(PurePosixPath(name).name, split)
+        if split is not None:
+            for name in (found.root / key).read_text(errors="replace").split():
+                splits.setdefault(PurePosixPath(name).name, split)
     return splits

@@ -53,9 +53,9 @@ def find_kinetics(request: walk.Request, found: walk.Listing) -> Sources | None:
     if not paths:
         return None
     known: dict[tuple[str, int], str] = {}
-    for key in found.media:
-        if cut := _CUT.match(PurePosixPath(key).stem):
-            known[cut["video"], int(cut["start"])] = key
+    for name_of in found.media:
+        if cut := _CUT.match(PurePosixPath(name_of).stem):
+            known[cut["video"], int(cut["start"])] = name_of
     items: dict[str, RawItem] = {}
     problems = []
     for table in paths:

@@ -63,7 +63,7 @@ def _spans(path: Path, key: str) -> Iterator[Lost | tuple[str, str, Window]]:
     size = path.stat().st_size
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            tar.members.clear()  # or it keeps them all
+            tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
             name = f"{key}/{member.name}"
             if member.isdir():
                 continue

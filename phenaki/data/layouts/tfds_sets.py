@@ -12,7 +12,7 @@ import numpy as np
 
 from phenaki.data import lazy
 from phenaki.data.layouts import stored, walk
-from phenaki.data.raw import Frames, Lost, RawItem, Sources, Unit, clean, split_named, words
+from phenaki.data.raw import Frames, Kind, Lost, RawItem, Sources, Unit, clean, split_named, words
 from phenaki.errors import UserError
 
 PREFIX = "tfds:"
@@ -103,7 +103,8 @@ def _fields(request: walk.Request, data) -> Fields:
             f"{request.root}: {data.info.name} is not known; say where its pictures are: "
             f"--fields=media=NAME,caption=NAME. It has {', '.join(data.info.features)}."
         )
-    fields = dataclasses.replace(known or Fields(given["media"]), **given)
+    names: dict[str, Any] = dict(given)
+    fields = dataclasses.replace(known or Fields(given["media"]), **names)
     if request.source_fps:
         fields = dataclasses.replace(fields, fps=request.source_fps)
     for name in _FIELDS:
@@ -132,7 +133,7 @@ def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[Raw
             yield Lost(name, f"{fields.media} is {images.dtype}{list(images.shape)}, no pictures")
             continue
         caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
-        kind = "image" if images.ndim == 3 or len(images) == 1 else "video"
+        kind: Kind = "image" if images.ndim == 3 or len(images) == 1 else "video"
         frames = Frames(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
         yield RawItem(name, kind, frames, caption, split_named(split), nsfw)
 
