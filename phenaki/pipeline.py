@@ -350,7 +350,7 @@ class Phenaki:
         )
         return decoded if form.trace else decoded._replace(sampled=None, scores=None)
 
-    def encode(self, videos: np.ndarray):
+    def encode(self, videos: np.ndarray | jax.Array):
         """Codes [b t m n] of `videos`, 1 + a multiple of the patch frames."""
         return self._through(jnp.asarray(videos, jnp.float32), "encode")
 

@@ -19,6 +19,7 @@ Every key of a scene but `prompt` and `image` may stand at the top, for all scen
 
 import dataclasses
 import difflib
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class _Value(NamedTuple):
     value: Any
 
 
-def _number(least: float = -float("inf"), above: float | None = None, most=float("inf")):
+def _number(least: int | float = -math.inf, above: int | float | None = None, most=math.inf):
     def check(value):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "must be a number"

@@ -4,7 +4,7 @@
     python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v \\
         --topology=v5e:16x16
     python scripts/plan.py --config=configs/cvivit.py:mit --topology=v5p:4x4x8 --compile --json
-    python scripts/plan.py --table > docs/pods_table.md
+    python scripts/plan.py --table
 
 Topologies are v4, v5e, v5p or v6e with their grid of chips (v5e:16x16*2 for two slices), or GPUs
 (gpu:64xH100). --compile compiles the real train step, and the sampler of stage 2, with XLA's TPU

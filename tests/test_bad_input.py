@@ -105,8 +105,9 @@ def places(tmp_path_factory):
         ),
         (
             "mesh.tensor=3",
-            "config.mesh={'data': -1, 'fsdp': 1, 'tensor': 3} must multiply to the 1 devices, "
-            "with at most one -1; nearest is data=-1 with fsdp*tensor=1.",
+            "config.mesh={'data': -1, 'fsdp': 1, 'sequence': 1, 'tensor': 3} must multiply to the "
+            "1 devices, with at most one -1; nearest is {'data': 1, 'fsdp': 1, 'sequence': 1, "
+            "'tensor': 1}.",
         ),
     ],
     ids=lambda value: value.partition("=")[0] if "error" not in value else "",

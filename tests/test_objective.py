@@ -215,7 +215,8 @@ def test_perceptual_image_loss_is_the_mean_over_frames():
     np.testing.assert_allclose(loss(params, real, real), 0, atol=1e-6)
 
 
-def test_video_loss_compares_features_over_time():
+def test_video_loss_compares_features_over_time(monkeypatch):
+    monkeypatch.setattr(i3d, "SIZE", 32)  # at 224 px the gradient takes minutes
     taps = ("Conv3d_1a_7x7", "MaxPool3d_2a_3x3")
     real, fake = jnp.asarray(RNG.uniform(size=(2, 1, 9, 16, 16, 3)), jnp.float32)
     params = {"i3d": jax.jit(lambda k: i3d.I3D().init(k, real, taps)["params"])(KEY)}

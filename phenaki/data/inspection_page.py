@@ -49,14 +49,14 @@ def page(directory: Path, found: dict[str, Split]) -> str:
     return f'<!doctype html><meta charset="utf-8"><title>data</title><style>{_STYLE}</style>{body}'
 
 
-def _range(values: Sequence[float]) -> str:
+def _range(values: Sequence[int | float]) -> str:
     if not values:
         return "none"
     low, middle, high = np.percentile(values, (0, 50, 100))
     return f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}, median {middle:.4g}"
 
 
-def _bars(values: Sequence[float]) -> str:
+def _bars(values: Sequence[int | float]) -> str:
     if not values:
         return ""
     counts, edges = np.histogram(values, min(BINS, max(1, len(set(values)))))

@@ -64,7 +64,7 @@ def floor(record: Record) -> str:
 
 
 def beside(
-    records: Sequence[Record], printed: Mapping[str, float], differs: Mapping[str, str]
+    records: Sequence[Record], printed: Mapping[str, int | float], differs: Mapping[str, str]
 ) -> list[list[str]]:
     """Rows (measure, ours, noise floor, n, paper, what to make of it) for a table.
 

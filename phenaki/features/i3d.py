@@ -119,7 +119,7 @@ STAGES: dict[str, Callable[..., nn.Module]] = {
 TAPS = (*STAGES, "pool_mean", "logits_mean")
 
 
-def preprocess(video: Video, resize: Callable = legacy_bilinear) -> Float[Array, "b f 224 224 c"]:
+def preprocess(video: Video, resize: Callable = legacy_bilinear) -> Float[Array, "b f s s c"]:
     """[0, 1] at any size to [-1, 1] at 224 x 224. FVD was defined with TF1's legacy bilinear."""
     frames = resize(rearrange(video, "b f h w c -> (b f) h w c"), (SIZE, SIZE))
     return 2 * rearrange(frames, "(b f) h w c -> b f h w c", b=video.shape[0]) - 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 Weights = Float[np.ndarray, " n"]
 NORMAL = 1.959964  # of a 95 % interval
@@ -24,7 +24,7 @@ def interval(
 
 
 def mean_interval(
-    values: Float[np.ndarray, " n"], resamples: int = 1000, seed: int = 0
+    values: Shaped[np.ndarray, " n"], resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Of the mean of one value per clip."""
     values = np.asarray(values, np.float64)

@@ -1,5 +1,6 @@
 """The plan of a run: sizes, work, memory, mesh, time and data, as one JSON-able dictionary."""
 
+import functools
 import math
 from typing import Any
 
@@ -46,14 +47,17 @@ def forward(config: ConfigDict, frames: int | None = None) -> float:
         inputs: tuple = (_zeros(1, frames, spec.height, spec.width, 3),)
     else:
         network = build.maskgit(config)
-        codes = jax.ShapeDtypeStruct((1, spec.tokens(frames)), jnp.int32)
-        inputs = (codes,)
+        inputs = (jax.ShapeDtypeStruct((1, spec.tokens(frames)), jnp.int32),)
         if config.text:
             length, width = config.text.length, config.text.width
-            shapes = _zeros(1, length, width), jax.ShapeDtypeStruct((1, length), bool)
-            inputs = (codes, jax.eval_shape(Text, *shapes))
-    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
-    return sum(trace.flops(network.apply, params, *inputs).values())
+            inputs += (_zeros(1, length, width), jax.ShapeDtypeStruct((1, length), bool))
+
+    def call(method, first, x, *text):
+        return method(first, x, Text(*text)) if text else method(first, x)
+
+    init = functools.partial(call, network.init)
+    params = jax.eval_shape(init, jax.random.key(0), *inputs)
+    return sum(trace.flops(functools.partial(call, network.apply), params, *inputs).values())
 
 
 def _zeros(*shape):
