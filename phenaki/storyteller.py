@@ -67,7 +67,11 @@ class Windows:
     def read(self, name: str) -> tuple[Frames, np.ndarray] | None:
         """(frames, codes) of a window, or None where there is none that can be read."""
         try:
-            with np.load(self.directory / f"{name}.npz", allow_pickle=False) as file:
+            # Opened here: NumPy leaves a file that is no archive open.
+            with (
+                (self.directory / f"{name}.npz").open("rb") as raw,
+                np.load(raw, allow_pickle=False) as file,
+            ):
                 return file["frames"], file["codes"]
         except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
             return None  # cut short by a full disk: made again
@@ -134,7 +138,7 @@ def tell(
         yield Told(window, frames, codes, made)
 
 
-def recolour(frames: Frames, like: Frames) -> Frames:
+def recolour(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
     """`frames` with the mean and standard deviation of every channel of `like`."""
     mean, std = (f((0, 1, 2)) for f in (frames.mean, frames.std))
     # A flat channel has no spread to scale.

@@ -46,7 +46,7 @@ def save(path: Path, records: Sequence[Record], **facts: Any) -> None:
     os.replace(partial, path)
 
 
-def shown(value: float | None) -> str:
+def shown(value: int | float | None) -> str:
     """Four digits, or a dash."""
     return "-" if value is None else f"{value:.4g}"
 
