@@ -184,16 +184,22 @@ def test_recoloured_frames_have_the_others_mean_and_spread():
     np.testing.assert_allclose(moved.mean((0, 1, 2)), like.mean((0, 1, 2)), atol=1e-3)
     np.testing.assert_allclose(moved.std((0, 1, 2)), like.std((0, 1, 2)), atol=1e-3)
     flat = np.full_like(frames, 0.2)
-    np.testing.assert_allclose(recolour(flat, like.astype(np.float32)).std((0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(recolour(flat, like.astype(np.float32)).std((0, 1, 2)), 0, atol=1e-5)
 
 
-def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_path):
+def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_path, monkeypatch):
+    handed, follow = [], model.follow
+
+    def watched(given, prompts, **keywords):
+        handed.append(given)
+        return follow(given, prompts, **keywords)
+
+    monkeypatch.setattr(model, "follow", watched)
     parts = told(model, tmp_path, aids=Aids(reanchor=True))
     np.testing.assert_array_equal(parts[0][0], whole[1][0][0])  # nothing to hold to yet
-    assert np.any(parts[1][0] != whole[1][1][0])
     before = recolour(parts[0][0][-5:], parts[0][0])
-    expected = model.follow(before[None], [SHOTS[0].prompt], seed=3 + 1_000_003)[0]
-    np.testing.assert_array_equal(parts[1][0], expected)
+    np.testing.assert_array_equal(handed[1][0], before)
+    assert np.any(before != parts[0][0][-5:])
 
 
 # --- memory
@@ -272,7 +278,6 @@ def test_a_folder_has_all_there_is_to_a_story(model, whole, tmp_path):
     video, chapters = mp4(tmp_path / "story.mp4")
     truth = np.concatenate([p[0] for p in whole[1]])
     error, other = (np.abs(coarse(video / 255) - coarse(x)).mean() for x in (truth, truth[::-1]))
-    print("ERR", error, other)
     assert error < 0.5 * other
     assert [chapter["metadata"]["title"] for chapter in chapters] == [s.prompt for s in SHOTS]
     assert [chapter["start"] * chapter["time_base"] for chapter in chapters] == [0, 17 / 8, 29 / 8]
