@@ -98,10 +98,11 @@ def _fields(request: walk.Request, data) -> Fields:
     if unknown := sorted(set(request.fields) - set(given)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
+    features = ", ".join(sorted(data.info.features))  # their own order changes from run to run
     if known is None and "media" not in given:
         raise UserError(
             f"{request.root}: {data.info.name} is not known; say where its pictures are: "
-            f"--fields=media=NAME,caption=NAME. It has {', '.join(data.info.features)}."
+            f"--fields=media=NAME,caption=NAME. It has {features}."
         )
     names: dict[str, Any] = dict(given)
     fields = dataclasses.replace(known or Fields(given["media"]), **names)
@@ -110,7 +111,6 @@ def _fields(request: walk.Request, data) -> Fields:
     for name in _FIELDS:
         path = getattr(fields, name)
         if path and path.split("/")[0] not in data.info.features:
-            features = ", ".join(data.info.features)
             raise UserError(f"--fields={name}={path}: {data.info.name} has only {features}.")
     return fields
 
