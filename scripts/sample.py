@@ -50,6 +50,7 @@ TEMPERATURE = flags.DEFINE_float(
 )
 NEGATIVE = flags.DEFINE_string("negative", None, "a text that guidance leads away from")
 PRESET = flags.DEFINE_string("preset", None, "named options of the model's config")
+CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py; of --prompt only")
 SCALE = flags.DEFINE_integer("scale", None, "enlarge pixels; default: to about 256", lower_bound=1)
 REROLL = flags.DEFINE_integer(
     "reroll", None, "a new seed for this scene of the story, 1 for the first", lower_bound=1
@@ -79,6 +80,8 @@ def main(argv):
         raise UserError("--scene and --story: give one of them.")
     if REROLL.value and not STORY.value:
         raise UserError(f"--reroll={REROLL.value}: is a scene of a --story.")
+    if CRITIC.value and not PROMPT.value:
+        raise UserError(f"--critic={CRITIC.value}: is for --prompt; a story takes none.")
     scenes = [_scene(text) for text in SCENE.value]
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,8 @@ def main(argv):
     model = Phenaki.load(MODEL.value)
     if PROMPT.value:
         _say_cut(model, PROMPT.value)
-        videos = _prompts(model, _options())
+        critic = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
+        videos = _prompts(model, _options() | critic)
         names = [f"sample_{i}" for i in range(len(videos))]
         _write(output, names, videos, PROMPT.value, model.spec.fps)
     if scenes or STORY.value:

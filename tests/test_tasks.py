@@ -10,7 +10,7 @@ import pytest
 from numbered_clips import numbered, read_number
 from PIL import Image
 
-from phenaki.data import builder, lazy, mixing, moving_shapes, moving_shapes_tfds, tasks
+from phenaki.data import builder, lazy, mixing, moving_shapes, moving_shapes_tfds, stored_clips
 from phenaki.errors import UserError
 
 COUNT = 23
@@ -53,7 +53,7 @@ def other(tmp_path_factory):
 
 def take(sources, count: int, **changes) -> list[dict]:
     given = dict(split="train", kind="video", spec=Spec(), seed=3) | changes
-    return list(itertools.islice(tasks.examples(sources, **given), count))
+    return list(itertools.islice(stored_clips.examples(sources, **given), count))
 
 
 def shown(examples) -> list[int]:
@@ -93,12 +93,12 @@ def test_resume_equals_uninterrupted(data, other, start):
 
 def test_starting_far_away_reads_nothing_before(data, monkeypatch):
     read = []
-    monkeypatch.setattr(tasks.Records, "__getitem__", count_reads(read))
+    monkeypatch.setattr(stored_clips.Records, "__getitem__", count_reads(read))
     take(data, 1, start=10**12)
     assert 0 < len(read) < 200
 
 
-def count_reads(read: list, original=tasks.Records.__getitem__):
+def count_reads(read: list, original=stored_clips.Records.__getitem__):
     def getitem(self, index: int) -> bytes:
         read.append(index)
         return original(self, index)
@@ -127,8 +127,8 @@ def test_a_mixture_keeps_its_rates_exactly(data, other):
 
 def test_without_shuffle_the_stored_order_is_read(data):
     assert shown(take(data, COUNT, shuffle=False)) == list(range(COUNT))
-    assert tasks.size(data, "train", "video") == COUNT
-    assert tasks.size(data, "validation", "video") == 0
+    assert stored_clips.size(data, "train", "video") == COUNT
+    assert stored_clips.size(data, "validation", "video") == 0
 
 
 def test_random_parts_are_real_parts(tmp_path):
@@ -160,7 +160,7 @@ def test_jpeg_is_decoded_as_pillow_does(tmp_path):
 def test_tasks_and_mixture_are_registered(data):
     seqio = lazy.seqio()
     for _ in range(2):  # a second config may use the name again
-        tasks.register("shapes", data, "video", "train", Spec(), seed=0)
+        stored_clips.register("shapes", data, "video", "train", Spec(), seed=0)
     mixture = seqio.MixtureRegistry.get("shapes")
     assert [task.name for task in mixture.tasks] == ["shapes:0"]
     assert set(mixture.output_features) == {"video", "text", "captioned"}
@@ -208,4 +208,4 @@ def test_moving_shapes_is_a_tfds_builder(tmp_path):
     for caption, video in zip(drawn["caption"], drawn["video"], strict=True):
         np.testing.assert_array_equal(stored[caption], video)
     assert take(directory, 1, spec=spec, kind="image")[0]["video"].shape[0] == 1
-    assert tasks.size(directory, "held_out", "video") == 3
+    assert stored_clips.size(directory, "held_out", "video") == 3

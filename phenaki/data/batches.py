@@ -74,9 +74,10 @@ def make(
     The rest of a part is what `encode_text(captions)` gives: arrays by name, [b ...]. Kinds are
     "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and stills of
     all hosts together; "image" is absent where the latter is 0. `config.data.source` is
-    "moving_shapes" or "tfds", the latter with `.sources`: a directory, or several with rates as
-    "DIR=0.8,DIR=0.2"; stills may have `.image_sources` of their own. The stream depends on
-    `config.seed` only, not on `hosts`.
+    "moving_shapes", or "tfds" with `.sources`: a directory, or several with rates as
+    "DIR=0.8,DIR=0.2"; stills may have `.image_sources` of their own. "codes" has the same fields,
+    of directories of codes: parts are then what `stored_codes.batches` gives. The stream depends
+    on `config.seed` only, not on `hosts`.
     """
     kinds = {"video": config.data.batch, "image": config.data.image_batch}
     kinds = {kind: size // hosts for kind, size in kinds.items() if size}
@@ -87,8 +88,9 @@ def make(
         while True:
             batch = {}
             for kind, part in parts.items():
-                video, captions = next(part)
-                batch[kind] = {"video": video, **encode_text(captions)}
+                arrays, captions = next(part)
+                text = {} if "codes" in arrays else encode_text(captions)
+                batch[kind] = {**arrays, **text}
             yield batch
 
     return Batches(stream)
@@ -115,7 +117,7 @@ def world(config) -> moving_shapes.World:
 
 
 def _rows(config, host, hosts):
-    sources = {"moving_shapes": _shapes, "tfds": _tfds}
+    sources = {"moving_shapes": _shapes, "tfds": _tfds, "codes": _codes}
     if config.data.source not in sources:
         raise UserError(
             f"config.data.source={config.data.source!r} must be one of {', '.join(sources)}."
@@ -131,15 +133,16 @@ def _shapes(config, host, hosts):
         while True:
             first = (taken * hosts + host) * size  # every step has clips that no other step has
             made = render(shapes, "train", np.arange(first, first + size))
-            yield made["video"], made["caption"]
+            yield {"video": made["video"]}, made["caption"]
             taken += 1
 
     return rows
 
 
-def _rates(sources: str) -> dict[str, float]:
+def _sources(config, kind: str) -> dict[str, float]:
     """ "a=0.8,b=0.2" or "a" as directory -> rate."""
-    rates = {}
+    stills = config.data.get("image_sources", "") if kind == "image" else ""
+    sources, rates = stills or config.data.sources, {}
     for part in sources.split(","):
         directory, _, rate = part.partition("=")
         try:
@@ -153,12 +156,11 @@ def _rates(sources: str) -> dict[str, float]:
 
 
 def _tfds(config, host, hosts):
-    from phenaki.data import tasks  # TensorFlow, only where it is used
+    from phenaki.data import stored_clips  # TensorFlow, only where it is used
 
     def rows(kind, size, taken):
-        stills = config.data.get("image_sources", "") if kind == "image" else ""
-        examples = tasks.examples(
-            _rates(stills or config.data.sources),
+        examples = stored_clips.examples(
+            _sources(config, kind),
             split="train",
             kind=kind,
             spec=config.video,
@@ -169,6 +171,29 @@ def _tfds(config, host, hosts):
         )
         while True:
             group = [next(examples) for _ in range(size)]
-            yield np.stack([g["video"] for g in group]), [g["caption"] for g in group]
+            yield {"video": np.stack([g["video"] for g in group])}, [g["caption"] for g in group]
+
+    return rows
+
+
+def _codes(config, host, hosts):
+    from phenaki.data import stored_codes
+
+    if "model" not in config:
+        raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
+    origin = stored_codes.Origin.of(config)
+
+    def rows(kind, size, taken):
+        return stored_codes.batches(
+            _sources(config, kind),
+            split="train",
+            kind=kind,
+            size=size,
+            origin=origin,
+            seed=config.seed,
+            shard_index=host,
+            shard_count=hosts,
+            start=taken,
+        )
 
     return rows

@@ -1,5 +1,6 @@
-"""Which source an example comes from: a fixed pattern, so that any place in it can be computed."""
+"""Which source an example comes from, and which record: any place can be computed alone."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,3 +43,19 @@ def random(seed: int, *path: int | str) -> np.random.Generator:
     """A generator of its own for every seed and path."""
     words = [int.from_bytes(p.encode()[:8]) if isinstance(p, str) else p for p in path]
     return np.random.default_rng([seed, *words])
+
+
+class Order:
+    """Example number -> record, of `count`: each once an epoch, in a new order every epoch."""
+
+    def __init__(self, count: int, seed: Sequence[int], shuffle: bool = True):
+        self._count, self._seed, self._shuffle = count, seed, shuffle
+
+    def __call__(self, number: int) -> int:
+        epoch, index = divmod(number, self._count)
+        return int(self._of(epoch)[index]) if self._shuffle else index
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  lives as long as the stream
+    def _of(self, epoch: int) -> np.ndarray:
+        order = random(*self._seed, "order", epoch).permutation(self._count)
+        return order.astype(np.uint32)

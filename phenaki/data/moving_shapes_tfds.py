@@ -94,7 +94,7 @@ def write(
     train: int = 10_000,
     validation: int = 500,
 ) -> Path:
-    """Writes the data set below `directory` and returns its own directory, for `tasks.examples`."""
+    """Writes the data set below `directory` and returns its own directory."""
     config = MovingShapesConfig(name="own", world=world, train=train, validation=validation)
     with lazy.quiet_logs():
         data = MovingShapes(config=config, data_dir=directory)

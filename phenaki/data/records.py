@@ -1,5 +1,7 @@
 """Random access to TFRecord shards: any order and any start without reading what lies before."""
 
+import functools
+import mmap
 import os
 import struct
 from collections.abc import Sequence
@@ -11,12 +13,15 @@ from phenaki.errors import UserError
 
 _HEADER = struct.Struct("<Q4x")  # length and its checksum; a checksum of the data follows it
 _FOOTER = 4
+LENGTHS = ".lengths.npy"  # beside a shard: the lengths of its records, so that nobody scans it
+OPEN = 256  # local shards mapped at a time
 
 
 class Records:
     """The records of several shards as one sequence of bytes objects.
 
-    Construction reads the header of each record once; 16 bytes per record stay in memory.
+    Construction reads the lengths of the records once, from beside a shard or out of it; 16 bytes
+    per record stay in memory.
     """
 
     def __init__(self, paths: Sequence[os.PathLike | str]):
@@ -26,19 +31,51 @@ class Records:
         self._offset = np.concatenate([s[:, 0] for s in spans] or [np.zeros(0, np.int64)])
         lengths = np.concatenate([s[:, 1] for s in spans] or [np.zeros(0, np.int64)])
         self._length = lengths.astype(np.uint32)
+        # Opening a file for every record would cost more than reading it.
+        self._mapped = functools.lru_cache(OPEN)(_map)
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def __getitem__(self, index: int) -> bytes:
         path = self.paths[self._shard[index]]
+        start, length = int(self._offset[index]), int(self._length[index])
+        if (mapped := self._mapped(path)) is not None:
+            return mapped[start : start + length]
         with lazy.tensorflow().io.gfile.GFile(path, "rb") as file:
-            file.seek(int(self._offset[index]))
-            return file.read(int(self._length[index]))
+            file.seek(start)
+            return file.read(length)
+
+
+def lengths(path: str) -> np.ndarray:
+    """The lengths of a shard's records, in bytes, to be saved beside it."""
+    return _scan(path)[:, 1].astype(np.uint32)
+
+
+def _map(path: str) -> mmap.mmap | None:
+    """A file of this machine's own file systems; None for one in a bucket."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _spans(path: str) -> np.ndarray:
     """(offset, length) of the data of each record [n, 2]."""
+    gfile = lazy.tensorflow().io.gfile
+    if not gfile.exists(path + LENGTHS):
+        return _scan(path)
+    with gfile.GFile(path + LENGTHS, "rb") as file:
+        known = np.load(file, allow_pickle=False).astype(np.int64)
+    ends = np.cumsum(known + _HEADER.size + _FOOTER)
+    if gfile.stat(path).length != (ends[-1] if len(ends) else 0):
+        raise UserError(
+            f"{path}: is not the file of {LENGTHS} beside it; write the data set again."
+        )
+    return np.stack([ends - known - _FOOTER, known], 1)
+
+
+def _scan(path: str) -> np.ndarray:
     gfile = lazy.tensorflow().io.gfile
     size = gfile.stat(path).length
     spans, at = [], 0

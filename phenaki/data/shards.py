@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from phenaki.data import builder, ingest, lazy
+import numpy as np
+
+from phenaki.data import builder, ingest, lazy, records
 
 MANIFEST = "manifest.json"
 PER_HOST = 8  # shards at least: fewer, and hosts read each other's
@@ -68,14 +70,14 @@ def plan(done: Iterable[ingest.Done], validation: float, drop_duplicates: bool) 
 def shards(made: Plan, directory: Path, hosts: int) -> dict[str, list[Shard]]:
     """Cuts each split into shards of equal length, `PER_HOST` a host or more, none empty."""
     cut = {}
-    for split, records in sorted(made.splits.items()):
-        count = min(len(records), max(PER_HOST * hosts, math.ceil(len(records) / PER_SHARD)))
+    for split, places in sorted(made.splits.items()):
+        count = min(len(places), max(PER_HOST * hosts, math.ceil(len(places) / PER_SHARD)))
         names = _template(directory, split)
-        bounds = [index * len(records) // count for index in range(count + 1)]
+        bounds = [index * len(places) // count for index in range(count + 1)]
         cut[split] = [
             Shard(
                 Path(names.sharded_filepath(shard_index=index, num_shards=count)),
-                tuple(records[bounds[index] : bounds[index + 1]]),
+                tuple(places[bounds[index] : bounds[index + 1]]),
             )
             for index in range(count)
         ]
@@ -99,7 +101,10 @@ def write(shard: Shard, form: builder.Format) -> dict[str, Any]:
             # Fields in one order: a protobuf map has none of its own.
             message = tf.train.Example.FromString(example)
             file.write(message.SerializeToString(deterministic=True))
+    lengths = records.lengths(os.fspath(part))
     part.replace(shard.path)
+    with Path(f"{shard.path}{records.LENGTHS}").open("wb") as beside:
+        np.save(beside, lengths)
     return {"name": shard.path.name, "records": len(shard.places)} | checksum(shard.path)
 
 

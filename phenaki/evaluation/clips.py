@@ -44,15 +44,15 @@ class Prepared:
     """
 
     def __init__(self, directory: str, split: str, kind: str, frames: int, size, fps: float):
-        from phenaki.data import builder, tasks  # TensorFlow, only where it is used
+        from phenaki.data import builder, stored_clips  # TensorFlow, only where it is used
 
         _, form = builder.open_set(directory)
         height, width = size
         checks.same_size((frames, form.height, form.width), (frames, height, width))
-        self.total = tasks.size(directory, split, kind)
+        self.total = stored_clips.size(directory, split, kind)
         if not self.total:
             raise UserError(f"{directory}: has no {kind} in split {split}.")
-        self._open = lambda start: tasks.examples(
+        self._open = lambda start: stored_clips.examples(
             directory,
             split=split,
             kind=kind,

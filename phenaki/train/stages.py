@@ -141,10 +141,15 @@ def maskgit_stage(config: ConfigDict, frozen: dict) -> Stage:
 
 
 def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
-    """encode(frozen, part) -> codes [b t m n], and embed(frozen, part) -> `Text` or None."""
+    """encode(frozen, part) -> codes [b t m n] or, as stored, [b n]; embed(frozen, part) -> `Text`.
+
+    The latter is None without captions.
+    """
     network = build.tokenizer(config)
 
     def encode(frozen, part):
+        if "codes" in part:
+            return part["codes"]
         video = step_tokenizer.pixels(part)
         return network.apply({"params": frozen["tokenizer"]}, video, method="encode")
 
@@ -265,11 +270,11 @@ def make_optimizer(config):
 
 
 def make_batches(config, text, text_params=None):
-    encode = _text_encoder(config, text_params) if text else lambda captions: {}
+    encode = text_encoder(config, text_params) if text else lambda captions: {}
     return batches.make(config, encode, jax.process_index(), jax.process_count())
 
 
-def _text_encoder(config, params=None):
+def text_encoder(config, params=None):
     """captions -> what the step needs of them: ids, and embeddings where they are cached.
 
     `params` are the encoder's, where the caller has them already.

@@ -81,7 +81,7 @@ def make_step(
     def prepare(frozen, part, key):
         names = ("mask", "prefix", "sample", "drop_text")
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-        codes = part["codes"] if "codes" in part else encode(frozen, part)
+        codes = encode(frozen, part)
         codes = codes.reshape(len(codes), -1)
         size = (codes.shape[1] // (grid[1] * grid[2]), *grid[1:])
         known = masking.sample_prefix(keys["prefix"], len(codes), size, prefix)

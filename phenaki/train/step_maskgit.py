@@ -68,7 +68,7 @@ def make_step(
     def prepare(frozen, part, key):
         """A sub-batch as the loss sees it, and what was drawn for it."""
         keys = dict(zip(("mask", "drop_text"), jax.random.split(key, 3)[:2], strict=True))
-        codes = part["codes"] if "codes" in part else encode(frozen, part)
+        codes = encode(frozen, part)
         codes = codes.reshape(len(codes), -1)
         ready = {"codes": codes, "mask": masking.sample_mask(keys["mask"], codes.shape, schedule)}
         drawn = {}

@@ -1,0 +1,312 @@
+"""Codes and caption ids of a whole data set, computed once, by any number of hosts (§2.2).
+
+Each file of the data set becomes a file of codes of the same name: written under another name,
+renamed when whole, and then marked by NAME.done. A run that was stopped goes on; one with another
+tokenizer, or over changed data, does again what changed and nothing else.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from phenaki import build, checkpoint
+from phenaki.data import builder, lazy, records, shards, stored_clips, stored_codes
+from phenaki.errors import UserError
+from phenaki.train import stages
+
+DONE = ".done"
+CHUNK = 2**24  # bytes hashed at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file of the data set, and what becomes of it in `output`."""
+
+    split: str
+    source: str
+    count: int
+    output: str
+
+    @property
+    def kind(self) -> str:
+        """ "video" or "image"."""
+        return self.split.partition("_")[0]
+
+
+class Encoder:
+    """A tokenizer and a vocabulary over one data set; `encode` does one file of it.
+
+    Batches of `batch` clips (`batch` frames' worth of stills) are split over this host's devices.
+    """
+
+    def __init__(
+        self, config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
+    ):
+        params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
+        self.config = stages.with_tokenizer(config, stage1, digest)
+        self.spec = build.video_spec(self.config)
+        self.source, self.output = source, output
+        devices = jax.local_devices()
+        if batch % len(devices):
+            nearest = max(round(batch / len(devices)), 1) * len(devices)
+            raise UserError(
+                f"--batch={batch} must be a multiple of the {len(devices)} devices; nearest is "
+                f"{nearest}."
+            )
+        mesh = Mesh(np.array(devices), ("data",))
+        self._rows = NamedSharding(mesh, PartitionSpec("data"))
+        self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        encode, _ = stages.make_encoders(self.config)
+        self._encode = jax.jit(
+            lambda params, video: encode({"tokenizer": params}, {"video": video})
+        )
+        self._batch = {"video": batch, "image": batch * self.spec.frames}
+        self.origin = stored_codes.Origin.of(self.config)
+        self._text = stages.text_encoder(self.config) if self.config.text else None
+
+    def files(self) -> list[File]:
+        """All files of the data set, in one order."""
+        data, _ = builder.open_set(self.source)
+        found = []
+        for split, info in sorted(data.info.splits.items()):
+            for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
+                output = os.path.join(self.output, os.path.basename(path))
+                found.append(File(split, os.fspath(path), count, output))
+        return found
+
+    def sizes(self) -> stored_codes.Sizes:
+        """Of what a record holds."""
+        text = self.config.text
+        return stored_codes.Sizes(
+            video=self.spec.tokens(),
+            image=self.spec.tokens(1),
+            text=text.length if text else 0,
+            width=text.width if text and text.cached else 0,
+        )
+
+    def codes(self, kind: str, video: np.ndarray) -> np.ndarray:
+        """uint8 [b f h w 3], b at most the batch of `kind` -> codes [b n]."""
+        padded = np.zeros((self._batch[kind], *video.shape[1:]), np.uint8)
+        padded[: len(video)] = video
+        codes = self._encode(self._params, jax.device_put(padded, self._rows))
+        codes = np.asarray(codes).reshape(len(padded), -1)[: len(video)]
+        return codes.astype(np.uint16 if self.config.tokenizer.codebook <= 2**16 else np.uint32)
+
+    def seconds(self, kind: str) -> float:
+        """Measured time per clip of `kind`, compilation left out."""
+        frames = self.spec.frames if kind == "video" else 1
+        shape = (self._batch[kind], frames, self.spec.height, self.spec.width, 3)
+        video = np.zeros(shape, np.uint8)
+        self.codes(kind, video)
+        start = time.perf_counter()
+        self.codes(kind, video)
+        return (time.perf_counter() - start) / len(video)
+
+    def encode(self, file: File, digest: str) -> None:
+        """Writes the codes of one file, whose content is `digest`, and its mark."""
+        tf = lazy.tensorflow()
+        part, lengths = f"{file.output}.part", []
+        with tf.io.TFRecordWriter(part) as writer:
+            for record in self._records(file):
+                writer.write(record)
+                lengths.append(len(record))
+        mark = {
+            "name": os.path.basename(file.output),
+            "records": len(lengths),
+            "origin": self.origin.digest(),
+            "input": digest,
+            **_checksum(part),
+        }
+        with tf.io.gfile.GFile(file.output + records.LENGTHS, "wb") as beside:
+            np.save(beside, np.array(lengths, np.uint32))
+        tf.io.gfile.rename(part, file.output, overwrite=True)
+        _write(file.output + DONE, mark)
+
+    def _records(self, file: File) -> Iterator[bytes]:
+        origin = self.origin.digest()
+        clips = stored_clips.shard(file.source, self.source, file.kind, self.config.video)
+        for rows in clips.batch(self._batch[file.kind]).prefetch(2).as_numpy_iterator():
+            captions = [
+                text.decode(errors="replace") if known else None
+                for text, known in zip(rows["text"], rows["captioned"], strict=True)
+            ]
+            ids, text = np.zeros((len(captions), 0), np.int32), None
+            if self._text is not None:
+                encoded = self._text(captions)
+                ids, text = encoded["text_ids"], encoded.get("text")
+            codes = self.codes(file.kind, rows["video"])
+            for row in range(len(codes)):
+                yield stored_codes.example(
+                    codes[row],
+                    ids[row],
+                    None if text is None else text[row],
+                    rows["text"][row],
+                    bool(rows["captioned"][row]),
+                    rows["key"][row],
+                    origin,
+                )
+
+
+def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = False) -> None:
+    """Encodes this host's share of the files; the last thing written is the manifest.
+
+    Args:
+        say: gets a line at a time. progress: of a total, gives a context manager with `update`.
+        estimate: stop after saying what it will take.
+
+    Raises:
+        UserError: the data set is missing, or its clips are smaller or shorter than those of the
+            tokenizer.
+    """
+    gfile = lazy.tensorflow().io.gfile
+    host, hosts = jax.process_index(), jax.process_count()
+    files = encoder.files()
+    digests = _digests(encoder.source)
+    mine = files[host::hosts]
+    missing, stood = [], 0
+    for file in mine:
+        digest = digests.get(os.path.basename(file.source)) or _checksum(file.source)["sha256"]
+        if _done(file, encoder.origin, digest):
+            stood += 1
+        else:
+            missing.append((file, digest))
+    for line in _estimate(encoder, files, [file for file, _ in missing], stood):
+        say(line)
+    if estimate:
+        return
+    gfile.makedirs(encoder.output)
+    with progress(sum(file.count for file, _ in missing)) as shown:
+        for file, digest in missing:
+            encoder.encode(file, digest)
+            shown.update(file.count)
+    if hosts > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("encoded")
+    if host == 0:
+        _finish(encoder, files)
+        say(f"{encoder.output}/{stored_codes.MANIFEST}: all {len(files)} files are encoded")
+
+
+def _done(file: File, origin: stored_codes.Origin, digest: str) -> bool:
+    """Whether an earlier run encoded that very file with the same tokenizer and text."""
+    mark = _mark(file)
+    return (
+        mark is not None
+        and mark["origin"] == origin.digest()
+        and mark["input"] == digest
+        and _bytes(file.output) == mark["bytes"]
+        and _bytes(file.output + records.LENGTHS) >= 0
+    )
+
+
+def _mark(file: File) -> dict[str, Any] | None:
+    gfile = lazy.tensorflow().io.gfile
+    if not gfile.exists(file.output + DONE):
+        return None
+    with gfile.GFile(file.output + DONE) as beside:
+        try:
+            return json.loads(beside.read())
+        except ValueError:
+            return None  # cut short: as if it were not there
+
+
+def _bytes(path: str) -> int:
+    """Size of a file; -1 where there is none."""
+    gfile = lazy.tensorflow().io.gfile
+    return gfile.stat(path).length if gfile.exists(path) else -1
+
+
+def _checksum(path: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with lazy.tensorflow().io.gfile.GFile(path, "rb") as file:
+        while part := file.read(CHUNK):
+            digest.update(part)
+            size += len(part)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _digests(source: str) -> dict[str, str]:
+    """SHA-256 by file name, where preparing the data set noted them."""
+    path, gfile = os.path.join(source, shards.MANIFEST), lazy.tensorflow().io.gfile
+    if not gfile.exists(path):
+        return {}
+    with gfile.GFile(path) as file:
+        noted = json.loads(file.read())["files"]
+    return {
+        name: entry["sha256"]
+        for name, entry in noted.items()
+        if _bytes(os.path.join(source, name)) == entry["bytes"]
+    }
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+    gfile = lazy.tensorflow().io.gfile
+    with gfile.GFile(f"{path}.part", "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+    gfile.rename(f"{path}.part", path, overwrite=True)
+
+
+def _estimate(encoder: Encoder, files, missing, stood: int) -> Iterator[str]:
+    """Lines: what there is, what stands, what is to be written and how long it takes."""
+    sizes = encoder.sizes()
+    width = 2 if encoder.config.tokenizer.codebook <= 2**16 else 4
+    per_id = 4 + (2 * sizes.width)
+    for split in sorted({file.split for file in files}):
+        count = sum(file.count for file in files if file.split == split)
+        codes = getattr(sizes, split.partition("_")[0])
+        size = f"{_si(count * codes * width)}B"
+        text = f", captions at most {_si(count * sizes.text * per_id)}B" if sizes.text else ""
+        yield f"{split}: {count:,} of {codes} codes: {size} of codes{text}"
+    if stood:
+        yield f"{stood} files are encoded already"
+    total = 0.0
+    for kind in sorted({file.kind for file in missing}):
+        count = sum(file.count for file in missing if file.kind == kind)
+        seconds = encoder.seconds(kind)
+        total += seconds * count
+        yield f"{kind}: {1 / seconds:.4g} a second on this host's devices"
+    hosts = jax.process_count()
+    share = f" of {hosts}" if hosts > 1 else ""
+    yield f"{len(missing)} files to encode on this host{share}: about {total:.0f} s of encoding"
+
+
+def _si(count: float | int) -> str:
+    """A number with three digits and a prefix."""
+    step = min(int(math.log10(max(count, 1)) / 3), 4)
+    return f"{count / 1000**step:.3g} {('', 'k', 'M', 'G', 'T')[step]}"
+
+
+def _finish(encoder: Encoder, files: list[File]) -> None:
+    """Removes what belongs to no file of the data set any more, then writes the manifest."""
+    gfile = lazy.tensorflow().io.gfile
+    ours = {os.path.basename(file.output) for file in files}
+    for name in gfile.listdir(encoder.output):
+        stem = name.removesuffix(DONE).removesuffix(records.LENGTHS).removesuffix(".part")
+        if ".tfrecord-" in name and (stem not in ours or name.endswith(".part")):
+            gfile.remove(os.path.join(encoder.output, name))
+    by_split: dict[str, list] = {}
+    for file in files:
+        mark = _mark(file)
+        if mark is None:
+            raise UserError(f"{file.output}: is missing; run scripts/encode_dataset.py again.")
+        by_split.setdefault(file.split, []).append(mark)
+    manifest = {
+        "schema": stored_codes.SCHEMA,
+        "origin": dataclasses.asdict(encoder.origin),
+        "sizes": dataclasses.asdict(encoder.sizes()),
+        "records": {split: sum(m["records"] for m in marks) for split, marks in by_split.items()},
+        "files": by_split,
+    }
+    _write(os.path.join(encoder.output, stored_codes.MANIFEST), manifest)

@@ -1,0 +1,53 @@
+"""Encodes a prepared data set once, so that stage 2 trains on codes and ids instead of pixels.
+
+    python scripts/encode_dataset.py --config=configs/maskgit.py:small --tokenizer=runs/cvivit \\
+        --input=data/clips --output=data/codes
+
+Then train with --config.data.source=codes --config.data.sources=data/codes. Size and time are said
+first; --estimate stops there. Run it on every host of a job: each takes its share of the files. A
+run that was stopped goes on; after a change of tokenizer or data only what changed is done again.
+With --config.text.cached=True the captions' embeddings are stored, too: for small sets alone.
+"""
+
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from phenaki import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
+flags.mark_flag_as_required("config")
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "stage 1: the --workdir of its run, or a bundle", required=True
+)
+INPUT = flags.DEFINE_string("input", None, "what scripts/prepare_data.py wrote", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "directory of the codes", required=True)
+BATCH = flags.DEFINE_integer("batch", 8, "clips per call, over this host's devices", lower_bound=1)
+ESTIMATE = flags.DEFINE_bool("estimate", False, "only say what size it has and what time it takes")
+
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
+PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where it is not found by itself")
+PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
+
+
+def main(argv):
+    """Encodes what is missing."""
+    del argv
+    from phenaki import encoding
+    from phenaki.errors import UserError
+    from phenaki.train import parallel
+
+    if os.path.abspath(INPUT.value) == os.path.abspath(OUTPUT.value):
+        raise UserError(
+            f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
+        )
+    parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    encoder = encoding.Encoder(
+        CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
+    )
+    encoding.run(encoder, print, lambda total: cli.Progress(total, "clips"), ESTIMATE.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
