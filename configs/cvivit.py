@@ -63,6 +63,9 @@ def paper() -> ConfigDict:
     c.data = dict(source="tfds", sources="data/mit", batch=128, image_batch=0, world={})
     c.start = ""  # a C-ViViT's run or bundle to start from, also one of images (video.frames=1)
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)
+    # Not in the paper. A loss or gradient so many times its recent mean, or no number, changes
+    # nothing; so many in a row: back to the last checkpoint; so many times back: stop.
+    c.guard = dict(spike=20.0, patience=10, tries=3, hang_minutes=60.0)
     c.mesh = dict(data=-1, fsdp=1, tensor=1, sequence=1, slices=1)
     c.dtype = "bfloat16"
     c.remat = "none"

@@ -1,19 +1,27 @@
 """Orbax checkpoints of runs, and bundles: parameters with the config and facts to use them."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
 
 SCHEMA = 1  # of bundle.json
+# Orbax logs the whole stack of a failed write, and then raises it: `Run` says it in one line.
+logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
 
 def fingerprint(params, config: ConfigDict) -> str:
@@ -36,7 +44,8 @@ def save_bundle(directory: str | Path, params: dict[str, Any], config: ConfigDic
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
     text = json.dumps({"schema": SCHEMA, **facts, "config": config.to_dict()}, indent=2)
-    (directory / "bundle.json").write_text(text + "\n")
+    if jax.process_index() == 0:
+        (directory / "bundle.json").write_text(text + "\n")
 
 
 def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
@@ -66,9 +75,17 @@ class Run:
 
     def __init__(self, directory: str | Path, keep: int = 2):
         self.directory = Path(directory).resolve()
+        self._steps = self.directory / "checkpoints"
+        self._keep = keep
+        with self._writing():
+            self._open()
+
+    def _open(self) -> None:
         self._manager = ocp.CheckpointManager(
-            self.directory / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+            self._steps,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep, enable_async_checkpointing=True
+            ),
         )
 
     @property
@@ -77,22 +94,119 @@ class Run:
         return self._manager.latest_step()
 
     def save(self, step: int, state, data: dict) -> None:
-        """Writes `state` and the data iterator's state in the background."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        self._manager.save(step, args=items)
+        """Writes `state` and `data`, the data iterator's state, in the background.
+
+        Raises:
+            UserError: this one, or the one before, could not be written.
+        """
+        # Stored arrays have no checksums of their own: a flipped bit would go unseen.
+        noted = {"data": data, "sums": _sums(state), "data_sum": _data_sum(data)}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(noted)
+        )
+        with self._writing():
+            self._manager.save(step, args=items)
 
     def restore(self, state) -> tuple[Any, dict]:
-        """The newest checkpoint, laid out as the (sharded, possibly abstract) `state`."""
+        """The newest checkpoint that is whole, laid out as the (sharded, maybe abstract) `state`.
+
+        A damaged one is passed over, with a warning, for the one before, and moved to
+        `directory`/damaged: nothing is thrown away.
+        """
+        damaged: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore(step, state)
+            except Exception as error:  # a damaged file makes the libraries raise anything at all
+                damaged[step] = error
+                continue
+            for newer, damage in damaged.items():
+                reason = " ".join(str(damage).split())[:200]
+                logging.warning(
+                    "%s: the checkpoint of step %d is damaged (%s); going on from step %d.",
+                    self.directory, newer, reason, step,
+                )  # fmt: skip
+            if damaged:
+                self._set_aside(list(damaged))
+            return restored
+        raise next(iter(damaged.values()))  # of all: it is not the files
+
+    def _restore(self, step: int, state) -> tuple[Any, dict]:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(self.latest, args=items)
-        return restored["state"], restored["data"]
+        restored = self._manager.restore(step, args=items)
+        state, noted = restored["state"], restored["data"]
+        if "sums" not in noted:  # written before there were any
+            return state, noted
+        if noted["sums"] != _sums(state) or noted["data_sum"] != _data_sum(noted["data"]):
+            raise ValueError("its content is not what was written")
+        return state, noted["data"]
+
+    def _set_aside(self, steps: list[int]) -> None:
+        self._manager.close()
+        if jax.process_index() == 0:
+            (self.directory / "damaged").mkdir(exist_ok=True)
+            for step in steps:
+                (self._steps / str(step)).replace(self.directory / "damaged" / str(step))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self._open()
+
+    def wait(self) -> None:
+        """Until what is being written is. Raises `UserError` if it could not be."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.wait_until_finished()
+        """Waits for what is being written.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Says in one line what stopped a checkpoint, and which one stands."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            whole = sorted(int(p.name) for p in self._steps.glob("[0-9]*") if p.name.isdigit())
+            stands = f"that of step {whole[-1]} is whole" if whole else "there is none yet"
+            raise UserError(
+                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); {stands}. "
+                "Make room or set it right, and run the same command again."
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of what the libraries made of it."""
+    text = " ".join(str(error).split())
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return text[:300]
+
+
+def _sums(state) -> list[int]:
+    """A checksum of every array, the same on any mesh: its bits as numbers, added up."""
+    return [int(total) for total in jax.device_get(_bit_sums(jax.tree.leaves(state)))]
+
+
+@jax.jit
+def _bit_sums(leaves):
+    def total(leaf):
+        kind = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        bits = leaf if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, kind)
+        return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+    return [total(leaf) for leaf in leaves]
+
+
+def _data_sum(data: dict) -> int:
+    return zlib.crc32(json.dumps(data, sort_keys=True).encode())
 
 
 def is_run(directory: str | Path) -> bool:

@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 import re
+import signal
 import sys
 import textwrap
 import time
@@ -18,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
-from phenaki.errors import UserError
+from phenaki.errors import Preempted, UserError
 
 _HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
@@ -28,7 +29,8 @@ _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argumen
 def run(main: Callable[[list[str]], Any]) -> NoReturn:
     """Run ``main(argv)`` as a command, flags parsed, and exit.
 
-    Exit code 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt. A mistake
+    Exit code 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt, 143 for a
+    run that was told to stop and saved everything. A mistake
     is a ``UserError``, a wrong flag, config path or config override, or a file that cannot be
     opened or written: one line ``error: ...`` on stderr. Anything else keeps its traceback.
     """
@@ -39,6 +41,8 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
         _exit(130, "interrupted")
     except UserError as error:
         _exit(2, f"error: {error}")
+    except Preempted as error:
+        _exit(128 + signal.SIGTERM, str(error))
     except OSError as error:
         if error.filename is None:
             raise

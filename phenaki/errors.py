@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user rather than a defect of the program."""
+"""Exceptions that stand for something else than a defect of the program."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,11 @@ class UserError(ValueError):
 
     The message says where it was given (a config path, a flag, a file), what it was, the rule and
     the nearest good value. Scripts show it as one line, without a traceback (``phenaki.cli.run``).
+    """
+
+
+class Preempted(Exception):
+    """The job was told to stop (SIGTERM) and did, with everything saved.
+
+    Scripts exit with 143, which launchers take for "not done: start it again".
     """

@@ -208,7 +208,7 @@ class Phenaki:
             encoded = jnp.where(given.codes[:, :count], encoded, self.network.mask_id)
             codes = codes.at[:, :count].set(encoded)
         filled = self._fill(codes.reshape(len(codes), -1), prompts, seed, **sampler)
-        pixels = np.where(given.pixels[..., None], given.video, np.asarray(self._decode(filled)))
+        pixels = np.where(given.pixels[..., None], given.video, layout.fetch(self._decode(filled)))
         return pixels[:, : given.frames]
 
     def story(self, scenes: Sequence[Scene], *, seed: int, **sampler):
@@ -269,7 +269,7 @@ class Phenaki:
 
     def reconstruct(self, videos: np.ndarray) -> np.ndarray:
         """`videos` through the tokenizer."""
-        return np.asarray(self._decode(self.encode(videos).reshape(len(videos), -1)))
+        return layout.fetch(self._decode(self.encode(videos).reshape(len(videos), -1)))
 
     def _continue(self, known, prompts, seed, **sampler):
         """One clip whose first frames are `known` [b k h w 3], which are kept as they are."""

@@ -56,7 +56,7 @@ echo \"\$(hostname): ready at \$(git rev-parse --short HEAD)\""
 }
 
 start() {
-  [ $# -gt 0 ] || fail "start needs a command, such as: python scripts/train_cvivit.py --config=configs/cvivit.py:mit --workdir=gs://bucket/run"
+  [ $# -gt 0 ] || fail "start needs a command, such as: python scripts/train_cvivit.py --config=configs/cvivit.py:mit --workdir=/mnt/bucket/run"
   local quoted
   quoted=$(printf '%q ' "$@")
   # A session of its own, so that it outlives the connection and can be stopped whole.

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
@@ -52,3 +54,17 @@ def constrain(x: Array, axes: Mapping[int, str | tuple[str, ...]]) -> Array:
             return x
     spec = PartitionSpec(*(axes.get(dim) for dim in range(x.ndim)))
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """The whole of an array that may lie on other hosts, too; to be called by all of them."""
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def agreed(answer: bool) -> bool:
+    """The first process's answer, for all: they may see a new file at different times."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))

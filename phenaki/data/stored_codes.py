@@ -227,10 +227,10 @@ def _arrays(rows, kind: str, sizes: Sizes, origin: Origin):
             row[: len(stored) // 4] = np.frombuffer(stored, "<u4")
         arrays["text_ids"] = ids
     if origin.encoder:
-        text = np.zeros((len(codes), sizes.text, sizes.width), np.float32)
-        for row, stored in zip(text, rows["embeddings"], strict=True):
+        text: np.ndarray = np.zeros((len(codes), sizes.text, sizes.width), np.float32)
+        for whole, stored in zip(text, rows["embeddings"], strict=True):
             used = np.frombuffer(stored, EMBEDDING).reshape(-1, sizes.width)
-            row[: len(used)] = used
+            whole[: len(used)] = used
         arrays["text"] = text
     captions = [
         caption.decode(errors="replace") if known == b"\1" else None

@@ -44,7 +44,7 @@ class Logs:
         self._events = SummaryWriter(str(workdir / "events")) if main and SummaryWriter else None
         self._start = time.monotonic()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
         """One line; "seconds" counts from the start or the last resume."""
         if self._lines is None or not values:
             return

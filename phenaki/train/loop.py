@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,15 @@ from ml_collections import ConfigDict
 from phenaki import cli
 from phenaki.checkpoint import Run, is_run
 from phenaki.data.batches import Batches
-from phenaki.errors import UserError
+from phenaki.errors import Preempted, UserError
 from phenaki.train import parallel
-from phenaki.train.logs import Logs, mean
+from phenaki.train.guard import SKIPPED, Guard, careful
+from phenaki.train.logs import Logs, Ratio, mean
+from phenaki.train.notice import Alarm, Notice
 from phenaki.train.watch import Watch
 
 # A resumed run may change how it trains, never what it trains.
 FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a number."""
 
 
 def run(
@@ -44,51 +42,98 @@ def run(
     step, dir)` writes what people look at and returns images for TensorBoard and scores by name.
     `batches` are closed in the end. `devices` are all by default.
 
+    A step whose loss or gradient is no number, or a spike, changes nothing; after too many in a row
+    the run goes back to its last checkpoint, with the data that follow (see `Guard`).
+
     Raises:
-        UserError: `workdir` holds another run, or the batch does not divide over the devices.
-        Diverged: a step's loss is not finite; names the step and the loss. Nothing is saved then.
+        UserError: `workdir` holds another run, the batch does not divide over the devices, or a
+            checkpoint cannot be written.
+        Preempted: SIGTERM came; all is saved.
+        Diverged: going back did not help, or there was nowhere to go back to.
     """
-    workdir = Path(workdir)
     mesh = parallel.make_mesh(**config.mesh, devices=devices)
     for field in ("batch", "image_batch"):
         parallel.check_batch(
             f"config.data.{field}", config.data[field], mesh, config.optim.accumulate
         )
-    _claim(config, workdir)
+    workdir = _claim(config, workdir)
     key = jax.random.key(config.seed)
     layout = parallel.shardings(jax.eval_shape(init, key), mesh)
     state = jax.jit(init, out_shardings=layout)(key)
     frozen = jax.device_put(frozen, parallel.shardings(frozen, mesh))
-    train_step = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+    train_step = jax.jit(careful(step), donate_argnums=0, out_shardings=(layout, None))
+    guard = Guard(config.guard.spike, config.guard.patience, config.guard.tries)
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Run(workdir, keep=config.train.keep)))
         logs = stack.enter_context(contextlib.closing(Logs(workdir)))
         stack.enter_context(contextlib.closing(batches))
+        pending = []  # metrics stay on the devices until due: reading them stops the pipeline
         if checkpoints.latest is not None:
             state, data = checkpoints.restore(state)
+            pending = _go_on(data, guard)
             batches.restore(data)
-            logging.info("resumed %s at step %d", workdir, checkpoints.latest)
-        start, end = int(state.step), config.train.steps
-        progress = stack.enter_context(cli.Progress(end, "training", done=start))
+            logging.info("resumed %s at step %d", workdir, int(state.step))
+        number, end = int(state.step), config.train.steps
+        progress = stack.enter_context(cli.Progress(end, "training", done=number))
         stack.enter_context(jax.set_mesh(mesh))
+        notice = stack.enter_context(Notice())
+        alarm = stack.enter_context(Alarm(config.guard.hang_minutes))
         watch = Watch(config)
-        pending = []  # metrics stay on the devices until due: reading them stops the pipeline
-        for number in range(start + 1, end + 1):
+
+        while number < end:
+            alarm.put_off()
             batch = parallel.global_batch(next(batches), mesh)
-            state, metrics = train_step(state, frozen, batch, key)
+            state, metrics = train_step(state, frozen, batch, key, guard.limits())
+            number += 1
             pending.append(metrics)
-            if any(_due(config, what, number) for what in ("log", "save", "sample")):
-                watch.look(number, _flush(logs, pending, number))
+            progress.update(1)
+            stop = notice.given() and number < end
+            due = {what for what in ("log", "save", "sample") if _due(config, what, number)}
+            if due:
+                last = jax.device_get(pending)
                 pending = []
-            if _due(config, "save", number):
-                checkpoints.save(number, state, batches.state())
-            if _due(config, "sample", number) and sample is not None:
+                made = guard.look(last)
+                means = (mean(made) if made else {}) | {SKIPPED: guard.skipped}
+                logs.scalars(number, means)
+                watch.look(number, means)
+                if guard.lost:
+                    checkpoints.wait()
+                    guard.go_back(number, checkpoints.latest, last[-1])
+                    state, _ = checkpoints.restore(state)
+                    progress.update(int(state.step) - number)
+                    number = int(state.step)
+                    continue
+            if ("save" in due and (guard.steady or number == end)) or stop:
+                checkpoints.save(number, state, batches.state() | _stand(pending, guard))
+            if "sample" in due and sample is not None:
                 images, scores = sample(state, frozen, number, workdir / "samples")
                 logs.images(number, images)
                 logs.scalars(number, scores)
-            progress.update(1)
+            if stop:
+                checkpoints.wait()
+                raise Preempted(
+                    f"{workdir}: told to stop at step {number}; all is saved, and the same command "
+                    "goes on."
+                )
     return state
+
+
+def _stand(pending, guard):
+    """What else a checkpoint keeps, so that logs and limits go on as without a break."""
+    plain = jax.tree.map(float, jax.device_get(pending))  # a Ratio becomes a list in JSON
+    return {"guard": guard.state(), "pending": plain}
+
+
+def _go_on(data, guard):
+    """Takes what `_stand` gave out of `data`; returns the metrics that were not logged yet."""
+    if "guard" not in data:  # written before there was one
+        return []
+    guard.restore(data.pop("guard"))
+    return [
+        {name: Ratio(*value) if isinstance(value, list) else value for name, value in one.items()}
+        for one in data.pop("pending")
+    ]
 
 
 def _due(config, what, number):
@@ -97,6 +142,12 @@ def _due(config, what, number):
 
 def _claim(config, workdir):
     """Makes `workdir` this run's, or checks that it already is."""
+    if "://" in os.fspath(workdir):
+        raise UserError(
+            f"--workdir={workdir}: must be a folder; mount a bucket on every host, as by gcsfuse "
+            "BUCKET /mnt/BUCKET, and give /mnt/BUCKET/RUN."
+        )
+    workdir = Path(workdir)
     if is_run(workdir):
         before = json.loads((workdir / "config.json").read_text())
         now = json.loads(json.dumps(config.to_dict()))
@@ -111,16 +162,4 @@ def _claim(config, workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def _flush(logs, pending, step):
-    """Logs and returns the mean over the steps since the last time; stops at the first bad loss."""
-    pending = jax.device_get(pending)
-    for before, metrics in enumerate(pending):
-        loss = float(metrics["loss/total"])
-        if not math.isfinite(loss):
-            bad = step - len(pending) + before + 1
-            raise Diverged(f"loss/total is {loss} at step {bad}; nothing was saved since.")
-    means = mean(pending)
-    logs.scalars(step, means)
-    return means
+    return workdir

@@ -14,6 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki import adversarial, alignment, build, checkpoint, media, perceptual, pipeline
+from phenaki.blocks import layout
 from phenaki.data import batches, lazy
 from phenaki.errors import UserError
 from phenaki.maskgit import embed_codes
@@ -91,7 +92,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     def sample(current, frozen, index, directory):
         del frozen
         pixels = shown.astype(np.float32) / 255
-        output = np.clip(reconstruct(current.ema, pixels), 0, 1)
+        output = np.clip(layout.fetch(reconstruct(current.ema, pixels)), 0, 1)
         pairs = np.concatenate([pixels, output], axis=3)
         labels = ["original | reconstruction"] * len(pairs)
         return write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
@@ -190,7 +191,7 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
 
     captions = batches.captions(config, SHOWN) if config.text else [None] * SHOWN
     directory = Path(workdir) / "tokenizer"
-    if not (directory / "bundle.json").is_file():
+    if not layout.agreed((directory / "bundle.json").is_file()):
         checkpoint.save_bundle(
             directory, {"tokenizer": params}, stage1, kind="tokenizer", fingerprint=digest
         )
@@ -304,8 +305,9 @@ def measure_alignment(config, model, **sampler):
 
 
 def write_samples(directory, name, videos, captions, fps):
-    directory.mkdir(parents=True, exist_ok=True)
-    media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
     picture = media.sheet(list(videos), captions)
-    media.write_png(directory / f"{name}.png", picture)
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
+        media.write_png(directory / f"{name}.png", picture)
     return {"samples": picture}

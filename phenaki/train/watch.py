@@ -17,7 +17,7 @@ class Watch:
         self._lines: deque[dict] = deque(maxlen=signs.RECENT)
         self._sick: set[str] = set()
 
-    def look(self, step: int, scalars: Mapping[str, float]) -> None:
+    def look(self, step: int, scalars: Mapping[str, float | int]) -> None:
         """Warns of what the lines up to `step` show and the one before did not."""
         self._lines.append({"step": step, **scalars})
         for finding in signs.read(self._lines, self._config):

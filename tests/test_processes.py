@@ -1,0 +1,155 @@
+"""Jobs of real processes over gloo: they train as one does, and lose nothing when they fall."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from phenaki import checkpoint
+from phenaki.train import logs
+
+PROGRAM = os.path.join(os.path.dirname(__file__), "process.py")
+DEVICES = "--xla_force_host_platform_device_count"
+
+
+class Job:
+    """`count` processes with `devices` each, all of one run."""
+
+    def __init__(self, kind, workdir, count, devices=1, seconds=0.0, tokenizer=None, **fields):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        job = dict(
+            kind=kind,
+            workdir=str(workdir),
+            seconds=seconds,
+            tokenizer=str(tokenizer),
+            fields=fields,
+        )
+        flags = f"{DEVICES}={devices} --xla_cpu_parallel_codegen_split_count=1"
+        environment = os.environ | {"XLA_FLAGS": flags}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, PROGRAM, str(port), str(count), str(index), json.dumps(job)],
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for index in range(count)
+        ]  # fmt: skip
+
+    def wait(self, code=0):
+        """What the processes said, once all have ended with `code`."""
+        said = [process.communicate(timeout=300)[0] for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        assert codes == [code] * len(codes), "\n".join(said)
+        return said
+
+    def kill(self):
+        """As a machine that goes away."""
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+def lines(workdir):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in logs.read(workdir)]
+
+
+def assert_close(run, other, rtol=1e-4):
+    assert len(run) == len(other)
+    for one, two in zip(run, other, strict=True):
+        assert one == pytest.approx(two, rel=rtol, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Both stages by one process with one device."""
+    root = tmp_path_factory.mktemp("alone")
+    Job("cvivit", root / "cvivit", 1).wait()
+    Job("maskgit", root / "maskgit", 1, tokenizer=root / "cvivit").wait()
+    return root
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_train_as_one_does(count, alone, tmp_path):
+    mesh = dict(data=-1, fsdp=2)
+    Job("cvivit", tmp_path / "cvivit", count, mesh=mesh).wait()
+    assert_close(lines(tmp_path / "cvivit"), lines(alone / "cvivit"))
+    Job("maskgit", tmp_path / "maskgit", count, tokenizer=alone / "cvivit", mesh=mesh).wait()
+    assert_close(lines(tmp_path / "maskgit"), lines(alone / "maskgit"))
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(alone, tmp_path):
+    run = tmp_path / "run"
+    for count, devices, steps in ((4, 1, 2), (2, 1, 3), (2, 4, 4)):
+        job = Job(
+            "cvivit", run, count, devices, train=dict(steps=steps), mesh=dict(data=-1, fsdp=2)
+        )
+        said = job.wait()[0]
+        assert said.splitlines()[-1] == f"{steps} {count * devices}"
+    assert_close(lines(run), lines(alone / "cvivit"))
+
+
+def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
+    job = Job("toy", tmp_path / "run", 2, seconds=0.1, steps=10_000, save_every=10_000, log_every=1)
+    _until(lambda: len(_lines_so_far(tmp_path / "run")) > 3, job)
+    job.processes[1].send_signal(signal.SIGTERM)
+    said = job.wait(143)
+    assert all("told to stop at step" in text for text in said)
+    step = checkpoint.Run(tmp_path / "run").latest
+    assert all(f"told to stop at step {step};" in text for text in said)
+    final = step + 3
+    Job("toy", tmp_path / "run", 2, steps=final, save_every=final, log_every=1).wait()
+    np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(final))
+
+
+def test_killed_at_any_moment_nothing_is_lost(tmp_path):
+    # Saving takes most of the time here: many of the kills fall into it.
+    fields = dict(steps=30, save_every=1, log_every=1)
+    moments, kills = random.Random(0), 0
+    for _ in range(20):
+        job = Job("toy", tmp_path / "run", 2, seconds=0.05, **fields)
+        began = len(_lines_so_far(tmp_path / "run"))
+        _until(lambda began=began: len(_lines_so_far(tmp_path / "run")) > began, job)
+        time.sleep(moments.uniform(0, 0.6))
+        if all(process.poll() is not None for process in job.processes):
+            job.wait()
+            break
+        job.kill()
+        kills += 1
+    else:
+        Job("toy", tmp_path / "run", 2, **fields).wait()
+    assert kills > 2
+    np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(30))
+
+
+def _lines_so_far(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _until(condition, job):
+    end = time.monotonic() + 120
+    while not condition() and any(process.poll() is None for process in job.processes):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _kernel(workdir):
+    params, _, _ = checkpoint.load_run(workdir)
+    del params
+    state = checkpoint._restore(
+        workdir.resolve() / "checkpoints" / str(checkpoint.Run(workdir).latest) / "state"
+    )
+    return state["params"]["kernel"]
+
+
+def _summed(steps):
+    """What `toy.run` gives after so many batches."""
+    return sum(range(1, steps + 1)) + steps / 2

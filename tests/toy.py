@@ -1,0 +1,51 @@
+"""The smallest run that the loop can make: it adds up its batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tiny
+
+from phenaki.data.batches import Batches
+from phenaki.train import loop, state
+
+ONE = jax.devices()[:1]
+
+
+def counting(taken):
+    """Batches 1, 2, ... of their own number."""
+    while True:
+        taken += 1
+        yield {"video": {"number": np.full((8, 2), taken, np.float32)}}
+
+
+def run(workdir, bad=(), config=None, devices=ONE, guard=None, **train):
+    """Its final state: the sum of the batches, and half a one more per step.
+
+    Args:
+        bad: {number of a batch: the loss that it has}.
+    """
+    config = config or tiny.whole_config(train=train, mesh=dict(data=1, fsdp=-1), guard=guard or {})
+    losses = dict(bad)
+
+    def init(key):
+        return state.create({"kernel": jnp.zeros((8, 2))}, optax.sgd(1.0))
+
+    def step(current, frozen, batch, key):
+        number = batch["video"]["number"].mean(0)
+        total = current.params["kernel"] + number + frozen["offset"]
+        loss = total[0].sum()
+        for batch_number, value in losses.items():
+            loss = jnp.where(number[0] == batch_number, value, loss)
+        following = current.replace(step=current.step + 1, params={"kernel": total})
+        return following, {"loss/total": loss, "loss/l2": loss}
+
+    return loop.run(
+        config,
+        workdir,
+        init=init,
+        step=step,
+        frozen={"offset": np.full(2, 0.5, np.float32)},
+        batches=Batches(counting),
+        devices=devices,
+    )
