@@ -49,6 +49,7 @@ def t2v() -> ConfigDict:
     c.dtype = "bfloat16"
     c.remat = "full"
     c.unroll = 1
+    c.attention = "auto"
     c.seed = 0
     return c
 

@@ -44,8 +44,8 @@ def dtype(config):
 
 
 def attention(config) -> str:
-    """The kernel of self-attention; runs from before there was a choice have no such field."""
-    name = config.get("attention", "auto")
+    """The kernel of self-attention."""
+    name = config.attention
     return _known("config.attention", name, dict.fromkeys(kernels.NAMES, name))
 
 
@@ -225,7 +225,7 @@ def text_encoder(config) -> T5Encoder | OneHot:
     """The frozen text encoder of `config.text`."""
     if config.text.vocabulary.startswith(f"{LABELS}:"):
         return OneHot(config.text.width, dtype(config))
-    # Configs of older runs lack newer fields.
+    # Beside the config's it has the fields of every Flax module.
     names = {field.name for field in dataclasses.fields(T5Encoder)} & set(config.text)
     return T5Encoder(dtype=dtype(config), **{name: config.text[name] for name in names})
 

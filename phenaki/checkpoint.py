@@ -18,8 +18,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
+from phenaki.migrations import SCHEMA, migrate
 
-SCHEMA = 1  # of bundle.json
 # Orbax logs the whole stack of a failed write, and then raises it: `Run` says it in one line.
 logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
@@ -52,12 +52,8 @@ def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict
     """(parameters as float32 numpy, config, other facts) of a bundle."""
     directory = Path(directory).resolve()
     facts = json.loads((directory / "bundle.json").read_text())
-    if facts["schema"] != SCHEMA:
-        raise UserError(
-            f"{directory}: bundle schema {facts['schema']} is not {SCHEMA}, which this version "
-            "reads."
-        )
-    return _restore(directory / "params"), ConfigDict(facts.pop("config")), facts
+    config = migrate(facts.pop("config"), facts.pop("schema"), directory)
+    return _restore(directory / "params"), ConfigDict(config), facts
 
 
 def _restore(path: Path):
@@ -216,7 +212,14 @@ def is_run(directory: str | Path) -> bool:
 
 def load_config(directory: str | Path) -> ConfigDict:
     """The config of a run."""
-    return ConfigDict(json.loads((Path(directory) / "config.json").read_text()))
+    config = json.loads((Path(directory) / "config.json").read_text())
+    return ConfigDict(migrate(config, config.pop("schema", 1), directory))
+
+
+def save_config(directory: str | Path, config: ConfigDict) -> None:
+    """Makes `directory` a run of `config`."""
+    text = json.dumps({"schema": SCHEMA, **config.to_dict()}, indent=2)
+    (Path(directory) / "config.json").write_text(text + "\n")
 
 
 def steps_done(directory: str | Path) -> int:

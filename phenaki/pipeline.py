@@ -78,7 +78,7 @@ class Phenaki:
         self._encoder: Any = build.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
         self._sample = jax.jit(self.sample_codes, static_argnames="form")
-        self._apply = jax.jit(self._apply_tokenizer, static_argnames="method")
+        self._apply = jax.jit(self.apply_tokenizer, static_argnames="method")
         self._embed = jax.jit(self._embed_text)
         self.mesh: jax.sharding.Mesh | None = None  # see `shard`
         self.codes = None  # [b s] of the last window
@@ -364,7 +364,7 @@ class Phenaki:
         with self._on_mesh():
             return self._apply(self.params["tokenizer"], self._split(rows), method=method)
 
-    def _apply_tokenizer(self, params, x, *, method):
+    def apply_tokenizer(self, params, x, *, method):
         return self._tokenizer.apply({"params": params}, x, method=method)
 
 

@@ -12,7 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki import cli
-from phenaki.checkpoint import Run, is_run
+from phenaki.checkpoint import Run, is_run, load_config, save_config
 from phenaki.data.batches import Batches
 from phenaki.errors import Preempted, UserError
 from phenaki.train import parallel
@@ -149,7 +149,7 @@ def _claim(config, workdir):
         )
     workdir = Path(workdir)
     if is_run(workdir):
-        before = json.loads((workdir / "config.json").read_text())
+        before = load_config(workdir).to_dict()
         now = json.loads(json.dumps(config.to_dict()))
         for name in FIXED:
             if before.get(name) != now.get(name):
@@ -161,5 +161,5 @@ def _claim(config, workdir):
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        save_config(workdir, config)
     return workdir
