@@ -76,24 +76,19 @@ def alone(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_train_as_one_does(count, alone, tmp_path):
-    mesh = dict(data=-1, fsdp=2)
-    Job("cvivit", tmp_path / "cvivit", count, mesh=mesh).wait()
-    assert_close(lines(tmp_path / "cvivit"), lines(alone / "cvivit"))
-    Job("maskgit", tmp_path / "maskgit", count, tokenizer=alone / "cvivit", mesh=mesh).wait()
-    assert_close(lines(tmp_path / "maskgit"), lines(alone / "maskgit"))
+@pytest.mark.parametrize(("count", "stage"), [(2, "cvivit"), (2, "maskgit"), (4, "cvivit")])
+def test_several_processes_train_as_one_does(count, stage, alone, tmp_path):
+    job = Job(stage, tmp_path, count, tokenizer=alone / "cvivit", mesh=dict(data=-1, fsdp=2))
+    job.wait()
+    assert_close(lines(tmp_path), lines(alone / stage))
+    assert len(list((tmp_path / "samples").iterdir())) == 2  # written once, seen by all
 
 
-def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(alone, tmp_path):
-    run = tmp_path / "run"
-    for count, devices, steps in ((4, 1, 2), (2, 1, 3), (2, 4, 4)):
-        job = Job(
-            "cvivit", run, count, devices, train=dict(steps=steps), mesh=dict(data=-1, fsdp=2)
-        )
-        said = job.wait()[0]
+def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(tmp_path):
+    for count, devices, steps in ((4, 1, 2), (2, 1, 3), (2, 4, 5)):
+        said = Job("toy", tmp_path, count, devices, steps=steps, save_every=1).wait()[0]
         assert said.splitlines()[-1] == f"{steps} {count * devices}"
-    assert_close(lines(run), lines(alone / "cvivit"))
+    np.testing.assert_array_equal(_kernel(tmp_path), _summed(5))
 
 
 def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
@@ -111,9 +106,9 @@ def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     # Saving takes most of the time here: many of the kills fall into it.
-    fields = dict(steps=30, save_every=1, log_every=1)
+    fields = dict(steps=20, save_every=1, log_every=1)
     moments, kills = random.Random(0), 0
-    for _ in range(20):
+    for _ in range(6):
         job = Job("toy", tmp_path / "run", 2, seconds=0.05, **fields)
         began = len(_lines_so_far(tmp_path / "run"))
         _until(lambda began=began: len(_lines_so_far(tmp_path / "run")) > began, job)
@@ -125,8 +120,8 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
         kills += 1
     else:
         Job("toy", tmp_path / "run", 2, **fields).wait()
-    assert kills > 2
-    np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(30))
+    assert kills > 1
+    np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(20))
 
 
 def _lines_so_far(workdir):
