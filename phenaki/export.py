@@ -93,7 +93,8 @@ def write(
     config.attention = "xla"
     model = pipeline.Phenaki(config, model.params)
     weights = _flat(model.params)
-    np.savez(directory / WEIGHTS, **{name: np.asarray(value) for name, value in weights.items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
+    np.savez(directory / WEIGHTS, **arrays)
     shapes = jax.tree.map(lambda x: _shape(x.shape, x.dtype), weights)
     made = {}
     for name, (function, inputs) in programs(model, rows, **sampler).items():

@@ -32,12 +32,19 @@ def same_numbers_each_run():
 
 @pytest.fixture
 def run_script():
-    """Run a script of the repository as a user would, on one device: its CompletedProcess."""
+    """Run a script of the repository as a user would, on one device: its CompletedProcess.
 
-    def run(script: str, *arguments: object, timeout: float = 600, **environment: str):
+    With `quick` programs are compiled fast instead of well.
+    """
+
+    def run(
+        script: str, *arguments: object, timeout: float = 600, quick: bool = False,
+        **environment: str,
+    ):  # fmt: skip
         env = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(DEVICES_FLAG, "")}
         env["PYTHONPATH"] = str(ROOT)
-        del env["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+        if not quick:
+            del env["JAX_DISABLE_MOST_OPTIMIZATIONS"]
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         return subprocess.run(
             command,

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from phenaki import build, checkpoint, encoding
-from phenaki.data import batches, builder, stored_codes
+from phenaki.data import batches, builder, stored_codes, tasks
 from phenaki.errors import UserError
 from phenaki.train import logs, stages
 
@@ -256,6 +256,21 @@ def test_mixtures_keep_their_counts(encoded, tokenizer, tmp_path):
     first = {row.tobytes() for row in next(read(config, size=CLIPS))[0]["codes"]}
     rows = [row.tobytes() for row in next(read(config, size=1000, sources=sources))[0]["codes"]]
     assert sum(row in first for row in rows) == 750 and len(set(rows)) == 2 * CLIPS
+
+
+def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_path):
+    other = tmp_path / "codes"
+    encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
+    config = codes_config(encoded, tokenizer)
+    sources = {str(encoded): 0.75, str(other): 0.25}
+    stream = tasks.Stream(start=6, shard_index=1, shard_count=2)
+    origin = stored_codes.Origin.of(config)
+    mixture = stored_codes.register("codes", sources, "video", "train", origin, 0, stream)
+    examples = itertools.islice(tasks.dataset(mixture, "train", 0, stream).as_numpy_iterator(), 40)
+    theirs = np.stack([np.frombuffer(example["codes"], "<u2") for example in examples])
+    place = dict(sources=sources, size=2, shard_index=1, shard_count=2, start=3)
+    ours = [arrays["codes"] for arrays, _ in itertools.islice(read(config, **place), 20)]
+    np.testing.assert_array_equal(np.concatenate(ours), theirs)
 
 
 def test_training_on_codes_is_training_on_pixels(tokenizer, tmp_path):

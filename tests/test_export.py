@@ -61,7 +61,7 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
 def test_the_script_writes_both(run_script, tmp_path):
     done = run_script(
         "scripts/export.py", "--model=checkpoints/laptop", f"--output={tmp_path / 'out'}",
-        "--programs", "--platforms=cpu", "--steps=2", "--dtype=bfloat16",
+        "--programs", "--platforms=cpu", "--steps=2", "--dtype=bfloat16", quick=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "sample.stablehlo: codes int32[1, 24], ids int32[1, 72], seed uint32[]" in done.stdout

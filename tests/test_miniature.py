@@ -127,7 +127,7 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
         f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=3", "--guidance=0,6",
         "--steps=2", "--temperature=1",
     ]  # fmt: skip
-    done = run_script("scripts/guidance.py", *flags)
+    done = run_script("scripts/guidance.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out/guidance.json").read_text())
     assert {axis: [*points] for axis, points in report["axes"].items()} == {
@@ -137,7 +137,7 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
     assert "| λ 6.0 | " in (tmp_path / "out/guidance.md").read_text()
     report["axes"]["steps"]["2"]["seen"]["all"] = 0.77  # what is there is not measured again
     (tmp_path / "out/guidance.json").write_text(json.dumps(report))
-    assert "| steps 2 | " in (again := run_script("scripts/guidance.py", *flags)).stdout
+    assert "| steps 2 | " in (again := run_script("scripts/guidance.py", *flags, quick=True)).stdout
     assert " 77 % |" in again.stdout
 
 
@@ -146,7 +146,7 @@ def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):
         "--tokenizer_steps=2", "--seeds=1", "--count=2", "--designs=2", "--mixtures=50/50",
         f"--workdir={tmp_path}", "--steps=2",
     ]  # fmt: skip
-    done = run_script("scripts/table2.py", *flags)
+    done = run_script("scripts/table2.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "table2.json").read_text())
     assert [row["budget"] for row in report["rows"]] == ["steps", "clips"]
@@ -154,6 +154,6 @@ def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):
     assert report["by_chance"]["2"] == pytest.approx(0.217, abs=1e-3)
     assert (tmp_path / "table2.png").stat().st_size > 1000
     assert "| 2: no video is called purple | 50/50 | equal clips | " in done.stdout
-    again = run_script("scripts/table2.py", *flags)
+    again = run_script("scripts/table2.py", *flags, quick=True)
     assert "training:" not in again.stderr
     assert json.loads((tmp_path / "table2.json").read_text()) == report

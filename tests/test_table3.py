@@ -5,7 +5,7 @@ import json
 
 def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, tmp_path):
     flags = ["--steps=2", "--seeds=1", "--count=2", "--systems=cvivit,vit", f"--workdir={tmp_path}"]
-    done = run_script("scripts/table3.py", *flags)
+    done = run_script("scripts/table3.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "table3.json").read_text())
     assert report["lpips"] == "LPIPS-proxy"
@@ -13,7 +13,7 @@ def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, t
     assert [rows[name]["tokens"] for name in ("cvivit", "vit")] == [[24], [44]]
     assert (tmp_path / "table3.png").stat().st_size > 1000
     assert "| ViT, per frame | 1,156,672 | 44 |" in (tmp_path / "table3.md").read_text()
-    again = run_script("scripts/table3.py", *flags)
+    again = run_script("scripts/table3.py", *flags, quick=True)
     assert "training:" not in again.stderr
     assert json.loads((tmp_path / "table3.json").read_text()) == report
     other = run_script("scripts/table3.py", "--steps=3", *flags[1:])

@@ -39,6 +39,17 @@ def pattern(rate: list[float], seed: int) -> np.ndarray:
     return random(seed, "pattern").permutation(np.repeat(np.arange(len(rate)), counts))
 
 
+def draws(pattern: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the source of these examples of the whole job, their numbers among that source's own)."""
+    source, own = pattern[numbers % len(pattern)], np.zeros(len(numbers), np.int64)
+    for index in np.unique(source):
+        mine = pattern == index
+        before = np.cumsum(mine) - mine  # draws of this source earlier in the period
+        here = numbers[source == index]
+        own[source == index] = here // len(pattern) * mine.sum() + before[here % len(pattern)]
+    return source, own
+
+
 def random(seed: int, *path: int | str) -> np.random.Generator:
     """A generator of its own for every seed and path."""
     words = [int.from_bytes(p.encode()[:8]) if isinstance(p, str) else p for p in path]

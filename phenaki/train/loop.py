@@ -56,7 +56,7 @@ def run(
         parallel.check_batch(
             f"config.data.{field}", config.data[field], mesh, config.optim.accumulate
         )
-    workdir = _claim(config, workdir)
+    directory = _claim(config, workdir)
     key = jax.random.key(config.seed)
     layout = parallel.shardings(jax.eval_shape(init, key), mesh)
     state = jax.jit(init, out_shardings=layout)(key)
@@ -65,15 +65,17 @@ def run(
     guard = Guard(config.guard.spike, config.guard.patience, config.guard.tries)
 
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(contextlib.closing(Run(workdir, keep=config.train.keep)))
-        logs = stack.enter_context(contextlib.closing(Logs(workdir)))
+        checkpoints = stack.enter_context(
+            contextlib.closing(Run(directory, keep=config.train.keep))
+        )
+        logs = stack.enter_context(contextlib.closing(Logs(directory)))
         stack.enter_context(contextlib.closing(batches))
         pending = []  # metrics stay on the devices until due: reading them stops the pipeline
         if checkpoints.latest is not None:
             state, data = checkpoints.restore(state)
             pending = _go_on(data, guard)
             batches.restore(data)
-            logging.info("resumed %s at step %d", workdir, int(state.step))
+            logging.info("resumed %s at step %d", directory, int(state.step))
         number, end = int(state.step), config.train.steps
         progress = stack.enter_context(cli.Progress(end, "training", done=number))
         stack.enter_context(jax.set_mesh(mesh))
@@ -107,13 +109,13 @@ def run(
             if ("save" in due and (guard.steady or number == end)) or stop:
                 checkpoints.save(number, state, batches.state() | _stand(pending, guard))
             if "sample" in due and sample is not None:
-                images, scores = sample(state, frozen, number, workdir / "samples")
+                images, scores = sample(state, frozen, number, directory / "samples")
                 logs.images(number, images)
                 logs.scalars(number, scores)
             if stop:
                 checkpoints.wait()
                 raise Preempted(
-                    f"{workdir}: told to stop at step {number}; all is saved, and the same command "
+                    f"{directory}: told to stop at step {number}; all is saved, and the same command "
                     "goes on."
                 )
     return state
@@ -140,7 +142,7 @@ def _due(config, what, number):
     return number == config.train.steps or number % config.train[f"{what}_every"] == 0
 
 
-def _claim(config, workdir):
+def _claim(config, workdir) -> Path:
     """Makes `workdir` this run's, or checks that it already is."""
     if "://" in os.fspath(workdir):
         raise UserError(
