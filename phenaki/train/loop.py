@@ -115,8 +115,8 @@ def run(
             if stop:
                 checkpoints.wait()
                 raise Preempted(
-                    f"{directory}: told to stop at step {number}; all is saved, and the same command "
-                    "goes on."
+                    f"{directory}: told to stop at step {number}; all is saved, and the same "
+                    "command goes on."
                 )
     return state
 
