@@ -139,9 +139,12 @@ def _combination(clips):
 
 
 def _chunks(make, count):
+    """make(rows) of `count` rows, in groups of one size: they compile once."""
     size = min(CHUNK, count)
-    starts = range(0, count - count % size, size)
-    return np.concatenate([make(slice(start, start + size)) for start in starts])
+    parts = [make(slice(start, start + size)) for start in range(0, count - size + 1, size)]
+    if rest := count % size:
+        parts.append(make(slice(count - size, count))[-rest:])
+    return np.concatenate(parts)
 
 
 def _stories(model, world, combination, seed, **sampler):
