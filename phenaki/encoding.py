@@ -6,8 +6,6 @@ tokenizer, or over changed data, does again what changed and nothing else.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import time
@@ -21,12 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki import build, checkpoint
-from phenaki.data import builder, lazy, records, shards, stored_clips, stored_codes
+from phenaki.data import builder, lazy, marks, records, stored_clips, stored_codes
 from phenaki.errors import UserError
 from phenaki.train import stages
-
-DONE = ".done"
-CHUNK = 2**24  # bytes hashed at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +121,12 @@ class Encoder:
             "records": len(lengths),
             "origin": self.origin.digest(),
             "input": digest,
-            **_checksum(part),
+            **marks.checksum(part),
         }
         with tf.io.gfile.GFile(file.output + records.LENGTHS, "wb") as beside:
             np.save(beside, np.array(lengths, np.uint32))
         tf.io.gfile.rename(part, file.output, overwrite=True)
-        _write(file.output + DONE, mark)
+        marks.write_json(file.output + marks.DONE, mark)
 
     def _records(self, file: File) -> Iterator[bytes]:
         origin = self.origin.digest()
@@ -172,12 +167,12 @@ def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = 
     gfile = lazy.tensorflow().io.gfile
     host, hosts = jax.process_index(), jax.process_count()
     files = encoder.files()
-    digests = _digests(encoder.source)
+    digests = marks.noted_digests(encoder.source)
     mine = files[host::hosts]
     missing, stood = [], 0
     for file in mine:
-        digest = digests.get(os.path.basename(file.source)) or _checksum(file.source)["sha256"]
-        if _done(file, encoder.origin, digest):
+        digest = digests.get(os.path.basename(file.source)) or marks.checksum(file.source)["sha256"]
+        if marks.done(file.output, encoder.origin.digest(), digest):
             stood += 1
         else:
             missing.append((file, digest))
@@ -197,65 +192,6 @@ def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = 
     if host == 0:
         _finish(encoder, files)
         say(f"{encoder.output}/{stored_codes.MANIFEST}: all {len(files)} files are encoded")
-
-
-def _done(file: File, origin: stored_codes.Origin, digest: str) -> bool:
-    """Whether an earlier run encoded that very file with the same tokenizer and text."""
-    mark = _mark(file)
-    return (
-        mark is not None
-        and mark["origin"] == origin.digest()
-        and mark["input"] == digest
-        and _bytes(file.output) == mark["bytes"]
-        and _bytes(file.output + records.LENGTHS) >= 0
-    )
-
-
-def _mark(file: File) -> dict[str, Any] | None:
-    gfile = lazy.tensorflow().io.gfile
-    if not gfile.exists(file.output + DONE):
-        return None
-    with gfile.GFile(file.output + DONE) as beside:
-        try:
-            return json.loads(beside.read())
-        except ValueError:
-            return None  # cut short: as if it were not there
-
-
-def _bytes(path: str) -> int:
-    """Size of a file; -1 where there is none."""
-    gfile = lazy.tensorflow().io.gfile
-    return gfile.stat(path).length if gfile.exists(path) else -1
-
-
-def _checksum(path: str) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with lazy.tensorflow().io.gfile.GFile(path, "rb") as file:
-        while part := file.read(CHUNK):
-            digest.update(part)
-            size += len(part)
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _digests(source: str) -> dict[str, str]:
-    """SHA-256 by file name, where preparing the data set noted them."""
-    path, gfile = os.path.join(source, shards.MANIFEST), lazy.tensorflow().io.gfile
-    if not gfile.exists(path):
-        return {}
-    with gfile.GFile(path) as file:
-        noted = json.loads(file.read())["files"]
-    return {
-        name: entry["sha256"]
-        for name, entry in noted.items()
-        if _bytes(os.path.join(source, name)) == entry["bytes"]
-    }
-
-
-def _write(path: str, content: dict[str, Any]) -> None:
-    gfile = lazy.tensorflow().io.gfile
-    with gfile.GFile(f"{path}.part", "w") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-    gfile.rename(f"{path}.part", path, overwrite=True)
 
 
 def _estimate(encoder: Encoder, files, missing, stood: int) -> Iterator[str]:
@@ -293,12 +229,12 @@ def _finish(encoder: Encoder, files: list[File]) -> None:
     gfile = lazy.tensorflow().io.gfile
     ours = {os.path.basename(file.output) for file in files}
     for name in gfile.listdir(encoder.output):
-        stem = name.removesuffix(DONE).removesuffix(records.LENGTHS).removesuffix(".part")
+        stem = name.removesuffix(marks.DONE).removesuffix(records.LENGTHS).removesuffix(".part")
         if ".tfrecord-" in name and (stem not in ours or name.endswith(".part")):
             gfile.remove(os.path.join(encoder.output, name))
     by_split: dict[str, list] = {}
     for file in files:
-        mark = _mark(file)
+        mark = marks.mark(file.output)
         if mark is None:
             raise UserError(f"{file.output}: is missing; run scripts/encode_dataset.py again.")
         by_split.setdefault(file.split, []).append(mark)
@@ -306,7 +242,7 @@ def _finish(encoder: Encoder, files: list[File]) -> None:
         "schema": stored_codes.SCHEMA,
         "origin": dataclasses.asdict(encoder.origin),
         "sizes": dataclasses.asdict(encoder.sizes()),
-        "records": {split: sum(m["records"] for m in marks) for split, marks in by_split.items()},
+        "records": {split: sum(m["records"] for m in made) for split, made in by_split.items()},
         "files": by_split,
     }
-    _write(os.path.join(encoder.output, stored_codes.MANIFEST), manifest)
+    marks.write_json(os.path.join(encoder.output, stored_codes.MANIFEST), manifest)

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from phenaki import build, checkpoint, encoding
-from phenaki.data import batches, builder, stored_codes, tasks
+from phenaki.data import batches, builder, marks, stored_codes, tasks
 from phenaki.errors import UserError
 from phenaki.train import logs, stages
 
@@ -166,7 +166,7 @@ def test_hosts_share_the_files_and_write_the_same_bytes(
         monkeypatch.setattr(jax, "process_index", lambda host=host: host)
         before = set(os.listdir(tmp_path))
         encode(tokenizer, data, tmp_path)
-        done = [n for n in set(os.listdir(tmp_path)) - before if n.endswith(encoding.DONE)]
+        done = [n for n in set(os.listdir(tmp_path)) - before if n.endswith(marks.DONE)]
         shares.append(len(done))
     assert sum(shares) == 6 and max(shares) - min(shares) <= 1
     assert contents(tmp_path) == contents(encoded)
@@ -180,7 +180,7 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
 
     def renewed():
         now = {name: (output / name).stat().st_mtime_ns for name in os.listdir(output)}
-        names = {n for n in now if "tfrecord" in n and n.endswith(encoding.DONE)}
+        names = {n for n in now if "tfrecord" in n and n.endswith(marks.DONE)}
         again = {name for name in names if before.get(name) != now[name]}
         before.update(now)
         return again
@@ -190,10 +190,10 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
     other = write(tmp_path / "other", 255 - FRAMES) / changed
     shutil.copy(other, source / changed)
     encode(tokenizer, source, output)
-    assert renewed() == {changed + encoding.DONE}
+    assert renewed() == {changed + marks.DONE}
     (output / "clips-image_train.tfrecord-00000").write_bytes(b"cut short")
     encode(tokenizer, source, output)
-    assert renewed() == {"clips-image_train.tfrecord-00000" + encoding.DONE}
+    assert renewed() == {"clips-image_train.tfrecord-00000" + marks.DONE}
     left = output / "clips-video_train.tfrecord-00009"
     left.write_bytes(b"of a data set that was there before")
     encode(bundle(tmp_path / "another", 1.01), source, output)
