@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-STEPS = 400
+STEPS = {1: 1500, 2: 800}  # of each stage: a run that is well must have learned something
 
 
 class Illness(NamedTuple):
@@ -71,7 +71,8 @@ def train(copy: Path, stage: int, workdir: Path, tokenizer: Path, flags=()) -> N
     """A short run of the demo preset; what it says on stderr is shown if it fails."""
     name = "cvivit" if stage == 1 else "maskgit"
     arguments = [f"--config=configs/{name}.py:demo", f"--workdir={workdir}"]
-    arguments += [f"--config.train.steps={STEPS}", f"--config.optim.decay={STEPS}"]
+    steps = STEPS[stage]
+    arguments += [f"--config.train.steps={steps}", f"--config.optim.decay={steps}"]
     arguments += ["--config.train.log_every=10", *flags]
     if stage == 2:
         arguments += [f"--tokenizer={tokenizer}", "--config.train.sample_count=0"]
