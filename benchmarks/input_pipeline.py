@@ -67,7 +67,7 @@ def main(argv):
         row["cores"] = need / row["per_second"]
         print(
             f"{row['case']:34} {row['per_second']:12,.0f} {row['bare']:10,.0f} "
-            f"{row['share']:6.0%} {row["cores"]:16,.2f}"
+            f"{row['share']:6.0%} {row['cores']:16,.2f}"
         )
     copy = _copy_rate()
     print(f"{BATCH.value} samples at {RATE.value} steps a second are {need:,.0f} samples a second")
