@@ -43,10 +43,10 @@ class Notice:
         self._given = True
 
     def given(self) -> bool:
-        """To be asked once a step, by all processes alike; all hear it at the same step."""
+        """To be asked once a step, by all processes alike; all hear it at the same step, and on."""
         self._ticks += 1
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(self._ticks)
+        if jax.process_count() > 1 and not self._given:
+            self._given = multihost_utils.reached_preemption_sync_point(self._ticks)
         return self._given
 
 
