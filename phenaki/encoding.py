@@ -5,6 +5,7 @@ renamed when whole, and then marked by NAME.done. A run that was stopped goes on
 tokenizer, or over changed data, does again what changed and nothing else.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -181,6 +182,9 @@ def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = 
     if estimate:
         return
     gfile.makedirs(encoder.output)
+    if missing:  # what stands is not whole any more
+        with contextlib.suppress(lazy.tensorflow().errors.NotFoundError):
+            gfile.remove(os.path.join(encoder.output, stored_codes.MANIFEST))
     with progress(sum(file.count for file, _ in missing)) as shown:
         for file, digest in missing:
             encoder.encode(file, digest)

@@ -200,6 +200,23 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
     assert len(renewed()) == 6 and not left.exists()
 
 
+def test_codes_that_are_being_renewed_are_not_taken_for_whole(encoded, data, tmp_path):
+    output = tmp_path / "codes"
+    shutil.copytree(encoded, output)
+    config = tiny.maskgit_config()
+    other = bundle(tmp_path / "another", 1.01)
+
+    class Stops(encoding.Encoder):
+        def encode(self, file, digest):
+            super().encode(file, digest)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoding.run(Stops(config, other, str(data), str(output), 8), print, Silent)
+    with pytest.raises(UserError, match=r"no codes\.json, so it is not codes, or not all of them"):
+        stored_codes.open_codes(output)
+
+
 def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
     config = codes_config(encoded, tokenizer)
     then, now = config.fingerprint, bundle(tmp_path / "another", 1.01)
