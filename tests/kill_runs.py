@@ -100,7 +100,7 @@ def trained(output: Path) -> dict:
             line = json.loads(text)
         except ValueError:
             continue  # a kill cut it
-        lines[line["step"]] = {k: v for k, v in line.items() if k != "seconds"}
+        lines[line["step"]] = {k: v for k, v in line.items() if "seconds" not in k}
     state = checkpoint._restore(output.resolve() / "checkpoints" / str(STEPS) / "state")
     return {"lines": lines, "params": [leaf.tobytes() for leaf in _leaves(state)]}
 

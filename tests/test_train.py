@@ -1,6 +1,7 @@
 """Training: resuming, devices, micro-batches, averages, codebook care and what stops a run."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def assert_equal(one, other):
 
 def metrics(workdir):
     """The logged lines without what the clock says."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in logs.read(workdir)]
+    return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
 
 
 # --- both stages, through the loop and real checkpoints
@@ -155,6 +156,19 @@ def test_data_and_state_go_on_where_they_were_on_other_devices_too(tmp_path):
     assert len(final.params["kernel"].sharding.device_set) == 1
     for result in (eight, final):
         np.testing.assert_array_equal(result.params["kernel"], 1 + 2 + 3 + 4 + 5 + 5 * 0.5)
+
+
+def test_the_time_spent_waiting_for_batches_is_logged(tmp_path, monkeypatch):
+    counting = toy.counting
+    monkeypatch.setattr(toy, "counting", lambda taken: map(_slowly, counting(taken)))
+    toy.run(tmp_path, steps=20, log_every=20)
+    (line,) = logs.read(tmp_path)
+    assert 0.5 < line["seconds_waited"] <= line["seconds"]  # a few are made in advance
+
+
+def _slowly(batch):
+    time.sleep(0.1)
+    return batch
 
 
 def test_lines_are_means_since_the_last(tmp_path):

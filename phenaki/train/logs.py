@@ -1,8 +1,9 @@
 """Scalars and pictures of a run: JSON lines always, TensorBoard where it is installed."""
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,20 +37,30 @@ def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Logs:
-    """Writes `workdir`/metrics.jsonl, one object per line with "step" and "seconds", and events."""
+    """Writes `workdir`/metrics.jsonl and events; of a line's "seconds", since the start or the last
+    resume, "seconds_waited" were spent waiting for batches."""
 
     def __init__(self, workdir: Path):
         main = jax.process_index() == 0
         self._lines = open(workdir / "metrics.jsonl", "a") if main else None
         self._events = SummaryWriter(str(workdir / "events")) if main and SummaryWriter else None
         self._start = time.monotonic()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time within is waiting for a batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
 
     def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
-        """One line; "seconds" counts from the start or the last resume."""
+        """One line."""
         if self._lines is None or not values:
             return
-        seconds = round(time.monotonic() - self._start, 2)
-        self._lines.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
+        times = {"seconds": time.monotonic() - self._start, "seconds_waited": self._waited}
+        times = {name: round(seconds, 2) for name, seconds in times.items()}
+        self._lines.write(json.dumps({"step": step, **times, **values}) + "\n")
         self._lines.flush()
         if self._events is not None:
             for name, value in values.items():

@@ -85,7 +85,9 @@ def run(
 
         while number < end:
             alarm.put_off()
-            batch = parallel.global_batch(next(batches), mesh)
+            with logs.waiting():
+                batch = next(batches)
+            batch = parallel.global_batch(batch, mesh)
             state, metrics = train_step(state, frozen, batch, key, guard.limits())
             number += 1
             pending.append(metrics)
