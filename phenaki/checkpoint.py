@@ -52,7 +52,7 @@ def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict
     """(parameters as float32 numpy, config, other facts) of a bundle."""
     directory = Path(directory).resolve()
     facts = json.loads((directory / "bundle.json").read_text())
-    config = migrate(facts.pop("config"), facts.pop("schema"), directory)
+    config = migrate(facts.pop("config", {}), facts.pop("schema"), directory)
     return _restore(directory / "params"), ConfigDict(config), facts
 
 

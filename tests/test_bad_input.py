@@ -97,7 +97,7 @@ def places(tmp_path_factory):
         ("dtype=float16", "config.dtype='float16' must be one of float32, bfloat16."),
         (
             "data.source=folder",
-            "config.data.source='folder' must be one of moving_shapes, tfds.",
+            "config.data.source='folder' must be one of moving_shapes, tfds, codes.",
         ),
         (
             "video.width=48",

@@ -256,5 +256,5 @@ def test_what_is_not_a_model_is_said_to_be(run, tmp_path):
     with pytest.raises(UserError, match=r"has no checkpoint yet"):
         Phenaki.load(tmp_path)
     (tmp_path / "bundle.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(UserError, match=r"bundle schema 99 is not 1"):
+    with pytest.raises(UserError, match=r"has schema 99, of a newer version of phenaki"):
         Phenaki.load(tmp_path)
