@@ -13,6 +13,7 @@ from phenaki.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
 AHEAD = 4  # batches made in advance; uint8 clips are small
+PATIENCE = 10.0  # seconds that a batch in the making may take before it is left alone
 
 
 class Batches:
@@ -27,7 +28,8 @@ class Batches:
         self._queue: queue.Queue = queue.Queue(AHEAD)
         self._closed = threading.Event()
         arguments = (self._stream, taken, self._queue, self._closed)
-        threading.Thread(target=_fill, args=arguments, daemon=True).start()
+        self._thread = threading.Thread(target=_fill, args=arguments, daemon=True)
+        self._thread.start()
 
     def __iter__(self) -> "Batches":
         return self
@@ -54,6 +56,8 @@ class Batches:
         with contextlib.suppress(queue.Empty):
             while True:  # room for the batch that the thread may be waiting to hand over
                 self._queue.get_nowait()
+        # TensorFlow aborts the process if a thread is still inside it when Python ends.
+        self._thread.join(PATIENCE)
 
 
 def _fill(stream, taken, out, closed):
