@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -190,8 +191,6 @@ def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = 
             encoder.encode(file, digest)
             shown.update(file.count)
     if hosts > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices("encoded")
     if host == 0:
         _finish(encoder, files)

@@ -34,7 +34,8 @@ class Job:
             fields=fields,
         )
         flags = f"{DEVICES}={devices} --xla_cpu_parallel_codegen_split_count=1"
-        environment = os.environ | {"XLA_FLAGS": flags}
+        root = os.path.dirname(os.path.dirname(PROGRAM))
+        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": root}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, PROGRAM, str(port), str(count), str(index), json.dumps(job)],

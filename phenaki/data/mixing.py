@@ -61,12 +61,12 @@ class Order:
 
     def __init__(self, count: int, seed: Sequence[int], shuffle: bool = True):
         self._count, self._seed, self._shuffle = count, seed, shuffle
+        self._of = functools.lru_cache(maxsize=2)(self._order)  # neighbours of an epoch's end
 
     def __call__(self, number: int) -> int:
         epoch, index = divmod(number, self._count)
         return int(self._of(epoch)[index]) if self._shuffle else index
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  lives as long as the stream
-    def _of(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> np.ndarray:
         order = random(*self._seed, "order", epoch).permutation(self._count)
         return order.astype(np.uint32)

@@ -79,8 +79,8 @@ def run(
         number, end = int(state.step), config.train.steps
         progress = stack.enter_context(cli.Progress(end, "training", done=number))
         stack.enter_context(jax.set_mesh(mesh))
-        notice = stack.enter_context(Notice())
-        alarm = stack.enter_context(Alarm(config.guard.hang_minutes))
+        notice = stack.enter_context(contextlib.closing(Notice()))
+        alarm = stack.enter_context(contextlib.closing(Alarm(config.guard.hang_minutes)))
         watch = Watch(config)
 
         while number < end:

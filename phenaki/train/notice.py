@@ -5,7 +5,6 @@ import faulthandler
 import signal
 import sys
 import threading
-from types import TracebackType
 
 import jax
 from jax.experimental import multihost_utils
@@ -16,27 +15,20 @@ from phenaki.errors import UserError
 class Notice:
     """Whether the job was told to stop: SIGTERM to this process, or to any other of the job.
 
-    Schedulers send it before they take a machine away. A context manager; it listens inside.
+    Schedulers send it before they take a machine away. It listens until it is closed.
     """
 
     def __init__(self):
         self._given = False
         self._ticks = 0
-        self._before: contextlib.ExitStack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Notice":
+        self._before = contextlib.ExitStack()
         # With several processes JAX listens itself, and tells all of them.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, self._note)
             self._before.callback(signal.signal, signal.SIGTERM, before)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Listens no more."""
         self._before.close()
 
     def _note(self, number, frame) -> None:
@@ -51,16 +43,17 @@ class Notice:
 
 
 class Alarm:
-    """Ends the process, with the stack of each of its threads, if `ring` is not put off in time.
+    """Ends the process, with the stack of each of its threads, unless it is put off in time.
 
     All hosts of a job wait for one that hangs: the stacks tell which one waits for something else.
-    `minutes` of 0 is never. A context manager.
+    `minutes` of 0 is never. It counts until it is closed.
     """
 
     def __init__(self, minutes: float | int):
         if minutes < 0:
             raise UserError(f"config.guard.hang_minutes={minutes} must be at least 0 (0 is never).")
         self._seconds = 60 * minutes
+        self.put_off()
 
     def put_off(self) -> None:
         """Work goes on: counts from now."""
@@ -68,15 +61,7 @@ class Alarm:
             stderr = sys.__stderr__ or 2
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=stderr)
 
-    def __enter__(self) -> "Alarm":
-        self.put_off()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Never rings."""
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()
