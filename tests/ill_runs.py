@@ -4,6 +4,7 @@ make illnesses                   all of them, some minutes
 python tests/ill_runs.py mask    those whose illness contains "mask"
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -62,9 +63,10 @@ ILLNESSES = (
 
 
 def run(copy: Path, *arguments: object) -> subprocess.CompletedProcess:
-    """A script of the copy."""
+    """A script of the copy, with the packages of the copy instead of those installed."""
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment)
 
 
 def train(copy: Path, stage: int, workdir: Path, tokenizer: Path, flags=()) -> None:
@@ -112,6 +114,8 @@ def main(words: list[str]) -> int:
         directory = Path(name)
         copy = directory / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
+        used = run(copy, "-c", "import phenaki; print(phenaki.__file__)").stdout
+        assert used.startswith(str(copy)), f"not the copy is run, but {used}"
         for illness in ILLNESSES:
             # Stage 2 is trained on the codes of the first run.
             if illness is ILLNESSES[0] or not words or any(w in illness.what for w in words):

@@ -1,11 +1,13 @@
-"""Attention, whatever its length, and the quantizer of equation 1."""
+"""Attention, whatever its length, strided convolutions, and the quantizer of equation 1."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from phenaki.blocks import attention
+from phenaki.blocks.conv import StridedConv
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 
 CODEBOOK, DIM = 12, 4
@@ -108,3 +110,36 @@ def test_zero_is_no_pole():
     value, gradients = jax.value_and_grad(loss, argnums=(0, 1))({"embedding": table}, z)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, gradients)))
     assert not normalize(jnp.zeros((1, DIM))).any()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "shape"),
+    [
+        ((7, 7, 7), (2, 2, 2), (9, 12, 11)),
+        ((2, 3, 3), (2, 2, 2), (4, 7, 8)),
+        ((1, 3, 3), (1, 2, 2), (3, 5, 6)),
+        ((3, 2, 1), (3, 4, 2), (7, 9, 5)),
+    ],
+)
+def test_strided_convolutions_are_those_of_flax(kernel, strides, shape):
+    video = jnp.asarray(normal(0, 2, *shape, 3))
+    ours, theirs = (kind(4, kernel, strides) for kind in (StridedConv, nn.Conv))
+    params = theirs.init(jax.random.key(0), video)["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+        jnp.shape, ours.init(jax.random.key(0), video)["params"]
+    )
+    params["bias"] = jnp.asarray(normal(1, 4))
+
+    def answers(conv):
+        def loss(params, video):
+            y = conv.apply({"params": params}, video)
+            return (y**2).sum(), y
+
+        gradients, y = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, video)
+        return y, gradients
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3),
+        answers(ours),
+        answers(theirs),
+    )

@@ -52,11 +52,11 @@ def same_padding(inputs: int, kernel: int, stride: int) -> tuple[int, int]:
 def padding_case(kernel: int, stride: int, frames: int):
     """A clip without a positive pixel, weights, and what our convolution and pool make of them."""
     random = np.random.default_rng(0)
-    video = -random.random((1, frames, 10, 7, 2), np.float32)
+    video = jnp.asarray(-random.random((1, frames, 10, 7, 2), np.float32))
     weights = random.normal(size=(kernel, kernel, kernel, 2, 3)).astype(np.float32)
     cube, strides = (kernel,) * 3, (stride,) * 3
     convolved = i3d.conv(3, cube, strides).apply({"params": {"kernel": weights}}, video)
-    return video, weights, convolved, i3d.MaxPool(cube, strides).apply({}, jnp.asarray(video))
+    return video, weights, convolved, i3d.MaxPool(cube, strides).apply({}, video)
 
 
 CASES = [(7, 2, 9), (7, 2, 8), (3, 1, 9), (3, 2, 8), (2, 2, 9)]

@@ -4,8 +4,9 @@ import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from einops import reduce, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Array, Float
 
 from phenaki.blocks.attention import Dense
@@ -34,6 +35,49 @@ class ResidualBlock(nn.Module):
         # Where the width changes MaskGIT projects the branch itself, not the input. It reads like a
         # slip, but its weights are trained so, and the baseline is MaskGIT's.
         return conv((1, 1), name="shortcut")(y) + y
+
+
+class StridedConv(nn.Module):
+    """`nn.Conv` over clips with SAME padding, as a convolution without strides over blocks of them.
+
+    Its gradient has no dilated input, for which XLA's CPU backend has nothing but a plain loop.
+    """
+
+    features: int
+    kernel_size: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    precision: jax.lax.PrecisionLike = None
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b u i j d"]:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        before = jax.lax.padtype_to_pads(x.shape[1:4], self.kernel_size, self.strides, "SAME")
+        pads, more = [], []
+        for (low, _), size, window, stride in zip(
+            before, x.shape[1:4], self.kernel_size, self.strides, strict=True
+        ):
+            outputs, blocks = -(-size // stride), -(-window // stride)
+            pads.append((low, stride * (outputs + blocks - 1) - low - size))
+            more.append((0, stride * blocks - window))
+        p, q, r = self.strides
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        x = rearrange(x, "b (t p) (h q) (w r) c -> b t h w (p q r c)", p=p, q=q, r=r)
+        kernel = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
+        kernel = rearrange(kernel, "(t p) (h q) (w r) c d -> t h w (p q r c) d", p=p, q=q, r=r)
+        axes = ("NDHWC", "DHWIO", "NDHWC")
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), "VALID", dimension_numbers=axes, precision=self.precision
+        )
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(
+            y.dtype
+        )
 
 
 class DepthwiseBlock(nn.Module):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from phenaki.blocks.conv import StridedConv
 from phenaki.errors import UserError
 from phenaki.features.i3d_names import convert as convert
 from phenaki.features.resize import legacy_bilinear
@@ -38,13 +39,13 @@ class BatchNorm(nn.Module):
         return (x - mean) * jax.lax.rsqrt(variance + 1e-3) + beta
 
 
-def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False) -> nn.Conv:
+def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False) -> nn.Module:
     # XLA's SAME is TensorFlow's rule: with strides, what cannot be halved is padded behind.
-    return nn.Conv(
+    kind = nn.Conv if strides == (1, 1, 1) else StridedConv
+    return kind(
         features,
         kernel,
         strides,
-        "SAME",
         use_bias=bias,
         precision=jax.lax.Precision.HIGHEST,
         kernel_init=nn.initializers.he_normal(),

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phenaki.blocks.conv import DepthwiseStack, enlarge
+from phenaki.blocks.conv import DepthwiseStack, StridedConv, enlarge
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.tokenizers.common import SMALL_INIT, Tokenizer
 from phenaki.types import Video
@@ -104,7 +104,7 @@ class Encoder(_Side):
         ):
             time = self.time if level == 1 else 1
             strides = (time, stride, stride)
-            down = nn.Conv(width, (time, 3, 3), strides, dtype=self.dtype, name=f"down{level}")
+            down = StridedConv(width, (time, 3, 3), strides, dtype=self.dtype, name=f"down{level}")
             x = self.level(nn.gelu(down(x)), level)
         return nn.Conv(self.features, (1, 1, 1), dtype=jnp.float32, name="out")(x)
 
