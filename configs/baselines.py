@@ -4,8 +4,9 @@
 
 Variants, and the table's FID and FVD: vit (3.4, 166.6) and vit_video (3.8, 173.1), conv (7.5,
 306.1) and conv_video (13.7, 346.5), the last of each with the video loss; all 2560 tokens for 10
-frames. laion3d is the 3-D convolutional VQGAN of LAION's open reproduction: 1536 tokens. vit_mini,
-conv_mini and laion3d_mini are the size of configs/cvivit.py:mini, on its data.
+frames. laion3d is the 3-D convolutional VQGAN of LAION's open reproduction: 1536 tokens.
+laion3d_images trains it on single frames. vit_mini, conv_mini and laion3d_mini are the size of
+configs/cvivit.py:mini, on its data.
 """
 
 from ml_collections import ConfigDict
@@ -68,6 +69,12 @@ def laion3d(c):
         )
     )
     c.remat = "full"
+
+
+def laion3d_images(c):
+    """The same network on images alone, each in 256 codes."""
+    laion3d(c)
+    c.video.frames = 1
 
 
 def with_video_loss(variant):
@@ -135,7 +142,7 @@ def laion3d_mini(c):
 
 VARIANTS = dict(
     vit=vit, vit_video=with_video_loss(vit), conv=conv, conv_video=with_video_loss(conv),
-    laion3d=laion3d,
+    laion3d=laion3d, laion3d_images=laion3d_images,
     vit_mini=vit_mini, conv_mini=conv_mini, laion3d_mini=laion3d_mini,
 )  # fmt: skip
 

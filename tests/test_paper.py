@@ -79,13 +79,14 @@ def test_every_tokenizer_builds(variant):
 @pytest.mark.parametrize("variant", baselines.VARIANTS)
 def test_every_baseline_builds(variant):
     config = baselines.get_config(variant)
-    network = variant.removesuffix("_video")
+    network = variant.removesuffix("_video").removesuffix("_images")
     total = count(shapes("baselines", variant))
     assert total == PARAMETERS.get(("baselines", network), total)
     if network not in SIDES:
         return
     spec = build.video_spec(config)
-    assert spec.tokens() == (1536 if network == "laion3d" else 2560)  # Table 3
+    per_clip = {"laion3d": 1536, "laion3d_images": 256}
+    assert spec.tokens() == per_clip.get(variant, 2560)  # Table 3
     assert spec.tokens(1) == 256
     sides = dict.fromkeys(("encoder", "decoder", "codebook"), 0)
     for name, shape in shapes("baselines", variant).items():
@@ -98,7 +99,7 @@ def test_every_baseline_builds(variant):
 
 def test_baselines_are_trained_as_cvivit_is():
     ours = cvivit.get_config("mit")
-    for variant in ("vit", "vit_video", "conv", "conv_video", "laion3d"):
+    for variant in ("vit", "vit_video", "conv", "conv_video", "laion3d", "laion3d_images"):
         theirs = baselines.get_config(variant)
         for section in ("optim", "codebook", "data", "train"):
             assert theirs[section] == ours[section], (variant, section)
