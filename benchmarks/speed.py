@@ -38,6 +38,7 @@ OUTPUT = flags.DEFINE_string("output", None, "default: benchmarks/results/DEVICE
 DTYPE = flags.DEFINE_enum("dtype", "float32", list(build.DTYPES), "compute type")
 
 TEXT = 128  # tokens of text
+STEPS = 12  # of sampling
 WIDE: dict[str, Any] = dict(width=512, depth=6, heads=8, mlp_dim=2048)
 
 
@@ -106,12 +107,17 @@ def cases():
         (trained, {}, batch, jax.random.key(1)),
         6 * side,
     )
-    del trained, params
-    yield from maskgit_cases(codes.reshape(1, -1), spec)
+    del trained
+    yield from maskgit_cases(
+        codes.reshape(1, -1), spec, functools.partial(call("decode"), params), side
+    )
 
 
-def maskgit_cases(codes, spec):
-    """The 512-wide network with 1536 codes: train step, one guided forward."""
+def maskgit_cases(codes, spec, to_video, side):
+    """The 512-wide network with 1536 codes: train step, one guided forward, a sampled clip.
+
+    `to_video` maps codes [b t m n] to pixels in `side` FLOPs.
+    """
     model = MaskGIT(
         grid=spec.grid(), codebook=8192, text_dim=512, dropout=0.0, attention_dropout=0.0,
         dtype=build.DTYPES[DTYPE.value], unroll=WIDE["depth"], **WIDE,
@@ -154,6 +160,30 @@ def maskgit_cases(codes, spec):
         )
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
+
+    @jax.jit
+    def sample(params, codes, context, key):
+        def logits(codes, _):
+            doubled: Any = model.apply({"params": params}, jnp.tile(codes, (2, 1)), context=context)
+            conditional, unconditional = jnp.split(doubled, 2)
+            return sampling.guide(conditional, unconditional, 2.0)
+
+        decoded = sampling.decode(
+            logits,
+            jnp.full_like(codes, model.mask_id),
+            key[None],
+            steps=STEPS,
+            choice_temperature=4.0,
+            mask_id=model.mask_id,
+        )
+        return to_video(decoded.codes.reshape(1, *spec.grid()))
+
+    yield (
+        f"MaskGIT 512x6 guided clip, {STEPS} steps",
+        sample,
+        (params, codes, context, jax.random.key(6)),
+        STEPS * 2 * forward + side,
+    )
 
 
 def train_step_parts(codes, trained, optimizer):

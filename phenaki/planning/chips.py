@@ -22,7 +22,7 @@ TPUS = {
     "v4": Chip(275e12, 32 * 2**30, 300e9, devices=2),  # the compiler splits it into two cores
     "v5e": Chip(197e12, 16 * 2**30, 200e9),
     "v5p": Chip(459e12, 95 * 2**30, 600e9),
-    "v6e": Chip(918e12, 32 * 2**30, 448e9),
+    "v6e": Chip(918e12, 32 * 2**30, 400e9),
 }
 GPUS = {
     "A100": Chip(312e12, 80e9, 300e9, per_host=8),

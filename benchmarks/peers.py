@@ -1,0 +1,171 @@
+"""Seconds beside phenaki-pytorch at the paper's sizes: in one run, in turn, on the same threads.
+
+    pip install -e '.[peers]'
+    python benchmarks/peers.py --repeats=5
+
+C-ViViT on one clip of 11 x 128 x 128 (encode, decode, a train step of L_2 + L_VQ) and a MaskGIT 512
+wide of 6 layers over its 1536 codes (a train step, a guided clip in 12 steps), float32, weights and
+clips at random. Prints a table and writes benchmarks/results/peers_DEVICE.json.
+"""
+
+import datetime
+import importlib
+import json
+import os
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import speed
+from absl import flags
+
+from phenaki import cli
+from phenaki.errors import UserError
+
+FLAGS = flags.FLAGS
+PEER = "phenaki-pytorch"
+
+
+def main(argv):
+    """Times every case of ours that the peer has, in turn with the peer's."""
+    del argv
+    try:
+        theirs = peer_cases()
+    except ImportError as error:
+        raise UserError(f"{error}: the peer is missing. Run pip install -e '.[peers]'.") from error
+    rows, rate = [], []
+    for name, function, arguments, _ in speed.cases():
+        if name not in theirs:
+            continue
+        ours, peer = in_turn(
+            lambda function=function, arguments=arguments: jax.block_until_ready(
+                function(*arguments)
+            ),
+            theirs[name],
+        )
+        rate.append(speed.matmul_rate())
+        rows.append(dict(case=name, ours=ours, peer=peer, ratio=peer / ours))
+        print(f"{name:34} {ours:9.3f} {peer:9.3f} {peer / ours:7.2f}", flush=True)
+    missing = theirs.keys() - {row["case"] for row in rows}
+    assert not missing, missing
+    print(f"{'seconds; medians in turn':34} {'ours':>9} {'peer':>9} {'ratio':>7}")
+    print(f"matmul {statistics.median(rate) / 1e9:.0f} GFLOP/s")
+    report = dict(
+        date=datetime.date.today().isoformat(),
+        device=jax.devices()[0].device_kind,
+        cores=len(os.sched_getaffinity(0)),
+        versions={name: metadata.version(name) for name in ("jax", "flax", "torch", PEER)},
+        matmul_gflops=[r / 1e9 for r in rate],
+        rows=rows,
+    )
+    path = Path(FLAGS.output or f"benchmarks/results/peers_{jax.default_backend()}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(path)
+
+
+def in_turn(ours, theirs):
+    """Median seconds of both, called alternately after two calls of each that do not count."""
+    times: dict = {ours: [], theirs: []}
+    for _ in range(FLAGS.repeats + 2):
+        for function, kept in times.items():
+            start = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - start)
+    return tuple(statistics.median(kept[2:]) for kept in times.values())
+
+
+def peer_cases():
+    """{case of speed.py: what does the same with the peer}, at the same sizes."""
+    import torch
+
+    import_torchvision()
+    from phenaki_pytorch import CViViT, MaskGit, Phenaki
+    from phenaki_pytorch.t5 import DEFAULT_T5_NAME, T5_CONFIGS
+    from transformers import T5Config
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    tokenizer = CViViT(
+        dim=512,
+        codebook_size=8192,
+        image_size=128,
+        patch_size=8,
+        temporal_patch_size=2,
+        spatial_depth=4,
+        temporal_depth=4,
+        dim_head=64,
+        heads=8,
+        use_vgg_and_gan=False,
+        lookup_free_quantization=False,  # a codebook of vectors, as the paper's
+    )
+    video = torch.rand(1, 3, 11, 128, 128)
+    # Its width would be asked of the network.
+    T5_CONFIGS[DEFAULT_T5_NAME] = dict(config=T5Config(d_model=512))
+    model = Phenaki(
+        cvivit=tokenizer,
+        maskgit=MaskGit(
+            dim=512, num_tokens=8192, max_seq_len=1536, dim_context=512, depth=6, heads=8
+        ),
+        steps=speed.STEPS,
+        text_embed_dim=512,
+        cond_drop_prob=0.1,
+    )
+    text = torch.randn(1, speed.TEXT, 512)
+    model.encode_texts = lambda texts, output_device=None: text
+    with torch.no_grad():
+        codes = tokenizer(video, return_only_codebook_ids=True)
+
+    @torch.inference_mode()
+    def encode():
+        tokenizer.eval()(video, return_only_codebook_ids=True)
+
+    @torch.inference_mode()
+    def decode():
+        tokenizer.eval().decode_from_codebook_indices(codes.flatten(1))
+
+    def trained(network, loss):
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
+
+        def step():
+            network.train()
+            optimizer.zero_grad()
+            loss().backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+            optimizer.step()
+
+        return step
+
+    return {
+        "C-ViViT encode, 1 clip": encode,
+        "C-ViViT decode, 1 clip": decode,
+        "C-ViViT train step, 1 clip": trained(tokenizer, lambda: tokenizer(video)),
+        "MaskGIT 512x6 train step, 1 clip": trained(
+            model.maskgit, lambda: model(video_codebook_ids=codes, text_embeds=text)
+        ),
+        f"MaskGIT 512x6 guided clip, {speed.STEPS} steps": lambda: model.sample(
+            texts=["a clip"], num_frames=11, cond_scale=3.0
+        ),
+    }
+
+
+def import_torchvision():
+    """The peer imports torchvision without need. The wheel, compiled for CUDA, misses its operators
+    where torch is not; they are declared until it is imported.
+    """
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        for name in ("nms", "qnms"):
+            library.define(name + boxes)
+        importlib.import_module("torchvision")
+
+
+if __name__ == "__main__":
+    cli.run(main)
