@@ -40,6 +40,28 @@ def test_attention_is_the_formula_at_any_length(queries, keys):
     np.testing.assert_array_equal(out, attend(query, key, value, mask))
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(6, 6), (5, 40)])
+def test_the_gradient_of_attention_is_that_of_finite_differences(queries, keys):
+    inputs = [normal(0, 2, queries, 3, 4), normal(1, 2, keys, 3, 4), normal(2, 2, keys, 3, 4)]
+    mask = normal(3, 2, 1, queries, keys) > -0.5
+    mask[..., 0] = True
+    weights = normal(4, 2, queries, 3, 4)
+
+    def loss(*inputs):
+        return jnp.sum(weights * attention.attend(*inputs, jnp.asarray(mask)))
+
+    gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs)
+    for which, gradient in enumerate(gradients):
+        along = normal(5 + which, *gradient.shape)
+        ends = []
+        for size in (1e-5, -1e-5):
+            moved = [x.astype(np.float64) for x in inputs]
+            moved[which] += size * along
+            ends.append((weights * reference(*moved, mask)).sum())
+        expected = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose((gradient * along).sum(), expected, rtol=1e-4, atol=1e-4)
+
+
 PARAMS = {"embedding": jnp.asarray(normal(1, CODEBOOK, DIM))}
 Z = normal(2, 2, 5, DIM)
 
