@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phenaki.blocks import attention
-from phenaki.blocks.conv import StridedConv
+from phenaki.blocks.conv import DepthwiseConv, StridedConv, UpConv
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 
 CODEBOOK, DIM = 12, 4
@@ -134,23 +134,28 @@ def test_zero_is_no_pole():
     assert not normalize(jnp.zeros((1, DIM))).any()
 
 
+GROUPS = dict(feature_group_count=3)
+
+
 @pytest.mark.parametrize(
-    ("kernel", "strides", "shape"),
+    ("ours", "theirs", "shape"),
     [
-        ((7, 7, 7), (2, 2, 2), (9, 12, 11)),
-        ((2, 3, 3), (2, 2, 2), (4, 7, 8)),
-        ((1, 3, 3), (1, 2, 2), (3, 5, 6)),
-        ((3, 2, 1), (3, 4, 2), (7, 9, 5)),
+        (StridedConv(4, (7,) * 3, (2,) * 3), nn.Conv(4, (7,) * 3, (2,) * 3), (9, 12, 11)),
+        (StridedConv(4, (2, 3, 3), (2, 2, 2)), nn.Conv(4, (2, 3, 3), (2, 2, 2)), (4, 7, 8)),
+        (StridedConv(4, (1, 3, 3), (1, 2, 2)), nn.Conv(4, (1, 3, 3), (1, 2, 2)), (3, 5, 6)),
+        (StridedConv(4, (3, 2, 1), (3, 4, 2)), nn.Conv(4, (3, 2, 1), (3, 4, 2)), (7, 9, 5)),
+        (UpConv(4, 2), nn.ConvTranspose(4, (2, 3, 3), (2, 1, 1)), (3, 5, 4)),
+        (UpConv(4, 3), nn.ConvTranspose(4, (3, 3, 3), (3, 1, 1)), (2, 3, 4)),
+        (DepthwiseConv(), nn.Conv(3, (3, 3, 3), **GROUPS), (3, 5, 4)),
     ],
 )
-def test_strided_convolutions_are_those_of_flax(kernel, strides, shape):
+def test_convolutions_of_clips_are_those_of_flax(ours, theirs, shape):
     video = jnp.asarray(normal(0, 2, *shape, 3))
-    ours, theirs = (kind(4, kernel, strides) for kind in (StridedConv, nn.Conv))
     params = theirs.init(jax.random.key(0), video)["params"]
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(
         jnp.shape, ours.init(jax.random.key(0), video)["params"]
     )
-    params["bias"] = jnp.asarray(normal(1, 4))
+    params["bias"] = jnp.asarray(normal(1, *params["bias"].shape))
 
     def answers(conv):
         def loss(params, video):

@@ -1,6 +1,7 @@
 """Convolutional residual blocks and resampling."""
 
 import functools
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -80,6 +81,53 @@ class StridedConv(nn.Module):
         )
 
 
+class UpConv(nn.Module):
+    """`nn.ConvTranspose` of a `time` x 3 x 3 kernel that strides over `time` frames, its outputs'.
+
+    Each frame makes its own, so that a convolution over space will do, without a dilated input.
+    """
+
+    features: int
+    time: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b u h w d"]:
+        shape = (self.time, 3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        # A transposed convolution reads its kernel from behind.
+        kernel = rearrange(kernel[::-1], "i h w c d -> 1 h w c (i d)")
+        axes = ("NDHWC", "DHWIO", "NDHWC")
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype), kernel, (1, 1, 1), "SAME", dimension_numbers=axes
+        )
+        y = rearrange(y, "b t h w (i d) -> b (t i) h w d", i=self.time)
+        return y + bias.astype(self.dtype)
+
+
+class DepthwiseConv(nn.Module):
+    """`nn.Conv` with a 3x3x3 kernel per channel, as sums of shifted clips, which fuse.
+
+    Of grouped convolutions XLA's CPU backend makes a plain loop, twenty times as slow.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w d"]) -> Float[Array, "b t h w d"]:
+        shape = (3, 3, 3, 1, x.shape[-1])
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],))
+        t, h, w = x.shape[1:4]
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)))
+        y = sum(
+            x[:, i : i + t, j : j + h, k : k + w] * kernel[i, j, k]
+            for i, j, k in itertools.product(range(3), repeat=3)
+        )
+        return y + bias.astype(self.dtype)
+
+
 class DepthwiseBlock(nn.Module):
     """A depthwise 3x3x3 convolution, LayerNorm and an MLP over channels, added to the input."""
 
@@ -89,8 +137,7 @@ class DepthwiseBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w d"]):
         width = x.shape[-1]
-        across = dict(feature_group_count=width, dtype=self.dtype, name="depthwise")
-        y = norm("norm")(nn.Conv(width, (3, 3, 3), **across)(x))
+        y = norm("norm")(DepthwiseConv(self.dtype, name="depthwise")(x))
         y = nn.gelu(Dense(self.expansion * width, self.dtype, name="wi")(y))
         return x + Dense(width, self.dtype, name="wo")(y), None
 

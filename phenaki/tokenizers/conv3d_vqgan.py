@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phenaki.blocks.conv import DepthwiseStack, StridedConv, enlarge
+from phenaki.blocks.conv import DepthwiseStack, StridedConv, UpConv, enlarge
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.tokenizers.common import SMALL_INIT, Tokenizer
 from phenaki.types import Video
@@ -117,11 +117,8 @@ class Decoder(_Side):
         x = nn.Conv(self.widths[-1], (1, 1, 1), dtype=self.dtype, name="in")(x)
         for level in reversed(range(1, len(self.widths))):
             x = enlarge(self.level(x, level), self.strides[level - 1])
-            # Each latent makes its own frames; a stride of 1 makes it a plain convolution.
-            time, stride = (self.time, self.time) if level == 1 else (3, 1)
-            kernel, strides = (time, 3, 3), (stride, 1, 1)
-            width = self.widths[level - 1]
-            up = nn.ConvTranspose(width, kernel, strides, dtype=self.dtype, name=f"up{level}")
+            width, how = self.widths[level - 1], dict(dtype=self.dtype, name=f"up{level}")
+            up = UpConv(width, self.time, **how) if level == 1 else nn.Conv(width, (3,) * 3, **how)
             x = nn.gelu(up(x))
         x = self.level(x, 0)
         x = nn.Conv(self.features, (1, 3, 3), dtype=jnp.float32, name="out")(x)
