@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import sys
 import types
-import unittest.mock
 import warnings
 
 import torch
@@ -142,5 +141,10 @@ def _faked():
     for block in (InceptionA, InceptionB, InceptionC, InceptionD, InceptionE):
         setattr(root.models.inception, block.__name__, block)
     modules = {module.__name__: module for module in (root, root.models, root.models.inception)}
-    with unittest.mock.patch.dict(sys.modules, modules):
+    sys.modules.update(modules)
+    try:
         yield
+    finally:
+        # These alone: what was imported meanwhile (parts of NumPy) cannot be imported twice.
+        for name in modules:
+            del sys.modules[name]
