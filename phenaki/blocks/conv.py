@@ -39,9 +39,10 @@ class ResidualBlock(nn.Module):
 
 
 class StridedConv(nn.Module):
-    """`nn.Conv` over clips with SAME padding, as a convolution without strides over blocks of them.
+    """`nn.Conv` over clips with SAME padding, as one of frames, without strides, over blocks.
 
-    Its gradient has no dilated input, for which XLA's CPU backend has nothing but a plain loop.
+    Strides become blocks of pixels, the kernel's frames become channels. Its gradient so has no
+    dilated input, for which XLA's CPU backend has nothing but a plain loop, and no third axis.
     """
 
     features: int
@@ -70,10 +71,18 @@ class StridedConv(nn.Module):
         x = rearrange(x, "b (t p) (h q) (w r) c -> b t h w (p q r c)", p=p, q=q, r=r)
         kernel = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
         kernel = rearrange(kernel, "(t p) (h q) (w r) c d -> t h w (p q r c) d", p=p, q=q, r=r)
-        axes = ("NDHWC", "DHWIO", "NDHWC")
+        window = len(kernel)
+        frames = x.shape[1] - window + 1
+        x = jnp.concatenate([x[:, i : i + frames] for i in range(window)], axis=-1)
         y = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1, 1), "VALID", dimension_numbers=axes, precision=self.precision
+            rearrange(x, "b t h w c -> (b t) h w c"),
+            rearrange(kernel, "t h w c d -> h w (t c) d"),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=self.precision,
         )
+        y = rearrange(y, "(b t) h w d -> b t h w d", t=frames)
         if not self.use_bias:
             return y
         return y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(
