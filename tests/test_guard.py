@@ -139,6 +139,20 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
     np.testing.assert_array_equal(final.params["kernel"], summed(*range(1, step + 2)))
 
 
+def test_few_steps_are_under_way_at_a_time(tmp_path, monkeypatch):
+    under_way = []
+
+    def asked(batch, mesh, of=loop.parallel.global_batch):
+        mine = [x for x in jax.live_arrays() if x.dtype == np.float16]
+        under_way.append(sum(not x.is_ready() for x in mine))
+        return of(batch, mesh)
+
+    monkeypatch.setattr(loop.parallel, "global_batch", asked)
+    toy.run(tmp_path, slow=300, steps=12, save_every=12, log_every=12)
+    assert len(under_way) == 12
+    assert max(under_way) == loop.AHEAD
+
+
 def test_a_hang_ends_the_process_with_its_stacks(tmp_path):
     stuck = (
         "def never(taken):\n"

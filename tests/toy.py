@@ -19,11 +19,12 @@ def counting(taken):
         yield {"video": {"number": np.full((8, 2), taken, np.float32)}}
 
 
-def run(workdir, bad=(), config=None, devices=ONE, guard=None, **train):
+def run(workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, **train):
     """Its final state: the sum of the batches, and half a one more per step.
 
     Args:
         bad: {number of a batch: the loss that it has}.
+        slow: products of matrices in every step; another metric, in float16, waits for them.
     """
     config = config or tiny.whole_config(train=train, mesh=dict(data=1, fsdp=-1), guard=guard or {})
     losses = dict(bad)
@@ -38,7 +39,12 @@ def run(workdir, bad=(), config=None, devices=ONE, guard=None, **train):
         for batch_number, value in losses.items():
             loss = jnp.where(number[0] == batch_number, value, loss)
         following = current.replace(step=current.step + 1, params={"kernel": total})
-        return following, {"loss/total": loss, "loss/l2": loss}
+        metrics = {"loss/total": loss, "loss/l2": loss}
+        if slow:
+            matrix = jnp.full((256, 256), number[0])
+            last = jax.lax.fori_loop(0, slow, lambda _, x: x @ matrix / x.max(), matrix)
+            metrics["last"] = last[0, 0].astype(jnp.float16)
+        return following, metrics
 
     return loop.run(
         config,

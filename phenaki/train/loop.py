@@ -24,6 +24,10 @@ from phenaki.train.watch import Watch
 # A resumed run may change how it trains, never what it trains.
 FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
 
+# Steps under way before the newest: one would let the devices wait for the host; many would hold as
+# many batches in memory, and a notice to stop would be heeded only after all of them.
+AHEAD = 2
+
 
 def run(
     config: ConfigDict,
@@ -91,6 +95,7 @@ def run(
             state, metrics = train_step(state, frozen, batch, key, guard.limits())
             number += 1
             pending.append(metrics)
+            jax.block_until_ready(pending[-1 - AHEAD : -AHEAD])
             progress.update(1)
             stop = notice.given() and number < end
             due = {what for what in ("log", "save", "sample") if _due(config, what, number)}
