@@ -8,11 +8,9 @@ copy in memory. Prints a table, how many cores feed --batch samples at --rate st
 the memory of reading codes over --steps steps; writes benchmarks/results/input_pipeline.json.
 """
 
-import datetime
 import itertools
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 from absl import flags
 
 from phenaki import cli
@@ -73,21 +72,15 @@ def main(argv):
     print(f"{BATCH.value} samples at {RATE.value} steps a second are {need:,.0f} samples a second")
     print(f"a copy in memory: {copy / 1e9:.1f} GB/s")
     print("memory while codes are read: " + ", ".join(f"{k}: {v} MB" for k, v in memory.items()))
-    report = dict(
-        date=datetime.date.today().isoformat(),
-        processor=platform.processor() or platform.machine(),
-        python=platform.python_version(),
-        numpy=np.__version__,
+    record.write(
+        OUTPUT.value,
+        ("numpy", "tensorflow", "av"),
         batch=BATCH.value,
         rate=RATE.value,
         rows=rows,
         copy_bytes_per_second=copy,
         memory_mb=memory,
     )
-    path = Path(OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(path)
 
 
 def _rate(make: Callable[[], Iterator[int]]) -> float:

@@ -8,15 +8,12 @@ Prints a table and writes benchmarks/results/objective_DEVICE.json. Seconds do n
 the weights of the feature networks are.
 """
 
-import datetime
-import json
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import jax
+import record
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -50,11 +47,10 @@ def main(argv):
     for name, seconds in without.items():
         print(f"{name:30} {whole - seconds:9.3f} {(whole - seconds) / whole:12.0%}")
     print(f"{'reconstruction and codebook':30} {rest:9.3f} {rest / whole:12.0%}")
-    report = dict(
-        date=datetime.date.today().isoformat(),
+    record.write(
+        OUTPUT.value or f"benchmarks/results/objective_{jax.default_backend()}.json",
+        ("jax", "jaxlib", "flax"),
         device=jax.devices()[0].device_kind,
-        cores=len(os.sched_getaffinity(0)),
-        jax=jax.__version__,
         batch=config.data.batch,
         video=config.video.to_dict(),
         loss=config.loss.to_dict(),
@@ -62,10 +58,6 @@ def main(argv):
         seconds_without=without,
         seconds_plain=rest,
     )
-    path = Path(OUTPUT.value or f"benchmarks/results/objective_{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(path)
 
 
 def seconds_per_step(config) -> float:

@@ -8,16 +8,13 @@ wide of 6 layers over its 1536 codes (a train step, a guided clip in 12 steps), 
 clips at random. Prints a table and writes benchmarks/results/peers_DEVICE.json.
 """
 
-import datetime
 import importlib
-import json
 import os
 import statistics
 import time
-from importlib import metadata
-from pathlib import Path
 
 import jax
+import record
 import speed
 from absl import flags
 
@@ -35,6 +32,7 @@ def main(argv):
         theirs = peer_cases()
     except ImportError as error:
         raise UserError(f"{error}: the peer is missing. Run pip install -e '.[peers]'.") from error
+    print(f"{'seconds; medians in turn':34} {'ours':>9} {'peer':>9} {'ratio':>7}")
     rows, rate = [], []
     for name, function, arguments, _ in speed.cases():
         if name not in theirs:
@@ -50,20 +48,14 @@ def main(argv):
         print(f"{name:34} {ours:9.3f} {peer:9.3f} {peer / ours:7.2f}", flush=True)
     missing = theirs.keys() - {row["case"] for row in rows}
     assert not missing, missing
-    print(f"{'seconds; medians in turn':34} {'ours':>9} {'peer':>9} {'ratio':>7}")
     print(f"matmul {statistics.median(rate) / 1e9:.0f} GFLOP/s")
-    report = dict(
-        date=datetime.date.today().isoformat(),
+    record.write(
+        FLAGS.output or f"benchmarks/results/peers_{jax.default_backend()}.json",
+        ("jax", "jaxlib", "flax", "torch", PEER),
         device=jax.devices()[0].device_kind,
-        cores=len(os.sched_getaffinity(0)),
-        versions={name: metadata.version(name) for name in ("jax", "flax", "torch", PEER)},
         matmul_gflops=[r / 1e9 for r in rate],
         rows=rows,
     )
-    path = Path(FLAGS.output or f"benchmarks/results/peers_{jax.default_backend()}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(path)
 
 
 def in_turn(ours, theirs):

@@ -7,20 +7,14 @@ matmul rate is measured in the same run, between the cases; a share is model FLO
 multiply-add, from the shapes) over seconds over that rate.
 """
 
-import datetime
 import functools
-import json
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
-import jaxlib
+import record
 from absl import flags
 
 from configs import cvivit as cvivit_config
@@ -54,28 +48,19 @@ def main(argv):
     peak = statistics.median(rate)
     for row in rows:
         row["share"] = row["gflop"] * 1e9 / row["seconds"] / peak
-    report = dict(
-        date=datetime.date.today().isoformat(),
-        device=jax.devices()[0].device_kind,
-        cores=os.cpu_count(),
-        processor=platform.processor() or platform.machine(),
-        dtype=DTYPE.value,
-        python=platform.python_version(),
-        jax=jax.__version__,
-        jaxlib=jaxlib.__version__,
-        flax=flax.__version__,
-        matmul_gflops=[r / 1e9 for r in rate],
-        rows=rows,
-    )
     print(f"{'case':34} {'seconds':>9} {'GFLOP':>8} {'of matmul rate':>15}")
     for row in rows:
         share = f"{100 * row['share']:14.0f}%"
         print(f"{row['case']:34} {row['seconds']:9.3f} {row['gflop']:8.0f} {share}")
     print(f"matmul {peak / 1e9:.0f} GFLOP/s, from {min(rate) / 1e9:.0f} to {max(rate) / 1e9:.0f}")
-    path = Path(OUTPUT.value or f"benchmarks/results/{jax.default_backend()}_{DTYPE.value}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(path)
+    record.write(
+        OUTPUT.value or f"benchmarks/results/{jax.default_backend()}_{DTYPE.value}.json",
+        ("jax", "jaxlib", "flax"),
+        device=jax.devices()[0].device_kind,
+        dtype=DTYPE.value,
+        matmul_gflops=[r / 1e9 for r in rate],
+        rows=rows,
+    )
 
 
 def cases():

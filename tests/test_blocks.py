@@ -1,4 +1,4 @@
-"""Attention, whatever its length, strided convolutions, and the quantizer of equation 1."""
+"""Attention, whatever its length, convolutions of clips, and the quantizer of equation 1."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phenaki.blocks import attention
-from phenaki.blocks.conv import DepthwiseConv, StridedConv, UpConv
+from phenaki.blocks.clip_conv import DepthwiseConv, StridedConv, UpConv
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 
 CODEBOOK, DIM = 12, 4
@@ -134,9 +134,6 @@ def test_zero_is_no_pole():
     assert not normalize(jnp.zeros((1, DIM))).any()
 
 
-GROUPS = dict(feature_group_count=3)
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs", "shape"),
     [
@@ -146,7 +143,7 @@ GROUPS = dict(feature_group_count=3)
         (StridedConv(4, (3, 2, 1), (3, 4, 2)), nn.Conv(4, (3, 2, 1), (3, 4, 2)), (7, 9, 5)),
         (UpConv(4, 2), nn.ConvTranspose(4, (2, 3, 3), (2, 1, 1)), (3, 5, 4)),
         (UpConv(4, 3), nn.ConvTranspose(4, (3, 3, 3), (3, 1, 1)), (2, 3, 4)),
-        (DepthwiseConv(), nn.Conv(3, (3, 3, 3), **GROUPS), (3, 5, 4)),
+        (DepthwiseConv(), nn.Conv(3, (3, 3, 3), feature_group_count=3), (3, 5, 4)),
     ],
 )
 def test_convolutions_of_clips_are_those_of_flax(ours, theirs, shape):

@@ -150,7 +150,7 @@ def test_few_steps_are_under_way_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.parallel, "global_batch", asked)
     toy.run(tmp_path, slow=300, steps=12, save_every=12, log_every=12)
     assert len(under_way) == 12
-    assert max(under_way) == loop.AHEAD
+    assert 0 < max(under_way) <= loop.AHEAD
 
 
 def test_a_hang_ends_the_process_with_its_stacks(tmp_path):

@@ -64,34 +64,34 @@ def attend(
     if max(query.shape[1], key.shape[1]) <= layout.SMALL:
         return _attend_small(query * scale, key, value, mask, dropout)
     scores = jnp.einsum("bshe,buhe->bhsu", query * scale, key, preferred_element_type=jnp.float32)
-    weights = dropout(_softmax(scores, mask)).astype(value.dtype)
+    weights = dropout(_masked_softmax(scores, mask)).astype(value.dtype)
     return jnp.einsum("bhsu,buhe->bshe", weights, value)
 
 
-def _softmax(scores, mask):
+def _masked_softmax(scores, mask):
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return _normalised_exp(scores)
+    return _softmax(scores)
 
 
 @jax.custom_vjp
-def _normalised_exp(scores):
+def _softmax(scores):
     return jax.nn.softmax(scores, axis=-1)
 
 
-def _normalised_exp_forward(scores):
+def _softmax_forward(scores):
     weights = jax.nn.softmax(scores, axis=-1)
     return weights, weights
 
 
-def _normalised_exp_backward(weights, gradient):
+def _softmax_backward(weights, gradient):
     # As a product of vectors: XLA's CPU backend is slow at sums over products that it fuses, and
     # the gradient of attention takes 1.8 times as long with them.
     along = jnp.einsum("...u,...u->...", gradient, weights)
     return (weights * (gradient - along[..., None]),)
 
 
-_normalised_exp.defvjp(_normalised_exp_forward, _normalised_exp_backward)
+_softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def _attend_small(query, key, value, mask, dropout):
@@ -99,7 +99,7 @@ def _attend_small(query, key, value, mask, dropout):
     # as sums over the head width they fuse into one loop.
     scores = jnp.sum(query[:, :, None] * key[:, None], axis=-1, dtype=jnp.float32)  # [b s u h]
     scores = jnp.moveaxis(scores, -1, 1)
-    weights = jnp.moveaxis(dropout(_softmax(scores, mask)), 1, -1).astype(value.dtype)
+    weights = jnp.moveaxis(dropout(_masked_softmax(scores, mask)), 1, -1).astype(value.dtype)
     return jnp.sum(weights[..., None] * value[:, None], axis=2)
 
 

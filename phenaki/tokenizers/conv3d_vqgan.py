@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phenaki.blocks.conv import DepthwiseStack, StridedConv, UpConv, enlarge
+from phenaki.blocks.clip_conv import StridedConv, UpConv
+from phenaki.blocks.conv import DepthwiseStack, enlarge
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.tokenizers.common import SMALL_INIT, Tokenizer
 from phenaki.types import Video

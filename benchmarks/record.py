@@ -1,0 +1,24 @@
+"""What a benchmark measured, kept as JSON with the hardware and the versions."""
+
+import datetime
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+
+def write(path: str | Path, packages: tuple[str, ...], **measured) -> None:
+    """Writes `measured` and the versions of `packages`, and prints the path."""
+    report = dict(
+        date=datetime.date.today().isoformat(),
+        processor=platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),  # that this process may use
+        python=platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        **measured,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(path)
