@@ -86,8 +86,9 @@ def _softmax_forward(scores):
 
 def _softmax_backward(weights, gradient):
     # As a product of vectors: XLA's CPU backend is slow at sums over products that it fuses, and
-    # the gradient of attention takes 1.8 times as long with them.
-    along = jnp.einsum("...u,...u->...", gradient, weights)
+    # the gradient of attention takes 1.8 times as long with them. TPUs would round it to bfloat16.
+    highest = jax.lax.Precision.HIGHEST
+    along = jnp.einsum("...u,...u->...", gradient, weights, precision=highest)
     return (weights * (gradient - along[..., None]),)
 
 
