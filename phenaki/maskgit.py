@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from phenaki.blocks import layout
 from phenaki.blocks.attention import Dense
 from phenaki.blocks.transformer import Transformer, norm
 from phenaki.types import Text
@@ -117,9 +118,10 @@ class MaskGIT(nn.Module):
         x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
         x = self.head_norm(nn.gelu(self.head(x)))
         table = self.embedding[: self.codebook].astype(self.dtype)
-        flat = x.reshape(-1, self.width).astype(self.dtype)
-        logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32) + self.head_bias
-        return logits.reshape(*x.shape[:-1], self.codebook)
+        # As in Dense: one plain matrix product on one device.
+        flat = x if layout.is_split() else x.reshape(-1, self.width)
+        logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
+        return (logits + self.head_bias).reshape(*x.shape[:-1], self.codebook)
 
     def features(
         self,

@@ -96,6 +96,55 @@ def test_collectives_are_counted_with_their_bytes():
     assert hlo.costs(gather).collectives == {"all-gather": (1, 64 * 4 * 4)}
 
 
+# What the TPU compiler writes of jax.lax.fori_loop(3, 10, ...), shortened.
+LOOP = """%body (t: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %t = (s32[], f32[8,8]) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %y = f32[8,8] get-tuple-element(%t), index=1
+  %z = f32[8,8] dot(%y, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %next = (s32[], f32[8,8]) tuple(%i, %z)
+}
+%condition (t: (s32[], f32[8,8])) -> pred[] {
+  %limit = s32[] constant(10)
+  %t = (s32[], f32[8,8]) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+ENTRY %main (x: f32[8,8]) -> (s32[], f32[8,8]) {
+  %x = f32[8,8] parameter(0)
+  %three = s32[] constant(3)
+  %start = s32[] copy(%three)
+  %given = (s32[], f32[8,8]) tuple(%start, %x)
+  ROOT %done = (s32[], f32[8,8]) while(%given), condition=%condition, body=%body
+}
+"""
+
+
+def test_loops_whose_rounds_the_compiler_leaves_out():
+    assert sum(hlo.costs(LOOP).flops.values()) == 7 * 2 * 8**3
+    endless = LOOP.replace("direction=LT", "direction=NE")
+    with pytest.raises(ValueError, match="without a known number of rounds"):
+        hlo.costs(endless)
+
+
+def test_a_collective_beside_several_fusions_counts_once():
+    part = """%part.{0} (x: f32[2]) -> f32[4] {{
+  %x = f32[2] parameter(0)
+  ROOT %gathered.{0} = f32[4] all-gather(%x), channel_id=7, dimensions={{0}}
+}}
+"""
+    text = part.format(0) + part.format(1)
+    text += """ENTRY %main (x: f32[2]) -> f32[4] {
+  %x = f32[2] parameter(0)
+  %first = f32[4] fusion(%x), kind=kCustom, calls=%part.0
+  ROOT %second = f32[4] fusion(%x), kind=kCustom, calls=%part.1
+}
+"""
+    assert hlo.costs(text).collectives == {"all-gather": (1, 16)}
+    apart = text.replace("channel_id=7", "channel_id=8", 1)
+    assert hlo.costs(apart).collectives == {"all-gather": (2, 32)}
+
+
 # --- bytes and meshes
 
 

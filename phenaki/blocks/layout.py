@@ -24,6 +24,15 @@ def axis_size(axis: str) -> int:
     return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
 
 
+def is_split() -> bool:
+    """Whether a mesh of several devices is set.
+
+    A reshape that merges split dimensions makes XLA's partitioner gather them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.size > 1
+
+
 def batch_parts(mesh: jax.sharding.Mesh) -> int:
     """Among how many devices a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
@@ -44,16 +53,25 @@ def split_tokens(x: Array) -> Array:
 def constrain(x: Array, axes: Mapping[int, str | tuple[str, ...]]) -> Array:
     """`x` with its dimensions split over mesh axes; itself where there is one device, or no mesh,
     or where they do not divide it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if not is_split():
         return x
-    sizes = dict(mesh.shape)
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
     for dim, names in axes.items():
         names = (names,) if isinstance(names, str) else names
         if x.shape[dim] % math.prod(sizes[name] for name in names):
             return x
     spec = PartitionSpec(*(axes.get(dim) for dim in range(x.ndim)))
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def whole(kernel: Array) -> Array:
+    """`kernel` on every device, where heads and hidden units are not split.
+
+    Said before a product, it has XLA gather a layer's parameters once. Left alone, it may exchange
+    partial sums of the activations instead, or trade the parameters in pieces by loops that its TPU
+    compiler needs minutes for.
+    """
+    return kernel if axis_size("tensor") > 1 else constrain(kernel, {})
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -19,7 +19,10 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 
 
 class Instruction(NamedTuple):
-    """One line: `type` is its result's, `rest` its attributes."""
+    """One line: `type` is its result's, `rest` its attributes.
+
+    A constant's operand is its value.
+    """
 
     name: str
     type: str
@@ -41,7 +44,7 @@ def costs(text: str) -> Costs:
     times: dict[str, float] = defaultdict(float)
     _call(computations, entry, 1.0, times)
     flops: dict[str, float] = defaultdict(float)
-    found: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+    found: dict[tuple[str, str], tuple[float, float]] = {}
     for name, count in times.items():
         shapes = {line.name: line.type for line in computations[name]}
         for line in computations[name]:
@@ -51,11 +54,18 @@ def costs(text: str) -> Costs:
             kind = line.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
                 moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
-                found[kind][0] += count
                 # A started one's type holds its input too.
                 given = size_of(line.type) - (sum(moved) if line.opcode != kind else 0)
-                found[kind][1] += count * max(sum(moved), given)
-    return Costs(dict(flops), {kind: (round(n), size) for kind, (n, size) in found.items()})
+                # One that goes on beside several fusions stands in each, with its channel.
+                channel = re.search(r"channel_id=(\d+)", line.rest)
+                found[kind, channel[1] if channel else f"{name} {line.name}"] = (
+                    count, count * max(sum(moved), given),
+                )  # fmt: skip
+    together: dict[str, tuple[int, float]] = {}
+    for (kind, _), (count, size) in found.items():
+        before = together.get(kind, (0, 0.0))
+        together[kind] = (before[0] + round(count), before[1] + size)
+    return Costs(dict(flops), together)
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -81,6 +91,8 @@ def _instruction(line):
     opening = right.index("(")
     closing = _closing(right, opening)
     operands = tuple(re.findall(r"%([\w.\-]+)", right[opening : closing + 1]))
+    if right[:opening] == "constant":
+        operands = (right[opening + 1 : closing],)
     return Instruction(
         name.removeprefix("%"), kind, right[:opening], operands, right[closing + 1 :]
     )
@@ -120,7 +132,7 @@ def _call(computations, name, count, times):
             body, condition = (
                 _found(rf"{part}=%?([\w.\-]+)", line.rest)[0] for part in ("body", "condition")
             )
-            trips = _trips(line, computations[condition])
+            trips = _trips(line, computations[name], computations[condition])
             _call(computations, body, count * trips, times)
         elif line.opcode == "conditional":
             branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
@@ -134,12 +146,29 @@ def _call(computations, name, count, times):
                 _call(computations, callee[1], count, times)
 
 
-def _trips(line, condition):
+def _trips(line, outside, condition):
+    """Rounds of a loop: as the compiler says, or of "counter < limit", which JAX's scans ask."""
     known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line.rest)
     if known:
         return int(known[1])
-    limits = [re.search(r"^(\d+)\)", f"{c.rest}") for c in condition if c.opcode == "constant"]
-    raise ValueError(f"a loop without a known number of rounds: {line.name} {limits}")
+    inside = {other.name: other for other in condition}
+    around = {other.name: other for other in outside}
+    given = around[line.operands[0]].operands
+
+    def value(name, lines):
+        found = lines.get(name)
+        while found and found.opcode in ("copy", "bitcast", "convert"):
+            found = lines.get(found.operands[0])
+        if found and found.opcode == "get-tuple-element" and lines is inside:
+            (index,) = _found(r"index=(\d+)", found.rest)
+            return value(given[int(index)], around)
+        return int(found.operands[0]) if found and found.opcode == "constant" else None
+
+    if condition[-1].opcode == "compare" and "direction=LT" in condition[-1].rest:
+        start, limit = (value(name, inside) for name in condition[-1].operands)
+        if start is not None and limit is not None:
+            return limit - start
+    raise ValueError(f"a loop without a known number of rounds: {line.name} {condition[-1]}")
 
 
 def _flops(line, shapes):

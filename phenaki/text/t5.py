@@ -23,6 +23,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from phenaki.blocks import layout
+
 RELATIVE_BUCKETS = 32  # the same in every T5 v1.1
 MAX_DISTANCE = 128
 
@@ -102,7 +104,7 @@ class EncoderStack(nn.Module):
                 dtype=self.dtype,
                 name=f"layers_{index}",
             )
-            x = layer(x, bias)
+            x = layer(layout.split_tokens(x), bias)
         return RMSNorm(self.dtype, name="encoder_norm")(x)
 
 
@@ -224,7 +226,18 @@ def query_init(head_dim: int) -> nn.initializers.Initializer:
 
 def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
     """A matrix without bias: T5 has none."""
-    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+    def product(x, kernel, *arguments, **options):
+        return jax.lax.dot_general(x, layout.whole(kernel), *arguments, **options)
+
+    return nn.Dense(
+        features,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=init,
+        dot_general=product,
+        name=name,
+    )
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:
