@@ -122,8 +122,7 @@ def samples() -> dict[str, list]:
             [n, median(lambda n=n: model.generate([PROMPT], seed=0, steps=n))] for n in STEPS
         ],
         "scenes of a story": [
-            [n, median(lambda n=n: model.story([Scene(PROMPT, seconds)] * n, seed=0))]
-            for n in SCENES
+            [n, median(lambda n=n: model.story([scene] * n, seed=0))] for n in SCENES
         ],
     }
 
