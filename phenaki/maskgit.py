@@ -117,7 +117,7 @@ class MaskGIT(nn.Module):
         """
         x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
         x = self.head_norm(nn.gelu(self.head(x)))
-        table = self.embedding[: self.codebook].astype(self.dtype)
+        table = layout.whole(self.embedding[: self.codebook].astype(self.dtype))
         # As in Dense: one plain matrix product on one device.
         flat = x if layout.is_split() else x.reshape(-1, self.width)
         logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
@@ -137,7 +137,8 @@ class MaskGIT(nn.Module):
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
         length = codes.shape[1]
-        x = jnp.take(self.embedding, codes, axis=0) + self.position[:length]
+        table = layout.whole(self.embedding)
+        x = layout.split_tokens(jnp.take(table, codes, axis=0)) + self.position[:length]
         x = self.drop(x, deterministic=deterministic)
         return self.transformer(
             x,

@@ -145,6 +145,20 @@ def test_a_collective_beside_several_fusions_counts_once():
     assert hlo.costs(apart).collectives == {"all-gather": (2, 32)}
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [dict(data=2, fsdp=1, sequence=4), dict(data=2, fsdp=4), dict(data=2, fsdp=2, tensor=2)],
+    ids=["sequence", "fsdp", "tensor"],
+)
+def test_devices_share_the_work_and_repeat_none(sizes):
+    config = tiny.whole_config()
+    config.video.update(height=32, width=32)  # 16 codes a frame, which four devices share
+    program = programs.train_step(config)
+    whole = sum(trace.flops(program.function, *program.inputs).values())
+    each = compiled.measure(program, parallel.make_mesh(**dict(tensor=1) | sizes))["flops"]
+    assert 0.95 < 8 * each / whole < 1.15
+
+
 # --- bytes and meshes
 
 
