@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from phenaki.blocks import products
+from phenaki import products
 
 
 def masked_cross_entropy(

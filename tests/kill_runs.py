@@ -92,8 +92,8 @@ def encoded(output: Path) -> dict:
     return {path.name: path.read_bytes() for path in output.iterdir()}
 
 
-def trained(output: Path) -> dict:
-    """The parameters, and each step's line as it was last written."""
+def trained(output: Path, steps: int = STEPS) -> dict:
+    """The parameters after `steps`, and each step's line as it was last written."""
     lines = {}
     for text in (output / "metrics.jsonl").read_text().splitlines():
         try:
@@ -101,7 +101,7 @@ def trained(output: Path) -> dict:
         except ValueError:
             continue  # a kill cut it
         lines[line["step"]] = {k: v for k, v in line.items() if "seconds" not in k}
-    state = checkpoint._restore(output.resolve() / "checkpoints" / str(STEPS) / "state")
+    state = checkpoint._restore(output.resolve() / "checkpoints" / str(steps) / "state")
     return {"lines": lines, "params": [leaf.tobytes() for leaf in _leaves(state)]}
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors"},
     {"migrations"},
-    {"checkpoint", "cli", "media", "subtitles", "types"},
+    {"checkpoint", "cli", "media", "products", "subtitles", "types"},
     {"blocks", "losses", "masking"},
     {"critic", "discriminator", "features", "maskgit", "text", "tokenizers"},
     {"adversarial", "build", "causality", "drift", "metrics", "perceptual", "receptive"},

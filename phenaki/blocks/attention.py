@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from phenaki.blocks import kernels, layout, products
+from phenaki import products
+from phenaki.blocks import kernels, layout
 
 
 class Dense(nn.Module):
