@@ -11,13 +11,10 @@ docs/scaling.png and benchmarks/results/scaling_DEVICE.json.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from phenaki import cli
 
@@ -33,7 +30,7 @@ STEPS = (1, 4, 8, 16, 32, 48)
 SCENES = (1, 2, 4, 8)
 COUNTS = (1, 2, 4, 8)
 PROMPT = "a red circle moves left"
-CLIPS = {"data.batch": 16, "data.image_batch": 8}
+SAMPLES = {"data.batch": 16, "data.image_batch": 8}
 
 
 def main(argv):
@@ -76,15 +73,11 @@ def main(argv):
     )
 
 
-def median(function) -> float:
-    """Median seconds of a call, after one that compiles."""
-    function()
-    times = []
-    for _ in range(REPEATS.value):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def median(function, *arguments) -> float:
+    """Median seconds of as many calls as --repeats says."""
+    import timing
+
+    return timing.median_seconds(REPEATS.value, function, *arguments)
 
 
 def tokenizer(frames: int = 11, side: int = 64, batch: int = 1) -> float:
@@ -107,7 +100,7 @@ def tokenizer(frames: int = 11, side: int = 64, batch: int = 1) -> float:
         codes = model.apply({"params": params}, video, method="encode")
         return model.apply({"params": params}, codes, method="decode")
 
-    return median(lambda: jax.block_until_ready(there_and_back(params, video)))
+    return median(there_and_back, params, video)
 
 
 def samples() -> dict[str, list]:
@@ -135,10 +128,9 @@ def devices() -> list[dict]:
     from phenaki.planning import compiled, programs
     from phenaki.train import parallel, stages
 
-    config: ConfigDict = maskgit.get_config("small")
-    config.update_from_flattened_dict(CLIPS)
-    cvivit_config = cvivit.get_config("small")
-    config = stages.with_tokenizer(config, cvivit_config, "")
+    config = maskgit.get_config("small")
+    config.update_from_flattened_dict(SAMPLES)
+    config = stages.with_tokenizer(config, cvivit.get_config("small"), "")
     found = []
     for count in COUNTS:
         mesh = parallel.make_mesh(1, count, 1, devices=jax.devices()[:count])

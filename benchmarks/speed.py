@@ -9,12 +9,12 @@ multiply-add, from the shapes) over seconds over that rate.
 
 import functools
 import statistics
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import record
+import timing
 from absl import flags
 
 from configs import cvivit as cvivit_config
@@ -236,13 +236,7 @@ def matmul_rate(size=3072):
 
 def median_seconds(function, *arguments):
     """Median wall time of a call that was compiled before."""
-    jax.block_until_ready(function(*arguments))
-    times = []
-    for _ in range(REPEATS.value):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return timing.median_seconds(REPEATS.value, function, *arguments)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ def inner(a: Float[Array, "... u"], b: Float[Array, "... u"]) -> Float[Array, ".
     """Inner products over the last axis, at the precision of the inputs.
 
     On CPUs a sum over products that XLA fuses takes up to four times as long as a matrix product of
-    vectors; on TPUs that product would be rounded to bfloat16, and fused into others it breaks the
-    compiler.
+    vectors; on TPUs that product would be rounded to bfloat16.
     """
     return jax.lax.platform_dependent(a, b, cpu=_matrix_product, default=_sum)
 

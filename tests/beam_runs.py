@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import kill_prepare
 import layouts
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-LEFT_OUT = ("report.json", "report.txt")  # the seconds it took
 PORT = 8099
 RUNNERS = {
     "direct": ["--runner=DirectRunner"],
@@ -28,12 +28,11 @@ SERVICE = "apache_beam.runners.portability.local_job_service_main"
 
 
 def prepare(work: Path, name: str, flags: list[str]) -> dict[str, bytes]:
-    """The files that scripts/prepare_data.py writes."""
+    """The files that scripts/prepare_data.py writes, less the seconds it took."""
     command = [sys.executable, ROOT / "scripts" / "prepare_data.py", f"--input={work / 'in'}"]
     command += [f"--output={work / name}", "--size=48x64", "--encoding=png", "--workers=2"]
     subprocess.run([*command, *flags], check=True, capture_output=True, env=ENVIRONMENT)
-    files = (path for path in (work / name).iterdir() if path.name not in LEFT_OUT)
-    return {path.name: path.read_bytes() for path in files}
+    return kill_prepare.contents(work / name)
 
 
 def main() -> None:

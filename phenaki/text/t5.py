@@ -226,18 +226,18 @@ def query_init(head_dim: int) -> nn.initializers.Initializer:
 
 def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
     """A matrix without bias: T5 has none."""
-
-    def product(x, kernel, *arguments, **options):
-        return jax.lax.dot_general(x, layout.whole(kernel), *arguments, **options)
-
     return nn.Dense(
         features,
         use_bias=False,
         dtype=dtype,
         kernel_init=init,
-        dot_general=product,
+        dot_general=_whole_product,
         name=name,
     )
+
+
+def _whole_product(x, kernel, *arguments, **options):
+    return jax.lax.dot_general(x, layout.whole(kernel), *arguments, **options)
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:
