@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
+from phenaki.files import write_json
 from phenaki.migrations import SCHEMA, migrate
 
 # Orbax logs the whole stack of a failed write, and then raises it: `Run` says it in one line.
@@ -43,9 +44,9 @@ def save_bundle(directory: str | Path, params: dict[str, Any], config: ConfigDic
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
-    text = json.dumps({"schema": SCHEMA, **facts, "config": config.to_dict()}, indent=2)
     if jax.process_index() == 0:
-        (directory / "bundle.json").write_text(text + "\n")
+        content = {"schema": SCHEMA, **facts, "config": config.to_dict()}
+        write_json(directory / "bundle.json", content, indent=2)
 
 
 def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
@@ -218,8 +219,8 @@ def load_config(directory: str | Path) -> ConfigDict:
 
 def save_config(directory: str | Path, config: ConfigDict) -> None:
     """Makes `directory` a run of `config`."""
-    text = json.dumps({"schema": SCHEMA, **config.to_dict()}, indent=2)
-    (Path(directory) / "config.json").write_text(text + "\n")
+    content = {"schema": SCHEMA, **config.to_dict()}
+    write_json(Path(directory) / "config.json", content, indent=2)
 
 
 def steps_done(directory: str | Path) -> int:

@@ -8,7 +8,6 @@ windows/          every window's frames and codes (`phenaki.storyteller`)
 """
 
 import collections
-import json
 import resource
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 
 from phenaki import drift, media, story_scores, subtitles
 from phenaki.data import batches
+from phenaki.files import write_json
 from phenaki.pipeline import Phenaki
 from phenaki.story import segments, windows
 from phenaki.storyteller import NO_AIDS, Aids, Told, Windows, tell
@@ -64,13 +64,13 @@ class Measured:
     def write(self, output: Path, label: str, parts: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Writes drift.json, drift.png and story_report.json; returns the report."""
         figures = {"distance": label, "summary": drift.summary(self.lines), "windows": self.lines}
-        _json(output / "drift.json", figures)
+        write_json(output / "drift.json", figures, indent=1)
         seconds = [line["start"] for line in self.lines]
         starts = [start / self.fps for start, _ in parts]
         title = f"{label} of neighbouring frames"
         drift.chart(output / "drift.png", self.lines, seconds, starts, title)
         report = self._report(parts)
-        _json(output / "story_report.json", report)
+        write_json(output / "story_report.json", report, indent=1)
         return report
 
     def _report(self, parts):
@@ -178,7 +178,3 @@ def peak_mb() -> float:
     """The most memory that this process has held so far, in MB; it never falls."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _json(path, content):
-    path.write_text(json.dumps(content, indent=1) + "\n")

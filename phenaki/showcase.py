@@ -11,6 +11,7 @@ import numpy as np
 
 from phenaki import alignment, media
 from phenaki.data import batches, moving_shapes
+from phenaki.files import write_json
 from phenaki.pipeline import Phenaki
 from phenaki.report import Report
 from phenaki.story import Scene
@@ -75,7 +76,7 @@ def _scores(report, models, workdir, count, seed, known):
                     values.get("start_bits"),
                 ]
             )
-    path.write_text(json.dumps(kept, indent=2) + "\n")
+    write_json(path, kept, indent=2)
     report.table(["model", "row", *SHARES, "start entropy, bits"], rows)
     seconds = json.loads((workdir / "seconds.json").read_text())
     report.text("Training took " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()) + ".")

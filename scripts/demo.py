@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from phenaki import cli
+from phenaki.files import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
 RELEASED = flags.DEFINE_string(
@@ -81,7 +82,7 @@ def _add_seconds(workdir, seconds):
     path = workdir / "seconds.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
     total = {name: round(before.get(name, 0) + value, 1) for name, value in seconds.items()}
-    path.write_text(json.dumps(total) + "\n")
+    write_json(path, total)
 
 
 def _report(workdir):

@@ -17,6 +17,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.files import write_json
 from scripts import miniature
 
 MODEL = flags.DEFINE_string(
@@ -63,7 +64,7 @@ def main(argv):
             done = report["axes"].setdefault(axis, {})
             if str(value) not in done:
                 done[str(value)] = _measure(model, world, options)
-                (output / "guidance.json").write_text(json.dumps(report, indent=2) + "\n")
+                write_json(output / "guidance.json", report, indent=2)
             progress.update(note=f"{axis} {value}")
     table = _table(report)
     (output / "guidance.md").write_text(table)

@@ -22,6 +22,7 @@ from ml_collections import config_flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.files import write_json
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
@@ -118,7 +119,7 @@ def _keep(made):
     kept[f"{_name()} {made['topology']}"] = made
     path = Path(RESULTS.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+    write_json(path, dict(sorted(kept.items())), indent=1)
 
 
 def _print_sizes(config):

@@ -29,6 +29,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.files import write_json
 
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
@@ -197,7 +198,7 @@ def _rerolled(shots):
         if REROLL.value > len(shots):
             raise UserError(f"--reroll={REROLL.value}: the story has {len(shots)} scenes.")
         rerolls[str(REROLL.value)] = rerolls.get(str(REROLL.value), 0) + 1
-        path.write_text(json.dumps(rerolls) + "\n")
+        write_json(path, rerolls)
     counts = {int(number): count for number, count in rerolls.items()}
     return reroll(shots, {n: count for n, count in counts.items() if n <= len(shots)})
 

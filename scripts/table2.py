@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from phenaki import cli
+from phenaki.files import write_json
 from scripts import miniature
 
 PURPLE = "purple"
@@ -75,7 +76,7 @@ def main(argv):
         "by_chance": _by_chance(),
         "rows": rows,
     }
-    (workdir / "table2.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(workdir / "table2.json", report, indent=2)
     table = _table(rows)
     (workdir / "table2.md").write_text(table)
     _picture(workdir / "table2.png", pictures)
@@ -143,7 +144,7 @@ def _measured(directory, design):
     if not (path.is_file() and clips.is_file()):
         scores, shown = _measure(directory, design)
         np.save(clips, shown)
-        path.write_text(json.dumps(scores) + "\n")
+        write_json(path, scores)
     return json.loads(path.read_text()), np.load(clips)
 
 

@@ -9,7 +9,6 @@ lpips_vgg.npz.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.files import write_json
 from scripts import miniature
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "where everything is written")
@@ -54,7 +54,7 @@ def main(argv):
             runs.append(scores)
         rows[system] = {name: [run[name] for run in runs] for name in runs[0]}
     report = {"steps": STEPS.value, "clips": COUNT.value, "lpips": label, "systems": rows}
-    (workdir / "table3.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(workdir / "table3.json", report, indent=2)
     table = _table(rows, label)
     (workdir / "table3.md").write_text(table)
     _picture(workdir / "table3.png", pictures)

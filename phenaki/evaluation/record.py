@@ -1,11 +1,11 @@
 """A number with everything that it depends on, and how it is set beside the paper's."""
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from phenaki.files import write_json
 
 PROXY = "_proxy"  # ends the name of what untrained networks measured
 
@@ -41,9 +41,7 @@ class Record:
 def save(path: Path, records: Sequence[Record], **facts: Any) -> None:
     """Writes {"facts": ..., "records": [...]}."""
     found = {**facts, "records": [dataclasses.asdict(record) for record in records]}
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(partial, path)
+    write_json(path, found, indent=2)
 
 
 def shown(value: int | float | None) -> str:

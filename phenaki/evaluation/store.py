@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.files import replacing
 
 Arrays = Mapping[str, np.ndarray]
 MANIFEST = "settings.json"
@@ -76,10 +76,8 @@ class Store:
             if len(array) != stop - start:
                 raise ValueError(f"{name}: {len(array)} rows for items {start} to {stop}.")
         path = self._path(shard)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
 
     def read(self, name: str) -> Iterator[np.ndarray]:
         """One array, shard after shard."""
