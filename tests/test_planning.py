@@ -258,12 +258,13 @@ def test_positions_split_over_devices_train_as_one_device_does():
 
 
 @pytest.mark.skipif(not compiled.available(), reason="libtpu is not installed (extra tpu)")
-def test_a_tiny_step_and_sampler_compile_for_a_tpu(run_script, tmp_path):
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x1"])
+def test_a_tiny_step_and_sampler_compile_for_a_tpu(topology, run_script, tmp_path):
     done = run_script(
         "scripts/plan.py",
         "--config=configs/maskgit.py:demo",
         "--stage1=configs/cvivit.py:demo",
-        "--topology=v5e:2x2",
+        f"--topology={topology}",
         "--compile",
         "--json",
         f"--results={tmp_path / 'results.json'}",

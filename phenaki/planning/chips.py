@@ -14,12 +14,11 @@ class Chip(NamedTuple):
     flops: float  # dense bfloat16, per second
     memory: float  # bytes
     link: float  # bytes per second to its neighbours, all links together, one way
-    devices: int = 1  # that JAX sees per chip
     per_host: int = 4  # chips
 
 
 TPUS = {
-    "v4": Chip(275e12, 32 * 2**30, 300e9, devices=2),  # the compiler splits it into two cores
+    "v4": Chip(275e12, 32 * 2**30, 300e9),
     "v5e": Chip(197e12, 16 * 2**30, 200e9),
     "v5p": Chip(459e12, 95 * 2**30, 600e9),
     "v6e": Chip(918e12, 32 * 2**30, 400e9),
@@ -49,7 +48,7 @@ def plan_on_cpu() -> None:
 
 
 class Topology(NamedTuple):
-    """`count` devices, of which `slices` groups are joined by the data centre's network only."""
+    """`chips` devices, of which `slices` groups are joined by the data centre's network only."""
 
     name: str
     platform: str  # tpu, gpu
@@ -61,18 +60,6 @@ class Topology(NamedTuple):
     @property
     def chips(self) -> int:
         return self.slices * math.prod(self.shape)
-
-    @property
-    def devices(self) -> int:
-        return self.chips * self.chip.devices
-
-    @property
-    def device_memory(self) -> float:
-        return self.chip.memory / self.chip.devices
-
-    @property
-    def device_flops(self) -> float:
-        return self.chip.flops / self.chip.devices
 
     @property
     def hosts(self) -> int:

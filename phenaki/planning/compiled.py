@@ -31,7 +31,9 @@ def devices(topology: Topology) -> list[Any]:
     from jax.experimental import topologies
 
     grid = "x".join(map(str, topology.shape))
-    more = dict(num_slices=topology.slices) if topology.slices > 1 else {}
+    more: dict[str, Any] = dict(num_slices=topology.slices) if topology.slices > 1 else {}
+    if topology.kind == "v4":
+        more["chip_config_name"] = "megacore"  # a chip is one device, as on a pod
     try:
         found = topologies.get_topology_desc(f"{topology.kind}:{grid}", "tpu", **more)
     except Exception as error:  # the plugin's own kinds
@@ -107,7 +109,7 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
         measured.pop("flops_by_source")
         if name == "train step":
             whole = sum(made["flops"].values())
-            measured["ratio"] = measured["flops"] * topology.devices / whole
+            measured["ratio"] = measured["flops"] * topology.chips / whole
         found[name] = measured
     return found
 

@@ -22,7 +22,7 @@ REMATS = ("none", "dots", "full")
 
 def legal(config: ConfigDict, topology: Topology) -> Iterator[Sizes]:
     """Every mesh of the topology's devices that the batch, heads and positions divide over."""
-    count, rows = topology.devices, programs.kinds(config).values()
+    count, rows = topology.chips, programs.kinds(config).values()
     divisors = [n for n in range(1, count + 1) if count % n == 0]
     network = config.model if "model" in config else config.tokenizer
     _, height, width = build.video_spec(config).grid()
@@ -47,11 +47,11 @@ def resolve(config: ConfigDict, topology: Topology) -> Sizes:
     fixed = math.prod(size for size in sizes.values() if size > 0)
     for axis, size in sizes.items():
         if size == -1:
-            sizes[axis] = max(topology.devices // fixed, 1)
-    if math.prod(sizes.values()) != topology.devices:
+            sizes[axis] = max(topology.chips // fixed, 1)
+    if math.prod(sizes.values()) != topology.chips:
         raise UserError(
-            f"config.mesh={sizes} must multiply to the {topology.devices} devices; nearest is "
-            f"{parallel.nearest_mesh(sizes, topology.devices)}."
+            f"config.mesh={sizes} must multiply to the {topology.chips} devices; nearest is "
+            f"{parallel.nearest_mesh(sizes, topology.chips)}."
         )
     return sizes | {"slices": topology.slices}
 
@@ -151,7 +151,7 @@ def choose(config: ConfigDict, topology: Topology) -> tuple[Sizes, str]:
     if not found:
         sizes = programs.kinds(config)
         raise UserError(
-            f"--topology={topology.name}: no mesh of its {topology.devices} devices divides "
+            f"--topology={topology.name}: no mesh of its {topology.chips} devices divides "
             f"config.data.batch={sizes} and the network's heads and rows of codes; nearest is a "
             f"number of devices such as {math.gcd(*sizes.values())}."
         )
@@ -160,7 +160,7 @@ def choose(config: ConfigDict, topology: Topology) -> tuple[Sizes, str]:
     least = min(sizes["tensor"] for sizes in found)
     found = [sizes for sizes in found if sizes["tensor"] == least]
     found.sort(key=lambda sizes: sizes["fsdp"])
-    limit = topology.device_memory / 3
+    limit = topology.chip.memory / 3
     program = programs.train_step(config)
     for sizes in found:
         placed = programs.place(program, abstract(sizes))
@@ -198,12 +198,12 @@ def search(config: ConfigDict, topology: Topology, mfu: float) -> list[dict[str,
             placed = programs.place(program, abstract(sizes))
             state = _bytes(placed) + _bytes(placed[0].params)
             needed = state + held[remat, parts] / sizes["sequence"]
-            compute = works[remat] / (topology.devices * topology.device_flops * mfu)
-            exchange = traffic(config, sizes) / (topology.chip.link / topology.chip.devices)
+            compute = works[remat] / (topology.chips * topology.chip.flops * mfu)
+            exchange = traffic(config, sizes) / topology.chip.link
             found.append(
                 dict(
                     mesh=sizes, remat=remat, memory=needed, compute=compute, exchange=exchange,
-                    fits=needed <= USABLE * topology.device_memory,
+                    fits=needed <= USABLE * topology.chip.memory,
                 )
             )  # fmt: skip
     return sorted(

@@ -92,7 +92,6 @@ def make(
     return {
         "topology": topology.name,
         "chips": topology.chips,
-        "devices": topology.devices,
         "hosts": topology.hosts,
         "trained": trained,
         "frozen": frozen,
@@ -102,7 +101,7 @@ def make(
         "remat": config.remat,
         "bytes": held,
         "needed": sum(held.values()),
-        "memory": topology.device_memory,
+        "memory": topology.chip.memory,
         "mfu": mfu,
         "steps": config.train.steps,
         "steps_per_second": rate,
