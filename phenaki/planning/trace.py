@@ -64,6 +64,8 @@ class _Counter:
                 outputs = [object() for _ in eqn.outvars]
             elif inner and len(inner[0].invars) == len(inputs):
                 outputs = self.walk(inner[0], inputs, times, path)
+            elif name == "stop_gradient":
+                outputs = inputs  # the same value: what follows from it is computed once
             else:
                 params = tuple(sorted((k, str(v)) for k, v in eqn.params.items()))
                 key = (name, params, *inputs)
