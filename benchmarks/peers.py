@@ -1,14 +1,16 @@
-"""Seconds beside phenaki-pytorch at the paper's sizes: in one run, in turn, on the same threads.
+"""Seconds beside phenaki-pytorch at the paper's sizes: in one run, in turn, on the same cores.
 
     pip install -e '.[peers]'
     python benchmarks/peers.py --repeats=5
 
 C-ViViT on one clip of 11 x 128 x 128 (encode, decode, a train step of L_2 + L_VQ) and a MaskGIT 512
 wide of 6 layers over its 1536 codes (a train step, a guided clip in 12 steps), float32, weights and
-clips at random. Prints a table and writes benchmarks/results/peers_DEVICE.json.
+clips at random. The peer has a process of its own, which waits while ours is timed: neither has the
+threads of the other beside it. Prints a table and writes benchmarks/results/peers_DEVICE.json.
 """
 
 import importlib
+import multiprocessing
 import os
 import statistics
 import time
@@ -28,25 +30,27 @@ PEER = "phenaki-pytorch"
 def main(argv):
     """Times every case of ours that the peer has, in turn with the peer's."""
     del argv
-    try:
-        theirs = peer_cases()
-    except ImportError as error:
-        raise UserError(f"{error}: the peer is missing. Run pip install -e '.[peers]'.") from error
+    peer, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
+    process.start()
+    theirs = peer.recv()
+    if isinstance(theirs, str):
+        raise UserError(f"{theirs}: the peer is missing. Run pip install -e '.[peers]'.")
     print(f"{'seconds; medians in turn':34} {'ours':>9} {'peer':>9} {'ratio':>7}")
     rows, rate = [], []
     for name, function, arguments, _ in speed.cases():
         if name not in theirs:
             continue
-        ours, peer = in_turn(
-            lambda function=function, arguments=arguments: jax.block_until_ready(
-                function(*arguments)
+        ours, its = in_turn(
+            lambda function=function, arguments=arguments: seconds(
+                lambda: jax.block_until_ready(function(*arguments))
             ),
-            theirs[name],
+            lambda name=name: (peer.send(name), peer.recv())[1],
         )
         rate.append(speed.matmul_rate())
-        rows.append(dict(case=name, ours=ours, peer=peer, ratio=peer / ours))
-        print(f"{name:34} {ours:9.3f} {peer:9.3f} {peer / ours:7.2f}", flush=True)
-    missing = theirs.keys() - {row["case"] for row in rows}
+        rows.append(dict(case=name, ours=ours, peer=its, ratio=its / ours))
+        print(f"{name:34} {ours:9.3f} {its:9.3f} {its / ours:7.2f}", flush=True)
+    missing = set(theirs) - {row["case"] for row in rows}
     assert not missing, missing
     print(f"matmul {statistics.median(rate) / 1e9:.0f} GFLOP/s")
     record.write(
@@ -59,14 +63,28 @@ def main(argv):
 
 
 def in_turn(ours, theirs):
-    """Median seconds of both, called alternately after two calls of each that do not count."""
-    times: dict = {ours: [], theirs: []}
-    for _ in range(FLAGS.repeats + 2):
-        for function, kept in times.items():
-            start = time.perf_counter()
-            function()
-            kept.append(time.perf_counter() - start)
-    return tuple(statistics.median(kept[2:]) for kept in times.values())
+    """Medians of what both return, called alternately after two calls of each that do not count."""
+    kept = [(ours(), theirs()) for _ in range(FLAGS.repeats + 2)]
+    return tuple(map(statistics.median, zip(*kept[2:], strict=True)))
+
+
+def seconds(function) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def serve(connection):
+    """Runs each case that is asked for by name and answers with its seconds."""
+    try:
+        cases = peer_cases()
+    except ImportError as error:
+        connection.send(str(error))
+        return
+    connection.send(list(cases))
+    while True:
+        connection.send(seconds(cases[connection.recv()]))
 
 
 def peer_cases():
