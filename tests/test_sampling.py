@@ -275,6 +275,36 @@ def test_decoding_is_the_published_algorithm_step_by_step(length, steps, tempera
         assert committed[-1][0] == 199
 
 
+# --- a large codebook, drawn from in two stages
+
+
+def test_codes_of_a_large_codebook_come_as_often_as_their_probability_says():
+    random = np.random.default_rng(0)
+    size, draws = 1000, 200_000  # the last block is not full
+    logits = random.normal(size=size, scale=2).astype(np.float32)
+    logits[3:400:2] = -np.inf
+    logits[512:640] = -np.inf  # a whole block
+    for temperature in (0.7, 2.0):
+        rows = jnp.broadcast_to(jnp.asarray(logits), (20, draws // 20, size))
+        codes = np.asarray(sampling.draw(keys_of(20), rows, temperature))
+        p = np.exp(logits.astype(np.float64) / temperature)
+        p /= p.sum()
+        counts = np.bincount(codes.ravel(), minlength=size)
+        assert counts[p == 0].sum() == 0
+        often = p * draws >= 5  # chi-squared: the rest as one
+        seen, due = (np.append(x[often], x[~often].sum()) for x in (counts, p * draws))
+        statistic, freedom = ((seen - due) ** 2 / due).sum(), often.sum()
+        assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+def test_a_large_codebook_without_heat_gives_the_likeliest():
+    logits = jax.random.normal(jax.random.key(1), (3, 50, 8192))
+    likeliest = logits.argmax(-1)
+    np.testing.assert_array_equal(sampling.draw(keys_of(3), logits, 0.0), likeliest)
+    only = jnp.where(jnp.arange(8192) == likeliest[..., None], logits, -jnp.inf)
+    np.testing.assert_array_equal(sampling.draw(keys_of(3), only, 5.0), likeliest)
+
+
 # --- what may be chosen
 
 
