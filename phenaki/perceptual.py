@@ -1,4 +1,8 @@
-"""The perceptual terms of equation 2, on frozen networks (§2.1; PAPER_FACTS A6)."""
+"""The perceptual terms of equation 2, on frozen networks (§2.1; PAPER_FACTS A6).
+
+Their products have the precision of the rest of the step. Metrics ask the same networks for the
+highest, which on a TPU takes six products for one.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +22,7 @@ def image_loss(params: Mapping[str, Any], real: Video, fake: Video) -> Float[Arr
     `params` has "vgg16" and "lpips_vgg".
     """
     x, y = (rearrange(video, "b f h w c -> (b f) h w c") for video in (real, fake))
-    return vgg.lpips(params, x, y).mean()
+    return vgg.lpips(params, x, y, vgg.VGG16(precision=None)).mean()
 
 
 def video_loss(
@@ -28,7 +32,7 @@ def video_loss(
 
     `params` has "i3d". The paper names no layer; for clips of nine frames or more.
     """
-    network = i3d.I3D()
+    network = i3d.I3D(precision=None)
     both = jnp.concatenate([jax.lax.stop_gradient(real), fake])
     features: Any = network.apply({"params": params["i3d"]}, both, tuple(taps))
     errors = [jnp.square(jnp.subtract(*jnp.split(x, 2))).mean() for x in features.values()]

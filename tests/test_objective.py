@@ -1,6 +1,8 @@
 """Equation 2 in the step: what each term reaches, images, options, and the whole at full size."""
 
+import collections
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from configs import baselines, cvivit
 from phenaki import adversarial, build, perceptual
 from phenaki.discriminator import Discriminator
 from phenaki.errors import UserError
-from phenaki.features import i3d, weights
+from phenaki.features import i3d, vgg, weights
 from phenaki.train import objective, stages, state, step_tokenizer
 
 RNG = np.random.default_rng(0)
@@ -228,6 +230,23 @@ def test_video_loss_compares_features_over_time(monkeypatch):
     np.testing.assert_allclose(value, expected, rtol=1e-4)
     assert not np.any(of_real)
     assert np.any(of_fake, axis=(0, 2, 3, 4)).all()
+
+
+def test_only_metrics_ask_for_the_highest_precision(monkeypatch):
+    monkeypatch.setattr(i3d, "SIZE", 32)
+    video, taps = jnp.zeros((1, 9, 16, 16, 3)), ("Conv3d_1a_7x7", "Conv3d_2b_1x1")
+    params = {name: weights.random(name, seed=0) for name in ("vgg16", "lpips_vgg")}
+    params["i3d"] = jax.jit(lambda key: i3d.I3D().init(key, video, taps)["params"])(KEY)
+
+    def asked(function):
+        convolutions = str(jax.make_jaxpr(function)(params)).split("conv_general_dilated[")[1:]
+        found = [re.search(r"precision=(.+)", text) for text in convolutions]
+        return collections.Counter("HIGHEST" in match[1] for match in found if match)
+
+    assert asked(lambda p: i3d.I3D().apply({"params": p["i3d"]}, video, taps)) == {True: 2}
+    assert asked(lambda p: perceptual.video_loss(p, video, video, taps)) == {False: 2}
+    assert asked(lambda p: vgg.lpips(p, video[0], video[0])) == {True: 2 * 13 + 5}
+    assert asked(lambda p: perceptual.image_loss(p, video, video)) == {False: 2 * 13, True: 5}
 
 
 def test_missing_weights_are_said_before_anything_runs(tmp_path):

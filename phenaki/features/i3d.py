@@ -4,10 +4,12 @@ Parameters carry the names of MAGVIT's public Flax file, of which this is the ne
     Conv3d_1a_7x7/conv_3d/kernel                                [time, height, width, in, out]
     Mixed_3b/Branch_0.Conv3d_0a_1x1/batch_norm/{beta,moving_mean,moving_variance}
     Logits.Conv3d_0c_1x1/conv_3d/{kernel,bias}
-float32 throughout, on every device: features in bfloat16 would shift FVD.
+float32 throughout, on every device, unless a loss asks for less: features in bfloat16 would shift
+FVD.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 
 import flax.linen as nn
@@ -47,7 +49,6 @@ def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False)
         kernel,
         strides,
         use_bias=bias,
-        precision=jax.lax.Precision.HIGHEST,
         kernel_init=nn.initializers.he_normal(),
         name="conv_3d",
     )
@@ -129,10 +130,12 @@ def preprocess(video: Video, resize: Callable = legacy_bilinear) -> Float[Array,
 class I3D(nn.Module):
     """Named activations of clips of at least nine frames.
 
-    `preprocess` maps pixels in [0, 1] to what the network sees.
+    `preprocess` maps pixels in [0, 1] to what the network sees. `precision` is that of the
+    convolutions, None the program's own: TPUs, and GPUs with TF32, round float32 inputs by default.
     """
 
     preprocess: Callable[..., Array] = preprocess
+    precision: str | None = "highest"
 
     @nn.compact
     def __call__(
@@ -144,7 +147,11 @@ class I3D(nn.Module):
         features, are means over time. Raises UserError below nine frames and for an unknown tap.
         """
         _check(video.shape[1], taps)
-        x = self.preprocess(video.astype(jnp.float32))
+        asked = jax.default_matmul_precision(self.precision) if self.precision else nullcontext()
+        with asked:
+            return self._activations(self.preprocess(video.astype(jnp.float32)), taps)
+
+    def _activations(self, x, taps):
         found, missing = {}, set(taps)
         for name, stage in STAGES.items():
             if not missing:
