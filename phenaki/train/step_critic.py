@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from phenaki import losses, masking
+from phenaki import losses, masking, sampling
 from phenaki.train.logs import Ratio
 from phenaki.train.optim import value_and_grad
 from phenaki.train.state import TrainState, apply_gradients
@@ -89,7 +89,7 @@ def make_step(
         text = None if embed is None else embed(frozen, part)
         hidden = masking.apply_mask(codes, mask, generator.mask_id)
         logits = generator.apply({"params": frozen["maskgit"]}, hidden, text)
-        drawn = jax.random.categorical(keys["sample"], logits)
+        drawn = sampling.draw(jax.random.split(keys["sample"], len(codes)), logits)
         sampled = jnp.where(mask, drawn, codes)
         ready = {"codes": sampled, "known": known, "fake": label(mask, sampled, codes)}
         if critic.reads_text and text is not None:
