@@ -44,7 +44,7 @@ def main(argv):
 
     curves = {
         "frames": [[n, tokenizer(frames=n)] for n in FRAMES],
-        "pixels of a side": [[n, tokenizer(side=n)] for n in RESOLUTIONS],
+        "thousand pixels of a frame": [[n * n / 1000, tokenizer(side=n)] for n in RESOLUTIONS],
         "clips of a batch": [[n, tokenizer(batch=n)] for n in BATCHES],
         **samples(),
     }
