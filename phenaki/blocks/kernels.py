@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from phenaki.blocks import layout
 
 NAMES = ("auto", "xla", "splash", "cudnn")
-LANES = 128  # of a TPU: block sizes and the head width are multiples of it
+LANES = 128  # of a TPU: blocks are multiples of it
 BLOCKS = (512, 384, 256, 128)
 
 Queries = Float[Array, "b s h e"]
@@ -70,9 +70,7 @@ def cudnn(query: Queries, key: Keys, value: Keys) -> Queries:
 
 def splash(query: Queries, key: Keys, value: Keys, *, interpret: bool = False) -> Queries:
     """JAX's splash attention, a Pallas kernel, on each device's samples, heads and queries."""
-    width = query.shape[-1]
-    # Zeros change neither a product of queries and keys nor the values in front of them.
-    query, key, value = (_pad(x, LANES) for x in (query * width**-0.5, key, value))
+    query = query * query.shape[-1] ** -0.5
     call = functools.partial(_splash_local, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:  # XLA cannot split a kernel
@@ -81,7 +79,7 @@ def splash(query: Queries, key: Keys, value: Keys, *, interpret: bool = False) -
         call = jax.shard_map(
             call, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False
         )
-    return call(query, key, value)[..., :width]
+    return call(query, key, value)
 
 
 def _splash_local(query, key, value, *, interpret):
@@ -95,7 +93,7 @@ def _splash_local(query, key, value, *, interpret):
     sizes = splash_attention_kernel.BlockSizes(
         block_q=rows, block_kv=columns, block_kv_compute=columns,
         block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=columns,
-        block_q_dq=rows, block_kv_dq=columns,
+        use_fused_bwd_kernel=True,  # scores and their gradient once, not for dq and dk, dv apart
     )  # fmt: skip
     everything = splash_attention_mask.FullMask(lengths)
     kernel = splash_attention_kernel.make_splash_mha_single_device(
