@@ -193,11 +193,12 @@ def _flops(line, shapes):
 
 def _kernel(line, shapes):
     stated = re.search(r'cost_estimate[^}]*?flops\\?"?:\\?"?(\d+)', line.rest)
-    splash = re.match(r"splash_mha_(\w+?)_", line.name)
-    if stated or splash is None:
+    splash = re.match(r"splash_mha_(fwd|dkv)_", line.name)
+    if stated or splash is None or 'custom_call_target="tpu_custom_call"' not in line.rest:
         return float(stated[1]) if stated else 0.0
-    query, key = [s for s in (shapes_of(shapes[o])[0][1] for o in line.operands) if len(s) == 4][:2]
-    return 2.0 * SPLASH[splash[1]] * math.prod(query) * key[2]  # of [b h s e] and [b h u e]
+    inputs = [shapes_of(shapes[operand])[0] for operand in line.operands]
+    query, key = [shape for kind, shape in inputs if kind in ("bf16", "f32")][:2]
+    return 2.0 * SPLASH[splash[1]] * math.prod(query) * key[-2]  # of [.. s e] and [.. u e]
 
 
 def _found(pattern: str, text: str) -> tuple[str, ...]:
