@@ -10,6 +10,7 @@ threads of the other beside it. Prints a table and writes benchmarks/results/pee
 most" is the ratio if ours ran at the machine's own matmul rate throughout.
 """
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -91,8 +92,9 @@ def serve(connection):
         connection.send(str(error))
         return
     connection.send(list(cases))
-    while True:
-        connection.send(seconds(cases[connection.recv()]))
+    with contextlib.suppress(EOFError):  # the other process has ended
+        while True:
+            connection.send(seconds(cases[connection.recv()]))
 
 
 def peer_cases():
