@@ -35,6 +35,7 @@ def main(argv):
     peer, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
+    there.close()  # so that the other process, should it die, is not waited for
     theirs = peer.recv()
     if isinstance(theirs, str):
         raise UserError(f"{theirs}: the peer is missing. Run pip install -e '.[peers]'.")

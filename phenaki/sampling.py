@@ -12,8 +12,6 @@ from phenaki.masking import COSINE, Schedule
 
 # λ by the share of the steps done, this one included; "linear" ends at the λ given.
 RAMPS: dict[str, Callable] = {"constant": lambda done: 1.0, "linear": lambda done: done}
-
-
 BLOCK = 128  # codes: about the root of the paper's 8192, and a TPU's row of lanes
 
 

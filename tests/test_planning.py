@@ -131,7 +131,8 @@ def test_a_kernel_whose_attributes_take_several_lines_ends_no_computation():
     text = """\
 body (p: bf16[2,4,8,16]) -> bf16[2,4,8,16] {
   %q = bf16[2,4,8,16] parameter(0)
-  %splash_mha_fwd_residuals.1 = bf16[2,4,8,16] custom-call(%q, %q, %q), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  %splash_mha_fwd_residuals.1 = bf16[2,4,8,16] custom-call(%q, %q, %q), \
+custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 "block": "{\\"block_q\\": 8}"
 }}, metadata={op_name="attention"}
   ROOT %dot.1 = bf16[2,4,8,8] dot(%q, %q), lhs_contracting_dims={3}, metadata={op_name="after it"}
@@ -141,7 +142,7 @@ ENTRY main (p: bf16[2,4,8,16]) -> bf16[2,4,8,16] {
   %p = bf16[2,4,8,16] parameter(0)
   ROOT %call.1 = bf16[2,4,8,16] call(%p), to_apply=%body
 }
-"""  # noqa: E501
+"""
     product = 2 * 2 * 4 * 8 * 8 * 16
     assert hlo.costs(text).flops == {"attention": 2 * product, "after it": product}
 
