@@ -132,16 +132,7 @@ def maskgit(config) -> MaskGIT:
             f"config.model.codebook={fields['codebook']} must be the tokenizer's codebook, "
             f"{config.tokenizer.codebook}."
         )
-    text_dim = config.text.width if config.text else None
-    return MaskGIT(
-        grid=video_spec(config).grid(),
-        text_dim=text_dim,
-        dtype=dtype(config),
-        remat=config.remat,
-        unroll=config.unroll,
-        attention=attention(config),
-        **fields,
-    )
+    return MaskGIT(text_dim=config.text.width if config.text else None, **fields, **_common(config))
 
 
 def mask_schedule(config) -> masking.Schedule:
@@ -163,13 +154,21 @@ def critic(config) -> TokenCritic | SelfCritic:
         return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config))
     _heads("config.critic", fields)
     return TokenCritic(
-        grid=video_spec(config).grid(),
         codebook=config.tokenizer.codebook,
-        text_dim=maskgit(config).text_dim if reads_text else None,
+        text_dim=config.text.width if reads_text else None,
+        **fields,
+        **_common(config),
+    )
+
+
+def _common(config):
+    """What every transformer over codes takes from the rest of `config`."""
+    return dict(
+        grid=video_spec(config).grid(),
         dtype=dtype(config),
         remat=config.remat,
         unroll=config.unroll,
-        **fields,
+        attention=attention(config),
     )
 
 
