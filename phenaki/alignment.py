@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phenaki.data import detector, moving_shapes
-from phenaki.data.moving_shapes import World
+from phenaki.data import detector, moving_shapes, shapes_world
+from phenaki.data.shapes_world import World
 from phenaki.pipeline import Phenaki
 from phenaki.story import Scene, segments, windows
 
@@ -27,7 +27,7 @@ def ask(world: World, combination: np.ndarray, then: bool = False) -> Asked:
     """Prompts "a red circle moves left", or "then a ..." for the later scenes of a story."""
     start = "then a" if then else "a"
     prompts = [
-        f"{start} {moving_shapes.palette(world)[c]} {world.shapes[s]} moves {world.directions[d]}"
+        f"{start} {shapes_world.palette(world)[c]} {world.shapes[s]} moves {world.directions[d]}"
         for c, s, d in combination
     ]
     return Asked(prompts, combination)
@@ -61,7 +61,7 @@ class Evidence:
         clear = (reading.overlap > detector.PRESENT_IOU) & (reading.colour >= 0)
         colour = _most(np.where(reading.colour >= 0, reading.colour, -1))
         shape = _most(np.where(clear, reading.shape, -1))
-        steps = np.array([moving_shapes.DIRECTIONS[d] for d in world.directions])
+        steps = np.array([shapes_world.DIRECTIONS[d] for d in world.directions])
         along = (reading.centre[:, -1] - reading.centre[:, 0]) @ steps.T
         best = along.argmax(1)
         far = along.max(1) > 0.5 * world.speed * (reading.centre.shape[1] - 1)
@@ -82,7 +82,7 @@ def confusion(world: World, rows: Sequence[Evidence]) -> dict[str, tuple[list, l
 
     Every row of counts sums to how often its value was asked for.
     """
-    names = (moving_shapes.palette(world), world.shapes, world.directions)
+    names = (shapes_world.palette(world), world.shapes, world.directions)
     asked = np.concatenate([row.asked.combination for row in rows])
     seen = np.concatenate([row.seen(world) for row in rows])
     found = {}

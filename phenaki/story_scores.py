@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from phenaki import alignment
 from phenaki.alignment import ATTRIBUTES, Asked
-from phenaki.data.moving_shapes import World, palette
+from phenaki.data.shapes_world import World, palette
 
 
 def asked(world: World, prompt: str | None) -> Asked | None:

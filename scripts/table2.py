@@ -100,7 +100,7 @@ def _by_chance():
 
 def _world(design):
     """Fields of the world beside those of the config; None is the tokenizer's."""
-    from phenaki.data.moving_shapes import World
+    from phenaki.data.shapes_world import World
 
     colours = (*World.colours, PURPLE)
     if design == "1":
@@ -150,14 +150,14 @@ def _measured(directory, design):
 
 def _measure(directory, design):
     from phenaki import alignment
-    from phenaki.data import batches, detector, moving_shapes
+    from phenaki.data import batches, detector, shapes_world
     from phenaki.pipeline import Phenaki
     from phenaki.train import logs
 
     model = Phenaki.load(directory)
     # The same prompts for every seed and mixture.
     world = dataclasses.replace(batches.world(model.config), seed=0)
-    purple = moving_shapes.palette(world).index(PURPLE)
+    purple = shapes_world.palette(world).index(PURPLE)
     others = miniature.combinations(world, "test", 2 * COUNT.value)
     others = others[others[:, 0] != purple][: COUNT.value]
     asked = alignment.ask(world, others)
@@ -189,7 +189,7 @@ def _measure(directory, design):
 
 def _ceiling(model, world, wanted):
     """Share of purple clips that are still purple after the tokenizer: it can show them."""
-    from phenaki.data import detector, moving_shapes
+    from phenaki.data import detector, moving_shapes, shapes_world
 
     purple = dataclasses.replace(
         world, colours=(PURPLE,), still_colours=(), unnamed=(), held_out=0, then=0.0
@@ -197,7 +197,7 @@ def _ceiling(model, world, wanted):
     real = moving_shapes.render(purple, "test", np.arange(len(wanted)))["video"]
     fake = model.reconstruct(real.astype(np.float32) / 255)
     shown = dataclasses.replace(world, then=0.0)
-    index = moving_shapes.palette(shown).index(PURPLE)
+    index = shapes_world.palette(shown).index(PURPLE)
     share = (detector.read(shown, fake).colour == index).mean(1) >= detector.PRESENT_SHARE
     return float(share.mean())
 

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 from configs import tables
 from phenaki import alignment
-from phenaki.data import batches, builder, moving_shapes
+from phenaki.data import batches, builder, moving_shapes, shapes_world
 from phenaki.errors import UserError
 from phenaki.evaluation import devices, extractors, laptop, protocol, record
 from phenaki.evaluation.clips import MovingShapes, Prepared, Windows
@@ -355,7 +355,7 @@ def test_confusions_count_what_was_asked(world):
 
 
 def test_stills_only_asks_for_colours_that_no_clip_shows(model, monkeypatch):
-    world = moving_shapes.World(size=16, radius=2.0, speed=0.5, still_colours=("purple",))
+    world = shapes_world.World(size=16, radius=2.0, speed=0.5, still_colours=("purple",))
     monkeypatch.setattr(
         alignment, "sample", lambda model, asked, seed: np.zeros((len(asked.prompts), 2, 4, 4, 3))
     )

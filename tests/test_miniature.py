@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 from configs import maskgit
-from phenaki.data import moving_shapes
-from phenaki.data.moving_shapes import World
+from phenaki.data import moving_shapes, shapes_world
+from phenaki.data.shapes_world import World
 from phenaki.errors import UserError
 from scripts import miniature
 
@@ -55,8 +55,8 @@ def test_equal_clips_are_more_steps(shares):
 
 def captions(world, render=moving_shapes.render, count=1500):
     made = render(world, "train", np.arange(count))
-    colours = np.array(moving_shapes.palette(world))[made["clips"].colour[:, 0]]
-    names = "|".join(moving_shapes.palette(world))
+    colours = np.array(shapes_world.palette(world))[made["clips"].colour[:, 0]]
+    names = "|".join(shapes_world.palette(world))
     return colours, np.array([bool(re.search(rf"\b({names})\b", c)) for c in made["caption"]])
 
 

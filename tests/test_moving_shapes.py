@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from phenaki.data import detector, moving_shapes
-from phenaki.data.moving_shapes import World
+from phenaki.data import detector, moving_shapes, shapes_world
+from phenaki.data.shapes_world import World
 from phenaki.errors import UserError
 
 WORLDS = {
@@ -85,7 +85,7 @@ def coverage(world, clips, row, grid=None):
     frames = []
     for frame, (y, x) in enumerate(clips.centre[row]):
         leg = int(frame >= world.turn)
-        radius = world.radius * moving_shapes.SIZES[world.sizes[clips.size[row]]]
+        radius = world.radius * shapes_world.SIZES[world.sizes[clips.size[row]]]
         shape = world.shapes[clips.shape[row, leg]]
         frames.append(moving_shapes.alpha(shape, radius, grid[:, None] - y, grid - x))
     return np.stack(frames)
@@ -97,10 +97,10 @@ def test_pixels_are_the_shapes_blended_over_the_ground(name, rendered):
     clips = made["clips"]
     legs = (np.arange(world.frames) >= world.turn).astype(int)
     for row in range(20):
-        ground = moving_shapes.BACKGROUNDS[world.backgrounds[clips.background[row]]]
+        ground = shapes_world.BACKGROUNDS[world.backgrounds[clips.background[row]]]
         video = np.broadcast_to(np.array(ground, float), (world.frames, world.size, world.size, 3))
         for layer in [clips] + [clips.other] * bool(clips.pair is not None and clips.pair[row]):
-            colours = [moving_shapes.COLOURS[world.colours[c]] for c in layer.colour[row, legs]]
+            colours = [shapes_world.COLOURS[world.colours[c]] for c in layer.colour[row, legs]]
             cover = coverage(world, layer, row)[..., None]
             video = video + cover * (np.array(colours, float)[:, None, None] - video)
         np.testing.assert_allclose(made["video"][row], video, atol=1)
@@ -216,7 +216,7 @@ def test_some_colours_occur_in_stills_only():
     world = World(still_colours=("orange", "purple"))
     stills = moving_shapes.render_stills(world, "train", np.arange(2000))
     assert stills["video"].shape == (2000, 1, 32, 32, 3)
-    names = np.array(moving_shapes.palette(world))[stills["clips"].colour[:, 0]]
+    names = np.array(shapes_world.palette(world))[stills["clips"].colour[:, 0]]
     assert 0.2 < np.isin(names, world.still_colours).mean() < 0.3
     assert set(names) == {*world.colours, *world.still_colours}
     for colour, caption in zip(names, stills["caption"], strict=True):

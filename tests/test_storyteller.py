@@ -20,7 +20,7 @@ import tiny
 from PIL import Image
 
 from phenaki import cli, drift, media, production, story_scores
-from phenaki.data import moving_shapes
+from phenaki.data import moving_shapes, shapes_world
 from phenaki.errors import UserError
 from phenaki.storyteller import Aids, Windows, recolour, tell
 from phenaki.timeline import Shot, reroll
@@ -360,7 +360,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
 
 
 def test_a_prompt_is_read_back_from_its_words():
-    world = moving_shapes.World()
+    world = shapes_world.World()
     wanted = story_scores.asked(world, "a red circle moves up, then a blue square moves left")
     assert wanted is not None
     assert wanted.combination.tolist() == [[2, 1, 1]]
@@ -369,7 +369,7 @@ def test_a_prompt_is_read_back_from_its_words():
 
 
 def test_windows_of_true_clips_are_right_and_of_others_wrong():
-    world = moving_shapes.World(radius=5.5, sizes=("large",))
+    world = shapes_world.World(radius=5.5, sizes=("large",))
     clips = moving_shapes.render(world, "test", np.arange(10))
     for video, caption in zip(clips["video"] / 255, clips["caption"], strict=True):
         video = video.astype(np.float32)

@@ -10,7 +10,15 @@ import pytest
 from numbered_clips import numbered, read_number
 from PIL import Image
 
-from phenaki.data import builder, lazy, mixing, moving_shapes, moving_shapes_tfds, stored_clips
+from phenaki.data import (
+    builder,
+    lazy,
+    mixing,
+    moving_shapes,
+    moving_shapes_tfds,
+    shapes_world,
+    stored_clips,
+)
 from phenaki.errors import UserError
 
 COUNT = 23
@@ -200,7 +208,7 @@ def test_a_cut_shard_is_refused(tmp_path):
 
 def test_moving_shapes_is_a_tfds_builder(tmp_path):
     assert lazy.datasets().builder_cls("moving_shapes") is moving_shapes_tfds.MovingShapes
-    world = moving_shapes.World()
+    world = shapes_world.World()
     directory = moving_shapes_tfds.write(tmp_path, world, train=6, validation=3)
     spec = Spec(frames=world.frames, height=world.size, width=world.size)
     drawn = moving_shapes.render(world, "train", np.arange(6))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.data import moving_shapes
+from phenaki.data import moving_shapes, shapes_world
 from phenaki.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -105,7 +105,7 @@ def captions(config, count: int) -> list[str | None]:
     return next(_rows(config, 0, 1)("video", count, 0))[1]
 
 
-def world(config) -> moving_shapes.World:
+def world(config) -> shapes_world.World:
     """The moving-shapes world of `config.data.world`, at the size and length of `config.video`."""
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list | tuple) else v for k, v in config.data.world.items()
@@ -115,7 +115,7 @@ def world(config) -> moving_shapes.World:
             f"config.video.width={config.video.width}: moving shapes are square; nearest is "
             f"{config.video.height}, the height."
         )
-    return moving_shapes.World(
+    return shapes_world.World(
         size=config.video.height, frames=config.video.frames, seed=config.seed, **values
     )
 

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from phenaki.data import moving_shapes
-from phenaki.data.moving_shapes import COLOURS, DIRECTIONS, SIZES, World
+from phenaki.data import moving_shapes, shapes_world
+from phenaki.data.shapes_world import COLOURS, DIRECTIONS, SIZES, World
 
 PRESENT_IOU = 0.55  # overlap of the seen object with the best shape template
 PRESENT_SHARE = 0.8  # of the frames must show the attribute
@@ -62,7 +62,7 @@ def read(world: World, video: np.ndarray, colour: np.ndarray | None = None) -> R
 
 
 def _read(world, video, wanted):
-    names = moving_shapes.palette(world)
+    names = shapes_world.palette(world)
     table = np.array([COLOURS[c] for c in names], np.float32) / 255
     ground = np.median(video, axis=(1, 2, 3))[:, None, None, None]  # objects are small
     difference = video - ground

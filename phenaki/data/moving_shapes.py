@@ -7,32 +7,21 @@ changes direction, colour or shape at frame `World.turn`, which is where a story
 
 import dataclasses
 import functools
-import itertools
 
 import numpy as np
 
-from phenaki.errors import UserError
-
-COLOURS = {
-    "red": (230, 40, 40),
-    "green": (40, 190, 60),
-    "blue": (60, 90, 250),
-    "yellow": (240, 220, 50),
-    "cyan": (60, 220, 230),
-    "white": (245, 245, 245),
-    "orange": (250, 140, 30),
-    "purple": (170, 60, 220),
-}
-BACKGROUNDS = {
-    "black": (0, 0, 0),
-    "gray": (72, 72, 72),
-    "navy": (12, 16, 70),
-    "brown": (70, 40, 16),
-}
-SHAPES = ("circle", "square", "triangle")
-DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}  # (y, x)
-SIZES = {"small": 0.8, "large": 1.0}
-SPLITS = ("train", "test", "held_out")
+from phenaki.data.shapes_world import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    SIZES,
+    SPLITS,
+    World,
+    bounds,
+    offsets,
+    palette,
+    start_bounds,
+)
 
 SINGLE = (
     "a {object} moves {direction}",
@@ -46,87 +35,6 @@ THEN = (
     "then a {next} moves {next_direction}",
 )
 STILL = ("a {object} on a {background} background", "a picture of a {object}", "a {object}")
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """What may appear. Lengths are pixels, times are frames, shares are in 0..1."""
-
-    size: int = 32
-    frames: int = 11
-    seed: int = 0
-    radius: float = 5.0  # of the large size; each shape scales it by its own factor
-    speed: float = 1.0
-    subpixel: int = 1  # start positions per pixel and axis
-    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "cyan", "white")
-    shapes: tuple[str, ...] = SHAPES
-    directions: tuple[str, ...] = tuple(DIRECTIONS)
-    backgrounds: tuple[str, ...] = ("black", "gray", "navy")
-    sizes: tuple[str, ...] = ("small", "large")
-    still_colours: tuple[str, ...] = ()  # colours that no video shows
-    unnamed: tuple[str, ...] = ()  # colours that videos show, and only captions of stills name
-    nameless: float = 0.0  # share of all other videos whose caption names no colour, either
-    held_out: int = 6  # one in so many (colour, shape, direction) is never trained on
-    then: float = 0.0  # share of clips that change at frame `turn`
-    turn: int = 5
-    pair: float = 0.0  # share of clips with two objects
-
-    def __post_init__(self):
-        known = dict(
-            colours=COLOURS,
-            shapes=SHAPES,
-            directions=DIRECTIONS,
-            backgrounds=BACKGROUNDS,
-            sizes=SIZES,
-            unnamed=COLOURS,
-        )
-        for field, names in known.items():
-            for value in getattr(self, field):
-                if value not in names:
-                    raise UserError(
-                        f"config.data.world.{field}: unknown {value!r}; known: {', '.join(names)}."
-                    )
-        # Both the longest path and two lanes for pairs must fit between the walls.
-        reach = 2 * self.radius * max(max(_EXTENT[s]) for s in self.shapes) + 2
-        need = reach + self.speed * (self.frames - 1)
-        if need > self.size:
-            fits = max((self.size - reach) / max(self.frames - 1, 1), 0)
-            raise UserError(
-                f"config.data.world.speed={self.speed} px/frame leaves a {self.size} px frame "
-                f"within {self.frames} frames; the fastest that stays inside is {fits:.2f}."
-            )
-
-    @functools.cached_property
-    def combinations(self) -> tuple[np.ndarray, np.ndarray]:
-        """(seen, held out): rows of (colour, shape, direction) indices."""
-        ranges = (range(len(x)) for x in (self.colours, self.shapes, self.directions))
-        every = np.array(list(itertools.product(*ranges)))
-        # Every *pair* of values stays in the seen part, so a held-out triple tests composition.
-        held = (
-            (every @ (1, 2, 1)) % self.held_out == 0
-            if self.held_out
-            else np.zeros(len(every), bool)
-        )
-        return every[~held], every[held]
-
-    def distinct(self) -> int:
-        """Number of distinct one-object training clips, start positions counted exactly."""
-        seen, _ = self.combinations
-        legs = [(combo, combo) for combo in seen]
-        if self.then:
-            pairs = itertools.product(seen, seen)
-            legs += [(first, second) for first, second in pairs if (first != second).sum() == 1]
-        combos = np.array(legs)
-        then = np.full(len(combos), self.then > 0)  # includes legs that go on as they were
-        total = 0
-        for size in range(len(self.sizes)):
-            low, high = _start_bounds(self, combos, np.full(len(combos), size), then)
-            total += int(np.prod(np.floor((high - low) * self.subpixel) + 1, axis=-1).sum())
-        return total * len(self.backgrounds)
-
-
-# Half extents (up, down, left, right) over `radius`; unequal areas keep small shapes apart.
-_EXTENT = {"circle": (0.72,) * 4, "square": (1.1,) * 4, "triangle": (1.44, 0.72, 1.25, 1.25)}
 
 
 def alpha(shape: str, radius: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -163,35 +71,6 @@ def uniform(world: World, split: str, indices: np.ndarray, slot: int) -> np.ndar
     return (z >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def _offsets(world: World, directions: np.ndarray) -> np.ndarray:
-    """Displacement [b, f, 2] from the start for the two legs' directions [b, 2]."""
-    steps = np.array([DIRECTIONS[d] for d in world.directions], np.float64) * world.speed
-    leg = (np.arange(1, world.frames) >= world.turn).astype(int)
-    moves = steps[directions[:, leg]]
-    return np.concatenate([np.zeros((len(directions), 1, 2)), np.cumsum(moves, axis=1)], axis=1)
-
-
-def _bounds(world, shape, size, path):
-    """Lowest and highest start (y, x) [b, 2] that keep `path` [b, f, 2] between the walls."""
-    scale = world.radius * np.array([SIZES[s] for s in world.sizes])[size]
-    up, down, left, right = (np.array([_EXTENT[s] for s in world.shapes])[shape] * scale[:, None]).T
-    low = np.ceil(np.stack([up, left], -1)) - path.min(1)
-    high = np.floor(world.size - 1 - np.stack([down, right], -1)) - path.max(1)
-    return low, high
-
-
-def _start_bounds(world, combo, size, then):
-    """Lowest and highest start (y, x) [b, 2] of clips with legs `combo` [b, leg, 3]."""
-    path = _offsets(world, combo[..., 2])
-    # The second leg of `then` clips may end resting at a wall, as it may in a story.
-    free = path[:, [min(world.turn + 2, world.frames - 1)]]
-    inside = np.concatenate(
-        [path[:, : world.turn], np.where(then[:, None, None], free, path[:, -1:])], 1
-    )
-    limits = [_bounds(world, combo[:, leg, 1], size, inside) for leg in (0, 1)]
-    return np.maximum(limits[0][0], limits[1][0]), np.minimum(limits[0][1], limits[1][1])
-
-
 @dataclasses.dataclass(frozen=True)
 class Clips:
     """Attributes of b clips. Axis 1 of the pairs is the leg: before and from `turn` on."""
@@ -206,11 +85,6 @@ class Clips:
     caption: list[str]
     other: "Clips | None" = None  # the second object; meaningful where `pair`
     pair: np.ndarray | None = None  # [b] bool
-
-
-def palette(world: World) -> tuple[str, ...]:
-    """Colour names by index: those of videos first, then those that stills add."""
-    return (*world.colours, *world.still_colours)
 
 
 def draw(world: World, split: str, indices: np.ndarray) -> Clips:
@@ -230,7 +104,7 @@ def draw(world: World, split: str, indices: np.ndarray) -> Clips:
     size = (random(2) * len(world.sizes)).astype(int)
     background = (random(3) * len(world.backgrounds)).astype(int)
 
-    low, high = _start_bounds(world, combo, size, then)
+    low, high = start_bounds(world, combo, size, then)
     where = np.stack([random(4), random(5)], -1)
     pair = (random(6) < world.pair) & ~then
     if world.pair:  # two lanes across the direction of motion
@@ -275,7 +149,7 @@ def _walk(world, shape, size, direction, start):
     """Centres [b, f, 2]: a step per frame; an object stops at a wall."""
     steps = np.array([DIRECTIONS[d] for d in world.directions], np.float64) * world.speed
     rest = np.zeros((len(start), 1, 2))
-    walls = [_bounds(world, shape[:, leg], size, rest) for leg in (0, 1)]
+    walls = [bounds(world, shape[:, leg], size, rest) for leg in (0, 1)]
     centre = [start]
     for frame in range(1, world.frames):
         leg = int(frame >= world.turn)
@@ -292,7 +166,7 @@ def _other(world, clips, random):
     own = vectors[clips.direction[:, 0]]
     back = np.array([np.flatnonzero((vectors == -v).all(1))[0] for v in vectors])[clips.direction]
     direction = np.where((random(22) < 0.5)[:, None], clips.direction, back)
-    low, high = _bounds(world, shape[:, 0], clips.size, _offsets(world, direction))
+    low, high = bounds(world, shape[:, 0], clips.size, offsets(world, direction))
     lane = 1 - abs(own[:, 1])  # the axis across the motion: x for vertical motion
     rows = np.arange(len(own))
     low[rows, lane] = np.minimum(

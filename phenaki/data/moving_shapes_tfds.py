@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phenaki.data import builder, lazy, moving_shapes
+from phenaki.data import builder, lazy, moving_shapes, shapes_world
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -30,7 +30,7 @@ class MovingShapesConfig(tfds.core.BuilderConfig):
     """`train` and `validation` are numbers of clips, and of stills, on disk."""
 
     name: str = "default"
-    world: moving_shapes.World = dataclasses.field(default_factory=moving_shapes.World)
+    world: shapes_world.World = dataclasses.field(default_factory=shapes_world.World)
     train: int = 10_000
     validation: int = 500
 
@@ -90,7 +90,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
 
 def write(
     directory: Path | str,
-    world: moving_shapes.World,
+    world: shapes_world.World,
     train: int = 10_000,
     validation: int = 500,
 ) -> Path:

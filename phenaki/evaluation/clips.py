@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from phenaki.data import moving_shapes
+from phenaki.data import moving_shapes, shapes_world
 from phenaki.errors import UserError
 from phenaki.metrics import checks
 
@@ -78,7 +78,7 @@ class Prepared:
 class MovingShapes:
     """Clips of a world's split, or its "stills"."""
 
-    def __init__(self, world: moving_shapes.World, split: str, total: int):
+    def __init__(self, world: shapes_world.World, split: str, total: int):
         self.world, self.split, self.total = world, split, total
         self.identity = dict(data=dataclasses.asdict(world), split=split)
 
