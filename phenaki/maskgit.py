@@ -63,7 +63,7 @@ class MaskGIT(CodeTransformer):
         """
         x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
         x = self.head_norm(nn.gelu(self.head(x)))
-        table = layout.whole(self.embedding[: self.codebook].astype(self.dtype))
+        table = layout.whole(self.embedding[: self.codebook].astype(self.dtype), split=1)
         # As in Dense: one plain matrix product on one device.
         flat = x if layout.is_split() else x.reshape(-1, self.width)
         logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)

@@ -56,7 +56,9 @@ def attend(
     """
     if layout.axis_size("sequence") > 1 and key.shape[1] > layout.SMALL:
         # Each device's queries see all keys: gather those, not the scores.
-        key, value = (layout.constrain(x, {0: layout.BATCH, 2: "tensor"}) for x in (key, value))
+        axes: layout.Axes = {0: layout.BATCH, 2: "tensor"}
+        split: layout.Axes = {0: layout.BATCH, 1: "sequence", 2: "tensor"}
+        key, value = (layout.gathered(x, axes, split) for x in (key, value))
     if mask is None and dropout is None:
         kernel = kernels.choose(attention, query, key)
         if kernel is not None:

@@ -102,7 +102,7 @@ class CodeTransformer(nn.Module):
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
         length = codes.shape[1]
-        table = layout.whole(self.embedding)
+        table = layout.whole(self.embedding, split=1)
         x = layout.split_tokens(jnp.take(table, codes, axis=0)) + self.position[:length]
         x = self.drop(x, deterministic=deterministic)
         return self.transformer(

@@ -16,7 +16,10 @@ from jaxtyping import Array
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = ("data", "fsdp")
+WIDE = ("fsdp", "sequence")  # both hold parts of every parameter
 SMALL = 16  # sequences up to this length are never split, and attended without matrix products
+
+Axes = Mapping[int, str | tuple[str, ...]]  # dimension -> what splits it
 
 
 def axis_size(axis: str) -> int:
@@ -50,7 +53,7 @@ def split_tokens(x: Array) -> Array:
     return constrain(x, {0: BATCH, 1: "sequence"} if x.shape[1] % size == 0 else {0: BATCH})
 
 
-def constrain(x: Array, axes: Mapping[int, str | tuple[str, ...]]) -> Array:
+def constrain(x: Array, axes: Axes) -> Array:
     """`x` with its dimensions split over mesh axes; itself where there is one device, or no mesh,
     or where they do not divide it."""
     if not is_split():
@@ -64,14 +67,29 @@ def constrain(x: Array, axes: Mapping[int, str | tuple[str, ...]]) -> Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def whole(kernel: Array) -> Array:
+def gathered(x: Array, axes: Axes, split: Axes) -> Array:
+    """`constrain(x, axes)` of a value that is laid out as `split`, and so is its gradient.
+
+    A constraint alone holds for the gradient, too: every device would be sent all of a sum of which
+    it keeps its own part.
+    """
+
+    @jax.custom_vjp
+    def gather(x):
+        return constrain(x, axes)
+
+    gather.defvjp(lambda x: (gather(x), None), lambda _, grad: (constrain(grad, split),))
+    return gather(x) if is_split() else x
+
+
+def whole(kernel: Array, split: int = 0) -> Array:
     """`kernel` on every device, where heads and hidden units are not split.
 
     Said before a product, it has XLA gather a layer's parameters once. Left alone, it may exchange
     partial sums of the activations instead, or trade the parameters in pieces by loops that its TPU
-    compiler needs minutes for.
+    compiler needs minutes for. `split` is the dimension that the parameter is split along.
     """
-    return kernel if axis_size("tensor") > 1 else constrain(kernel, {})
+    return kernel if axis_size("tensor") > 1 else gathered(kernel, {}, {split: WIDE})
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -57,9 +57,11 @@ def costs(text: str) -> Costs:
                 flops[source(line)] += count * work
             kind = line.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
+                if name.startswith("all-reduce-scatter"):  # so the TPU compiler writes it
+                    kind = "reduce-scatter"
                 moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
                 # A started one's type holds its input too.
-                given = size_of(line.type) - (sum(moved) if line.opcode != kind else 0)
+                given = size_of(line.type) - (sum(moved) if line.opcode.endswith("-start") else 0)
                 # One that goes on beside several fusions stands in each, with its channel.
                 channel = re.search(r"channel_id=(\d+)", line.rest)
                 found[kind, channel[1] if channel else f"{name} {line.name}"] = (

@@ -17,7 +17,7 @@ from phenaki.errors import UserError
 
 TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))  # of older and of newer TPU VMs
 BATCH = PartitionSpec(layout.BATCH)
-WIDE = ("fsdp", "sequence")  # both hold parts of every parameter
+WIDE = layout.WIDE
 
 # The first rule that matches a parameter's path gives the axes of its last dimensions; dimensions
 # in front (stacked layers) stay whole, and so does a dimension that its axes do not divide.
@@ -26,12 +26,12 @@ RULES = (
     (r"attention/qkv/bias", (None, "tensor", None)),
     (r"cross/query/kernel", (WIDE, "tensor", None)),
     (r"cross/query/bias", ("tensor", None)),
-    (r"(attention|cross)/out/kernel", ("tensor", WIDE)),
+    (r"(attention|cross)/out/kernel", (("tensor", *WIDE), None)),
     (r"text_key_value/kernel", (WIDE, None, None, "tensor", None)),
     (r"text_key_value/bias", (None, None, "tensor", None)),
     (r"wi(_\d)?/kernel", (WIDE, "tensor")),
     (r"wi/bias", ("tensor",)),
-    (r"wo/kernel", ("tensor", WIDE)),
+    (r"wo/kernel", (("tensor", *WIDE), None)),
     (r"(query|key|value)/kernel", (WIDE, "tensor")),  # T5
     (r"(embedding|position)$", (None, WIDE)),  # 8193 rows divide by nothing: split the width
     (r"kernel", (WIDE, None)),
