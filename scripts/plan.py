@@ -161,8 +161,12 @@ def _print_plan(config, made):
     print(f"a device       {_size(made['needed'])} of {_size(made['memory'])}: ", end="")
     print(", ".join(f"{kind} {_size(size)}" for kind, size in made["bytes"].items() if size))
     print(
-        f"at {made['mfu']:.0%} of peak {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} "
-        f"days on {made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
+        f"a step         {made['compute_seconds']:.3g} s of products at {made['mfu']:.0%} of the "
+        f"peak, {made['exchange_seconds']:.3g} s of traffic over the links"
+    )
+    print(
+        f"so             {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} days on "
+        f"{made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
     )
     print(
         f"data           {made['samples_per_second']:,.0f} samples/s, "
@@ -176,6 +180,10 @@ def _print_plan(config, made):
         )
         for kind, moved in found["collectives"].items():
             print(f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}")
+        print(
+            f"  at best {found['compute_seconds']:.3g} s of products and "
+            f"{found['exchange_seconds']:.3g} s of traffic"
+        )
 
 
 def _size(count):

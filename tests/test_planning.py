@@ -165,6 +165,22 @@ def test_a_collective_beside_several_fusions_counts_once():
     assert hlo.costs(apart).collectives == {"all-gather": (2, 32)}
 
 
+def test_sums_of_which_each_device_keeps_its_part():
+    text = """%all-reduce-scatter.1 (x: f32[8]) -> f32[2] {
+  %x = f32[8] parameter(0)
+  %sum = f32[8] all-reduce(%x), channel_id=7, to_apply=%add
+  ROOT %part = f32[2] dynamic-slice(%sum), dynamic_slice_sizes={2}
+}
+ENTRY %main (x: f32[8]) -> f32[2] {
+  %x = f32[8] parameter(0)
+  ROOT %part = f32[2] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    assert hlo.costs(text).collectives == {"reduce-scatter": (1, 32)}
+    moved = {"reduce-scatter": {"bytes": 32.0}, "all-reduce": {"bytes": 8.0}}
+    assert compiled.received(moved) == 48
+
+
 @pytest.mark.parametrize(
     "sizes",
     [dict(data=2, fsdp=1, sequence=4), dict(data=2, fsdp=4), dict(data=2, fsdp=2, tensor=2)],
@@ -294,6 +310,7 @@ def test_a_tiny_step_and_sampler_compile_for_a_tpu(topology, run_script, tmp_pat
     assert 0.99 < found["train step"]["ratio"] < 1.05
     assert found["train step"]["memory"] < 16 * 2**30
     assert found["train step"]["collectives"]["all-reduce"]["number"] > 0
+    assert found["train step"]["exchange_seconds"] > 0
     assert found["sampler"]["flops"] > 0
 
 
@@ -308,6 +325,34 @@ def test_the_script_plans_gpus(run_script):
     assert "steps/s" in done.stdout
     done = run_script("scripts/plan.py", "--config=configs/cvivit.py:mit", "--topology=v5e:4")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_step_takes_the_longer_of_its_products_and_its_traffic():
+    config = tiny.whole_config()
+    topology = chips.parse("v5e:4x2")
+    sizes = dict(data=2, fsdp=4, sequence=1, tensor=1, slices=1)
+    made = plan.make(config, topology, mfu=0.4, sizes=sizes)
+    slow = topology._replace(chip=topology.chip._replace(link=1e3))
+    bound = plan.make(config, slow, mfu=0.4, sizes=sizes)
+    assert bound["compute_seconds"] == made["compute_seconds"]
+    times = [1 / plan_["steps_per_second"] for plan_ in (made, bound)]
+    assert times == pytest.approx(
+        [max(made["compute_seconds"], made["exchange_seconds"]), bound["exchange_seconds"]]
+    )
+
+
+def test_traffic_counts_parameters_once_for_clips_and_once_for_stills():
+    config = tiny.whole_config()
+    config.data.image_batch = 8
+    config.text.cached = False
+    state, frozen, _, _ = programs.train_step(config).inputs
+    size, text = (4 * programs.count(tree) for tree in (state.params, frozen["text"]))
+    sizes = dict(data=1, fsdp=4, sequence=1, tensor=1, slices=1)
+    assert meshes.traffic(config, sizes) == pytest.approx(3 / 4 * (3 * 2 * size + text))
+    config.dtype = "bfloat16"
+    assert meshes.traffic(config, sizes) == pytest.approx(3 / 8 * (3 * 2 * size + text))
+    sizes.update(data=4, fsdp=1)
+    assert meshes.traffic(config, sizes) == pytest.approx(3 / 8 * 2 * 2 * size)
 
 
 def test_a_row_of_the_table():

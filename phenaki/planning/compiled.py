@@ -85,6 +85,7 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
     """Compiles the train step of a plan `made` for its mesh, and stage 2's sampler.
 
     "ratio" is the FLOPs of all devices over the step's own: recomputation, and work done twice.
+    Seconds are those of a chip at its peak, and of links that carry all they can.
 
     Raises:
         UserError: the compiler finds that it does not fit.
@@ -105,6 +106,8 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(f"the {name} does not fit {topology.name}: {error}") from error
+        measured["compute_seconds"] = measured["flops"] / topology.chip.flops
+        measured["exchange_seconds"] = received(measured["collectives"]) / topology.chip.link
         measured.pop("text")
         measured.pop("flops_by_source")
         if name == "train step":
@@ -112,6 +115,13 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
             measured["ratio"] = measured["flops"] * topology.chips / whole
         found[name] = measured
     return found
+
+
+def received(collectives: dict[str, dict[str, Any]]) -> float:
+    """Bytes that a device receives: a sum that all get is scattered first, then gathered."""
+    return sum(
+        moved["bytes"] * (2 if kind == "all-reduce" else 1) for kind, moved in collectives.items()
+    )
 
 
 def rows_to_sample(place: jax.sharding.Mesh) -> int:

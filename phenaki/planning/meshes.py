@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from phenaki import build
@@ -110,29 +111,30 @@ def _item(leaf):
 
 
 def traffic(config: ConfigDict, sizes: Sizes) -> float:
-    """Bytes that one device receives in a step: an estimate from shapes, to compare meshes.
+    """Bytes that one device receives in a step: an estimate from shapes.
 
     Parameters split over fsdp and sequence are gathered for both passes and their gradients summed
-    in parts; over data, gradients are summed whole. Tensor exchanges a layer's outputs three times
-    per pass, sequence its keys and values.
+    in parts, once for clips and once for stills; frozen text encoders are gathered once. Over data,
+    gradients are summed whole. Tensor exchanges a layer's outputs three times per pass, sequence
+    its keys and values.
     """
     network = config.model if "model" in config else config.tokenizer
-    program = programs.train_step(config)
-    size = 4.0 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.inputs[0].params))
+    state, frozen, _, _ = programs.train_step(config).inputs
+    kinds = programs.kinds(config)
+    item = jnp.dtype(build.dtype(config)).itemsize
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
+    size = item * len(kinds) * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide
+    moved += item * programs.count(frozen.get("text", {})) / tensor * (wide - 1) / wide
     moved += 2 * size / (tensor * wide) * (sizes["data"] - 1) / sizes["data"]
     if "width" not in network:
         return moved
     spec = build.video_spec(config)
-    rows = sum(
-        count * spec.tokens(None if kind == "video" else 1)
-        for kind, count in programs.kinds(config).items()
-    )
+    rows = sum(count * spec.tokens(None if kind == "video" else 1) for kind, count in kinds.items())
     tokens = rows / (sizes["data"] * sizes["fsdp"])
     layers = network.get("depth") or 2 * (network.space_depth + network.time_depth)
     passes = 3 if config.remat == "full" else 2
-    stream = 2.0 * tokens * network.width * layers * passes
+    stream = item * tokens * network.width * layers * passes
     moved += 2 * 3 * stream / sizes["sequence"] * (tensor - 1) / tensor
     moved += 2 * stream / tensor * (sizes["sequence"] - 1) / sizes["sequence"]
     return moved

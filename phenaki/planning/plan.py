@@ -1,7 +1,6 @@
 """The plan of a run: sizes, work, memory, mesh, time and data, as one JSON-able dictionary."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -19,17 +18,12 @@ def parameters(config: ConfigDict) -> tuple[dict[str, int], dict[str, int]]:
     state, frozen, _, _ = programs.train_step(config).inputs
     if "model" in config:
         names = {"tokenizer": "tokenizer", "text": "text encoder"}
-        frozen = {names[name]: count(tree) for name, tree in frozen.items()}
-        return {"MaskGIT": count(state.params)}, frozen
-    trained = {config.tokenizer.name: count(state.params)}
+        frozen = {names[name]: programs.count(tree) for name, tree in frozen.items()}
+        return {"MaskGIT": programs.count(state.params)}, frozen
+    trained = {config.tokenizer.name: programs.count(state.params)}
     if "discriminator" in state.extra:
-        trained["discriminator"] = count(state.extra["discriminator"]["params"])
-    return trained, {name: count(tree) for name, tree in frozen.items()}
-
-
-def count(tree: Any) -> int:
-    """Numbers in a tree of shapes."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        trained["discriminator"] = programs.count(state.extra["discriminator"]["params"])
+    return trained, {name: programs.count(tree) for name, tree in frozen.items()}
 
 
 def work(config: ConfigDict) -> dict[str, float]:
@@ -74,8 +68,9 @@ def make(
 ) -> dict[str, Any]:
     """Everything that is known without compiling.
 
-    `sizes` is a mesh instead of the chosen one, `flops` what `work` gave before. Times assume that
-    `mfu` of the chips' peak goes into the step's own FLOPs.
+    `sizes` is a mesh instead of the chosen one, `flops` what `work` gave before. A step takes the
+    longer of its own FLOPs at `mfu` of the chips' peak and of its traffic at all that the links
+    carry.
     """
     spec = build.video_spec(config)
     why = "as given"
@@ -83,7 +78,9 @@ def make(
         sizes, why = meshes.choose(config, topology)
     trained, frozen = parameters(config)
     flops = work(config) if flops is None else flops
-    rate = mfu * topology.chips * topology.chip.flops / sum(flops.values())
+    compute = sum(flops.values()) / (mfu * topology.chips * topology.chip.flops)
+    exchange = meshes.traffic(config, sizes) / topology.chip.link
+    rate = 1 / max(compute, exchange)
     days = config.train.steps / rate / 86400
     rows = programs.kinds(config)
     pixels = 3 * spec.height * spec.width
@@ -103,6 +100,8 @@ def make(
         "needed": sum(held.values()),
         "memory": topology.chip.memory,
         "mfu": mfu,
+        "compute_seconds": compute,
+        "exchange_seconds": exchange,
         "steps": config.train.steps,
         "steps_per_second": rate,
         "days": days,

@@ -1,5 +1,6 @@
 """A config's train step and sampler as functions of shapes: what a run compiles, without a run."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -77,6 +78,11 @@ def kinds(config: ConfigDict) -> dict[str, int]:
     """Clips and stills of a step."""
     sizes = {"video": config.data.batch, "image": config.data.image_batch}
     return {kind: size for kind, size in sizes.items() if size}
+
+
+def count(tree: Any) -> int:
+    """Numbers in a tree of shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _part(config, kind, rows):

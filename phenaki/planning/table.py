@@ -7,8 +7,8 @@ from phenaki.planning.chips import Topology, parse
 PODS = ("v4:4x4x8", "v5e:16x16", "v5p:4x4x8", "v6e:16x16")
 HEAD = """\
 | config | pod | mesh | remat | GiB: plan | GiB: compiled | FLOPs: compiled / model | \
-PF per step | steps/s | days | chip-hours |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+PF per step | s: products | s: traffic | s: compiled traffic | steps/s | days | chip-hours |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def presets() -> dict[str, Any]:
@@ -49,6 +49,9 @@ def row(name: str, topology: Topology, made: dict[str, Any]) -> str:
         f"| `{name}` | {topology.name}, {made['chips']} chips | {mesh} | {made['remat']} | "
         f"{made['needed'] / 2**30:.1f} of {memory:.0f} | "
         + (f"{step['memory'] / 2**30:.1f} | {step['ratio']:.3f}" if step else "- | -")
-        + f" | {sum(made['flops'].values()) / 1e15:.3g} | {made['steps_per_second']:.3g} | "
+        + f" | {sum(made['flops'].values()) / 1e15:.3g} | {made['compute_seconds']:.2g} | "
+        f"{made['exchange_seconds']:.2g} | "
+        + (f"{step['exchange_seconds']:.2g}" if step else "-")
+        + f" | {made['steps_per_second']:.3g} | "
         f"{made['days']:.2g} | {made['chip_hours']:,.0f} |"
     )
