@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phenaki.blocks import kernels
+from phenaki.blocks import flash, kernels
 from phenaki.blocks.attention import SelfAttention, attend
+from phenaki.blocks.dropout import kept
 from phenaki.train import parallel
 
 
@@ -39,6 +40,53 @@ def test_splash_on_a_mesh_is_that_of_one_device():
     assert len(split.sharding.device_set) == 8
 
 
+def dropping(query, key, value):
+    """The plain form with dropped weights, and the words that say which."""
+    batch, length, heads, width = query.shape
+    rows = jax.random.bits(jax.random.key(0), (batch, heads, length, 1))
+    columns = jax.random.bits(jax.random.key(1), (batch, heads, 1, key.shape[1]))
+
+    def plain(query, key, value):
+        weights = jax.nn.softmax(jnp.einsum("bshe,buhe->bhsu", query, key) / width**0.5)
+        weights = jnp.where(kept(rows, columns, 0.3), weights / 0.7, 0)
+        return jnp.einsum("bhsu,buhe->bshe", weights, value)
+
+    return plain, (rows, columns)
+
+
+@pytest.mark.parametrize(("length", "width", "keys"), [(256, 48, None), (192, 64, 128)])
+def test_the_dropping_kernel_is_the_plain_form(length, width, keys):
+    inputs = operands(length, width, keys=keys)
+    plain, words = dropping(*inputs)
+    kernel = value_and_gradients(lambda *x: kernels.dropped(*x, words, 0.3, interpret=True), inputs)
+    for a, b in zip(
+        jax.tree.leaves(kernel), jax.tree.leaves(value_and_gradients(plain, inputs)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_the_dropping_kernel_takes_queries_in_blocks():
+    inputs = operands(2048, 16)
+    assert flash.block_of(2048, 2048) == 256
+    plain, words = dropping(*inputs)
+    kernel = value_and_gradients(lambda *x: kernels.dropped(*x, words, 0.3, interpret=True), inputs)
+    for a, b in zip(
+        jax.tree.leaves(kernel), jax.tree.leaves(value_and_gradients(plain, inputs)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_the_dropping_kernel_on_a_mesh_is_that_of_one_device():
+    inputs = operands(length=256, width=16)
+    plain, words = dropping(*inputs)
+    function = lambda *x: kernels.dropped(*x, words, 0.3, interpret=True)  # noqa: E731
+    with jax.set_mesh(parallel.make_mesh(data=2, fsdp=1, tensor=2, sequence=2)):
+        split = jax.jit(lambda *x: value_and_gradients(function, x))(*inputs)
+    alone = value_and_gradients(plain, inputs)
+    for a, b in zip(jax.tree.leaves(split), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
 @pytest.mark.parametrize("width", [44, 64])
 def test_cudnn_is_the_plain_form(width):
@@ -67,18 +115,43 @@ def test_each_platform_has_its_own(monkeypatch, on, length, dtype, expected):
     assert kernels.choose("xla", query, key) is None
 
 
-def test_a_mask_or_dropout_keeps_the_plain_form(monkeypatch):
+def test_a_mask_keeps_the_plain_form_and_dropout_has_its_own_kernel(monkeypatch):
     calls = []
-    monkeypatch.setattr(kernels, "choose", lambda *x: calls.append(x))
+    monkeypatch.setattr(kernels, "choose", lambda *x: calls.append("choose"))
+    monkeypatch.setattr(kernels, "drops", lambda *x: calls.append("drops"))
     x = jnp.ones((1, 128, 8))
     module = SelfAttention(2, dropout=0.5, attention="auto")
     params = module.init(jax.random.key(0), x)
     calls.clear()
-    module.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(1)})
     module.apply(params, x, mask=jnp.ones((1, 1, 1, 128), bool))
     assert not calls
+    module.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(1)})
     module.apply(params, x)
-    assert len(calls) == 1
+    assert calls == ["drops", "choose"]
+
+
+def test_attention_drops_the_same_weights_with_and_without_the_kernel(monkeypatch):
+    module = SelfAttention(2, dropout=0.5, attention="splash")
+    x = jax.random.normal(jax.random.key(2), (2, 128, 16))
+    params = module.clone(attention="xla").init(jax.random.key(0), x)
+    apply = lambda m: m.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(1)})  # noqa: E731
+    plain = apply(module.clone(attention="xla"))
+    dropped = kernels.dropped
+    monkeypatch.setattr(kernels, "dropped", lambda *x: dropped(*x, interpret=True))
+    np.testing.assert_allclose(apply(module), plain, atol=1e-5)
+    assert abs(plain - module.clone(attention="xla").apply(params, x)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("on", "length", "expected"),
+    [("tpu", 256, True), ("tpu", 192, True), ("tpu", 6, False), ("gpu", 256, False)],
+)
+def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expected):
+    monkeypatch.setattr(kernels, "platform", lambda: on)
+    query, key, _ = operands(length, 64, jnp.bfloat16)
+    assert kernels.drops("auto", query, key) is expected
+    assert not kernels.drops("xla", query, key)
+    assert flash.block_of(256, 100_000) == 0  # keys that do not fit on the chip
 
 
 def test_the_mesh_says_the_platform():

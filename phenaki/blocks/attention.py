@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from phenaki import products
 from phenaki.blocks import kernels, layout
+from phenaki.blocks.dropout import Dropout
 
 
 class Dense(nn.Module):
@@ -45,14 +46,14 @@ def attend(
     key: Float[Array, "b u h e"],
     value: Float[Array, "b u h e"],
     mask: Bool[Array, "..."] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
+    dropout: Dropout | None = None,
     attention: str = "xla",
 ) -> Float[Array, "b s h e"]:
     """softmax(q k / √e) v with a float32 softmax.
 
     `mask` broadcasts to [b h s u]; False hides a key. A row whose keys are all hidden attends
     uniformly: gate such rows yourself. `attention` is that of `kernels.choose`: a kernel is taken
-    only for long sequences without mask and dropout.
+    only for long sequences without mask.
     """
     if layout.axis_size("sequence") > 1 and key.shape[1] > layout.SMALL:
         # Each device's queries see all keys: gather those, not the scores.
@@ -63,19 +64,25 @@ def attend(
         kernel = kernels.choose(attention, query, key)
         if kernel is not None:
             return kernel(query, key, value)
-    dropout = dropout or (lambda x: x)
+    if mask is None and dropout is not None and kernels.drops(attention, query, key):
+        shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
+        return kernels.dropped(query, key, value, dropout.words(shape), dropout.rate)
     scale = query.shape[-1] ** -0.5
     if max(query.shape[1], key.shape[1]) <= layout.SMALL:
         return _attend_small(query * scale, key, value, mask, dropout)
     scores = jnp.einsum("bshe,buhe->bhsu", query * scale, key, preferred_element_type=jnp.float32)
-    weights = dropout(_masked_softmax(scores, mask)).astype(value.dtype)
+    weights = _weights(scores, mask, dropout, value.dtype)
     return jnp.einsum("bhsu,buhe->bshe", weights, value)
 
 
-def _masked_softmax(scores, mask):
+def _weights(scores, mask, dropout, dtype):
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    return _softmax(scores)
+    weights = _softmax(scores)
+    if dropout is None:
+        return weights.astype(dtype)
+    # The TPU compiler overflows its stack where it fuses the mask into both products around it.
+    return jax.lax.optimization_barrier(dropout(weights).astype(dtype))
 
 
 @jax.custom_vjp
@@ -100,7 +107,7 @@ def _attend_small(query, key, value, mask, dropout):
     # as sums over the head width they fuse into one loop.
     scores = jnp.sum(query[:, :, None] * key[:, None], axis=-1, dtype=jnp.float32)  # [b s u h]
     scores = jnp.moveaxis(scores, -1, 1)
-    weights = jnp.moveaxis(dropout(_masked_softmax(scores, mask)), 1, -1).astype(value.dtype)
+    weights = jnp.moveaxis(_weights(scores, mask, dropout, value.dtype), 1, -1)
     return jnp.sum(weights[..., None] * value[:, None], axis=2)
 
 
@@ -126,9 +133,7 @@ class SelfAttention(nn.Module):
 def _dropout(rate, deterministic):
     if not rate or deterministic:
         return None
-    dropout = nn.Dropout(rate, deterministic=False)
-    # The TPU compiler overflows its stack where it fuses the mask into both products around it.
-    return lambda weights: jax.lax.optimization_barrier(dropout(weights))
+    return Dropout(rate, deterministic=False)
 
 
 class CrossAttention(nn.Module):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.blocks import layout
 from phenaki.blocks.attention import Dense
+from phenaki.blocks.dropout import Dropout
 from phenaki.blocks.transformer import Transformer
 from phenaki.types import Text
 
@@ -61,7 +62,7 @@ class CodeTransformer(nn.Module):
         self.embedding = self.param("embedding", SMALL, (self.ids, self.width))
         positions = {"normal": SMALL, "factorised": factorised(self.grid, 0.15)}[self.position_init]
         self.position = self.param("position", positions, (math.prod(self.grid), self.width))
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
         if self.text_dim is not None:
             # One product for all layers; while sampling it is computed once for all steps.
             self.text_key_value = Dense(

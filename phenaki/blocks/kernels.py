@@ -1,7 +1,7 @@
 """softmax(q k / √e) v without storing the scores: splash attention on TPUs, cuDNN's on GPUs.
 
-Kernels have no dropout on the weights and take no mask; `usable` says where one computes the same
-as the plain form in `phenaki.blocks.attention`.
+They drop no weights, which on TPUs `flash` does; none takes a mask. Each computes the same as the
+plain form in `phenaki.blocks.attention`.
 """
 
 import functools
@@ -13,11 +13,14 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from phenaki.blocks import layout
+from phenaki.blocks import flash, layout
+from phenaki.blocks.dropout import Words
 
 NAMES = ("auto", "xla", "splash", "cudnn")
 LANES = 128  # of a TPU: blocks are multiples of it
 BLOCKS = (512, 384, 256, 128)
+QUERIES = PartitionSpec(layout.BATCH, "sequence", "tensor")
+KEYS = PartitionSpec(layout.BATCH, None, "tensor")
 
 Queries = Float[Array, "b s h e"]
 Keys = Float[Array, "b u h e"]
@@ -35,12 +38,31 @@ def choose(attention: str, query: Queries, key: Keys) -> Callable[..., Queries] 
     "auto" is the platform's own where it fits, "xla" always the plain form; "splash" and "cudnn"
     are themselves wherever they fit.
     """
-    if attention == "auto":
-        attention = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform(), "xla")
+    attention = _meant(attention)
     fits = {"splash": splash_fits, "cudnn": cudnn_fits}.get(attention)
     if fits is None or not fits(query, key):
         return None
     return {"splash": splash, "cudnn": cudnn}[attention]
+
+
+def drops(attention: str, query: Queries, key: Keys) -> bool:
+    """Whether `dropped` is for such operands under `attention`: where splash attention would be."""
+    sequence = layout.axis_size("sequence")
+    fits = query.shape[1] > layout.SMALL and query.shape[1] % sequence == 0
+    blocks = fits and flash.block_of(query.shape[1] // sequence, key.shape[1])
+    return _meant(attention) == "splash" and _whole(query) and bool(blocks)
+
+
+def _meant(attention):
+    if attention != "auto":
+        return attention
+    return {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform(), "xla")
+
+
+def _whole(query):
+    """Whether every device of the mesh has whole samples and heads."""
+    batch = layout.axis_size("data") * layout.axis_size("fsdp")
+    return query.shape[0] % batch == 0 and query.shape[2] % layout.axis_size("tensor") == 0
 
 
 def splash_fits(query: Queries, key: Keys) -> bool:
@@ -48,10 +70,8 @@ def splash_fits(query: Queries, key: Keys) -> bool:
 
     Never the six positions of attention over time.
     """
-    batch = layout.axis_size("data") * layout.axis_size("fsdp")
-    whole = query.shape[0] % batch == 0 and query.shape[2] % layout.axis_size("tensor") == 0
     blocks = query.shape[1] % (LANES * layout.axis_size("sequence")) == 0
-    return whole and blocks and key.shape[1] % LANES == 0
+    return _whole(query) and blocks and key.shape[1] % LANES == 0
 
 
 def cudnn_fits(query: Queries, key: Keys) -> bool:
@@ -72,14 +92,37 @@ def splash(query: Queries, key: Keys, value: Keys, *, interpret: bool = False) -
     """JAX's splash attention, a Pallas kernel, on each device's samples, heads and queries."""
     query = query * query.shape[-1] ** -0.5
     call = functools.partial(_splash_local, interpret=interpret)
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.size > 1:  # XLA cannot split a kernel
-        queries = PartitionSpec(layout.BATCH, "sequence", "tensor")
-        keys = PartitionSpec(layout.BATCH, None, "tensor")
-        call = jax.shard_map(
-            call, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False
-        )
-    return call(query, key, value)
+    return _on_mesh(call, (QUERIES, KEYS, KEYS))(query, key, value)
+
+
+def dropped(
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    words: tuple[Words, Words],
+    rate: float,
+    *,
+    interpret: bool = False,
+) -> Queries:
+    """`flash`, on each device's samples, heads and queries; `words` are of `Dropout.words`."""
+    query = query * query.shape[-1] ** -0.5
+    call = functools.partial(_dropped_local, rate=rate, interpret=interpret)
+    rows = PartitionSpec(layout.BATCH, "tensor", "sequence")
+    columns = PartitionSpec(layout.BATCH, "tensor")
+    return _on_mesh(call, (QUERIES, KEYS, KEYS, rows, columns))(query, key, value, *words)
+
+
+def _on_mesh(call, specs):
+    """XLA cannot split a kernel: each device of the mesh calls it."""
+    if not layout.is_split():
+        return call
+    return jax.shard_map(call, in_specs=specs, out_specs=QUERIES, check_vma=False)
+
+
+def _dropped_local(query, key, value, rows, columns, *, rate, interpret):
+    swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
+    words = (jnp.swapaxes(x, 2, 3) for x in (rows, columns))
+    return swap(flash.flash(swap(query), swap(key), swap(value), *words, rate, interpret))
 
 
 def _splash_local(query, key, value, *, interpret):
@@ -99,6 +142,7 @@ def _splash_local(query, key, value, *, interpret):
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         splash_attention_mask.MultiHeadMask([everything] * query.shape[2]),
         block_sizes=sizes,
+        residual_checkpoint_name=flash.KEPT,
         interpret=interpret,
     )
     swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)

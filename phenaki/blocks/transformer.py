@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phenaki.blocks import layout
+from phenaki.blocks import flash, layout
 from phenaki.blocks.attention import CrossAttention, Dense, SelfAttention
+from phenaki.blocks.dropout import Dropout
 
 REMAT = {
     "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": jax.checkpoint_policies.save_only_these_names(flash.KEPT),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
@@ -31,7 +32,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
         x = layout.split_tokens(x)
-        drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
+        drop = Dropout(self.dropout, deterministic=self.deterministic)
         common = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
         y = norm("norm_attention")(x)
         attend = SelfAttention(**common, attention=self.attention, name="attention")
@@ -53,8 +54,9 @@ def norm(name: str) -> nn.LayerNorm:
 class Transformer(nn.Module):
     """`depth` blocks and a final LayerNorm. Parameters are stacked over layers (leading axis).
 
-    `remat` is "none", "full" (recompute everything in the backward pass) or "dots" (keep matrix
-    products); `unroll` trades compile time for speed; `attention` is that of `kernels.choose`.
+    `remat` is "none", "full" (recompute all but what kernels of attention give, in the backward
+    pass) or "dots" (keep matrix products); `unroll` trades compile time for speed; `attention` is
+    that of `kernels.choose`.
     """
 
     depth: int
