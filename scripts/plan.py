@@ -182,7 +182,8 @@ def _print_plan(config, made):
             print(f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}")
         print(
             f"  at best {found['compute_seconds']:.3g} s of products and "
-            f"{found['exchange_seconds']:.3g} s of traffic"
+            f"{found['exchange_seconds']:.3g} s of traffic; {found['cycles']:.3g} cycles by the "
+            "compiler's estimate, kernels and traffic not counted"
         )
 
 

@@ -120,6 +120,23 @@ ENTRY %main (x: f32[8,8]) -> (s32[], f32[8,8]) {
 """
 
 
+def test_the_compiler_s_estimates_are_summed_outside_of_fusions():
+    estimate = 'backend_config={"estimated_cycles":"5"}'
+    text = f"""%part (x: f32[2]) -> f32[2] {{
+  %x = f32[2] parameter(0)
+  ROOT %y = f32[2] negate(%x), {estimate}
+}}
+ENTRY %main (x: f32[2]) -> f32[2] {{
+  %x = f32[2] parameter(0)
+  %first = f32[2] fusion(%x), kind=kLoop, calls=%part, {estimate}
+  ROOT %second = f32[2] call(%first), to_apply=%part
+}}
+"""
+    assert hlo.costs(text).cycles == 10
+    looped = LOOP.replace("rhs_contracting_dims={0}", "rhs_contracting_dims={0}, " + estimate)
+    assert hlo.costs(looped).cycles == 35
+
+
 def test_loops_whose_rounds_the_compiler_leaves_out():
     assert sum(hlo.costs(LOOP).flops.values()) == 7 * 2 * 8**3
     endless = LOOP.replace("direction=LT", "direction=NE")
@@ -311,6 +328,7 @@ def test_a_tiny_step_and_sampler_compile_for_a_tpu(topology, run_script, tmp_pat
     assert found["train step"]["memory"] < 16 * 2**30
     assert found["train step"]["collectives"]["all-reduce"]["number"] > 0
     assert found["train step"]["exchange_seconds"] > 0
+    assert found["train step"]["cycles"] > 0
     assert found["sampler"]["flops"] > 0
 
 

@@ -68,6 +68,7 @@ def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any
         "temporary": memory.temp_size_in_bytes,
         "flops": sum(costs.flops.values()),
         "flops_by_source": costs.flops,
+        "cycles": costs.cycles,
         "collectives": {
             kind: {"number": number, "bytes": size}
             for kind, (number, size) in costs.collectives.items()

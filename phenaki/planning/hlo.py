@@ -40,13 +40,16 @@ class Costs(NamedTuple):
 
     flops: dict[str, float]  # by the operation's name in the source
     collectives: dict[str, tuple[int, float]]  # kind -> (number, bytes)
+    cycles: float  # as the TPU compiler estimates them; kernels and collectives have none
 
 
 def costs(text: str) -> Costs:
     """FLOPs of matrix products and convolutions, and collectives, of the program's entry."""
     computations, entry = parse(text)
     times: dict[str, float] = defaultdict(float)
-    _call(computations, entry, 1.0, times)
+    inside: dict[str, float] = defaultdict(float)  # of those, in fusions
+    _call(computations, entry, 1.0, times, inside)
+    cycles = 0.0
     flops: dict[str, float] = defaultdict(float)
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for name, count in times.items():
@@ -55,6 +58,9 @@ def costs(text: str) -> Costs:
             work = _flops(line, shapes)
             if work:
                 flops[source(line)] += count * work
+            estimate = re.search(r'"estimated_cycles":"(\d+)"', line.rest)
+            if estimate:  # a fusion's stands beside it, and once more beside its parts
+                cycles += (count - inside[name]) * int(estimate[1])
             kind = line.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
                 if name.startswith("all-reduce-scatter"):  # so the TPU compiler writes it
@@ -71,7 +77,7 @@ def costs(text: str) -> Costs:
     for (kind, _), (count, size) in found.items():
         before = together.get(kind, (0, 0.0))
         together[kind] = (before[0] + round(count), before[1] + size)
-    return Costs(dict(flops), together)
+    return Costs(dict(flops), together, cycles)
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -132,26 +138,29 @@ def source(line: Instruction) -> str:
     return match[1] if match else "?"
 
 
-def _call(computations, name, count, times):
+def _call(computations, name, count, times, inside, fused=False):
     """Adds how often every computation below `name` runs when that runs `count` times."""
     times[name] += count
+    if fused:
+        inside[name] += count
     for line in computations[name]:
         if line.opcode == "while":
             body, condition = (
                 _found(rf"{part}=%?([\w.\-]+)", line.rest)[0] for part in ("body", "condition")
             )
             trips = _trips(line, computations[name], computations[condition])
-            _call(computations, body, count * trips, times)
+            _call(computations, body, count * trips, times, inside, fused)
         elif line.opcode == "conditional":
             branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
             names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
             names += re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line.rest)
             for branch in names:  # all of them: an upper bound
-                _call(computations, branch, count, times)
+                _call(computations, branch, count, times, inside, fused)
         elif line.opcode in ("fusion", "call", "async-start"):
             callee = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line.rest)
             if callee:
-                _call(computations, callee[1], count, times)
+                within = fused or line.opcode == "fusion"
+                _call(computations, callee[1], count, times, inside, within)
 
 
 def _trips(line, outside, condition):
