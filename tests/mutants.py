@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "the logits of an image are those of a 256-token forward",
-        "maskgit.py",
+        "blocks/code_transformer.py",
         "mask=None if valid is None else valid[:, None, None]",
         "mask=None",
         ("test_maskgit.py", "short_forward"),
@@ -102,6 +102,27 @@ MUTANTS = (
         "(rows,)) >= drop",
         "(rows,)) >= 1.3 * drop",
         ("test_maskgit.py", "tenth"),
+    ),
+    Mutant(
+        "a gathered kernel's gradient is split again",
+        "blocks/layout.py",
+        "lambda _, grad: (constrain(grad, split),)",
+        "lambda _, grad: (constrain(grad, axes),)",
+        ("test_layout.py", "kernel"),
+    ),
+    Mutant(
+        "the dropping kernel is the plain form",
+        "blocks/flash.py",
+        "(weights * (d_weights - inner[...]))",
+        "(weights * d_weights)",
+        ("test_kernels.py", "dropping_kernel_is_the_plain_form"),
+    ),
+    Mutant(
+        "dropped weights have no pattern",
+        "blocks/dropout.py",
+        "((16, 0x7FEB352D), (15, 0x846CA68B))",
+        "()",
+        ("test_dropout.py", "independently"),
     ),
     Mutant(
         "dropped text gets no gradient",
@@ -204,8 +225,8 @@ MUTANTS = (
     Mutant(
         "a story window starts from the last five frames",
         "pipeline.py",
-        "self._continue(video[:, -context:], prompts, stream",
-        "self._continue(video[:, :context], prompts, stream",
+        "given = given[:, -context:]",
+        "given = given[:, :context]",
         ("test_pipeline.py", "story_is_windows"),
     ),
 )
