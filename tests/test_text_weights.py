@@ -427,7 +427,8 @@ def test_every_matrix_of_the_largest_is_split_over_the_mesh():
     whole = 0
     for path, leaf in flat(shapes("t5_1_1_xxl")).items():
         spec = parallel.spec(path, leaf.shape, mesh)
-        parts = math.prod(mesh.shape[axis] for axis in spec if axis)
+        axes = [(axis,) if isinstance(axis, str) else axis or () for axis in spec]
+        parts = math.prod(mesh.shape[axis] for dimension in axes for axis in dimension)
         assert parts == (8 if "kernel" in path else 4 if "embedding" in path else 1), path
         whole += math.prod(leaf.shape) // parts
     assert whole < ENCODER_PARAMETERS["t5_1_1_xxl"] / 7.5
