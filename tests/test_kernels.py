@@ -8,6 +8,7 @@ import pytest
 from phenaki.blocks import flash, kernels
 from phenaki.blocks.attention import SelfAttention, attend
 from phenaki.blocks.dropout import kept
+from phenaki.planning import chips, compiled, hlo
 from phenaki.train import parallel
 
 
@@ -152,6 +153,27 @@ def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expect
     assert kernels.drops("auto", query, key) is expected
     assert not kernels.drops("xla", query, key)
     assert flash.block_of(256, 100_000) == 0  # keys that do not fit on the chip
+
+
+@pytest.mark.skipif(not compiled.available(), reason="libtpu is not installed (extra tpu)")
+@pytest.mark.parametrize(("length", "width"), [(2304, 48), (1536, 64), (192, 64)])
+def test_the_dropping_kernel_compiles_for_a_tpu(length, width):
+    place = compiled.mesh(
+        chips.parse("v5e:2x2"), dict(data=4, fsdp=1, sequence=1, tensor=1, slices=1)
+    )
+    split = jax.sharding.NamedSharding(place, parallel.BATCH)
+
+    def shape(*sizes, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct((4, *sizes), dtype, sharding=split)
+
+    def loss(query, key, value, *words):
+        return kernels.dropped(query, key, value, words, 0.1).astype(jnp.float32).sum()
+
+    inputs = [shape(length, 2, width)] * 3
+    words = shape(2, length, 1, dtype=jnp.uint32), shape(2, 1, length, dtype=jnp.uint32)
+    with jax.set_mesh(place):
+        text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*inputs, *words).compile().as_text()
+    assert sum(hlo.costs(text).flops.values()) == 7 * 2 * 2 * length**2 * width
 
 
 def test_the_mesh_says_the_platform():
