@@ -14,6 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, UInt32
 
+from phenaki import products
 from phenaki.blocks.dropout import kept
 
 KEPT = "attention"  # names what is worth keeping where all else is computed again
@@ -61,12 +62,12 @@ def _forward(query, key, value, rows, columns, rate, interpret):
 
 def _backward(rate, interpret, residuals, gradient):
     query, key, value, rows, columns, out, total = residuals
-    inner = jnp.sum(out * gradient, axis=-1, dtype=jnp.float32)[:, :, None]
+    inner = products.inner(out.astype(jnp.float32), gradient.astype(jnp.float32))
     d_query, d_key, d_value = _call(
         functools.partial(_backward_kernel, rate=rate),
         5,
         "qkkrcqrr",
-        (query, key, value, rows, columns, gradient, total, inner),
+        (query, key, value, rows, columns, gradient, total, inner[:, :, None]),
         [("q", query.dtype), ("k", jnp.float32), ("k", jnp.float32)],
         interpret,
     )
@@ -76,10 +77,11 @@ def _backward(rate, interpret, residuals, gradient):
 flash.defvjp(_forward, _backward)
 
 
-def _call(kernel, products, kinds, inputs, outputs, interpret):
+def _call(kernel, count, kinds, inputs, outputs, interpret):
     """Runs `kernel` over samples, heads and, one after the other, blocks of queries.
 
-    Kinds: "q" has a row per query, "k" per key; "r" is one row, "c" one column.
+    Kinds: "q" has a row per query, "k" per key; "r" is one row, "c" one column. `count` is that of
+    products over the scores.
     """
     (batch, heads, queries, width), keys = inputs[0].shape, inputs[1].shape[2]
     block = block_of(queries, keys)
@@ -104,7 +106,7 @@ def _call(kernel, products, kinds, inputs, outputs, interpret):
             jax.ShapeDtypeStruct((batch, heads, *forms[kind][0]), dtype) for kind, dtype in outputs
         ],
         cost_estimate=pl.CostEstimate(
-            flops=2 * products * scores * width,
+            flops=2 * count * scores * width,
             transcendentals=scores,
             bytes_accessed=sum(x.nbytes for x in inputs),
         ),
