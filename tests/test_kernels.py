@@ -1,5 +1,7 @@
 """One attention behind every kernel: the same numbers and gradients, and the right one chosen."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,37 +57,30 @@ def dropping(query, key, value):
     return plain, (rows, columns)
 
 
-@pytest.mark.parametrize(("length", "width", "keys"), [(256, 48, None), (192, 64, 128)])
-def test_the_dropping_kernel_is_the_plain_form(length, width, keys):
+def close(ours, expected):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "keys", "block"),
+    [(256, 48, None, 256), (192, 64, 128, 192), (2048, 16, None, 256)],
+)
+def test_the_dropping_kernel_is_the_plain_form(length, width, keys, block):
     inputs = operands(length, width, keys=keys)
+    assert flash.block_of(length, keys or length) == block
     plain, words = dropping(*inputs)
-    kernel = value_and_gradients(lambda *x: kernels.dropped(*x, words, 0.3, interpret=True), inputs)
-    for a, b in zip(
-        jax.tree.leaves(kernel), jax.tree.leaves(value_and_gradients(plain, inputs)), strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=3e-5)
-
-
-def test_the_dropping_kernel_takes_queries_in_blocks():
-    inputs = operands(2048, 16)
-    assert flash.block_of(2048, 2048) == 256
-    plain, words = dropping(*inputs)
-    kernel = value_and_gradients(lambda *x: kernels.dropped(*x, words, 0.3, interpret=True), inputs)
-    for a, b in zip(
-        jax.tree.leaves(kernel), jax.tree.leaves(value_and_gradients(plain, inputs)), strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=3e-5)
+    kernel = functools.partial(kernels.dropped, words=words, rate=0.3, interpret=True)
+    close(value_and_gradients(kernel, inputs), value_and_gradients(plain, inputs))
 
 
 def test_the_dropping_kernel_on_a_mesh_is_that_of_one_device():
     inputs = operands(length=256, width=16)
     plain, words = dropping(*inputs)
-    function = lambda *x: kernels.dropped(*x, words, 0.3, interpret=True)  # noqa: E731
+    kernel = functools.partial(kernels.dropped, words=words, rate=0.3, interpret=True)
     with jax.set_mesh(parallel.make_mesh(data=2, fsdp=1, tensor=2, sequence=2)):
-        split = jax.jit(lambda *x: value_and_gradients(function, x))(*inputs)
-    alone = value_and_gradients(plain, inputs)
-    for a, b in zip(jax.tree.leaves(split), jax.tree.leaves(alone), strict=True):
-        np.testing.assert_allclose(a, b, atol=3e-5)
+        split = jax.jit(lambda *x: value_and_gradients(kernel, x))(*inputs)
+    close(split, value_and_gradients(plain, inputs))
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
@@ -133,14 +128,15 @@ def test_a_mask_keeps_the_plain_form_and_dropout_has_its_own_kernel(monkeypatch)
 
 def test_attention_drops_the_same_weights_with_and_without_the_kernel(monkeypatch):
     module = SelfAttention(2, dropout=0.5, attention="splash")
+    plain = module.clone(attention="xla")
     x = jax.random.normal(jax.random.key(2), (2, 128, 16))
-    params = module.clone(attention="xla").init(jax.random.key(0), x)
-    apply = lambda m: m.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(1)})  # noqa: E731
-    plain = apply(module.clone(attention="xla"))
-    dropped = kernels.dropped
-    monkeypatch.setattr(kernels, "dropped", lambda *x: dropped(*x, interpret=True))
-    np.testing.assert_allclose(apply(module), plain, atol=1e-5)
-    assert abs(plain - module.clone(attention="xla").apply(params, x)).max() > 0.1
+    params = plain.init(jax.random.key(0), x)
+    options = dict(deterministic=False, rngs={"dropout": jax.random.key(1)})
+    interpreted = functools.partial(kernels.dropped, interpret=True)
+    monkeypatch.setattr(kernels, "dropped", interpreted)
+    expected = plain.apply(params, x, **options)
+    np.testing.assert_allclose(module.apply(params, x, **options), expected, atol=1e-5)
+    assert abs(expected - plain.apply(params, x)).max() > 0.1
 
 
 @pytest.mark.parametrize(
