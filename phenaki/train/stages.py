@@ -84,6 +84,9 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
 def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     """Stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state."""
     model, init, step, frozen, _ = tokenizer_stage(config)
+    if frozen and config.features.weights == "random":
+        names = ", ".join(frozen)
+        logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
     fps = build.video_spec(config).fps
     with contextlib.closing(make_batches(config, None)) as made:
         shown = next(made)["video"]["video"][:SHOWN]
@@ -246,10 +249,6 @@ def _perceptual(config):
         terms[f"video_perceptual{suffix}"] = video_loss
     if config.remat != "none":  # the feature networks' activations outweigh the tokenizer's
         terms = {name: jax.checkpoint(term) for name, term in terms.items()}
-    if terms and suffix:
-        logging.warning(
-            "config.features.weights=random: %s train nothing useful.", ", ".join(terms)
-        )
     return terms
 
 
