@@ -4,10 +4,12 @@
 
 Every rate is of one core. The bare limits do the same work with a library alone and in the stored
 order: PyAV with the same resize, TensorFlow's reader and JPEG decoder, its reader of records, and a
-copy in memory. Prints a table, how many cores feed --batch samples at --rate steps a second, and
-the memory of reading codes over --steps steps; writes benchmarks/results/input_pipeline.json.
+copy in memory. "late" is a disk behind a network, played by waiting --late seconds in every read;
+beside it, what one read after another could give. Prints a table, how many cores feed --batch
+samples at --rate steps a second, and the memory of reading codes over --steps steps; writes benchmarks/results/input_pipeline.json.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -29,6 +31,9 @@ SECONDS = flags.DEFINE_float("seconds", 4.0, "of each measurement", lower_bound=
 STEPS = flags.DEFINE_integer("steps", 10_000, "over which memory is watched", lower_bound=10)
 BATCH = flags.DEFINE_integer("batch", 512, "samples of a step", lower_bound=1)
 RATE = flags.DEFINE_float("rate", 2.3, "steps a second that are to be fed", lower_bound=0.001)
+LATE = flags.DEFINE_float(
+    "late", 0.03, "seconds that a read waits for a network", lower_bound=0.001
+)
 OUTPUT = flags.DEFINE_string(
     "output", "benchmarks/results/input_pipeline.json", "where the figures are written"
 )
@@ -56,6 +61,15 @@ def main(argv):
             ours, bare = (_rate(one) for one in measure)
             rows.append(dict(case=case, unit=unit, per_second=ours, limit=limit, bare=bare))
             print(f"{case}: {ours:,.0f} {unit}/s; {limit}: {bare:,.0f}", flush=True)
+        for case, unit, (measure, _) in (
+            ("the clips, late", "clips", _clips(clips)),
+            ("the codes, late", "samples", _codes(codes)),
+        ):
+            with _late(LATE.value):
+                ours, bare = _rate(measure), 1 / LATE.value
+            limit = "one read after another"
+            rows.append(dict(case=case, unit=unit, per_second=ours, limit=limit, bare=bare))
+            print(f"{case}: {ours:,.0f} {unit}/s; {limit}: {bare:,.0f}", flush=True)
         memory = _memory(codes)
     need = BATCH.value * RATE.value
     print(
@@ -77,6 +91,7 @@ def main(argv):
         ("numpy", "tensorflow", "av"),
         batch=BATCH.value,
         rate=RATE.value,
+        late_seconds=LATE.value,
         rows=rows,
         copy_bytes_per_second=copy,
         memory_mb=memory,
@@ -95,6 +110,24 @@ def _rate(make: Callable[[], Iterator[int]]) -> float:
             items += next(counts)
         rates.append(items / seconds)
     return statistics.median(rates)
+
+
+@contextlib.contextmanager
+def _late(seconds: float) -> Iterator[None]:
+    """Every read of a stored record waits."""
+    from phenaki.data import records
+
+    read = records._read
+
+    def late(*arguments):
+        time.sleep(seconds)
+        return read(*arguments)
+
+    records._read = late
+    try:
+        yield
+    finally:
+        records._read = read
 
 
 def _smooth(count: int, height: int, width: int, random) -> np.ndarray:

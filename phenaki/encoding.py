@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,31 +170,37 @@ def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = 
     host, hosts = jax.process_index(), jax.process_count()
     files = encoder.files()
     digests = marks.noted_digests(encoder.source)
-    mine = files[host::hosts]
-    missing, stood = [], 0
-    for file in mine:
-        digest = digests.get(os.path.basename(file.source)) or marks.checksum(file.source)["sha256"]
-        if marks.done(file.output, encoder.origin.digest(), digest):
-            stood += 1
-        else:
-            missing.append((file, digest))
-    for line in _estimate(encoder, files, [file for file, _ in missing], stood):
+    missing = np.zeros(len(files), bool)
+    if host == 0:
+        missing[:] = records.side_by_side(lambda file: not _stands(encoder, file, digests), files)
+        if missing.any() and not estimate:  # what stands is not whole any more
+            with contextlib.suppress(lazy.tensorflow().errors.NotFoundError):
+                gfile.remove(os.path.join(encoder.output, stored_codes.MANIFEST))
+    if hosts > 1:  # one list for all, so that every file is one host's, and the shares are equal
+        missing = multihost_utils.broadcast_one_to_all(missing)
+    mine = [file for file, absent in zip(files, missing, strict=True) if absent][host::hosts]
+    for line in _estimate(encoder, files, mine, len(files) - int(missing.sum())):
         say(line)
     if estimate:
         return
     gfile.makedirs(encoder.output)
-    if missing:  # what stands is not whole any more
-        with contextlib.suppress(lazy.tensorflow().errors.NotFoundError):
-            gfile.remove(os.path.join(encoder.output, stored_codes.MANIFEST))
-    with progress(sum(file.count for file, _ in missing)) as shown:
-        for file, digest in missing:
-            encoder.encode(file, digest)
+    with progress(sum(file.count for file in mine)) as shown:
+        for file in mine:
+            encoder.encode(file, _digest(file, digests))
             shown.update(file.count)
     if hosts > 1:
         multihost_utils.sync_global_devices("encoded")
     if host == 0:
         _finish(encoder, files)
         say(f"{encoder.output}/{stored_codes.MANIFEST}: all {len(files)} files are encoded")
+
+
+def _digest(file: File, noted: Mapping[str, str]) -> str:
+    return noted.get(os.path.basename(file.source)) or marks.checksum(file.source)["sha256"]
+
+
+def _stands(encoder: Encoder, file: File, noted: Mapping[str, str]) -> bool:
+    return marks.done(file.output, encoder.origin.digest(), _digest(file, noted))
 
 
 def _estimate(encoder: Encoder, files, missing, stood: int) -> Iterator[str]:
@@ -236,8 +242,8 @@ def _finish(encoder: Encoder, files: list[File]) -> None:
         if ".tfrecord-" in name and (stem not in ours or name.endswith(".part")):
             gfile.remove(os.path.join(encoder.output, name))
     by_split: dict[str, list] = {}
-    for file in files:
-        mark = marks.mark(file.output)
+    found = records.side_by_side(lambda file: marks.mark(file.output), files)
+    for file, mark in zip(files, found, strict=True):
         if mark is None:
             raise UserError(f"{file.output}: is missing; run scripts/encode_dataset.py again.")
         by_split.setdefault(file.split, []).append(mark)

@@ -7,8 +7,9 @@ WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2data
 or DMVR; or be tfds:NAME. What was recognised is said; --layout forces it. Videos are cut into clips
 without overlap, stills become clips of one frame. What cannot be used is skipped and named.
 
-DIR then holds the data set (TFDS), report.txt, report.json, manifest.json and contact_sheet.png. A
-run that was stopped goes on when started again; the same input gives the same bytes.
+DIR then holds the data set (TFDS), report.txt, report.json, dead_letters.jsonl (every loss and its
+reason), manifest.json and contact_sheet.png. A run that was stopped goes on when started again; the
+same input gives the same bytes.
 """
 
 import os

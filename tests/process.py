@@ -20,6 +20,7 @@ def main(argv):
     import tiny
     import toy
 
+    from phenaki import cli
     from phenaki.train import stages
 
     workdir, fields = Path(job["workdir"]), job["fields"]
@@ -33,6 +34,13 @@ def main(argv):
 
         toy.counting = slow
         state = toy.run(workdir, devices=None, **fields)
+    elif job["kind"] == "encode":
+        from phenaki import encoding
+
+        config, source = tiny.maskgit_config(), fields["source"]
+        encoder = encoding.Encoder(config, job["tokenizer"], source, str(workdir), batch=4)
+        encoding.run(encoder, print, lambda total: cli.Progress(total, "clips"))
+        return
     elif job["kind"] == "cvivit":
         state = stages.train_tokenizer(tiny.tokenizer_config(**fields), workdir)
     else:

@@ -87,6 +87,7 @@ def test_the_report_counts_and_names(prepared):
         "images": 1,
         "captioned": 2,
         "skipped": 4,
+        "problems": 1,
         "other": 1,
     }
     reasons = {entry["file"]: entry["reason"] for entry in report["skipped"]}

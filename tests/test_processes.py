@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import kill_runs
 import numpy as np
 import pytest
 
@@ -83,6 +85,23 @@ def test_several_processes_train_as_one_does(count, stage, alone, tmp_path):
     job.wait()
     assert_close(lines(tmp_path), lines(alone / stage))
     assert len(list((tmp_path / "samples").iterdir())) == 2  # written once, seen by all
+
+
+def test_several_processes_encode_as_one_does_also_when_much_of_it_stands(tmp_path):
+    source, tokenizer = kill_runs.data_set(tmp_path / "set"), kill_runs.tokenizer(tmp_path / "run")
+    one, two = tmp_path / "one", tmp_path / "two"
+    Job("encode", one, 1, tokenizer=tokenizer, source=str(source)).wait()
+    whole = kill_runs.encoded(one)
+    files = sorted(name for name in whole if name.endswith(".done"))
+    assert len(files) == 20
+    Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
+    assert kill_runs.encoded(two) == whole
+    for name in files[:9]:  # all of them one host's, if shares were cut before what stands
+        (two / name).unlink()
+    said = Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
+    shares = [re.search(r"(\d+) files to encode on this host of 2", text) for text in said]
+    assert [int(share[1]) for share in shares] == [5, 4]
+    assert kill_runs.encoded(two) == whole
 
 
 def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(tmp_path):

@@ -4,6 +4,10 @@ import collections
 import dataclasses
 import io
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +137,20 @@ def test_a_mixture_keeps_its_rates_exactly(data, other):
     assert drawn == {False: 800, True: 200}
 
 
+@pytest.mark.parametrize("rates", [[1.0, 1.0], [4.0, 1.0], [0.8, 0.1, 0.1]])
+def test_every_step_of_every_host_has_nearly_the_shares(rates):
+    pattern = np.tile(mixing.pattern(rates, 0), 3)
+    for hosts in (1, 2, 4):
+        for host in range(hosts):
+            steps = pattern[host : 100 * hosts * (len(pattern) // (100 * hosts)) : hosts]
+            for step in steps.reshape(-1, 100):
+                counts = np.bincount(step, minlength=len(rates))
+                wanted = np.array(rates) / sum(rates) * 100
+                # A job's are within one of the share; a host's as those of random draws.
+                slack = 1.5 if hosts == 1 else 5 * np.sqrt(wanted)
+                assert (abs(counts - wanted) <= slack).all()
+
+
 def test_without_shuffle_the_stored_order_is_read(data):
     assert shown(take(data, COUNT, shuffle=False)) == list(range(COUNT))
     assert stored_clips.size(data, "train", "video") == COUNT
@@ -204,6 +222,26 @@ def test_a_cut_shard_is_refused(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match="truncated or not a TFRecord file"):
         take(directory, 1)
+
+
+def test_a_process_ends_though_its_stream_is_open(data):
+    """TensorFlow's threads are inside Python all the time."""
+    code = "\n".join(
+        (
+            "from phenaki.data import stored_clips",
+            "from test_tasks import Spec",
+            "given = dict(split='train', kind='video', spec=Spec(), seed=3)",
+            f"stream = stored_clips.examples({str(data)!r}, **given)",
+            "print(*[next(stream)['video'].shape for _ in range(3)])",
+        )
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(5, 48, 64, 3)") == 3
 
 
 def test_moving_shapes_is_a_tfds_builder(tmp_path):

@@ -8,13 +8,14 @@ import functools
 import importlib.util
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from phenaki.errors import UserError
 
 LOCAL = "DirectRunner"
+TASKS = "tasks"
 
 
 def runner(name: str, options: Sequence[str], workers: int, shared: Path) -> Callable:
@@ -44,34 +45,42 @@ def run(
     *,
     flags: Sequence[str],
     shared: Path,
-) -> list[Any]:
+) -> Iterator[Any]:
     """The results of function(task) in the order of `tasks`.
 
-    A runner that loses a worker tries the element again; one that a decoder always crashes on ends
-    the pipeline, and the next run without Beam finds the culprit.
+    Tasks and results lie in files: a pipeline's description must stay small, and so does what is in
+    memory. A runner that loses a worker tries the element again; one that a decoder always crashes
+    on ends the pipeline, and the next run without Beam finds the culprit.
     """
     del crashed
     import apache_beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".beam", dir=shared) as directory:
-        work = functools.partial(_element, function, Path(directory))
-        pairs = [(number, pickle.dumps(task)) for number, task in enumerate(tasks)]
+    with tempfile.TemporaryDirectory(prefix=".beam", dir=shared) as name:
+        directory, places = Path(name), []
+        with (directory / TASKS).open("wb") as file:
+            for number, task in enumerate(tasks):
+                places.append((number, file.tell()))
+                pickle.dump(task, file)
+        work = functools.partial(_element, function, directory)
         with apache_beam.Pipeline(options=PipelineOptions(list(flags))) as pipeline:
             _ = (
                 pipeline
-                | "list" >> apache_beam.Create(pairs)
+                | "list" >> apache_beam.Create(places)
                 | "spread" >> apache_beam.Reshuffle()
                 | "work" >> apache_beam.Map(work)
             )
-        files = [Path(directory, f"{number:08d}") for number in range(len(tasks))]
-        return [pickle.loads(file.read_bytes()) for file in files]
+        for number in range(len(tasks)):
+            yield pickle.loads((directory / f"{number:08d}").read_bytes())
 
 
-def _element(function: Callable, directory: Path, pair: tuple[int, bytes]) -> int:
-    number, task = pair
-    result = pickle.dumps(function(pickle.loads(task)))
+def _element(function: Callable, directory: Path, place: tuple[int, int]) -> int:
+    number, offset = place
+    with (directory / TASKS).open("rb") as file:
+        file.seek(offset)
+        task = pickle.load(file)
+    result = pickle.dumps(function(task))
     part = directory / f"{number:08d}.{hash(result) & 0xFFFFFFFF:08x}.part"
     part.write_bytes(result)
     part.replace(directory / f"{number:08d}")

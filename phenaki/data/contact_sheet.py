@@ -1,7 +1,10 @@
 """A picture of what a data set holds, read back from its shards: frames, caption and source."""
 
+import bisect
 import io
+import itertools
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +19,25 @@ TEXT_WIDTH = 380
 MARGIN = 6
 
 
-def choose(places: dict[str, tuple[str, int, int]], rows: int = ROWS) -> list[tuple[str, int]]:
+def choose(
+    splits: Mapping[str, Sequence[tuple[int, int]]], rows: int = ROWS
+) -> list[tuple[str, int]]:
     """Picks (split, record) of up to `rows` clips, of as many source files as possible.
 
     Args:
-        places: of each source file the split, its first record there, and how many it has.
+        splits: of each source file in a split its first record there, and how many it has.
     """
-    if not places:
+    names = sorted(splits)
+    ends = list(itertools.accumulate(len(splits[name]) for name in names))
+    if not ends or not ends[-1]:
         return []
-    every = list(places.values())
-    each = max(1, rows // len(every))
+    each = max(1, rows // ends[-1])
     chosen = []
-    for index in spread(len(every), rows):
-        split, first, count = every[index]
-        chosen += [(split, first + offset) for offset in spread(count, each)]
+    for index in spread(ends[-1], rows):
+        place = bisect.bisect_right(ends, index)
+        of_split = splits[names[place]]
+        first, count = of_split[index - ends[place] + len(of_split)]
+        chosen += [(names[place], first + offset) for offset in spread(count, each)]
     return sorted(chosen)
 
 

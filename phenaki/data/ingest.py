@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt32, UInt64
+
 from phenaki.data import frames, video, workers
 from phenaki.data.builder import Format, Record, encode
 from phenaki.data.filters import Filters
@@ -40,7 +43,7 @@ class Job:
         return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one item: clips of `kind`, each (offset, size) in the spool; or a `reason`.
 
@@ -68,6 +71,15 @@ class Done:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Records that lie in one spool file: where each begins, and its bytes."""
+
+    path: Path
+    offsets: UInt64[np.ndarray, " n"]
+    sizes: UInt32[np.ndarray, " n"]
+
+
 def cut(unit: Unit, job: Job) -> Done:
     """Decodes a unit into the spool, or finds it there.
 
@@ -78,7 +90,7 @@ def cut(unit: Unit, job: Job) -> Done:
     if (done := finished(name, job.spool)) is not None:
         return done
     began = time.perf_counter()
-    outcomes, problems = [], []
+    outcomes, problems = _Outcomes(), []
     part = job.spool / f"{name}.{os.getpid()}.part"
     with part.open("wb") as file:
         for item in unit:
@@ -86,19 +98,19 @@ def cut(unit: Unit, job: Job) -> Done:
             if isinstance(item, Lost):
                 problems.append(item)
             else:
-                outcomes.append(_outcome(item, file, job))
+                outcomes.add(_outcome(item, file, job))
         size = file.tell()
     workers.alive(False)
     clips = job.spool / f"{name}.clips"
     part.replace(clips)
-    done = Done(clips, tuple(outcomes), tuple(problems), time.perf_counter() - began)
+    done = Done(clips, tuple(outcomes.every), tuple(problems), time.perf_counter() - began)
     _mark(done, size, part)
     return done
 
 
 def crashed(unit: Unit, job: Job) -> Done:
     """Stands in for a unit whose process died or hung: each of its items is tried alone."""
-    outcomes: list[Outcome] = []
+    outcomes = _Outcomes()
     problems: list[Lost] = []
     name = job.name(unit)
     part = job.spool / f"{name}.part"
@@ -106,19 +118,38 @@ def crashed(unit: Unit, job: Job) -> Done:
         if len(unit.items) == 1:
             (item,) = unit.items
             reason = "the decoder crashed on it or did not come back"
-            outcomes.append(Outcome(item.key, item.kind, reason=reason))
+            outcomes.add(Outcome(item.key, item.kind, reason=reason))
         else:
             for done in _apart(unit, job):
                 problems += done.problems
-                outcomes += [_moved(outcome, file.tell()) for outcome in done.outcomes]
+                for outcome in done.outcomes:
+                    outcomes.add(_moved(outcome, file.tell()))
                 with done.clips.open("rb") as taken:
                     shutil.copyfileobj(taken, file)
         size = file.tell()
     clips = job.spool / f"{name}.clips"
     part.replace(clips)
-    done = Done(clips, tuple(outcomes), tuple(problems), 0.0)
+    done = Done(clips, tuple(outcomes.every), tuple(problems), 0.0)
     _mark(done, size, part)
     return done
+
+
+class _Outcomes:
+    """Those of a unit; of several items of one name the first that can be used stays.
+
+    Names of different units differ: they begin with the container's.
+    """
+
+    def __init__(self) -> None:
+        self.every: list[Outcome] = []
+        self._used: set[str] = set()
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.reason is None and outcome.key in self._used:
+            outcome = dataclasses.replace(outcome, clips=(), static=0, reason="second of this name")
+        elif outcome.reason is None:
+            self._used.add(outcome.key)
+        self.every.append(outcome)
 
 
 def _apart(unit: Unit, job: Job) -> Iterator[Done]:
@@ -233,8 +264,9 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
     )
 
 
-def stored(clips: Path, place: tuple[int, int]) -> Any:
-    """Reads one record of a unit back."""
-    with clips.open("rb") as file:
-        file.seek(place[0])
-        return pickle.loads(file.read(place[1]))
+def stored(part: Clips) -> Iterator[Record]:
+    """Reads records back."""
+    with part.path.open("rb") as file:
+        for offset, size in zip(part.offsets.tolist(), part.sizes.tolist(), strict=True):
+            file.seek(offset)
+            yield pickle.loads(file.read(size))

@@ -58,10 +58,11 @@ def noted_digests(directory: str) -> dict[str, str]:
         return {}
     with gfile.GFile(path) as file:
         noted = json.loads(file.read())["files"]
+    sizes = records.side_by_side(lambda name: size(os.path.join(directory, name)), noted)
     return {
         name: entry["sha256"]
-        for name, entry in noted.items()
-        if size(os.path.join(directory, name)) == entry["bytes"]
+        for (name, entry), found in zip(noted.items(), sizes, strict=True)
+        if found == entry["bytes"]
     }
 
 

@@ -28,7 +28,11 @@ def rates(sources: Sources) -> dict[str, float]:
 
 
 def pattern(rate: list[float], seed: int) -> np.ndarray:
-    """The source of each draw in a period, shuffled; each source at least once."""
+    """The source of each draw in a period; each source at least once.
+
+    Shuffled, but a draw stays in its share of the period, so that every step, and of several hosts
+    each, has very nearly the mixture's shares.
+    """
     if len(rate) == 1:
         return np.zeros(1, np.int64)
     exact = np.array(rate) / np.sum(rate) * PERIOD
@@ -36,7 +40,9 @@ def pattern(rate: list[float], seed: int) -> np.ndarray:
     missing = max(0, PERIOD - int(counts.sum()))
     for index in np.argsort(counts - exact, kind="stable")[:missing]:
         counts[index] += 1  # largest remainders
-    return random(seed, "pattern").permutation(np.repeat(np.arange(len(rate)), counts))
+    chance = random(seed, "pattern")
+    times = [(np.arange(count) + chance.random(count)) / count for count in counts]
+    return np.repeat(np.arange(len(rate)), counts)[np.argsort(np.concatenate(times))]
 
 
 def draws(pattern: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

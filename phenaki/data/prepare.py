@@ -20,6 +20,7 @@ from phenaki.errors import UserError
 SHEET = "contact_sheet.png"
 SIZES = (8, 4096)  # pixels
 MAX_FPS = 240
+MANY = 64  # shards that are worth the start of processes with TensorFlow in them
 
 text = summary.text
 
@@ -137,7 +138,8 @@ class _Silent(contextlib.nullcontext):
 
 def _pool(options: Options) -> Runner:
     def run(function, tasks, crashed):
-        return workers.run(function, tasks, options.workers if crashed else 1, crashed)
+        alone = crashed is None and len(tasks) < MANY
+        return workers.run(function, tasks, 1 if alone else options.workers, crashed)
 
     return run
 
@@ -177,31 +179,50 @@ def _write(
     form = builder.Format(
         options.frames, float(options.fps), options.height, options.width, options.encoding
     )
-    spool = partial / "spool"
-    job = ingest.Job(form, options.quality, options.limit, options.filters, spool)
-    cut, crashed = (functools.partial(f, job=job) for f in (ingest.cut, ingest.crashed))
-    done = []
-    with progress(len(found)) as shown:
-        results = runner(cut, list(found.units), crashed)
-        for part, unit in zip(results, found.units, strict=True):
-            done.append(part)
-            shown.update(len(unit), unit.name)
-    made = shards.plan(done, options.validation, options.drop_duplicates)
+    job = ingest.Job(form, options.quality, options.limit, options.filters, partial / "spool")
+    directory = partial / "set"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    with (directory / summary.LETTERS).open("w", encoding="utf-8") as letters:
+        tally = summary.Tally(letters)
+        splits = _cut(options, found, job, progress, runner, tally)
+    records = {name: split.records for name, split in splits.items()}
     given = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
-    report = summary.report(given, found, done, made, time.perf_counter() - began)
-    if made.items:
-        directory = partial / "set"
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
-        cut_up = shards.shards(made, directory, options.hosts)
+    report = tally.report(given, found, records, time.perf_counter() - began)
+    if splits:
+        cut_up = shards.shards(splits, directory, options.hosts)
         files = [shard for split in cut_up.values() for shard in split]
         noted = iter(runner(functools.partial(shards.write, form=form), files, None))
         written = {split: [next(noted) for _ in part] for split, part in cut_up.items()}
         shards.finish(directory, form, written, options.config(found.layout))
-        contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(made.items))
+        contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
         report["seconds"] = round(time.perf_counter() - began, 1)
         summary.save(report, directory)
     return report
+
+
+def _cut(
+    options: Options,
+    found: sources.Sources,
+    job: ingest.Job,
+    progress,
+    runner: Runner,
+    tally: summary.Tally,
+) -> dict[str, shards.Split]:
+    """The clips of each split; what gives none goes to the tally."""
+    cut, crashed = (functools.partial(f, job=job) for f in (ingest.cut, ingest.crashed))
+    plan = shards.Plan(options.validation, options.drop_duplicates)
+    for problem in found.problems:
+        tally.problem(problem)
+    with progress(len(found)) as shown:
+        results = runner(cut, list(found.units), crashed)
+        for done, unit in zip(results, found.units, strict=True):
+            for outcome in done.outcomes:
+                tally.item(outcome, plan.add(done.clips, outcome))
+            for problem in done.problems:
+                tally.problem(problem)
+            shown.update(len(unit), unit.name)
+    return plan.splits
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ _SPLITS: dict[str, Split] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Window:
     """A part of a file, such as a member of a tar; read where it lies."""
 
@@ -35,7 +35,7 @@ class Window:
     size: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Frames:
     """A video as pictures: files, encoded bytes or uint8 [h w 3], shown at `fps`.
 
@@ -49,7 +49,7 @@ class Frames:
 Media = Path | Window | bytes | Frames
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class RawItem:
     """One picture or video. A `caption` of None means unconditional; it is never blank.
 
@@ -65,7 +65,7 @@ class RawItem:
     nsfw: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
     """Something of the input that gives no clip, or gives it without what belongs to it."""
 

@@ -1,12 +1,18 @@
-"""What was cut, in one order and in shards: the order and the bytes depend on the input alone."""
+"""What was cut, in one order and in shards: the order and the bytes depend on the input alone.
 
+Of a clip only its place is kept in memory, in some twenty bytes: there may be hundreds of millions.
+"""
+
+import array
+import bisect
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +22,111 @@ from phenaki.data import builder, ingest, lazy, records
 
 MANIFEST = "manifest.json"
 PER_HOST = 8  # shards at least: fewer, and hosts read each other's
-PER_SHARD = 512  # records at most
-
-Place = tuple[Path, tuple[int, int]]  # a spool file, and where in it the record lies
+PER_SHARD = 2**27  # bytes: large enough for a bucket, small enough to be done again
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file to be written, and its records."""
+    """A file to be written, and its records in their order."""
 
     path: Path
-    places: tuple[Place, ...]
+    parts: tuple[ingest.Clips, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part.offsets) for part in self.parts)
 
 
-@dataclasses.dataclass
+class Split(Sequence[tuple[int, int]]):
+    """The records of a split in their order; as a sequence, of each item (first record, clips)."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._begins: list[int] = []  # the first record out of each of these files
+        self._offsets, self._sizes = array.array("Q"), array.array("I")
+        self._firsts = array.array("Q")  # of each item
+
+    def add(self, path: Path, clips: Sequence[tuple[int, int]]) -> None:
+        """Takes the (offset, size) of an item's clips in a spool file."""
+        if not self._paths or self._paths[-1] != path:
+            self._paths.append(path)
+            self._begins.append(self.records)
+        self._firsts.append(self.records)
+        for offset, size in clips:
+            self._offsets.append(offset)
+            self._sizes.append(size)
+
+    @property
+    def records(self) -> int:
+        """Their number."""
+        return len(self._offsets)
+
+    @property
+    def bytes(self) -> int:
+        """Of all records."""
+        return sum(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    def __getitem__(self, index):
+        after = self._firsts[index + 1] if index + 1 < len(self) else self.records
+        return self._firsts[index], after - self._firsts[index]
+
+    def between(self, start: int, stop: int) -> tuple[ingest.Clips, ...]:
+        """The records of that range, by the file they lie in."""
+        offsets = np.frombuffer(self._offsets, np.uint64)
+        sizes = np.frombuffer(self._sizes, np.uint32)
+        parts, file = [], bisect.bisect_right(self._begins, start) - 1
+        while start < stop:
+            end = self._begins[file + 1] if file + 1 < len(self._begins) else self.records
+            end = min(end, stop)
+            parts.append(ingest.Clips(self._paths[file], offsets[start:end], sizes[start:end]))
+            start, file = end, file + 1
+        return tuple(parts)
+
+
 class Plan:
-    """The records of each split in the order of their keys; of each item used, (split, first
-    record, clips); `left` are items that give no clip, with their reasons."""
-
-    splits: dict[str, list[Place]]
-    items: dict[str, tuple[str, int, int]]
-    left: list[ingest.Outcome]
-
-
-def plan(done: Iterable[ingest.Done], validation: float, drop_duplicates: bool) -> Plan:
-    """Orders all items by key and gives each its split: the source's own, or by hash of the key.
+    """Gives each item its split, the source's own or one by the hash of its key, in the order in
+    which they are added.
 
     Args:
         validation: the share by hash.
-        drop_duplicates: of items of the same bytes only the first in this order stays.
+        drop_duplicates: of items of the same bytes only the first stays.
     """
-    every = [(outcome.key, part.clips, outcome) for part in done for outcome in part.outcomes]
-    every.sort(key=lambda entry: entry[0])  # stable: of equal names the first unit's
-    made = Plan(collections.defaultdict(list), {}, [])
-    first_of: dict[str, str] = {}
-    for key, clips, outcome in every:
-        reason = outcome.reason
-        if key in made.items:
-            reason = "second of this name"
-        elif drop_duplicates and reason is None and outcome.sha256 in first_of:
-            reason = f"duplicate: same bytes as {first_of[outcome.sha256]}"
-        if reason:
-            made.left.append(dataclasses.replace(outcome, reason=reason))
-            continue
-        first_of.setdefault(outcome.sha256, key)
-        split = f"{outcome.kind}_{outcome.split or builder.split_of(key, validation)}"
-        records = made.splits[split]
-        made.items[key] = (split, len(records), len(outcome.clips))
-        records += [(clips, place) for place in outcome.clips]
-    return made
+
+    def __init__(self, validation: float, drop_duplicates: bool):
+        self.splits: dict[str, Split] = collections.defaultdict(Split)
+        self._validation = validation
+        self._first_of: dict[bytes, str] | None = {} if drop_duplicates else None
+
+    def add(self, clips: Path, outcome: ingest.Outcome) -> str | None:
+        """Takes the clips of an item out of their spool file, or says why not."""
+        if outcome.reason:
+            return outcome.reason
+        if self._first_of is not None:
+            first = self._first_of.setdefault(bytes.fromhex(outcome.sha256), outcome.key)
+            if first != outcome.key:
+                return f"duplicate: same bytes as {first}"
+        side = outcome.split or builder.split_of(outcome.key, self._validation)
+        self.splits[f"{outcome.kind}_{side}"].add(clips, outcome.clips)
+        return None
 
 
-def shards(made: Plan, directory: Path, hosts: int) -> dict[str, list[Shard]]:
-    """Cuts each split into shards of equal length, `PER_HOST` a host or more, none empty."""
+def shards(
+    splits: dict[str, Split], directory: Path, hosts: int, most: int = PER_SHARD
+) -> dict[str, list[Shard]]:
+    """Cuts each split into shards of as many records each, `PER_HOST` a host or more, none empty,
+    of about `most` bytes at most."""
     cut = {}
-    for split, places in sorted(made.splits.items()):
-        count = min(len(places), max(PER_HOST * hosts, math.ceil(len(places) / PER_SHARD)))
-        names = _template(directory, split)
-        bounds = [index * len(places) // count for index in range(count + 1)]
-        cut[split] = [
+    for name, split in sorted(splits.items()):
+        count = max(PER_HOST * hosts, math.ceil(split.bytes / most))
+        count = min(split.records, count)
+        names = _template(directory, name)
+        bounds = [index * split.records // count for index in range(count + 1)]
+        cut[name] = [
             Shard(
                 Path(names.sharded_filepath(shard_index=index, num_shards=count)),
-                tuple(places[bounds[index] : bounds[index + 1]]),
+                split.between(bounds[index], bounds[index + 1]),
             )
             for index in range(count)
         ]
@@ -95,8 +144,7 @@ def write(shard: Shard, form: builder.Format) -> dict[str, Any]:
     tf, features = lazy.tensorflow(), builder.features(form)
     part = shard.path.with_name(f".{shard.path.name}.{os.getpid()}")
     with tf.io.TFRecordWriter(os.fspath(part)) as file:
-        for clips, place in shard.places:
-            record = ingest.stored(clips, place)
+        for record in itertools.chain.from_iterable(map(ingest.stored, shard.parts)):
             example = features.serialize_example(record.example())
             # Fields in one order: a protobuf map has none of its own.
             message = tf.train.Example.FromString(example)
@@ -105,7 +153,7 @@ def write(shard: Shard, form: builder.Format) -> dict[str, Any]:
     part.replace(shard.path)
     with Path(f"{shard.path}{records.LENGTHS}").open("wb") as beside:
         np.save(beside, lengths)
-    return {"name": shard.path.name, "records": len(shard.places)} | checksum(shard.path)
+    return {"name": shard.path.name, "records": len(shard)} | checksum(shard.path)
 
 
 def checksum(path: Path) -> dict[str, Any]:
@@ -133,6 +181,11 @@ def finish(
     with lazy.quiet_logs():
         info.set_splits(tfds.core.splits.SplitDict(splits))
         info.write_to_directory(directory)
+    known = {
+        file["name"]: {name: file[name] for name in ("bytes", "sha256")}
+        for files in written.values()
+        for file in files
+    }
     config_text = json.dumps(config, sort_keys=True)
     manifest = {
         "config": config,
@@ -140,7 +193,9 @@ def finish(
         "records": {split: sum(f["records"] for f in files) for split, files in written.items()},
         "shards": {split: len(files) for split, files in written.items()},
         "files": {
-            path.name: checksum(path) for path in sorted(directory.iterdir()) if path.is_file()
+            path.name: known.get(path.name) or checksum(path)
+            for path in sorted(directory.iterdir())
+            if path.is_file()
         },
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from phenaki.data import builder, lazy, mixing, tasks
-from phenaki.data.records import Records
+from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError
 
 WHOLE = tasks.Stream()
@@ -65,7 +65,7 @@ def examples(
     """
     stream = tasks.Stream(start, shard_index, shard_count, shuffle)
     mixture = register(f"phenaki_{kind}_{split}", sources, kind, split, spec, seed, stream)
-    return map(_example, tasks.dataset(mixture, split, seed, stream).as_numpy_iterator())
+    return map(_example, tasks.Examples(tasks.dataset(mixture, split, seed, stream)))
 
 
 def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,31 +133,33 @@ class _Clips:
         self.order = mixing.Order(len(self.records), seed, shuffle)
         self.seed, self.shuffle = seed, shuffle
 
-    def read(self, number: np.integer) -> tuple[bytes, np.ndarray]:
-        """The record of this source's example `number`, and where its part begins (f, y, x)."""
-        record, slack = self.records[self.order(int(number))], np.array(self.slack)
-        if not self.shuffle:
-            return record, (slack * (0, 1, 1) // 2).astype(np.int32)
-        corner = mixing.random(*self.seed, "part", int(number)).integers(0, slack + 1)
-        return record, corner.astype(np.int32)
+    def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The records of these examples of the source; where the part of each begins (f, y, x)."""
+        records = self.records.take([self.order(int(number)) for number in numbers])
+        slack = np.array(self.slack)
+        corners = np.tile((slack * (0, 1, 1) // 2).astype(np.int32), (len(records), 1))
+        if self.shuffle:
+            for corner, number in zip(corners, numbers, strict=True):
+                random = mixing.random(*self.seed, "part", int(number))
+                corner[:] = random.integers(0, slack + 1)
+        return np.array(records, object), corners
 
     def decode(self, numbers):
         """Reads and decodes the part of each record that is asked for."""
         tf = lazy.tensorflow()
 
-        def read(number):
-            record, corner = tf.numpy_function(self.read, [number], [tf.string, tf.int32])
-            return tf.ensure_shape(record, ()), tf.ensure_shape(corner, (3,))
+        def read(numbers):
+            records, corners = tf.numpy_function(self.take, [numbers], [tf.string, tf.int32])
+            return tf.ensure_shape(records, (None,)), tf.ensure_shape(corners, (None, 3))
 
         def decode(record, corner):
             fields = _parse(record, corner, self.form, self.shape)
             return {name: fields[name] for name in ("video", "text", "captioned")}
 
-        for step in (read, decode):
-            # There is no Python control flow to convert, and finding that out takes seconds.
-            step = tf.autograph.experimental.do_not_convert(step)
-            numbers = numbers.map(step, num_parallel_calls=tf.data.AUTOTUNE)
-        return numbers
+        # There is no Python control flow to convert, and finding that out takes seconds.
+        read, decode = map(tf.autograph.experimental.do_not_convert, (read, decode))
+        groups = numbers.batch(THREADS).map(read, num_parallel_calls=2)  # one ahead of the other
+        return groups.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _parse(record, corner, form: builder.Format, shape: tuple[int, int, int, int]):

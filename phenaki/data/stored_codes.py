@@ -156,9 +156,13 @@ class _Codes:
         self.paths = self.records.paths
         self.order = mixing.Order(len(self.records), (seed, index))
 
-    def read(self, number: int | np.integer) -> bytes:
+    def read(self, number: np.integer) -> bytes:
         """The record of that example of the source."""
         return self.records[self.order(int(number))]
+
+    def take(self, numbers: np.ndarray) -> list[bytes]:
+        """The records of these examples of the source."""
+        return self.records.take([self.order(int(number)) for number in numbers])
 
     def decode(self, numbers):
         """Reads and parses the records that are asked for."""
@@ -229,7 +233,9 @@ def _batches(parts, pattern, kind, size, origin, place):
     while True:
         numbers = (taken * size + np.arange(size)) * count + index
         source, own = mixing.draws(pattern, numbers)
-        records = [parts[s].read(n) for s, n in zip(source, own, strict=True)]
+        records = np.empty(size, object)
+        for part in np.unique(source):
+            records[source == part] = parts[part].take(own[source == part])
         rows = tf.io.parse_example(tf.constant(records, tf.string), _fields(tf))
         rows = {name: values.numpy() for name, values in rows.items()}
         yield _arrays(rows, kind, parts[0].sizes, origin)

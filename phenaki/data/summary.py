@@ -4,48 +4,76 @@ import collections
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
-from phenaki.data import ingest, shards
-from phenaki.data.raw import Sources
+from phenaki.data import ingest
+from phenaki.data.raw import Lost, Sources
 
 REPORT = "report"  # .json and .txt
+LETTERS = "dead_letters.jsonl"  # every loss, a line each
+NAMED = 1000  # losses in the report itself
 
 
-def report(
-    options: dict, found: Sources, done: Sequence[ingest.Done], made: shards.Plan, seconds: float
-) -> dict:
-    """The content of report.json.
+class Tally:
+    """Counts what becomes of every item, and names each loss in the dead-letter list.
 
-    Every item of the input is either read or in `skipped`, the dead-letter list; `reasons` counts
-    that list by kind.
+    Args:
+        letters: gets a line of JSON per loss: {"file": ..., "reason": ...} of an item that gives no
+            clip; {"name": ..., "reason": ...} of what only lacks something, or was no item.
     """
-    outcomes = [outcome for part in done for outcome in part.outcomes]
-    captioned = {outcome.key for outcome in outcomes if outcome.captioned}
-    kinds = collections.Counter(split.split("_")[0] for split, _, _ in made.items.values())
-    problems = [*found.problems, *(problem for part in done for problem in part.problems)]
-    skipped = [{"file": outcome.key, "reason": outcome.reason} for outcome in made.left]
-    used = sum(outcome.static for outcome in outcomes if outcome.key in made.items)
-    return {
-        "options": options,
-        "captions": found.layout,
-        "files": {
-            "found": len(outcomes),
-            "read": len(made.items),
-            "videos": kinds["video"],
-            "images": kinds["image"],
-            "captioned": len(captioned & set(made.items)),
-            "skipped": len(skipped),
-            "other": found.other,
-        },
-        "clips": {split: len(places) for split, places in sorted(made.splits.items())},
-        "static_clips": used,
-        "reasons": dict(sorted(collections.Counter(kind(s["reason"]) for s in skipped).items())),
-        "skipped": skipped,
-        "problems": [{"name": p.name, "reason": p.reason} for p in problems],
-        "seconds": round(seconds, 1),
-    }
+
+    def __init__(self, letters: TextIO):
+        self._letters = letters
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._reasons: collections.Counter[str] = collections.Counter()
+        self._skipped: list[dict[str, str]] = []
+        self._problems: list[dict[str, str]] = []
+
+    def item(self, outcome: ingest.Outcome, reason: str | None) -> None:
+        """An item whose clips are used, or left for `reason`."""
+        self._counts["found"] += 1
+        if reason is None:
+            self._counts["read"] += 1
+            self._counts[f"{outcome.kind}s"] += 1
+            self._counts["captioned"] += outcome.captioned
+            self._counts["static"] += outcome.static
+        else:
+            self._counts["skipped"] += 1
+            self._reasons[kind(reason)] += 1
+            self._write({"file": outcome.key, "reason": reason}, self._skipped)
+
+    def problem(self, lost: Lost) -> None:
+        """Something that is missing or of no use."""
+        self._counts["problems"] += 1
+        self._write({"name": lost.name, "reason": lost.reason}, self._problems)
+
+    def _write(self, entry: dict[str, str], named: list[dict[str, str]]) -> None:
+        if len(named) < NAMED:
+            named.append(entry)
+        self._letters.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def report(
+        self, options: dict, found: Sources, clips: Mapping[str, int], seconds: float
+    ) -> dict:
+        """The content of report.json.
+
+        Every item of the input is either read or in the dead-letter list, of which `reasons` counts
+        the items by kind, and whose beginning is in `skipped` and `problems`.
+        """
+        names = ("found", "read", "videos", "images", "captioned", "skipped", "problems")
+        return {
+            "options": options,
+            "captions": found.layout,
+            "files": {name: self._counts[name] for name in names} | {"other": found.other},
+            "clips": dict(sorted(clips.items())),
+            "static_clips": self._counts["static"],
+            "reasons": dict(sorted(self._reasons.items())),
+            "skipped": self._skipped,
+            "problems": self._problems,
+            "seconds": round(seconds, 1),
+        }
 
 
 def kind(reason: str | None) -> str:
@@ -78,9 +106,9 @@ def text(content: dict, most: float = math.inf) -> str:
         counted = ", ".join(f"{name} {count}" for name, count in content["reasons"].items())
         lines.append(f"reasons: {counted}")
     for title, name in (("skipped", "file"), ("problems", "name")):
-        entries = content[title]
-        lines += [f"{title}: {len(entries)}"] * bool(entries)
+        entries, count = content[title], files[title]
+        lines += [f"{title}: {count}"] * bool(count)
         shown = entries if most >= len(entries) else entries[: int(most)]
         lines += [f"  {entry[name]}: {entry['reason']}" for entry in shown]
-        lines += [f"  ... and {len(entries) - len(shown)} more"] * (len(entries) > len(shown))
+        lines += [f"  ... and {count - len(shown)} more in {LETTERS}"] * (count > len(shown))
     return "\n".join(lines)

@@ -6,10 +6,12 @@ proportion; each source goes through its records in a new order every epoch. Onl
 shuffled, never bytes or pixels, and skipping costs nothing.
 """
 
+import atexit
 import dataclasses
 import functools
+import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -90,6 +92,35 @@ def dataset(mixture, split: str, seed: int, stream: Stream):
     options.deterministic = True
     options.autotune.ram_budget = RAM_BUDGET
     return made.with_options(options)
+
+
+class Examples:
+    """Iterator over a tf.data as numpy arrays, ended before Python itself ends.
+
+    TensorFlow's threads that call Python then would never come back, nor would the process end.
+    """
+
+    _all: weakref.WeakSet["Examples"] = weakref.WeakSet()
+
+    def __init__(self, data):
+        self._iterator = data.as_numpy_iterator()
+        self._all.add(self)
+
+    def __iter__(self) -> "Examples":
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Frees TensorFlow's iterator, which waits for its threads."""
+        self._iterator = iter(())
+
+
+@atexit.register
+def _close_all() -> None:
+    for one in list(Examples._all):
+        one.close()
 
 
 def _source(split: str, stream: Stream, pattern: np.ndarray, index: int, paths: list[str]):

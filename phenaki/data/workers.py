@@ -26,8 +26,8 @@ def run(
 
     Args:
         workers: processes; 1 works in this very one, where a crash is everybody's.
-        crashed: called here for a task that ends its process; its result takes the place. Needed
-            with several workers only.
+        crashed: called here for a task that ends its process; its result takes the place. None
+            raises BrokenProcessPool.
     """
     if workers == 1:
         yield from map(function, tasks)
@@ -59,6 +59,8 @@ def _alone(function, task, crashed):
         with _pool(1) as pool:
             return pool.submit(function, task).result()
     except BrokenProcessPool:
+        if crashed is None:
+            raise
         return crashed(task)
 
 

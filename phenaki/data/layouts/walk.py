@@ -10,7 +10,7 @@ from phenaki.data.raw import Lost, RawItem, Sources, Unit, is_utf8, kind_of
 from phenaki.data.tables import SUFFIXES
 
 UNITS = 64  # at least, so that processes stay busy and a killed run loses little
-MOST = 16  # files of a unit
+MOST = 128  # files of a unit: of millions, some ten thousand units
 
 
 @dataclasses.dataclass(frozen=True)

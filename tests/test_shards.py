@@ -1,0 +1,111 @@
+"""What a plan of shards costs and keeps: some bytes a clip, the order, every loss by name."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import layouts
+import pytest
+
+from phenaki.data import ingest, prepare, raw, shards, stored_clips, summary
+
+
+def outcome(key, clips, split="train", **fields):
+    return ingest.Outcome(key, "video", split=split, clips=tuple(clips), **fields)
+
+
+def test_a_clip_takes_some_twenty_bytes():
+    plan, count = shards.Plan(0.1, drop_duplicates=False), 30_000
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            unit = Path(f"/spool/{number // 1000}.clips")
+            plan.add(unit, outcome(f"{number}.mp4", [(number * 30_000, 30_000)], split=None))
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / count < 25
+    assert sum(split.records for split in plan.splits.values()) == count
+
+
+def test_shards_keep_the_order_over_units_and_items():
+    plan = shards.Plan(0.0, drop_duplicates=False)
+    places = {}
+    for unit in range(4):
+        for item in range(3):
+            clips = [(100 * item + clip, 7) for clip in range(item + unit % 2)]
+            plan.add(Path(f"{unit}"), outcome(f"{unit}/{item}", clips))
+            places[unit, item] = clips
+    wanted = [(str(u), *clip) for (u, _), clips in places.items() for clip in clips]
+    split = plan.splits["video_train"]
+    assert (split.records, split.bytes, len(split)) == (len(wanted), 7 * len(wanted), 12)
+    assert [count for _, count in split] == [len(clips) for clips in places.values()]
+    cut = shards.shards(plan.splits, Path("/set"), hosts=1)["video_train"]
+    assert len(cut) == 8 and {len(shard) for shard in cut} == {2, 3}
+    parts = [part for shard in cut for part in shard.parts]
+    assert [
+        (str(part.path), int(offset), int(size))
+        for part in parts
+        for offset, size in zip(part.offsets, part.sizes, strict=True)
+    ] == wanted
+
+
+@pytest.mark.parametrize(("hosts", "most", "count"), [(1, 10**9, 8), (2, 10**9, 16), (1, 640, 10)])
+def test_shards_are_as_many_as_hosts_and_bytes_ask_for(hosts, most, count):
+    plan = shards.Plan(0.0, drop_duplicates=False)
+    plan.add(Path("unit"), outcome("a", [(64 * n, 64) for n in range(100)]))
+    (cut,) = shards.shards(plan.splits, Path("/set"), hosts, most).values()
+    assert len(cut) == count and sum(map(len, cut)) == 100
+
+
+def test_of_items_of_one_name_the_first_that_can_be_used_stays(tmp_path):
+    media = [b"broken", layouts.picture(1), layouts.picture(2)]
+    unit = raw.Unit("unit", tuple(raw.RawItem("a.png", "image", one) for one in media))
+    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    for name, cut in (("cut", ingest.cut), ("crashed", ingest.crashed)):
+        (tmp_path / name).mkdir()
+        job = ingest.Job(form, 95, None, prepare.Filters(), tmp_path / name)
+        done = cut(unit, job)
+        first, second, third = [one.reason for one in done.outcomes]
+        assert first and (second, third) == (None, "second of this name")
+        assert [len(one.clips) for one in done.outcomes] == [0, 1, 0]
+
+
+def test_every_loss_is_named_where_the_report_names_a_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "NAMED", 2)
+    layouts.video(tmp_path / "in" / "good.mp4", 11)
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.mp4").write_bytes(b"no video")
+    rows = [(f"gone{number}.mp4", "x") for number in range(4)] + [("good.mp4", "x")]
+    layouts.table(tmp_path / "in" / "captions.csv", "file,caption", rows)
+    given = prepare.Options(tmp_path / "in", tmp_path / "set", height=48, width=64)
+    report = prepare.prepare(given)
+    assert (report["files"]["skipped"], report["files"]["problems"]) == (5, 4)
+    assert (len(report["skipped"]), len(report["problems"])) == (2, 2)
+    assert "... and 3 more in dead_letters.jsonl" in (tmp_path / "set" / "report.txt").read_text()
+    lines = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
+    letters = [json.loads(line) for line in lines]
+    assert {letter["file"] for letter in letters if "file" in letter} == {
+        f"{number}.mp4" for number in range(5)
+    }
+    assert {letter["name"] for letter in letters if "name" in letter} == {
+        f"gone{number}.mp4" for number in range(4)
+    }
+    assert all(letter["reason"] for letter in letters)
+
+
+def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch):
+    for number in range(3):
+        layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
+    made = {}
+    for name, many in (("alone", 64), ("together", 1)):
+        monkeypatch.setattr(prepare, "MANY", many)
+        output = tmp_path / name
+        given = prepare.Options(
+            tmp_path / "in", output, height=48, width=64, workers=2, validation=0.0
+        )
+        prepare.prepare(given)
+        files = (path for path in output.iterdir() if not path.name.startswith("report"))
+        made[name] = {path.name: path.read_bytes() for path in files}
+    assert made["alone"] == made["together"]
+    assert stored_clips.size(tmp_path / "alone", "train", "video") == 6
