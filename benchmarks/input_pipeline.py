@@ -6,7 +6,8 @@ Every rate is of one core. The bare limits do the same work with a library alone
 order: PyAV with the same resize, TensorFlow's reader and JPEG decoder, its reader of records, and a
 copy in memory. "late" is a disk behind a network, played by waiting --late seconds in every read;
 beside it, what one read after another could give. Prints a table, how many cores feed --batch
-samples at --rate steps a second, and the memory of reading codes over --steps steps; writes benchmarks/results/input_pipeline.json.
+samples at --rate steps a second, and the memory of reading codes over --steps steps; writes
+benchmarks/results/input_pipeline.json.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
 """Shows what a prepared data set holds, as one HTML page that needs nothing else.
 
-python scripts/inspect_data.py --data=DIR [--output=DIR/inspect.html] [--most=2000]
+python scripts/inspect_data.py --data=DIR [--vocabulary=sentencepiece.model] [--most=2000]
 
 Contact sheets, lengths and rates, captions in tokens, the share of clips per source, brightness and
-range, clips that are equal. Of large sets an even part of the records is read.
+range, clips that are equal. Tokens are T5's where its vocabulary is given. Of large sets an even
+part of the records is read.
 """
 
 from pathlib import Path
@@ -15,6 +16,12 @@ from phenaki.errors import UserError
 
 _DATA = flags.DEFINE_string("data", None, "directory of the data set", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "page to be written; DIR/inspect.html by default")
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary", "bytes", "what captions are counted in: T5's sentencepiece.model, or bytes (ByT5)"
+)
+_LENGTH = flags.DEFINE_integer(
+    "length", 128, "tokens that training keeps of a caption: config.text.length", lower_bound=2
+)
 _MOST = flags.DEFINE_integer("most", 2000, "records read of each split")
 
 
@@ -22,11 +29,15 @@ def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
     from phenaki.data import inspection, inspection_page
+    from phenaki.text import vocabulary
 
     if _MOST.value < 1:
         raise UserError(f"--most={_MOST.value}: must be at least 1, such as 2000.")
     directory = Path(_DATA.value)
-    found = inspection.look(directory, _MOST.value)
+    count = None
+    if _VOCABULARY.value != "bytes":
+        count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
+    found = inspection.look(directory, _MOST.value, count, _LENGTH.value)
     path = Path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
     path.write_text(inspection_page.page(directory, found))
     for name, split in found.items():

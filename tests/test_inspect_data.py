@@ -6,8 +6,10 @@ import layouts
 import numpy as np
 import pytest
 from numbered_clips import numbered, regular, write_video
+from test_text_vocabulary import trained
 
 from phenaki.data import filters, inspection, inspection_page, prepare
+from phenaki.text import vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,23 @@ def test_a_part_is_spread_evenly(directory):
     split = inspection.look(directory, 2)["video_train"]
     assert (split.seen, split.stored) == (2, 5)
     assert set(split.sources) == {"a.mp4", "black.mp4"}  # the middles of both halves
+
+
+def test_captions_are_counted_in_pieces_and_long_ones_named(directory, run_script, tmp_path):
+    model = tmp_path / "tiny.model"
+    model.write_bytes(trained())
+    pieces = vocabulary.sentencepiece(model, 4)
+    split = inspection.look(directory, 100, pieces.count, length=4)["video_train"]
+    wanted = [len(pieces.model.encode(text)) + 1 for text in ("four", "four", "<b>seven")]
+    assert sorted(split.tokens) == sorted(wanted) and max(wanted) > 4
+    cut = sum(count > 4 for count in wanted)
+    assert f"{cut} captions have more than 4 tokens and will be cut" in split.warnings()
+    given = [f"--data={directory}", f"--output={tmp_path / 'p'}", "--length=4"]
+    done = run_script("scripts/inspect_data.py", *given, f"--vocabulary={model}")
+    assert f"{cut} captions have more than 4 tokens" in done.stdout, done.stderr
+    done = run_script("scripts/inspect_data.py", *given, f"--vocabulary={tmp_path / 'none.model'}")
+    assert done.returncode == 2 and "none.model" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_limited_range_is_noticed():

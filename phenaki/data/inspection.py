@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ class Split:
     sources: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     equal: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (key, first key)
     uncaptioned: int = 0
+    length: int = 0  # tokens that training keeps of a caption; 0 = all
 
     def warnings(self) -> list[str]:
         """What a person should look at."""
@@ -40,6 +42,8 @@ class Split:
         dark = sum(value < DARK for value in self.brightness)
         if dark:
             found.append(f"{dark} clips are nearly black")
+        if self.length and (cut := sum(value > self.length for value in self.tokens)):
+            found.append(f"{cut} captions have more than {self.length} tokens and will be cut")
         if self.equal:
             found.append(f"{len(self.equal)} clips equal an earlier one")
         top = self.sources.most_common(1)
@@ -48,11 +52,17 @@ class Split:
         return found
 
 
-def look(directory: Path, most: int, count_tokens=None) -> dict[str, Split]:
+def look(
+    directory: Path,
+    most: int,
+    count_tokens: Callable[[str], int] | None = None,
+    length: int = 0,
+) -> dict[str, Split]:
     """Reads up to `most` records of each split, evenly spread.
 
     Args:
-        count_tokens: captions to their lengths; by default UTF-8 bytes and an end, as ByT5 counts.
+        count_tokens: of a caption; by default UTF-8 bytes and an end, as ByT5 counts.
+        length: tokens of a caption that training keeps; 0 for all.
 
     Raises:
         UserError: not a data set of clips.
@@ -62,7 +72,7 @@ def look(directory: Path, most: int, count_tokens=None) -> dict[str, Split]:
     found = {}
     for name, info in data.info.splits.items():
         stored = records.Records(info.filepaths)
-        split = found[name] = Split(len(stored))
+        split = found[name] = Split(len(stored), length=length)
         for index in contact_sheet.spread(len(stored), most):
             _add(split, contact_sheet.parse(stored[index]), first_of, count_tokens or _bytes)
     return found

@@ -48,6 +48,10 @@ class Vocabulary:
     def _text(self, ids: np.ndarray) -> str:
         raise NotImplementedError
 
+    def count(self, caption: str) -> int:
+        """Ids of a caption that is not cut, the end mark included."""
+        return len(self._ids(caption)) + 1
+
     def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b l"]:
         """Ids of each caption: 0 padding, 1 end, pieces otherwise."""
         ids = np.full((len(captions), self.length), PAD_ID, np.int32)
