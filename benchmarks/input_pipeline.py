@@ -73,9 +73,8 @@ def main(argv):
             print(f"{case}: {ours:,.0f} {unit}/s; {limit}: {bare:,.0f}", flush=True)
         memory = _memory(codes)
     need = BATCH.value * RATE.value
-    print(
-        f"{'of one core':34} {'per second':>12} {'bare':>10} {'share':>6} {'cores for a pod':>16}"
-    )
+    print(f"{BATCH.value} samples at {RATE.value} steps a second are {need:,.0f} samples a second")
+    print(f"{'of one core':34} {'per second':>12} {'bare':>10} {'share':>6} {'cores for that':>16}")
     for row in rows:
         row["share"] = row["per_second"] / row["bare"]
         row["cores"] = need / row["per_second"]
@@ -84,7 +83,6 @@ def main(argv):
             f"{row['share']:6.0%} {row['cores']:16,.2f}"
         )
     copy = _copy_rate()
-    print(f"{BATCH.value} samples at {RATE.value} steps a second are {need:,.0f} samples a second")
     print(f"a copy in memory: {copy / 1e9:.1f} GB/s")
     print("memory while codes are read: " + ", ".join(f"{k}: {v} MB" for k, v in memory.items()))
     record.write(
