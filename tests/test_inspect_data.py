@@ -31,6 +31,7 @@ def test_it_counts_what_is_there(directory):
     split = inspection.look(directory, 100)["video_train"]
     assert (split.stored, split.seen, split.uncaptioned) == (5, 5, 2)
     assert split.frames == [11] * 5 and split.fps == [8.0] * 5
+    assert split.source_fps == pytest.approx([8.0] * 5, abs=0.01)
     assert sorted(split.tokens) == [5, 5, 9]  # bytes and an end
     assert split.sources == {"a.mp4": 2, "b.mp4": 1, "copy.mp4": 1, "black.mp4": 1}
     assert split.equal == [("copy.mp4#00000", "b.mp4#00000")]

@@ -55,6 +55,25 @@ def test_last_frame_not_after_the_target_time_is_shown(tmp_path, seed):
     assert set(shown[len(expected) :]) <= {40}  # the last frame, for as long as the file says
 
 
+@pytest.mark.parametrize("rate", [8, 24, Fraction(30_000, 1001), 60])
+def test_a_clip_says_the_rate_of_its_source(tmp_path, rate):
+    times = [k / Fraction(rate) for k in range(40)]
+    clips = list(cut(write_video(tmp_path / "a.mp4", times), frames=3, fps=6))
+    assert [clip.source_fps for clip in clips] == pytest.approx(
+        [float(rate)] * len(clips), rel=0.01
+    )
+    uneven = [0, 1, 1.1, 1.2, 1.3, 2]  # five frames in the first two seconds
+    (clip,) = cut(write_video(tmp_path / "b.mp4", uneven), frames=3, fps=1.5)
+    assert clip.source_fps == pytest.approx(2.5, rel=0.01)
+    assert video.still(io.BytesIO(png()), height=8, width=8).source_fps == 0
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(numbered(1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_a_video_lasts_until_its_last_frame_ends(tmp_path):
     assert numbers(write_video(tmp_path / "a.mp4", regular(10, 10)), 8) == [0, 1, 2, 3, 5, 6, 7, 8]
 

@@ -41,7 +41,10 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One clip, its frames encoded. `start` in seconds; `source_size` (height, width) in pixels."""
+    """One clip, its frames encoded. `start` in seconds; `source_size` (height, width) in pixels.
+
+    `fps` is the clip's rate, `source_fps` the mean one of what it was cut from; 0 of stills.
+    """
 
     key: str
     frames: list[bytes]
@@ -51,6 +54,7 @@ class Record:
     source_size: tuple[int, int]
     start: float
     fps: float
+    source_fps: float = 0.0
 
     def example(self) -> dict[str, Any]:
         """The record as `features` wants it; `captioned` tells None from blank."""
@@ -64,6 +68,7 @@ class Record:
             "source_size": np.array(self.source_size, np.int32),
             "start": np.float32(self.start),
             "fps": np.float32(self.fps),
+            "source_fps": np.float32(self.source_fps),
         }
 
 
@@ -83,6 +88,7 @@ def features(form: Format):
             "source_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
             "start": np.float32,
             "fps": np.float32,
+            "source_fps": np.float32,
         }
     )
 

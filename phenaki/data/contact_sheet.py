@@ -82,6 +82,8 @@ def parse(record: bytes) -> dict:
         "source": fields["source"].bytes_list.value[0].decode(errors="replace"),
         "start": fields["start"].float_list.value[0],
         "fps": fields["fps"].float_list.value[0],
+        # Sets of older releases do not have it.
+        "source_fps": next(iter(fields["source_fps"].float_list.value), 0.0),
     }
 
 

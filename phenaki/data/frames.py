@@ -36,7 +36,7 @@ def clips(
             yield video.Clip(0.0, np.stack(buffer), size)
             return
         if len(buffer) == frames:
-            yield video.Clip(start / fps, np.stack(buffer), size)
+            yield video.Clip(start / fps, np.stack(buffer), size, float(rate))
             buffer, start, count = [], number + 1, count + 1
     if not count:
         reason = f"too short: {len(buffer)} frames at {fps:g} fps, {frames} needed"

@@ -261,6 +261,7 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
         source_size=clip.source_size,
         start=clip.start,
         fps=0.0 if still else job.form.fps,
+        source_fps=clip.source_fps,
     )
 
 

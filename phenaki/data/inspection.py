@@ -23,6 +23,7 @@ class Split:
     seen: int = 0
     frames: list[int] = dataclasses.field(default_factory=list)
     fps: list[float] = dataclasses.field(default_factory=list)
+    source_fps: list[float] = dataclasses.field(default_factory=list)  # of clips where known
     tokens: list[int] = dataclasses.field(default_factory=list)  # of captions; T5's end included
     brightness: list[float] = dataclasses.field(default_factory=list)  # mean level, 0 to 255
     lowest: list[int] = dataclasses.field(default_factory=list)
@@ -86,6 +87,8 @@ def _add(split: Split, clip: dict, first_of: dict[str, str], count_tokens) -> No
     split.seen += 1
     split.frames.append(len(clip["video"]))
     split.fps.append(clip["fps"])
+    if clip["source_fps"]:
+        split.source_fps.append(clip["source_fps"])
     split.sources[clip["source"]] += 1
     if clip["captioned"]:
         split.tokens.append(count_tokens(clip["caption"]))

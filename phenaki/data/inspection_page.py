@@ -33,6 +33,7 @@ def page(directory: Path, found: dict[str, Split]) -> str:
         for title, values in (
             ("frames", split.frames),
             ("frames per second", split.fps),
+            ("frames per second of the sources", split.source_fps),
             ("caption tokens", split.tokens),
             ("brightness, 0 to 255", split.brightness),
         ):

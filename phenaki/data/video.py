@@ -53,11 +53,13 @@ class UnreadableMedia(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """`start` is seconds after the first frame; `source_size` is (height, width) as displayed."""
+    """`start` is seconds after the first frame; `source_size` is (height, width) as displayed;
+    `source_fps` is the mean rate up to the clip's end, 0 of a still."""
 
     start: float
     video: UInt8[np.ndarray, "f h w 3"]
     source_size: tuple[int, int]
+    source_fps: float = 0.0
 
 
 def clips(
@@ -83,15 +85,15 @@ def clips(
     """
     buffer: list[np.ndarray] = []
     count = 0
-    for index, alone, image, aspect in _sampled(path, fps):
+    for index, source_fps, image, aspect in _sampled(path, fps):
         size = (image.shape[0], round(image.shape[1] * aspect))
         buffer.append(fit(Image.fromarray(image), height, width, crop, aspect))
-        if alone:
+        if source_fps is None:
             yield Clip(0.0, np.stack(buffer), size)
             return
         if len(buffer) == frames:
             start = float((index + 1 - frames) / _rational(fps))
-            yield Clip(start, np.stack(buffer), size)
+            yield Clip(start, np.stack(buffer), size, source_fps)
             buffer, count = [], count + 1
     if not count:
         raise UnreadableMedia(
@@ -168,19 +170,25 @@ class _Timed(NamedTuple):
     aspect: float
 
 
-def _sampled(path, fps: float | int) -> Iterator[tuple[int, bool, np.ndarray, float]]:
-    """Yields (k, whether it is the only frame, full-size image, pixel aspect) at t0 + k / fps."""
+def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.ndarray, float]]:
+    """Yields (k, mean rate so far, full-size image, pixel aspect) at t0 + k / fps.
+
+    The rate is None for the only frame of a file.
+    """
     rate = _rational(fps)
     index = decoded = 0
     shown = image = first = None
+    last = Fraction(0)  # time stamp
     with _reasons(path):
         for item in _in_order(_decoded(path)):
             first = item.time if first is None else first
-            decoded += item.frame is not None
+            if item.frame is not None:
+                decoded, last = decoded + 1, item.time
             while shown is not None and first + index / rate + item.tolerance < item.time:
                 image = _convert(path, *shown) if image is None else image
                 alone = decoded == 1 and item.frame is None
-                yield index, alone, *image
+                mean = float((decoded - 1) / (last - first)) if last > first else 0.0
+                yield index, None if alone else mean, *image
                 if alone:
                     return  # however long it is said to last
                 index += 1
