@@ -94,6 +94,15 @@ def test_every_loss_is_named_where_the_report_names_a_few(tmp_path, monkeypatch)
     assert all(letter["reason"] for letter in letters)
 
 
+def test_a_name_that_is_no_text_is_a_letter_too(tmp_path):
+    layouts.video(tmp_path / "in" / "good.mp4", 11)
+    rows = ['{"file": "good.mp4", "caption": "x"}', r'{"file": "\ud800.mp4", "caption": "y"}']
+    (tmp_path / "in" / "captions.jsonl").write_text("\n".join(rows))
+    prepare.prepare(prepare.Options(tmp_path / "in", tmp_path / "set", height=48, width=64))
+    (line,) = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
+    assert json.loads(line)["name"] == "\ud800.mp4"
+
+
 def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch):
     for number in range(3):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)

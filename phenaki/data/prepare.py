@@ -183,7 +183,8 @@ def _write(
     directory = partial / "set"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    with (directory / summary.LETTERS).open("w", encoding="utf-8") as letters:
+    path = directory / summary.LETTERS
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as letters:
         tally = summary.Tally(letters)
         splits = _cut(options, found, job, progress, runner, tally)
     records = {name: split.records for name, split in splits.items()}
