@@ -1,9 +1,11 @@
 """What a plan of shards costs and keeps: some bytes a clip, the order, every loss by name."""
 
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
 
+import kill_prepare
 import layouts
 import pytest
 
@@ -101,6 +103,37 @@ def test_a_name_that_is_no_text_is_a_letter_too(tmp_path):
     prepare.prepare(prepare.Options(tmp_path / "in", tmp_path / "set", height=48, width=64))
     (line,) = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
     assert json.loads(line)["name"] == "\ud800.mp4"
+
+
+def test_shards_that_stand_are_not_written_again(tmp_path, monkeypatch):
+    for number in range(3):
+        layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
+    given = prepare.Options(
+        tmp_path / "in", tmp_path / "set", height=48, width=64, encoding="png", validation=0.0
+    )
+    calm = dataclasses.replace(given, output=tmp_path / "calm")
+    prepare.prepare(calm)
+    written, stored = [], ingest.stored
+
+    def stops(part):
+        if stops.after == 0:
+            raise KeyboardInterrupt
+        stops.after -= 1
+        written.append(part)
+        return stored(part)
+
+    monkeypatch.setattr(ingest, "stored", stops)
+    stops.after = 4
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(given)
+    half = tmp_path / ".set.partial" / "set"
+    cut_short = sorted(half.glob("*-00001-of-00006"))[0]
+    cut_short.write_bytes(cut_short.read_bytes()[:-1])
+    (half / "left over").write_text("of another run")
+    stops.after = -1
+    prepare.prepare(given)
+    assert len(written) == 4 + 3  # the two that were missing, and the one that was cut short
+    assert kill_prepare.contents(given.output) == kill_prepare.contents(calm.output)
 
 
 def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch):

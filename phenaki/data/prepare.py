@@ -180,21 +180,25 @@ def _write(
         options.frames, float(options.fps), options.height, options.width, options.encoding
     )
     job = ingest.Job(form, options.quality, options.limit, options.filters, partial / "spool")
-    directory = partial / "set"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    path = directory / summary.LETTERS
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as letters:
+    with (partial / summary.LETTERS).open(
+        "w", encoding="utf-8", errors="backslashreplace"
+    ) as letters:
         tally = summary.Tally(letters)
         splits = _cut(options, found, job, progress, runner, tally)
     records = {name: split.records for name, split in splits.items()}
     given = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
     report = tally.report(given, found, records, time.perf_counter() - began)
     if splits:
+        directory, marks = partial / "set", partial / "written"
+        for made in (directory, marks):
+            made.mkdir(exist_ok=True)
         cut_up = shards.shards(splits, directory, options.hosts)
         files = [shard for split in cut_up.values() for shard in split]
-        noted = iter(runner(functools.partial(shards.write, form=form), files, None))
+        shards.clear(directory, files)
+        write = functools.partial(shards.write, form=form, marks=marks)
+        noted = iter(runner(write, files, None))
         written = {split: [next(noted) for _ in part] for split, part in cut_up.items()}
+        (partial / summary.LETTERS).rename(directory / summary.LETTERS)
         shards.finish(directory, form, written, options.config(found.layout))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
         report["seconds"] = round(time.perf_counter() - began, 1)

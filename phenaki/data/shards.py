@@ -12,12 +12,13 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from phenaki import files
 from phenaki.data import builder, ingest, lazy, records
 
 MANIFEST = "manifest.json"
@@ -34,6 +35,13 @@ class Shard:
 
     def __len__(self) -> int:
         return sum(len(part.offsets) for part in self.parts)
+
+    def fingerprint(self) -> str:
+        """Changes with its records: spool files are named by what is in them."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            digest.update(part.path.name.encode() + part.offsets.tobytes() + part.sizes.tobytes())
+        return digest.hexdigest()
 
 
 class Split(Sequence[tuple[int, int]]):
@@ -139,8 +147,22 @@ def _template(directory: Path, split: str):
     )
 
 
-def write(shard: Shard, form: builder.Format) -> dict[str, Any]:
-    """Writes one TFRecord file; returns its name, records, bytes and SHA-256."""
+def clear(directory: Path, kept: Iterable[Shard]) -> None:
+    """Removes what an earlier run left there, but these shards."""
+    names = {name for s in kept for name in (s.path.name, s.path.name + records.LENGTHS)}
+    for path in directory.iterdir():
+        if path.name not in names:
+            path.unlink()
+
+
+def write(shard: Shard, form: builder.Format, marks: Path) -> dict[str, Any]:
+    """Writes one TFRecord file; returns its name, records, bytes and SHA-256.
+
+    What an earlier run wrote, by a mark in `marks`, is taken as it is.
+    """
+    mark, fingerprint = marks / f"{shard.path.name}.json", shard.fingerprint()
+    if (noted := _noted(mark, fingerprint, shard.path)) is not None:
+        return noted
     tf, features = lazy.tensorflow(), builder.features(form)
     part = shard.path.with_name(f".{shard.path.name}.{os.getpid()}")
     with tf.io.TFRecordWriter(os.fspath(part)) as file:
@@ -153,7 +175,18 @@ def write(shard: Shard, form: builder.Format) -> dict[str, Any]:
     part.replace(shard.path)
     with Path(f"{shard.path}{records.LENGTHS}").open("wb") as beside:
         np.save(beside, lengths)
-    return {"name": shard.path.name, "records": len(shard)} | checksum(shard.path)
+    noted = {"name": shard.path.name, "records": len(shard)} | checksum(shard.path)
+    files.write_json(mark, {"fingerprint": fingerprint, "noted": noted})
+    return noted
+
+
+def _noted(mark: Path, fingerprint: str, path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(mark.read_text())
+        whole = path.stat().st_size == content["noted"]["bytes"]
+    except (OSError, ValueError):
+        return None
+    return content["noted"] if whole and content["fingerprint"] == fingerprint else None
 
 
 def checksum(path: Path) -> dict[str, Any]:
@@ -173,25 +206,25 @@ def finish(
     tfds = lazy.datasets()
     info = builder.describe(directory, form)
     splits = []
-    for split, files in written.items():
+    for split, shards_of in written.items():
         template = _template(directory, split)
-        lengths = [file["records"] for file in files]
-        size = sum(file["bytes"] for file in files)
+        lengths = [file["records"] for file in shards_of]
+        size = sum(file["bytes"] for file in shards_of)
         splits.append(tfds.core.SplitInfo(split, lengths, size, template))
     with lazy.quiet_logs():
         info.set_splits(tfds.core.splits.SplitDict(splits))
         info.write_to_directory(directory)
     known = {
         file["name"]: {name: file[name] for name in ("bytes", "sha256")}
-        for files in written.values()
-        for file in files
+        for shards_of in written.values()
+        for file in shards_of
     }
     config_text = json.dumps(config, sort_keys=True)
     manifest = {
         "config": config,
         "config_sha256": hashlib.sha256(config_text.encode()).hexdigest(),
-        "records": {split: sum(f["records"] for f in files) for split, files in written.items()},
-        "shards": {split: len(files) for split, files in written.items()},
+        "records": {split: sum(f["records"] for f in of) for split, of in written.items()},
+        "shards": {split: len(of) for split, of in written.items()},
         "files": {
             path.name: known.get(path.name) or checksum(path)
             for path in sorted(directory.iterdir())
