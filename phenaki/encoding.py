@@ -130,10 +130,24 @@ class Encoder:
         tf.io.gfile.rename(part, file.output, overwrite=True)
         marks.write_json(file.output + marks.DONE, mark)
 
+    def _read(self, file: File) -> Iterator[dict[str, Any]]:
+        """Batches of the clips of a file.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        clips = stored_clips.shard(file.source, self.source, file.kind, self.config.video)
+        try:
+            yield from clips.batch(self._batch[file.kind]).prefetch(2).as_numpy_iterator()
+        except lazy.tensorflow().errors.OpError as error:
+            raise UserError(
+                f"{file.source}: is damaged; write the data set again, then the same command "
+                "encodes what changed."
+            ) from error
+
     def _records(self, file: File) -> Iterator[bytes]:
         origin = self.origin.digest()
-        clips = stored_clips.shard(file.source, self.source, file.kind, self.config.video)
-        for rows in clips.batch(self._batch[file.kind]).prefetch(2).as_numpy_iterator():
+        for rows in self._read(file):
             captions = [
                 text.decode(errors="replace") if known else None
                 for text, known in zip(rows["text"], rows["captioned"], strict=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_tasks
 import tiny
 
 from phenaki import build, checkpoint, encoding
@@ -199,6 +200,17 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
     left.write_bytes(b"of a data set that was there before")
     encode(bundle(tmp_path / "another", 1.01), source, output)
     assert len(renewed()) == 6 and not left.exists()
+
+
+def test_a_damaged_file_is_named(tokenizer, data, tmp_path):
+    source = tmp_path / "set"
+    shutil.copytree(data, source)
+    test_tasks.damage(source / "clips-video_train.tfrecord-00002", 1)
+    with pytest.raises(UserError, match=r"video_train\.tfrecord-00002: is damaged; write the data"):
+        encode(tokenizer, source, tmp_path / "codes")
+    shutil.copy(data / "clips-video_train.tfrecord-00002", source)
+    said = encode(tokenizer, source, tmp_path / "codes")
+    assert any(line.startswith("4 files are encoded already") for line in said)
 
 
 def test_codes_that_are_being_renewed_are_not_taken_for_whole(encoded, data, tmp_path):

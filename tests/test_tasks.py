@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from phenaki.data import (
     mixing,
     moving_shapes,
     moving_shapes_tfds,
+    records,
     shapes_world,
     stored_clips,
 )
@@ -214,6 +216,35 @@ def test_sources_that_are_no_data_sets_are_refused(data, tmp_path):
     for rates in ({}, {str(data): 0.0}, {str(data): float("nan")}):
         with pytest.raises(UserError, match="rates above 0"):
             take(rates, 1)
+
+
+def damage(path, number: int) -> None:
+    """Flips a bit in the middle of a record."""
+    stored = records.Records([path])
+    at = int(stored._offset[number] + stored._length[number] // 2)
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+def test_the_next_record_takes_a_damaged_ones_place(data, tmp_path, caplog):
+    directory = tmp_path / "set"
+    shutil.copytree(data, directory)
+    shard = directory / "clips-video_train.tfrecord-00001"  # of seven clips: 7 to 13
+    damage(shard, 2)
+    calm, harmed = shown(take(data, 2 * COUNT)), shown(take(directory, 2 * COUNT))
+    assert calm.count(9) == 2 and harmed == [10 if number == 9 else number for number in calm]
+    said = [line for line in caplog.messages if "damaged" in line]
+    assert said == [
+        f"{shard}: its record 2 is damaged; write the data set again. The next one takes its place."
+    ]
+    with pytest.raises(records.Damaged, match="00001: its record 2 is damaged"):
+        records.Records([shard])[2]
+    for number in range(7):
+        if number != 2:
+            damage(shard, number)
+    with pytest.raises(records.Damaged, match="its record"):
+        records.Records([shard]).take([0])
 
 
 def test_a_cut_shard_is_refused(tmp_path):

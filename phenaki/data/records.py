@@ -1,23 +1,35 @@
-"""Random access to TFRecord shards: any order and any start without reading what lies before."""
+"""Random access to TFRecord shards: any order and any start without reading what lies before.
+
+Every record is checked against its checksum when it is read.
+"""
 
 import concurrent.futures
 import functools
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import google_crc32c
 import numpy as np
+from absl import logging
 
 from phenaki.data import lazy
 from phenaki.errors import UserError
 
 _HEADER = struct.Struct("<Q4x")  # length and its checksum; a checksum of the data follows it
 _FOOTER = 4
+_MASK = 0xA282EAD8  # TFRecord's checksums are turned by 15 bits, and this is added
 LENGTHS = ".lengths.npy"  # beside a shard: the lengths of its records, so that nobody scans it
 OPEN = 256  # local shards held open at a time
 # Reads at a time: of a network's disk each takes tens of milliseconds, of which none is work.
 THREADS = 32
+DAMAGED = 100  # records in a row that may be damaged before it is no accident
+
+
+class Damaged(UserError):
+    """A record that is not what was written."""
 
 
 class Records:
@@ -25,6 +37,9 @@ class Records:
 
     Construction reads the lengths of the records once, from beside a shard or out of it; 16 bytes
     per record stay in memory. Reading is safe, and worth while, from several threads.
+
+    Raises:
+        Damaged: on reading a record that is not what was written.
     """
 
     def __init__(self, paths: Sequence[os.PathLike | str]):
@@ -36,19 +51,38 @@ class Records:
         self._length = lengths.astype(np.uint32)
         # Opening a file for every record would cost more than reading it.
         self._open = functools.lru_cache(OPEN)(_open)
+        self._damaged: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def __getitem__(self, index: int) -> bytes:
-        path = self.paths[self._shard[index]]
-        return _read(path, self._open(path), int(self._offset[index]), int(self._length[index]))
+        path, length = self.paths[self._shard[index]], int(self._length[index])
+        found = _read(path, self._open(path), int(self._offset[index]), length + _FOOTER)
+        if _checksum(found[:length]) != found[length:]:
+            number = index - int(np.searchsorted(self._shard, self._shard[index]))
+            raise Damaged(f"{path}: its record {number} is damaged; write the data set again.")
+        return found[:length]
 
     def take(self, indices: Sequence[int]) -> list[bytes]:
-        """The records of these numbers, in their order, `THREADS` of them read at a time."""
+        """The records of these numbers, in their order, `THREADS` of them read at a time.
+
+        In the place of a damaged record the next sound one is given, in every run, and it is said.
+        """
         parts = np.array_split(np.asarray(indices), min(THREADS, max(len(indices), 1)))
-        read = side_by_side(lambda part: [self[int(index)] for index in part], parts)
+        read = side_by_side(lambda part: [self._sound(int(index)) for index in part], parts)
         return [record for part in read for record in part]
+
+    def _sound(self, index: int) -> bytes:
+        for place in range(index, index + DAMAGED):
+            try:
+                return self[place % len(self)]
+            except Damaged as error:
+                if place not in self._damaged:
+                    logging.warning("%s The next one takes its place.", error)
+                self._damaged.add(place)
+                last = error
+        raise last
 
 
 def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -66,14 +100,17 @@ def lengths(path: str) -> np.ndarray:
     return _scan(path)[:, 1].astype(np.uint32)
 
 
+def _checksum(content: bytes) -> bytes:
+    crc = google_crc32c.value(content)
+    return (((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
 class _Local:
     """A file of this machine's own file systems, open as long as anyone holds it."""
 
     def __init__(self, path: str):
         self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+        weakref.finalize(self, os.close, self.descriptor).atexit = False  # threads may still read
 
 
 def _open(path: str) -> _Local | None:
