@@ -136,6 +136,35 @@ def test_shards_that_stand_are_not_written_again(tmp_path, monkeypatch):
     assert kill_prepare.contents(given.output) == kill_prepare.contents(calm.output)
 
 
+def test_shards_whose_clips_changed_are_written_again(tmp_path):
+    for number in range(2):
+        layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
+    size = dict(height=48, width=64, encoding="png", validation=0.0)
+    given = prepare.Options(tmp_path / "in", tmp_path / "set", **size)
+    prepare.prepare(given)
+    # As it was left behind by a run that was killed at the very end, of clips of the same size.
+    left = tmp_path / ".set.partial"
+    for name in ("set", "written"):
+        (left / name).mkdir(parents=True)
+    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    job = ingest.Job(form, 95, None, prepare.Filters(), spool)
+    plan = shards.Plan(0.0, drop_duplicates=False)
+    for unit in prepare.sources.find(tmp_path / "in").units:
+        done = ingest.cut(unit, job)
+        for outcome in done.outcomes:
+            places = outcome.clips[::-1]  # the same bytes in all, in another order
+            plan.add(done.clips, dataclasses.replace(outcome, clips=places))
+    (stale,) = shards.shards(plan.splits, left / "set", 1).values()
+    for shard in stale:
+        shards.write(shard, form, left / "written")
+    again = dataclasses.replace(given, output=tmp_path / "again")
+    left.rename(tmp_path / ".again.partial")
+    prepare.prepare(again)
+    assert kill_prepare.contents(again.output) == kill_prepare.contents(given.output)
+
+
 def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch):
     for number in range(3):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
