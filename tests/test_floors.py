@@ -24,7 +24,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NETWORKS = {"blocks", "critic", "discriminator", "features", "maskgit", "text", "tokenizers"}
 # All that the data tower may know of the rest: nothing here is a network.
-SEEN_FROM_DATA = {"errors", "media", "types", "cli", "text.vocabulary"}
+SEEN_FROM_DATA = {"errors", "files", "media", "types", "cli", "text.vocabulary"}
 TENSORFLOW = {"seqio", "tensorflow", "tensorflow_datasets", "tensorflow_text", "tfds"}
 FILES = sorted(
     path for top in ("phenaki", "configs", "scripts") for path in (ROOT / top).rglob("*.py")
