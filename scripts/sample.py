@@ -156,12 +156,12 @@ def _prompts(model, options):
 
 def _last_frames(path, spec):
     """The last frames of a file, at most a clip of them: float32 [f h w 3] in [0, 1]."""
-    from phenaki.data import video
+    from phenaki.data import pictures, video
 
     single = video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width)
     try:
         last = collections.deque(single, maxlen=spec.frames)
-    except video.UnreadableMedia as error:
+    except pictures.UnreadableMedia as error:
         raise UserError(f"--video={path}: {error.reason}; give another file.") from None
     return np.concatenate([clip.video for clip in last]).astype(np.float32) / 255
 

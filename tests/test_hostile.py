@@ -9,7 +9,7 @@ import layouts
 import pytest
 from numbered_clips import regular, write_video
 
-from phenaki.data import raw, sources, tables, video
+from phenaki.data import pictures, raw, sources, tables, video
 from phenaki.data.layouts import tars
 from phenaki.errors import UserError
 
@@ -78,13 +78,13 @@ def test_a_list_of_files_under_a_videos_name_opens_none_of_them(tmp_path):
         path = tmp_path / "in" / name
         path.write_bytes(named[name])
         for source in (path, io.BytesIO(named[name])):
-            with pytest.raises(video.UnreadableMedia):
+            with pytest.raises(pictures.UnreadableMedia):
                 list(video.clips(source, frames=3, fps=8, height=48, width=64))
 
 
 def test_a_frame_said_to_last_for_hours_ends(tmp_path):
     path = write_video(tmp_path / "a.mkv", [*regular(3, 8), *(3500 * k for k in range(1, 9))])
-    with pytest.raises(video.UnreadableMedia, match="are to be shown"):
+    with pytest.raises(pictures.UnreadableMedia, match="are to be shown"):
         for _ in video.clips(path, frames=3, fps=8, height=8, width=8):
             pass
 

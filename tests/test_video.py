@@ -19,7 +19,7 @@ from numbered_clips import (
 )
 from PIL import Image
 
-from phenaki.data import video
+from phenaki.data import pictures, video
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared clips are not here")
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
@@ -159,14 +159,14 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path):
 def test_resize_averages_what_it_leaves_out():
     board = np.indices((96, 96)).sum(0) % 2 * 255
     image = Image.fromarray(np.repeat(board[..., None], 3, -1).astype(np.uint8))
-    small = video.fit(image, 12, 12)
+    small = pictures.fit(image, 12, 12)
     assert np.abs(small.astype(int) - 127).max() <= 3
 
 
 @pytest.mark.parametrize(("crop", "middle"), [(0.0, 16), (0.5, 32), (1.0, 48)])
 def test_short_side_fits_and_the_rest_is_cropped(crop, middle):
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (32, 64, 3))
-    result = video.fit(Image.fromarray(np.ascontiguousarray(ramp)), 16, 16, (0.5, crop))
+    result = pictures.fit(Image.fromarray(np.ascontiguousarray(ramp)), 16, 16, (0.5, crop))
     assert result.shape == (16, 16, 3)
     assert abs(result.mean() - (middle - 0.5)) < 0.6
 
@@ -178,7 +178,7 @@ def test_exif_orientation_is_applied(tmp_path):
         exif[0x0112] = orientation
         path = tmp_path / f"{orientation}.png"
         Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
-        np.testing.assert_array_equal(np.asarray(video.read_image(path)), upright)
+        np.testing.assert_array_equal(np.asarray(pictures.read_image(path)), upright)
 
 
 def test_every_kind_of_pixel_becomes_rgb(tmp_path):
@@ -197,7 +197,7 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path):
     }
     for name, (image, expected) in images.items():
         image.save(tmp_path / name)
-        pixels = np.asarray(video.read_image(tmp_path / name)).astype(int)
+        pixels = np.asarray(pictures.read_image(tmp_path / name)).astype(int)
         assert np.abs(pixels - expected).max() <= 4, (name, pixels[0, 0])
 
 
@@ -222,7 +222,7 @@ def test_bad_stills_say_why(tmp_path):
     }
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(video.UnreadableMedia, match=reason) as caught:
+        with pytest.raises(pictures.UnreadableMedia, match=reason) as caught:
             video.still(tmp_path / name, height=8, width=8)
         assert "\n" not in caught.value.reason
         assert str(tmp_path) not in caught.value.reason
@@ -239,13 +239,13 @@ def test_bad_videos_say_why(tmp_path):
     }
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(video.UnreadableMedia, match=reason) as caught:
+        with pytest.raises(pictures.UnreadableMedia, match=reason) as caught:
             list(cut(tmp_path / name))
         assert "\n" not in caught.value.reason
         assert str(tmp_path) not in caught.value.reason
-    with pytest.raises(video.UnreadableMedia, match="not readable: no such file"):
+    with pytest.raises(pictures.UnreadableMedia, match="not readable: no such file"):
         list(cut(tmp_path / "absent.mp4"))
-    with pytest.raises(video.UnreadableMedia, match="too short: 8 frames at 8 fps, 11 needed"):
+    with pytest.raises(pictures.UnreadableMedia, match="too short: 8 frames at 8 fps, 11 needed"):
         list(cut(write_video(tmp_path / "short.mp4", regular(8, 8)), frames=11))
 
 
@@ -254,7 +254,7 @@ def test_clips_come_while_the_file_is_still_being_read(tmp_path):
     (tmp_path / "cut.mkv").write_bytes(mkv[: len(mkv) // 2])
     stream = cut(tmp_path / "cut.mkv")
     assert [read_number(image) for image in next(stream).video] == [0, 1, 2]
-    with pytest.raises(video.UnreadableMedia):
+    with pytest.raises(pictures.UnreadableMedia):
         list(stream)
 
 
@@ -276,5 +276,5 @@ def test_shared_rotations_and_broken_files():
         clip = next(cut(SHARED / f"rot_{degrees}.mov", frames=1))
         assert clip.source_size == size
     assert len(list(cut(SHARED / "bad_unordered_pts.mov", frames=1, fps=32))) == 4
-    with pytest.raises(video.UnreadableMedia, match="after 28 frames"):
+    with pytest.raises(pictures.UnreadableMedia, match="after 28 frames"):
         list(cut(SHARED / "bad_corrupted.mp4"))

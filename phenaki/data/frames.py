@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from phenaki.data import video
+from phenaki.data import pictures, video
 from phenaki.data.raw import Frames
 
 
@@ -31,7 +31,7 @@ def clips(
     for number, index in enumerate(indices):
         image = _image(media.images[index])
         size = (image.height, image.width)
-        buffer.append(video.fit(image, height, width))
+        buffer.append(pictures.fit(image, height, width))
         if len(media.images) == 1:
             yield video.Clip(0.0, np.stack(buffer), size)
             return
@@ -40,14 +40,14 @@ def clips(
             buffer, start, count = [], number + 1, count + 1
     if not count:
         reason = f"too short: {len(buffer)} frames at {fps:g} fps, {frames} needed"
-        raise video.UnreadableMedia("frames", reason)
+        raise pictures.UnreadableMedia("frames", reason)
 
 
 def _image(picture: Path | bytes | np.ndarray) -> Image.Image:
     if isinstance(picture, np.ndarray):
         grey = picture.shape[-1] == 1
         return Image.fromarray(picture[..., 0] if grey else picture[..., :3]).convert("RGB")
-    return video.read_image(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+    return pictures.read_image(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
 
 
 def sha256(media: Frames) -> str:

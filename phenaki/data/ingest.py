@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt32, UInt64
 
-from phenaki.data import frames, video, workers
+from phenaki.data import frames, pictures, video, workers
 from phenaki.data.builder import Format, Record, encode
 from phenaki.data.filters import Filters
 from phenaki.data.raw import Frames, Lost, RawItem, Split, Unit, opened
@@ -210,7 +210,7 @@ def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> Outcome:
                 places.append((at, file.tell() - at))
             if static and not places:
                 reason = f"near-static: each of its {static} clips"
-    except video.UnreadableMedia as error:
+    except pictures.UnreadableMedia as error:
         reason = error.reason
     if reason is not None:
         file.seek(begin)
@@ -232,7 +232,7 @@ def sha256(item: RawItem) -> str:
         with opened(item.media) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise video.UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
+        raise pictures.UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
 
 
 def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:

@@ -1,25 +1,31 @@
-"""Video and image files to uint8 RGB clips, by time stamps and in constant memory.
+"""Video files to uint8 RGB clips, by time stamps and in constant memory; a still is one frame.
 
 The one rule of sampling: clip frame k shows the last source frame with pts <= t0 + k / fps, where
 t0 is the first pts. Counting frames ("every n-th") breaks on variable rates and odd ratios.
 """
 
-import contextlib
 import dataclasses
 import heapq
 import io
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
-MAX_PIXELS = 2**26  # 8192 x 8192: larger headers are far more often broken than real
+from phenaki.data.pictures import (
+    UnreadableMedia,
+    check_size,
+    fit,
+    over_white,
+    read_image,
+    reasons,
+)
+
 MAX_GAP = 3600  # seconds between two frames; beyond it the time stamps are wrong
 REORDER = 4  # decoded frames held back to sort unordered time stamps
 REPEATS = 1000  # times that a frame is shown, on average; beyond it the time stamps are wrong
@@ -37,18 +43,6 @@ _CONVERSION = (
     | av.video.reformatter.Interpolation.BITEXACT
 )
 _BT709, _UNSPECIFIED = 1, 2  # H.273 matrix coefficients
-
-
-class UnreadableMedia(ValueError):
-    """A file that cannot be used. `reason` is one short line without the path."""
-
-    def __init__(self, path: object, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
-
-    def __reduce__(self):
-        path = str(self).removesuffix(f": {self.reason}")
-        return type(self), (path, self.reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,54 +107,6 @@ def still(
     return Clip(0.0, fit(image, height, width, crop)[None], (image.height, image.width))
 
 
-def fit(
-    image: Image.Image,
-    height: int,
-    width: int,
-    crop: tuple[float, float] = (0.5, 0.5),
-    aspect: float = 1.0,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Resizes, antialiased, until the crop just fits; `aspect` is width / height of a pixel."""
-    scale = max(height / image.height, width / (image.width * aspect))
-    window_height = min(height / scale, image.height)
-    window_width = min(width / scale / aspect, image.width)
-    top = (image.height - window_height) * crop[0]
-    left = (image.width - window_width) * crop[1]
-    box = (left, top, left + window_width, top + window_height)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
-
-
-def read_image(path: Path | str | io.BufferedIOBase) -> Image.Image:
-    """Opens a still as 8 bit RGB: EXIF orientation applied, transparency over white.
-
-    Raises:
-        UnreadableMedia: not an image, truncated, or absurdly large.
-    """
-    with _reasons(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of EXIF blocks and palettes that Pillow repairs itself
-        source: Any = path
-        with Image.open(source) as image:
-            _check_size(path, image.width, image.height)
-            image.load()
-            return _rgb(path, ImageOps.exif_transpose(image))
-
-
-def _rgb(path, image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bit grey; convert() would clip it at 255
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise UnreadableMedia(path, "floating point pixels without a known range")
-    if image.has_transparency_data:
-        return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
 class _Timed(NamedTuple):
     """A decoded frame, or None for the end of the video; time, tolerance in seconds."""
 
@@ -179,7 +125,7 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.nda
     index = decoded = 0
     shown = image = first = None
     last = Fraction(0)  # time stamp
-    with _reasons(path):
+    with reasons(path):
         for item in _in_order(_decoded(path)):
             first = item.time if first is None else first
             if item.frame is not None:
@@ -220,7 +166,7 @@ def _decoded(path) -> Iterator[_Timed]:
     """Yields the frames as the decoder gives them, and at last the end of the video."""
     count = 0
     with (
-        _reasons(path, lambda: f" after {count} frames" if count else ""),
+        reasons(path, lambda: f" after {count} frames" if count else ""),
         av.open(
             str(path) if isinstance(path, Path | str) else path,
             metadata_errors="replace",
@@ -230,7 +176,7 @@ def _decoded(path) -> Iterator[_Timed]:
         stream = container.streams.best("video")
         if stream is None:
             raise UnreadableMedia(path, "no video stream")
-        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+        check_size(path, stream.codec_context.width, stream.codec_context.height)
         stream.codec_context.thread_count = 1  # files are decoded side by side; see prepare_data
         # Containers round: a frame of 1/24 s sits at 42 ms in Matroska and is still meant for it.
         tolerance = min(stream.time_base, Fraction(1, 1000))
@@ -275,16 +221,9 @@ def _check_complete(path, container, reached: Fraction):
         raise UnreadableMedia(path, f"truncated: {float(reached):.1f} s of {declared:.1f} s")
 
 
-def _check_size(path, width: int, height: int):
-    if width < 1 or height < 1:
-        raise UnreadableMedia(path, "no picture size")
-    if width * height > MAX_PIXELS:
-        raise UnreadableMedia(path, f"{width} x {height} pixels; at most {MAX_PIXELS} are read")
-
-
 def _convert(path, frame: av.VideoFrame, aspect: float) -> tuple[np.ndarray, float]:
     """RGB by the frame's own matrix and range, turned upright; with its pixel aspect."""
-    _check_size(path, frame.width, frame.height)
+    check_size(path, frame.width, frame.height)
     matrix = None
     if frame.colorspace == _UNSPECIFIED and frame.height >= 720:
         matrix = _BT709  # players assume it for untagged high definition
@@ -296,7 +235,7 @@ def _convert(path, frame: av.VideoFrame, aspect: float) -> tuple[np.ndarray, flo
     )
     image = converted.to_ndarray()
     if alpha:
-        image = np.asarray(_over_white(Image.fromarray(image)))
+        image = np.asarray(over_white(Image.fromarray(image)))
     quarter_turns = round(frame.rotation / 90) % 4
     if quarter_turns % 2:
         aspect = 1 / aspect
@@ -305,18 +244,3 @@ def _convert(path, frame: av.VideoFrame, aspect: float) -> tuple[np.ndarray, flo
 
 def _rational(fps: float | int) -> Fraction:
     return Fraction(fps).limit_denominator(100_000)
-
-
-@contextlib.contextmanager
-def _reasons(path, where: Callable[[], str] = str):
-    """Turns what FFmpeg and Pillow raise on bad files into `UnreadableMedia`."""
-    try:
-        yield
-    except (UnreadableMedia, MemoryError):
-        raise
-    except Exception as error:  # Pillow alone raises eight kinds on broken files
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        text = text.replace(str(path), "file").strip().splitlines()[0]
-        raise UnreadableMedia(
-            path, f"not readable{where()}: {text[:1].lower()}{text[1:]}"
-        ) from error
