@@ -49,10 +49,10 @@ parity: $(PARITY_STAMP)
 	$(PY) -m pytest tests/parity $(ARGS)
 
 mutants: $(STAMP)
-	$(PY) tests/mutants.py $(ARGS)
+	$(PY) tests/campaigns/mutants.py $(ARGS)
 
 illnesses: $(STAMP)
-	$(PY) tests/ill_runs.py $(ARGS)
+	$(PY) tests/campaigns/broken_runs.py $(ARGS)
 
 demo: $(STAMP)
 	$(PY) scripts/demo.py $(ARGS)

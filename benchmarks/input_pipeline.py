@@ -157,29 +157,29 @@ def _write_video(root: Path) -> Path:
 
 
 def _write_clips(root: Path) -> Path:
-    from phenaki.data import builder
+    from phenaki.data import format
 
     directory, random = root / "clips", np.random.default_rng(0)
     directory.mkdir()
-    form = builder.Format(FRAMES, FPS, SIZE, SIZE, "jpeg")
-    with builder.Writer(directory, form) as writer:
+    form = format.Format(FRAMES, FPS, SIZE, SIZE, "jpeg")
+    with format.Writer(directory, form) as writer:
         for number in range(CLIPS):
             picture = _smooth(1, SIZE, SIZE + FRAMES, random)[0]
             video = np.stack([picture[:, shift : shift + SIZE] for shift in range(FRAMES)])
-            encoded = builder.encode(video)
+            encoded = format.encode(video)
             writer.add(
                 "video_train",
-                builder.Record(f"{number}", encoded, "a caption", "", "", (SIZE, SIZE), 0.0, FPS),
+                format.Record(f"{number}", encoded, "a caption", "", "", (SIZE, SIZE), 0.0, FPS),
             )
     return directory
 
 
 def _write_codes(root: Path) -> Path:
-    from phenaki.data import lazy, records, stored_codes
+    from phenaki.data import records, tensorflow, tokens
 
     directory, random = root / "codes", np.random.default_rng(0)
     directory.mkdir()
-    tf, files = lazy.tensorflow(), []
+    tf, files = tensorflow.tensorflow(), []
     for shard in range(8):
         path = directory / f"clips-video_train.tfrecord-{shard:05d}"
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -187,7 +187,7 @@ def _write_codes(root: Path) -> Path:
                 codes = random.integers(0, 8192, CODES, dtype=np.uint16)
                 ids = np.zeros(LENGTH, np.int32)
                 ids[:24] = random.integers(1, 32_000, 24)
-                record = stored_codes.example(
+                record = tokens.example(
                     codes, ids, None, b"a caption of some words, as long as most", True,
                     b"%d" % number, "",
                 )  # fmt: skip
@@ -196,12 +196,12 @@ def _write_codes(root: Path) -> Path:
             np.save(file, records.lengths(str(path)))
         files.append({"name": path.name})
     manifest = {
-        "schema": stored_codes.SCHEMA,
+        "schema": tokens.SCHEMA,
         "origin": dict(tokenizer="t", pixels="p", text="t", encoder=""),
         "sizes": dict(video=CODES, image=STILL, text=LENGTH, width=0),
         "files": {"video_train": files},
     }
-    (directory / stored_codes.MANIFEST).write_text(json.dumps(manifest))
+    (directory / tokens.MANIFEST).write_text(json.dumps(manifest))
     return directory
 
 
@@ -209,7 +209,7 @@ def _raw(path: Path):
     import av
     from PIL import Image
 
-    from phenaki.data import video
+    from phenaki.data.prepare import video
 
     height, width, fps, _ = SOURCE
 
@@ -240,11 +240,12 @@ def _raw(path: Path):
 
 
 def _clips(directory: Path):
-    from phenaki.data import lazy, stored_clips
+    from phenaki.data import clips as stored_clips
+    from phenaki.data import tensorflow
     from phenaki.types import VideoSpec
 
     spec, size = VideoSpec(FRAMES, SIZE, SIZE, FPS, (2, 8, 8)), 16
-    tf = lazy.tensorflow()
+    tf = tensorflow.tensorflow()
 
     def ours():
         stream = stored_clips.examples(
@@ -273,9 +274,9 @@ def _clips(directory: Path):
 
 
 def _codes(directory: Path):
-    from phenaki.data import lazy
+    from phenaki.data import tensorflow
 
-    tf = lazy.tensorflow()
+    tf = tensorflow.tensorflow()
 
     def ours():
         for _ in _batches(directory):
@@ -291,10 +292,10 @@ def _codes(directory: Path):
 
 
 def _batches(directory: Path):
-    from phenaki.data import stored_codes
+    from phenaki.data import tokens
 
-    origin = stored_codes.Origin("t", "p", "t", "")
-    return stored_codes.batches(
+    origin = tokens.Origin("t", "p", "t", "")
+    return tokens.batches(
         str(directory), split="train", kind="video", size=BATCH.value, origin=origin, seed=0
     )
 

@@ -64,10 +64,10 @@ def seconds_per_step(config) -> float:
     """The median over `--repeats` steps on noise, after the first."""
     import numpy as np
 
-    from phenaki import build
+    from phenaki.models import factory
     from phenaki.train import stages
 
-    stage, spec = stages.tokenizer_stage(config), build.video_spec(config)
+    stage, spec = stages.tokenizer_stage(config), factory.video_spec(config)
     state = jax.jit(stage.init)(jax.random.key(0))
     shape = (config.data.batch, spec.frames, spec.height, spec.width, 3)
     video = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)

@@ -86,12 +86,12 @@ def tokenizer(frames: int = 11, side: int = 64, batch: int = 1) -> float:
     import jax.numpy as jnp
 
     from configs import cvivit
-    from phenaki import build
+    from phenaki.models import factory
 
     config = cvivit.get_config("mit")
     config.video.update(frames=max(frames, 3), height=side, width=side)
     config.dtype, config.unroll = "float32", 4
-    model = build.tokenizer(config)
+    model = factory.tokenizer(config)
     video = jnp.zeros((batch, frames, side, side, 3))
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *video.shape[1:])))["params"]
 
@@ -106,7 +106,7 @@ def tokenizer(frames: int = 11, side: int = 64, batch: int = 1) -> float:
 def samples() -> dict[str, list]:
     """Seconds of guided clips by sampling steps, and of stories by scenes."""
     from phenaki.pipeline import Phenaki
-    from phenaki.story import Scene
+    from phenaki.sampling.windows import Scene
 
     model = Phenaki.load(MODEL.value)
     scene = Scene(PROMPT, model.spec.frames / model.spec.fps)
@@ -125,15 +125,16 @@ def devices() -> list[dict]:
     import jax
 
     from configs import cvivit, maskgit
+    from phenaki import sharding
     from phenaki.planning import compiled, programs
-    from phenaki.train import parallel, stages
+    from phenaki.train import stages
 
     config = maskgit.get_config("small")
     config.update_from_flattened_dict(SAMPLES)
     config = stages.with_tokenizer(config, cvivit.get_config("small"), "")
     found = []
     for count in COUNTS:
-        mesh = parallel.make_mesh(1, count, 1, devices=jax.devices()[:count])
+        mesh = sharding.make_mesh(1, count, 1, devices=jax.devices()[:count])
         measured = compiled.measure(programs.train_step(config), mesh)
         found.append(
             dict(

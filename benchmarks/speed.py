@@ -18,18 +18,21 @@ import timing
 from absl import flags
 
 from configs import cvivit as cvivit_config
-from phenaki import build, cli, losses, masking, sampling
+from phenaki import cli
 from phenaki.blocks.attention import attend
-from phenaki.maskgit import MaskGIT
-from phenaki.train import optim, state, step_maskgit, step_tokenizer
-from phenaki.train.objective import make_objective
+from phenaki.losses import masked_tokens
+from phenaki.losses.tokenizer import make_objective
+from phenaki.models import factory
+from phenaki.models.maskgit import MaskGIT
+from phenaki.sampling import decode, schedules
+from phenaki.train import maskgit, optim, state, tokenizer
 from phenaki.types import Text
 
 REPEATS = flags.DEFINE_integer(
     "repeats", 5, "timed calls per case; the median counts", lower_bound=1
 )
 OUTPUT = flags.DEFINE_string("output", None, "default: benchmarks/results/DEVICE.json")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(build.DTYPES), "compute type")
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(factory.DTYPES), "compute type")
 
 TEXT = 128  # tokens of text
 STEPS = 12  # of sampling
@@ -67,8 +70,8 @@ def cases():
     """Yields (name, function, arguments, FLOPs) one by one, so that memory is freed in between."""
     config = cvivit_config.get_config("mit")
     config.dtype, config.unroll = DTYPE.value, 4
-    model = build.tokenizer(config)
-    spec = build.video_spec(config)
+    model = factory.tokenizer(config)
+    spec = factory.video_spec(config)
     video = jax.random.uniform(jax.random.key(0), (1, spec.frames, spec.height, spec.width, 3))
     params = jax.jit(model.init)(jax.random.key(0), video)["params"]
 
@@ -81,11 +84,11 @@ def cases():
     yield "C-ViViT decode, 1 clip", call("decode"), (params, codes), side
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
     evaluate = make_objective(model, weights={"l2": 1.0, "vq": 1.0}, beta=0.25)
-    step = step_tokenizer.make_step(
+    step = tokenizer.make_step(
         model, optimizer, evaluate, ema=0.999, accumulate=1, usage_window=100, revive_until=0
     )
     batch = {"video": {"video": (video * 255).astype(jnp.uint8)}}
-    trained = state.create(params, optimizer, step_tokenizer.initial_extra(model.codebook))
+    trained = state.create(params, optimizer, tokenizer.initial_extra(model.codebook))
     yield (
         "C-ViViT train step, 1 clip",
         jax.jit(step),
@@ -105,12 +108,12 @@ def maskgit_cases(codes, spec, to_video, side):
     """
     model = MaskGIT(
         grid=spec.grid(), codebook=8192, text_dim=512, dropout=0.0, attention_dropout=0.0,
-        dtype=build.DTYPES[DTYPE.value], unroll=WIDE["depth"], **WIDE,
+        dtype=factory.DTYPES[DTYPE.value], unroll=WIDE["depth"], **WIDE,
     )  # fmt: skip
     text = Text(jax.random.normal(jax.random.key(2), (1, TEXT, 512)), jnp.ones((1, TEXT), bool))
     params = jax.jit(model.init)(jax.random.key(0), codes, text)["params"]
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
-    step = step_maskgit.make_step(
+    step = maskgit.make_step(
         model,
         optimizer,
         encode=lambda _, part: part["codes"],
@@ -129,8 +132,8 @@ def maskgit_cases(codes, spec, to_video, side):
         3 * forward,
     )
     yield from train_step_parts(codes, trained, optimizer)
-    masked = masking.apply_mask(
-        codes, masking.sample_mask(jax.random.key(3), codes.shape), model.mask_id
+    masked = schedules.apply_mask(
+        codes, schedules.sample_mask(jax.random.key(3), codes.shape), model.mask_id
     )
     both = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), text)
     context = jax.jit(functools.partial(model.apply, method="context"))({"params": params}, both)
@@ -140,8 +143,8 @@ def maskgit_cases(codes, spec, to_video, side):
         doubled = jnp.concatenate([masked, masked])
         logits: Any = model.apply({"params": params}, doubled, context=context)
         conditional, unconditional = jnp.split(logits, 2)
-        return losses.masked_cross_entropy(
-            sampling.guide(conditional, unconditional, 6.0), codes, masked == codes
+        return masked_tokens.masked_cross_entropy(
+            decode.guide(conditional, unconditional, 6.0), codes, masked == codes
         )
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
@@ -151,9 +154,9 @@ def maskgit_cases(codes, spec, to_video, side):
         def logits(codes, _):
             doubled: Any = model.apply({"params": params}, jnp.tile(codes, (2, 1)), context=context)
             conditional, unconditional = jnp.split(doubled, 2)
-            return sampling.guide(conditional, unconditional, 2.0)
+            return decode.guide(conditional, unconditional, 2.0)
 
-        decoded = sampling.decode(
+        decoded = decode.decode(
             logits,
             jnp.full_like(codes, model.mask_id),
             key[None],
@@ -174,7 +177,7 @@ def maskgit_cases(codes, spec, to_video, side):
 def train_step_parts(codes, trained, optimizer):
     """Where that step's time goes besides the dense layers: softmax, logits, optimiser."""
     length, heads, width, depth = codes.shape[1], WIDE["heads"], WIDE["width"], WIDE["depth"]
-    dtype = build.DTYPES[DTYPE.value]
+    dtype = factory.DTYPES[DTYPE.value]
     x = jax.random.normal(jax.random.key(4), (1, length, heads, width // heads), dtype)
 
     @jax.jit
@@ -195,7 +198,7 @@ def train_step_parts(codes, trained, optimizer):
         logits = jnp.matmul(
             rows.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32
         )
-        return losses.masked_cross_entropy(logits[None], codes, mask)[0].mean()
+        return masked_tokens.masked_cross_entropy(logits[None], codes, mask)[0].mean()
 
     yield "  of it, logits and loss", head, (rows, table), 3 * 2 * length * width * 8192
     update = jax.jit(functools.partial(state.apply_gradients, optimizer=optimizer, ema=0.999))
@@ -210,7 +213,7 @@ def transformer_flops(tokens, length, width, mlp, depth):
 def tokenizer_flops(config):
     """One side of C-ViViT on one clip, without the quantizer (1 %)."""
     t = config.tokenizer
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     steps, rows, columns = spec.grid()
     grid, tokens = rows * columns, spec.tokens()
     space = transformer_flops(tokens, grid, t.width, t.mlp_dim, t.space_depth)
@@ -230,7 +233,7 @@ def maskgit_flops(tokens):
 
 def matmul_rate(size=3072):
     """FLOP/s of a square product in the compute type."""
-    a = jnp.ones((size, size), build.DTYPES[DTYPE.value])
+    a = jnp.ones((size, size), factory.DTYPES[DTYPE.value])
     return 2 * size**3 / median_seconds(jax.jit(jnp.matmul), a, a)
 
 

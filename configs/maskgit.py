@@ -84,7 +84,7 @@ def paper() -> ConfigDict:
     c.dtype = "bfloat16"
     c.remat = "full"
     c.unroll = 1
-    c.attention = "auto"  # the platform's kernel, or xla, splash, cudnn (phenaki/blocks/kernels.py)
+    c.attention = "auto"  # the platform's, or a name of blocks/attention_impl.py
     c.seed = 0
     return c
 

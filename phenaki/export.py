@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from phenaki import options, pipeline
+from phenaki import pipeline
 from phenaki.errors import UserError
+from phenaki.sampling import options
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS, MANIFEST = "weights.npz", "programs.json"

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from phenaki import build, checkpoint, options, receptive, sampling
-from phenaki.blocks import layout
+from phenaki.blocks import sharding
 from phenaki.errors import UserError
-from phenaki.masking import SCHEDULES
-from phenaki.story import Scene, segments, stream, windows
+from phenaki.io import checkpoint
+from phenaki.models import factory
+from phenaki.sampling import conditioning, decode, options
+from phenaki.sampling.schedules import SCHEDULES
+from phenaki.sampling.windows import Scene, segments, stream, windows
 from phenaki.types import Text
 
 
@@ -72,10 +74,10 @@ class Phenaki:
     def __init__(self, config: ConfigDict, params: dict):
         self.config = config
         self.params = jax.tree.map(jnp.asarray, params)
-        self.spec = build.video_spec(config)
-        self._tokenizer = build.tokenizer(config)
-        self.network = build.maskgit(config)
-        self._encoder: Any = build.text_encoder(config) if config.text else None
+        self.spec = factory.video_spec(config)
+        self._tokenizer = factory.tokenizer(config)
+        self.network = factory.maskgit(config)
+        self._encoder: Any = factory.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
         self._sample = jax.jit(self.sample_codes, static_argnames="form")
         self._apply = jax.jit(self.apply_tokenizer, static_argnames="method")
@@ -112,7 +114,7 @@ class Phenaki:
             )
         params = {"tokenizer": tokenizer, "maskgit": maskgit}
         if config.text:
-            params["text"] = build.text_params(config)
+            params["text"] = factory.text_params(config)
         return cls(config, params)
 
     def save(self, directory: str | Path, dtype=jnp.float32, **facts) -> None:
@@ -144,7 +146,7 @@ class Phenaki:
                 f"{directory}: is a critic of generator {config.generator}, but this one is "
                 f"{self.generator}."
             )
-        return Critic(build.critic(config), jax.tree.map(jnp.asarray, params))
+        return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params))
 
     def generate(
         self, prompts: Sequence[str | None], *, seed: int, frames: int | None = None, **sampler
@@ -196,8 +198,8 @@ class Phenaki:
         f may be any length up to a clip: what 1 + n patches have more is filled, too, and cut off.
         """
         sees = self._tokenizer.SEES
-        given = receptive.read(
-            video, known, len(prompts), self.spec, receptive.BY_PATCH if approximate else sees
+        given = conditioning.read(
+            video, known, len(prompts), self.spec, conditioning.BY_PATCH if approximate else sees
         )
         codes = jnp.full(given.codes.shape, self.network.mask_id, jnp.int32)
         latents = np.flatnonzero(given.codes.any((0, 2, 3)))
@@ -208,7 +210,9 @@ class Phenaki:
             encoded = jnp.where(given.codes[:, :count], encoded, self.network.mask_id)
             codes = codes.at[:, :count].set(encoded)
         filled = self._fill(codes.reshape(len(codes), -1), prompts, seed, **sampler)
-        pixels = np.where(given.pixels[..., None], given.video, layout.fetch(self._decode(filled)))
+        pixels = np.where(
+            given.pixels[..., None], given.video, sharding.fetch(self._decode(filled))
+        )
         return pixels[:, : given.frames]
 
     def story(self, scenes: Sequence[Scene], *, seed: int, **sampler):
@@ -250,30 +254,30 @@ class Phenaki:
     def _split(self, rows):
         if self.mesh is None:
             return rows
-        parts, count = layout.batch_parts(self.mesh), len(jax.tree.leaves(rows)[0])
+        parts, count = sharding.batch_parts(self.mesh), len(jax.tree.leaves(rows)[0])
         if count % parts:
             raise UserError(
                 f"{count} samples must be a multiple of the mesh's {parts} (data times fsdp); "
                 f"nearest is {max(round(count / parts), 1) * parts}."
             )
-        split = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(layout.BATCH))
+        split = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(sharding.BATCH))
         return jax.device_put(rows, split)
 
     def embed(self, prompts: Sequence[str | None]) -> Text:
         """The encoder's embeddings of `prompts`, for models with text."""
-        ids = build.vocabulary(self.config).encode(prompts)
+        ids = factory.vocabulary(self.config).encode(prompts)
         return self._embed(self.params["text"], ids)
 
     def _embed_text(self, params, ids):
-        return build.embed(self._encoder, params, ids)
+        return factory.embed(self._encoder, params, ids)
 
     def reconstruct(self, videos: np.ndarray) -> np.ndarray:
         """`videos` through the tokenizer."""
-        return layout.fetch(self._decode(self.encode(videos).reshape(len(videos), -1)))
+        return sharding.fetch(self._decode(self.encode(videos).reshape(len(videos), -1)))
 
     def _continue(self, known, prompts, seed, **sampler):
         """One clip whose first frames are `known` [b k h w 3], which are kept as they are."""
-        known = receptive.frames(known, self.spec)
+        known = conditioning.frames(known, self.spec)
         rest = max(self.spec.frames - known.shape[1], 0)
         video = np.pad(known, ((0, 0), (0, rest), (0, 0), (0, 0), (0, 0)))
         mask = np.zeros((video.shape[1], self.spec.height, self.spec.width), bool)
@@ -289,7 +293,7 @@ class Phenaki:
             params = {**params, "critic": chosen.critic.params}
         ids = negative = None
         if self._encoder is not None:
-            vocabulary = build.vocabulary(self.config)
+            vocabulary = factory.vocabulary(self.config)
             ids = vocabulary.encode(prompts)
             if chosen.negative and form.guided:
                 one = isinstance(chosen.negative, str)
@@ -312,12 +316,12 @@ class Phenaki:
     def sample_codes(self, params, codes, ids, negative, keys, numbers, *, form):
         text = other = None
         if self._encoder is not None:
-            text = build.embed(self._encoder, params["text"], ids)
+            text = factory.embed(self._encoder, params["text"], ids)
             # Without a negative prompt l_u sees no text.
             other = jax.tree.map(jnp.zeros_like, text)
             if negative is not None:
-                other = build.embed(self._encoder, params["text"], negative)
-        ramp = sampling.RAMPS[form.ramp]
+                other = factory.embed(self._encoder, params["text"], negative)
+        ramp = decode.RAMPS[form.ramp]
 
         def scale(step):
             return numbers["guidance"] * ramp((step + 1) / form.steps)
@@ -333,9 +337,9 @@ class Phenaki:
         narrow = None
         if form.narrowed:
             narrow = functools.partial(
-                sampling.restrict, top_k=numbers["top_k"], top_p=numbers["top_p"]
+                decode.restrict, top_k=numbers["top_k"], top_p=numbers["top_p"]
             )
-        decoded = sampling.decode(
+        decoded = decode.decode(
             lambda codes, step: logits(codes, scale=scale(step)),
             codes,
             keys,
@@ -381,6 +385,6 @@ def _guided(network, params, text, other, guided):
         if not guided:
             return apply(codes, context=context)
         conditional, unconditional = jnp.split(apply(jnp.tile(codes, (2, 1)), context=context), 2)
-        return sampling.guide(conditional, unconditional, scale)
+        return decode.guide(conditional, unconditional, scale)
 
     return logits

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from phenaki import cli
-from phenaki.files import write_json
+from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
 RELEASED = flags.DEFINE_string(
@@ -67,7 +67,7 @@ def main(argv):
 
 
 def _train(what, config, directory, train):
-    from phenaki.checkpoint import steps_done
+    from phenaki.io.checkpoint import steps_done
 
     latest = steps_done(directory)
     if latest >= config.train.steps:
@@ -86,9 +86,10 @@ def _add_seconds(workdir, seconds):
 
 
 def _report(workdir):
-    from phenaki import media, showcase
+    from phenaki.io import media
     from phenaki.pipeline import Phenaki
-    from phenaki.story import Scene
+    from phenaki.reports import demo
+    from phenaki.sampling.windows import Scene
 
     models = {"trained just now": Phenaki.load(workdir / "maskgit")}
     released, known = Path(RELEASED.value), {}
@@ -97,7 +98,7 @@ def _report(workdir):
         if (released / "scores.json").is_file():  # measured when it was made
             known["released"] = json.loads((released / "scores.json").read_text())
     scenes = [Scene(*scene) for scene in STORY]
-    page = showcase.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value, known=known)
+    page = demo.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value, known=known)
     best = models.get("released", models["trained just now"])
     video, _ = best.story(scenes, seed=SEED.value)
     scale = media.scale_to_see(*video.shape[1:3])

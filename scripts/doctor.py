@@ -28,7 +28,7 @@ STEPS = flags.DEFINE_integer(
 def main(argv):
     """Prints a line per check, and advice under those that fail."""
     del argv
-    from phenaki import doctor
+    from phenaki.diagnostics import doctor
 
     if (RUN.value is None) == (CONFIG.value is None):
         raise UserError("give either --run or --config.")

@@ -34,19 +34,19 @@ PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
 def main(argv):
     """Encodes what is missing."""
     del argv
-    from phenaki import encoding
+    from phenaki import sharding
     from phenaki.errors import UserError
-    from phenaki.train import parallel
+    from phenaki.train import encode_dataset
 
     if os.path.abspath(INPUT.value) == os.path.abspath(OUTPUT.value):
         raise UserError(
             f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
         )
-    parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    encoder = encoding.Encoder(
+    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    encoder = encode_dataset.Encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )
-    encoding.run(encoder, print, lambda total: cli.Progress(total, "clips"), ESTIMATE.value)
+    encode_dataset.run(encoder, print, lambda total: cli.Progress(total, "clips"), ESTIMATE.value)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ LIMIT = flags.DEFINE_integer("limit", None, "most clips of the data set", lower_
 BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and kept together", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the samples")
 PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: what to measure")
-TABLE3 = flags.DEFINE_string("table3", None, "--workdir of scripts/table3.py, shown on the page")
+TABLE3 = flags.DEFINE_string(
+    "table3", None, "--workdir of compare_tokenizers.py, shown on the page"
+)
 
 
 def main(argv):
@@ -48,12 +50,12 @@ def main(argv):
 
 def _page():
     from configs import tables
-    from phenaki.evaluation import laptop
+    from phenaki.reports import scoreboard
 
     start = time.monotonic()
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    page = laptop.scoreboard(
+    page = scoreboard.scoreboard(
         MODEL.value or "checkpoints/laptop",
         output,
         tables.LAPTOP,
@@ -76,9 +78,9 @@ def _row(number):
             f"--model is required: a checkpoint that {row['config']} trained for this row."
         )
 
-    from phenaki.evaluation import devices, protocol, record
-    from phenaki.evaluation.clips import Prepared, Windows
-    from phenaki.evaluation.plan import plan_of
+    from phenaki.evaluation import devices, protocol, score
+    from phenaki.evaluation.references import Prepared, Windows
+    from phenaki.evaluation.task import plan_of
     from phenaki.evaluation.tokenizer import Tokenizer
 
     tokenizer = row["task"] == "reconstruction"
@@ -104,14 +106,14 @@ def _row(number):
     if used < full:
         for metric in row["printed"]:
             differs.setdefault(metric, f"{used} clips instead of {full}")
-    lines = record.beside(records, row["printed"], differs)
+    lines = score.beside(records, row["printed"], differs)
     print(f"Table {number}, {row_name}: {table['title']}")
-    print(record.lines(lines))
+    print(score.lines(lines))
     others: Any = {} if any(r.proxy for r in records) else table["others"]
     for name, values in others.items():
         print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path = output / f"table{number}-{row_name}.json"
-    record.save(path, records, table=number, row=row_name, model=MODEL.value)
+    score.save(path, records, table=number, row=row_name, model=MODEL.value)
     print(path)
 
 

@@ -28,7 +28,7 @@ _MOST = flags.DEFINE_integer("most", 2000, "records read of each split")
 def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
-    from phenaki.data import inspection, inspection_page
+    from phenaki.data.prepare import inspect, inspect_page
     from phenaki.text import vocabulary
 
     if _MOST.value < 1:
@@ -37,11 +37,11 @@ def main(argv: list[str]) -> None:
     count = None
     if _VOCABULARY.value != "bytes":
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
-    found = inspection.look(directory, _MOST.value, count, _LENGTH.value)
+    found = inspect.look(directory, _MOST.value, count, _LENGTH.value)
     path = Path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
-    path.write_text(inspection_page.page(directory, found))
+    path.write_text(inspect_page.page(directory, found))
     for name, split in found.items():
-        print(f"{name}: {inspection_page.sentence(split)}")
+        print(f"{name}: {inspect_page.sentence(split)}")
     print(f"written: {path}")
 
 

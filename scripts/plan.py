@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.files import write_json
+from phenaki.io.artifacts import write_json
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
@@ -44,9 +44,9 @@ def main(argv):
 
     chips.plan_on_cpu()
     if TABLE.value:
-        from phenaki.planning import table
+        from phenaki.planning import markdown
 
-        print(table.markdown(_results(), MFU.value))
+        print(markdown.markdown(_results(), MFU.value))
         return
     if CONFIG.value is None:
         raise UserError("--config is required")
@@ -123,10 +123,10 @@ def _keep(made):
 
 
 def _print_sizes(config):
-    from phenaki import build
+    from phenaki.models import factory
     from phenaki.planning import plan
 
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     grid = " x ".join(map(str, spec.grid()))
     print(f"clips          {spec.frames} x {spec.height} x {spec.width} at {spec.fps:g} fps")
     print(f"codes          {spec.tokens():,} = {grid}, of {config.tokenizer.codebook:,}")

@@ -20,7 +20,9 @@ from typing import cast
 from absl import flags
 
 from phenaki import cli
-from phenaki.data import beam, builder, filters, prepare, sources
+from phenaki.data import format
+from phenaki.data.prepare import beam, filters, run
+from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 
 _INPUT = flags.DEFINE_string(
@@ -36,7 +38,7 @@ _CAPTIONS = flags.DEFINE_string(
     "table (csv, tsv, jsonl, parquet) of file, caption; FOLDER/captions.csv is found",
 )
 _LAYOUT = flags.DEFINE_enum(
-    "layout", "auto", sources.LAYOUTS, f"of the input: {', '.join(sources.LAYOUTS)}"
+    "layout", "auto", find.LAYOUTS, f"of the input: {', '.join(find.LAYOUTS)}"
 )
 _FIELDS = flags.DEFINE_string(
     "fields",
@@ -90,12 +92,12 @@ def _fields(value: str) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _options() -> prepare.Options:
+def _options() -> run.Options:
     for flag in (_INPUT, _OUTPUT):
         if not flag.value:  # --input= with nothing after it
             raise UserError(f"--{flag.name} is required")
     height, width = _size(_SIZE.value)
-    return prepare.Options(
+    return run.Options(
         input=_INPUT.value if ":" in _INPUT.value else Path(_INPUT.value),
         output=Path(_OUTPUT.value),
         captions=_CAPTIONS.value,
@@ -107,7 +109,7 @@ def _options() -> prepare.Options:
         height=height,
         width=width,
         validation=_VALIDATION.value,
-        encoding=cast(builder.Encoding, _ENCODING.value),  # the flag admits nothing else
+        encoding=cast(format.Encoding, _ENCODING.value),  # the flag admits nothing else
         quality=_QUALITY.value,
         limit=_LIMIT.value,
         filters=filters.Filters(
@@ -129,9 +131,9 @@ def main(argv: list[str]) -> None:
         given = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
         shared = options.output.absolute().parent
         runner = beam.runner(_RUNNER.value, given, options.workers, shared)
-    report = prepare.prepare(options, lambda total: cli.Progress(total, "files"), runner)
-    print(prepare.text(report, SHOWN))
-    print(f"written: {options.output} (contact sheet: {options.output / prepare.SHEET})")
+    report = run.prepare(options, lambda total: cli.Progress(total, "files"), runner)
+    print(run.text(report, SHOWN))
+    print(f"written: {options.output} (contact sheet: {options.output / run.SHEET})")
 
 
 if __name__ == "__main__":

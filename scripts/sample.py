@@ -5,7 +5,7 @@
     python scripts/sample.py --model=runs/demo/maskgit --output=out \\
         --scene="a red circle moves right@1.4" --scene="then a blue circle moves left@1.5"
     python scripts/sample.py --model=checkpoints/laptop --output=out \\
-        --story=stories/two_minutes.yaml
+        --story=examples/stories/two_minutes.yaml
 
 Every --prompt gives one video; --image starts them from a picture, --video goes on from a video.
 Writes NAME.mp4, NAME.gif and a sheet of frames NAME.png.
@@ -29,7 +29,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.files import write_json
+from phenaki.io.artifacts import write_json
 
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
@@ -122,11 +122,11 @@ def _say_cut(model, prompts):
 
 
 def _is_cut(model):
-    from phenaki import build
+    from phenaki.models import factory
 
     if not model.config.text:
         return lambda prompts: [False] * len(prompts)
-    return build.vocabulary(model.config).is_cut
+    return factory.vocabulary(model.config).is_cut
 
 
 def _scene(text):
@@ -146,7 +146,7 @@ def _prompts(model, options):
         known = np.repeat(_last_frames(VIDEO.value, model.spec)[None], len(prompts), 0)
         return model.extend(known, prompts, seed=SEED.value, **options)
     if IMAGE.value:
-        from phenaki import media
+        from phenaki.io import media
 
         image = media.read_image(IMAGE.value, size, _say)
         images = np.repeat(image[None], len(prompts), 0)
@@ -156,7 +156,8 @@ def _prompts(model, options):
 
 def _last_frames(path, spec):
     """The last frames of a file, at most a clip of them: float32 [f h w 3] in [0, 1]."""
-    from phenaki.data import pictures, video
+    from phenaki.data.prepare import images as pictures
+    from phenaki.data.prepare import video
 
     single = video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width)
     try:
@@ -168,14 +169,15 @@ def _last_frames(path, spec):
 
 def _timeline(model, scenes):
     """The story of --story or --scene, with the options of the command line where it has none."""
-    from phenaki import options, timeline
+    from phenaki.sampling import options
+    from phenaki.stories import storyboard
 
     context = model.config.sample.context
     if STORY.value:
-        story = timeline.read(STORY.value, model.spec, context, SEED.value)
+        story = storyboard.read(STORY.value, model.spec, context, SEED.value)
     else:
-        shots = [timeline.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
-        story = timeline.Timeline(shots, context)
+        shots = [storyboard.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
+        story = storyboard.Timeline(shots, context)
     few = {"steps": PREVIEW_STEPS} if PREVIEW.value else {}
     shots = []
     for number, shot in enumerate(story.shots, 1):
@@ -190,7 +192,7 @@ def _timeline(model, scenes):
 
 def _rerolled(shots):
     """`shots` with the seeds that --reroll has drawn in this and earlier calls."""
-    from phenaki.timeline import reroll
+    from phenaki.stories.storyboard import reroll
 
     path = Path(OUTPUT.value) / "rerolls.json"
     rerolls = json.loads(path.read_text()) if path.is_file() else {}
@@ -204,25 +206,26 @@ def _rerolled(shots):
 
 
 def _story(model, timeline, output):
-    from phenaki import drift, media, production, storyteller
-    from phenaki.story import windows
-    from phenaki.timeline import notices
+    from phenaki.io import media
+    from phenaki.sampling.windows import windows
+    from phenaki.stories import drift, generate, render
+    from phenaki.stories.storyboard import notices
 
     spec = model.spec
     plan = windows(timeline.shots, spec, timeline.context)
     for sentence in notices(timeline.shots, spec, timeline.context, _is_cut(model)):
         _say(sentence)
-    kept = storyteller.Windows(WINDOWS.value or output / "windows")
+    kept = generate.Windows(WINDOWS.value or output / "windows")
     output = output / "preview" if PREVIEW.value else output
     output.mkdir(exist_ok=True)
     distance = drift.distance(WEIGHTS.value)
-    aids = storyteller.Aids(REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value)
+    aids = generate.Aids(REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value)
 
     def read_image(path):
         return media.read_image(path, (spec.height, spec.width), _say)
 
     scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
-    report = production.produce(
+    report = render.produce(
         model,
         timeline,
         output,
@@ -234,7 +237,7 @@ def _story(model, timeline, output):
         scale=scale,
     )
     if plan[-1].stop <= GIF_FRAMES:
-        told = storyteller.tell(model, timeline.shots, timeline.context, kept, read_image, aids)
+        told = generate.tell(model, timeline.shots, timeline.context, kept, read_image, aids)
         video = np.concatenate([part.frames for part in told])
         media.write_gif(output / "story.gif", video, spec.fps, scale)
     _print(report, output)
@@ -249,8 +252,8 @@ def _score(model, distance):
             return 0.0 if before is None else -float(distance[0](before[-1:], frames[:1])[0])
 
         return score
-    from phenaki import story_scores
     from phenaki.data import batches
+    from phenaki.stories import prompt_check
 
     if model.config.data.source != "moving_shapes":
         raise UserError("--score=detector: reads moving shapes only; use --score=seam.")
@@ -258,7 +261,7 @@ def _score(model, distance):
 
     def obeyed(before, frames, prompt):
         last = None if before is None else before[-1]
-        right = story_scores.window(world, frames, last, prompt)
+        right = prompt_check.window(world, frames, last, prompt)
         return 0.0 if right is None else float(sum(right.values()))
 
     return obeyed
@@ -284,7 +287,7 @@ def _print(report, output):
 
 
 def _write(output, names, videos, prompts, fps):
-    from phenaki import media
+    from phenaki.io import media
 
     for name, video, prompt in zip(names, videos, itertools.cycle(prompts)):
         scale = SCALE.value or media.scale_to_see(*video.shape[1:3])

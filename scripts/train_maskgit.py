@@ -28,9 +28,10 @@ PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki.train import parallel, stages
+    from phenaki import sharding
+    from phenaki.train import stages
 
-    parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     stages.train_maskgit(CONFIG.value, TOKENIZER.value, WORKDIR.value)
 
 

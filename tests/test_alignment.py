@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phenaki import alignment
+from phenaki.evaluation import alignment
 
 
 @pytest.mark.parametrize("count", [1, 49, 50, 51, 120, 200])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from phenaki import checkpoint
+from phenaki.io import checkpoint
 
 ROOT = Path(__file__).parents[1]
 # Python with all its libraries takes seconds to start: one does, and forks for each command.

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from configs import baselines, cvivit
-from phenaki import build
 from phenaki.errors import UserError
-from phenaki.tokenizers.conv3d_vqgan import Conv3DVQGAN
-from phenaki.tokenizers.conv_vqgan import ConvVQGAN
-from phenaki.tokenizers.vit_vqgan import ViTVQGAN
-from phenaki.train import optim, state, step_tokenizer
-from phenaki.train.objective import make_objective
+from phenaki.losses.tokenizer import make_objective
+from phenaki.models import factory
+from phenaki.models.conv3d_vqgan import Conv3DVQGAN
+from phenaki.models.conv_vqgan import ConvVQGAN
+from phenaki.models.vit_vqgan import ViTVQGAN
+from phenaki.train import optim, state, tokenizer
 
 FRAMES, HEIGHT, WIDTH = 7, 8, 12
 M, N = 2, 3
@@ -179,7 +179,7 @@ def test_a_few_steps_on_a_clip_and_an_image_lower_the_loss(name):
     optimizer = optim.adamw(
         optim.schedule(peak=3e-3, warmup=1, decay=None), b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0
     )
-    step = step_tokenizer.make_step(
+    step = tokenizer.make_step(
         MODELS[name],
         optimizer,
         make_objective(MODELS[name], weights=dict(l2=1.0, vq=1.0), beta=0.25),
@@ -189,7 +189,7 @@ def test_a_few_steps_on_a_clip_and_an_image_lower_the_loss(name):
         revive_until=0,
     )
     # The step takes its state away: the parameters of the other tests stay.
-    current = state.create(params(name), optimizer, step_tokenizer.initial_extra(64))
+    current = state.create(params(name), optimizer, tokenizer.initial_extra(64))
     clip = np.uint8(255 * VIDEO)
     batch = {"video": {"video": clip}, "image": {"video": clip[:, :1]}}
     step = jax.jit(step)
@@ -207,7 +207,7 @@ def test_the_small_ones_are_the_size_of_ours_and_see_the_same_data():
     def size(config):
         v = config.video
         clip = jax.ShapeDtypeStruct((1, v.frames, v.height, v.width, 3), jnp.float32)
-        model = build.tokenizer(config)
+        model = factory.tokenizer(config)
         shapes = jax.eval_shape(model.init, jax.random.key(0), clip)
         return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
@@ -233,7 +233,7 @@ def test_a_patch_that_the_network_cannot_make_is_refused(variant, fields, messag
     config = baselines.get_config(variant)
     config.tokenizer.update(fields)
     with pytest.raises(UserError, match=message):
-        build.tokenizer(config)
+        factory.tokenizer(config)
 
 
 def test_a_stored_config_builds_the_same_network():
@@ -241,4 +241,4 @@ def test_a_stored_config_builds_the_same_network():
     stored = type(config)({**config.to_dict(), "tokenizer": config.tokenizer.to_dict()})
     for field in ("patch", "widths", "strides", "blocks"):
         stored.tokenizer = {**stored.tokenizer.to_dict(), field: list(config.tokenizer[field])}
-    assert build.tokenizer(stored) == build.tokenizer(config)
+    assert factory.tokenizer(stored) == factory.tokenizer(config)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phenaki.blocks import attention
-from phenaki.blocks.clip_conv import DepthwiseConv, StridedConv, UpConv
+from phenaki.blocks.conv3d import DepthwiseConv, StridedConv, UpConv
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 
 CODEBOOK, DIM = 12, 4

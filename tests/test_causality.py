@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki import build
-from phenaki.causality import leaks
+from phenaki.diagnostics.causality import leaks
+from phenaki.models import factory
 
 CONFIG = tiny.tokenizer_config()
-MODEL = build.tokenizer(CONFIG)
+MODEL = factory.tokenizer(CONFIG)
 VIDEO = np.random.default_rng(0).uniform(size=(2, 7, 16, 16, 3)).astype(np.float32)
 
 

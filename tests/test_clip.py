@@ -13,7 +13,7 @@ from PIL import Image
 from phenaki.errors import UserError
 from phenaki.features import clip
 from phenaki.features.clip import CLIP
-from phenaki.features.layout import flatten, shapes_of
+from phenaki.features.torch_names import flatten, shapes_of
 
 GOLDEN = Path(__file__).parent / "golden" / "clip.npz"
 TINY = frozen.TINY_CLIP

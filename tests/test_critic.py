@@ -11,12 +11,13 @@ import pytest
 import tiny
 
 from configs import critic as configs
-from phenaki import checkpoint
-from phenaki.critic import SelfCritic, TokenCritic
 from phenaki.errors import UserError
-from phenaki.maskgit import MaskGIT
+from phenaki.io import checkpoint
+from phenaki.models.critic import SelfCritic, TokenCritic
+from phenaki.models.maskgit import MaskGIT
 from phenaki.pipeline import Phenaki
-from phenaki.train import logs, stage_critic, state, step_critic
+from phenaki.train import critic as step_critic
+from phenaki.train import logs, stage_critic, state
 from phenaki.types import Text
 
 GRID, LENGTH, CODEBOOK, TEXT_DIM, ROWS = (3, 2, 2), 12, 8, 6, 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki.tokenizers.cvivit import CViViT
+from phenaki.models.cvivit import CViViT
 
 FRAMES, HEIGHT, WIDTH = 7, 8, 12
 PATCH = (2, 4, 4)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from phenaki.adversarial import r1_penalty
-from phenaki.discriminator import Discriminator, StyleGAN2Discriminator, blur, channels
 from phenaki.errors import UserError
+from phenaki.losses.gan import r1_penalty
+from phenaki.models.discriminator import Discriminator, StyleGAN2Discriminator, blur, channels
 
 GOLDEN = Path(__file__).parent / "golden" / "discriminator.npz"  # parity/test_discriminator.py
 NETWORKS = {"blur": Discriminator, "stylegan2": StyleGAN2Discriminator}

@@ -7,10 +7,10 @@ import pytest
 import tiny
 from absl import logging
 
-from phenaki import build, doctor, overfit, signs
-from phenaki.tokenizers import cvivit
-from phenaki.train import stages, state
-from phenaki.train.objective import Evaluated
+from phenaki.diagnostics import doctor, overfit
+from phenaki.losses.tokenizer import Evaluated
+from phenaki.models import cvivit, factory
+from phenaki.train import health, stages, state
 from phenaki.train.watch import Watch
 
 CONFIG = tiny.tokenizer_config()
@@ -50,17 +50,17 @@ def by_name(findings):
     ],
 )
 def test_what_the_log_says(config, logged, check, healthy):
-    lines = [{"step": 1000 + i, **logged} for i in range(signs.RECENT)]
-    assert by_name(signs.read(lines, config))[check].healthy is healthy
-    assert signs.read(lines[1:], config) == []  # too few to tell
-    assert by_name(signs.read(lines[-1:], config, least=1))[check].healthy is healthy
+    lines = [{"step": 1000 + i, **logged} for i in range(health.RECENT)]
+    assert by_name(health.read(lines, config))[check].healthy is healthy
+    assert health.read(lines[1:], config) == []  # too few to tell
+    assert by_name(health.read(lines[-1:], config, least=1))[check].healthy is healthy
 
 
 def test_what_comes_before_the_first_window_or_the_end_of_the_warmup_says_nothing():
-    lines = [{"step": 1, "codebook/usage": 0.0}] * signs.RECENT
-    assert signs.read(lines, CONFIG) == []
-    lines = [{"step": 2, "video/loss": 99.0}] * signs.RECENT
-    assert signs.read(lines, STAGE2) == []
+    lines = [{"step": 1, "codebook/usage": 0.0}] * health.RECENT
+    assert health.read(lines, CONFIG) == []
+    lines = [{"step": 2, "video/loss": 99.0}] * health.RECENT
+    assert health.read(lines, STAGE2) == []
 
 
 def test_a_run_warns_once_while_it_is_ill(monkeypatch):
@@ -84,7 +84,7 @@ def test_a_run_warns_once_while_it_is_ill(monkeypatch):
 
 def test_causality_is_of_the_network_itself(monkeypatch):
     config = tiny.tokenizer_config(video={"frames": 5})
-    params = tiny.random_params(build.tokenizer(config), jnp.zeros((1, 5, 16, 16, 3)))
+    params = tiny.random_params(factory.tokenizer(config), jnp.zeros((1, 5, 16, 16, 3)))
     found = by_name(doctor.examine_tokenizer(params, config))
     assert found["the past does not depend on the future"].healthy
     assert not found["clips are reconstructed"].healthy  # of random weights

@@ -15,15 +15,18 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from configs import tables
-from phenaki import alignment
-from phenaki.data import batches, builder, moving_shapes, shapes_world
+from phenaki.data import batches, format
+from phenaki.data.shapes import render
+from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
-from phenaki.evaluation import devices, extractors, laptop, protocol, record
-from phenaki.evaluation.clips import MovingShapes, Prepared, Windows
-from phenaki.evaluation.plan import PREDICTED, Plan, plan_of
+from phenaki.evaluation import alignment, devices, extractors, protocol
+from phenaki.evaluation import score as record
+from phenaki.evaluation.metrics import frechet
+from phenaki.evaluation.references import MovingShapes, Prepared, Windows
 from phenaki.evaluation.store import Store
+from phenaki.evaluation.task import PREDICTED, Plan, plan_of
 from phenaki.evaluation.tokenizer import Tokenizer
-from phenaki.metrics import frechet
+from phenaki.reports import scoreboard
 
 BUILD = extractors.build
 COUNT = 6
@@ -112,7 +115,7 @@ def clips(world):
 @pytest.fixture(scope="module")
 def numbers(world):
     """One network's features of real clips, shuffled ones, and noisy ones."""
-    video = moving_shapes.render(world, "test", np.arange(200))["video"].astype(np.float32) / 255
+    video = render.render(world, "test", np.arange(200))["video"].astype(np.float32) / 255
     return video
 
 
@@ -337,7 +340,7 @@ def test_every_row_of_the_tables_is_a_plan():
 def test_confusions_count_what_was_asked(world):
     """Ground truth is on the diagonal, and a clip of another colour beside it."""
     plain = dataclasses.replace(world, then=0.0, pair=0.0)
-    made = moving_shapes.render(plain, "test", np.arange(60))
+    made = render.render(plain, "test", np.arange(60))
     clips = made["clips"]
     combination = np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
     video = made["video"].astype(np.float32) / 255
@@ -369,12 +372,12 @@ def test_stills_only_asks_for_colours_that_no_clip_shows(model, monkeypatch):
 def prepared(world, tmp_path_factory):
     """Four captioned clips on disk."""
     folder = tmp_path_factory.mktemp("clips")
-    made = moving_shapes.render(world, "test", np.arange(4))
-    form = builder.Format(frames=11, fps=8.0, height=16, width=16, encoding="png")
-    with builder.Writer(folder, form) as writer:
+    made = render.render(world, "test", np.arange(4))
+    form = format.Format(frames=11, fps=8.0, height=16, width=16, encoding="png")
+    with format.Writer(folder, form) as writer:
         for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True)):
-            frames = builder.encode(video, "png")
-            record = builder.Record(
+            frames = format.encode(video, "png")
+            record = format.Record(
                 str(index), frames, caption, "here", "0", (16, 16), start=0.0, fps=8.0
             )
             writer.add("video_validation", record)
@@ -383,7 +386,7 @@ def prepared(world, tmp_path_factory):
 
 def test_prepared_clips_are_those_that_were_written(prepared, world):
     clips = Prepared(str(prepared), "validation", "video", 10, (16, 16), 8.0)
-    made = moving_shapes.render(world, "test", np.arange(4))
+    made = render.render(world, "test", np.arange(4))
     for start, stop in ((0, 1), (1, 4), (2, 3)):
         video, captions = clips.read(start, stop)
         np.testing.assert_allclose(video, made["video"][start:stop, :10] / 255, atol=1e-6)
@@ -434,10 +437,10 @@ def test_the_page_has_every_table_and_nothing_of_the_papers(
     model, tokenizer, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(devices, "load", lambda directory: model)
-    monkeypatch.setattr(laptop.Tokenizer, "load", lambda directory: tokenizer)
-    monkeypatch.setattr(laptop, "LONG", 2)
+    monkeypatch.setattr(scoreboard.Tokenizer, "load", lambda directory: tokenizer)
+    monkeypatch.setattr(scoreboard, "LONG", 2)
     preset = tables.LAPTOP | dict(alignment=2, clips=2, resamples=3)
-    page = laptop.scoreboard("here", tmp_path, preset, "nowhere", 0)
+    page = scoreboard.scoreboard("here", tmp_path, preset, "nowhere", 0)
     page.save(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     for number in tables.TABLES:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki import build, checkpoint, export, migrations
+from phenaki import export
 from phenaki.errors import UserError
+from phenaki.io import checkpoint, migrations
+from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 
 ALONE = """
@@ -39,7 +41,7 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     prompts = ["a red circle moves left", None]
     manifest = export.write(tmp_path, model, rows=2, platforms=("cpu", "cuda", "tpu"))
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
-    vocabulary = build.vocabulary(model.config)
+    vocabulary = factory.vocabulary(model.config)
     np.savez(
         tmp_path / "inputs.npz",
         codes=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),

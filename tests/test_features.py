@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from phenaki.errors import UserError
-from phenaki.features import inception, layout, resize, vgg, weights
+from phenaki.features import inception, resize, torch_names, vgg, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 PAIR = jnp.asarray((drawn.uniform(0, (2, 2, 37, 50, 3)) + 1) / 2)
@@ -22,7 +22,7 @@ shapes_of = functools.cache(weights.shapes)
 
 
 def params_of(name):
-    return layout.unflatten(drawn.params(shapes_of(name)))
+    return torch_names.unflatten(drawn.params(shapes_of(name)))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_conversion_is_the_way_back(name, convert, torch_name, dropped):
     assert len(state) == len(leaves)
     if dropped:
         state[dropped] = np.zeros(())
-    params = layout.flatten(convert({k: x.astype(np.float64) for k, x in state.items()}))
+    params = torch_names.flatten(convert({k: x.astype(np.float64) for k, x in state.items()}))
     assert params.keys() == leaves.keys()
     for path, leaf in leaves.items():
         np.testing.assert_array_equal(params[path], leaf)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phenaki.errors import UserError
-from phenaki.metrics import bootstrap, frechet
+from phenaki.evaluation.metrics import bootstrap, frechet
 
 RNG = np.random.default_rng(0)
 

@@ -3,20 +3,21 @@
 import io
 import tarfile
 
-import adversarial
 import fuzz_media
+import hostile_media
 import layouts
 import pytest
 from numbered_clips import regular, write_video
 
-from phenaki.data import pictures, raw, sources, tables, video
-from phenaki.data.layouts import tars
+from phenaki.data.prepare import caption_tables, images, video
+from phenaki.data.prepare import items as raw
+from phenaki.data.prepare.layouts import find, tars
 from phenaki.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def hostile():
-    return dict(adversarial.tars())
+    return dict(hostile_media.tars())
 
 
 def listed(path, content) -> tuple[list[str], list[str]]:
@@ -72,19 +73,19 @@ def test_broken_tars_say_after_how_many_files(hostile, tmp_path):
 
 def test_a_list_of_files_under_a_videos_name_opens_none_of_them(tmp_path):
     layouts.video(tmp_path / "outside.mkv", 30)
-    named = dict(adversarial._wrong({"png": b"", "mp4": b"", "mkv": b""}))
+    named = dict(hostile_media._wrong({"png": b"", "mp4": b"", "mkv": b""}))
     (tmp_path / "in").mkdir()
     for name in ("concat.mp4", "list.mp4", "dash.mp4"):
         path = tmp_path / "in" / name
         path.write_bytes(named[name])
         for source in (path, io.BytesIO(named[name])):
-            with pytest.raises(pictures.UnreadableMedia):
+            with pytest.raises(images.UnreadableMedia):
                 list(video.clips(source, frames=3, fps=8, height=48, width=64))
 
 
 def test_a_frame_said_to_last_for_hours_ends(tmp_path):
     path = write_video(tmp_path / "a.mkv", [*regular(3, 8), *(3500 * k for k in range(1, 9))])
-    with pytest.raises(pictures.UnreadableMedia, match="are to be shown"):
+    with pytest.raises(images.UnreadableMedia, match="are to be shown"):
         for _ in video.clips(path, frames=3, fps=8, height=8, width=8):
             pass
 
@@ -106,54 +107,54 @@ def test_a_frame_said_to_last_for_hours_ends(tmp_path):
 )
 def test_captions_survive_what_spreadsheets_do(name, caption, tmp_path):
     (tmp_path / "a.mp4").touch()
-    (tmp_path / "captions.csv").write_bytes(dict(adversarial.tables())[name])
-    (item,) = sources.find(tmp_path)
+    (tmp_path / "captions.csv").write_bytes(dict(hostile_media.tables())[name])
+    (item,) = find.find(tmp_path)
     assert item.caption == caption
 
 
 def test_what_cannot_be_written_as_utf8_is_replaced_or_named(hostile, tmp_path):
     (tmp_path / "a.tar").write_bytes(hostile["half_a_pair.tar"])
-    captions = [item.caption for item in sources.find(tmp_path)]
+    captions = [item.caption for item in find.find(tmp_path)]
     assert captions == ["good", "a ? b"]
     (tmp_path / "\udcff.png").write_bytes(layouts.picture(3))
-    assert [lost.reason for lost in sources.find(tmp_path).problems] == ["a name that is not UTF-8"]
+    assert [lost.reason for lost in find.find(tmp_path).problems] == ["a name that is not UTF-8"]
 
 
 def test_a_container_has_the_same_name_in_every_process(hostile, tmp_path):
     (tmp_path / "a.tar").write_bytes(hostile["half_a_pair.tar"])
-    (unit,) = sources.find(tmp_path).units
+    (unit,) = find.find(tmp_path).units
     told = raw._said(unit.reader)
-    assert told[:2] == ("phenaki.data.layouts.tars", "members")
+    assert told[:2] == ("phenaki.data.prepare.layouts.tars", "members")
     assert " at 0x" not in repr(told)
 
 
 def test_numbers_in_tables_stay_text(tmp_path):
     layouts.table(tmp_path / "t.csv", "videoid,page", [("00066", "1e5")])
-    assert [row for _, row in tables.rows(tmp_path / "t.csv")] == [
+    assert [row for _, row in caption_tables.rows(tmp_path / "t.csv")] == [
         {"videoid": "00066", "page": "1e5"}
     ]
     for name in ("empty", "open_quote"):
-        (tmp_path / "t.csv").write_bytes(dict(adversarial.tables())[name])
+        (tmp_path / "t.csv").write_bytes(dict(hostile_media.tables())[name])
         with pytest.raises(UserError, match="t.csv"):
-            list(tables.rows(tmp_path / "t.csv"))
+            list(caption_tables.rows(tmp_path / "t.csv"))
 
 
 def test_layouts_are_forced_and_refused(tmp_path):
     layouts.make("DAVIS", tmp_path / "davis")
-    forced = sources.find(tmp_path / "davis", layout="none")
+    forced = find.find(tmp_path / "davis", layout="none")
     assert {item.kind for item in forced} == {"image"}
     with pytest.raises(UserError, match="is not laid out so"):
-        sources.find(tmp_path / "davis", layout="kinetics")
+        find.find(tmp_path / "davis", layout="kinetics")
     with pytest.raises(UserError, match="no such data set"):
-        sources.find("tfds:no_such_set")
+        find.find("tfds:no_such_set")
 
 
 def test_an_unknown_tfds_set_asks_for_its_fields_and_a_camera_can_be_chosen(tmp_path):
     source = layouts.make("tfds bair_robot_pushing_small", tmp_path)
-    other = next(iter(sources.find(source, fields={"media": "image_aux1"})))
+    other = next(iter(find.find(source, fields={"media": "image_aux1"})))
     assert layouts.numbered(100)[0, 0, 0] == other.media.images[0][0, 0, 0]
     with pytest.raises(UserError, match="has only image_aux1, image_main"):
-        sources.find(source, fields={"media": "image_aux2"})
+        find.find(source, fields={"media": "image_aux2"})
 
 
 def test_a_dozen_of_the_fuzzers_inputs(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from phenaki.errors import UserError
 from phenaki.features import i3d
 from phenaki.features.i3d import I3D
-from phenaki.features.layout import flatten, shapes_of
 from phenaki.features.resize import bilinear
+from phenaki.features.torch_names import flatten, shapes_of
 
 GOLDEN = Path(__file__).parent / "golden" / "i3d.npz"
 EXAMPLE = jax.ShapeDtypeStruct((1, 9, 224, 224, 3), jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 from numbered_clips import numbered, regular, write_video
 from test_text_vocabulary import trained
 
-from phenaki.data import filters, inspection, inspection_page, prepare
+from phenaki.data.prepare import filters, inspect, inspect_page, run
 from phenaki.text import vocabulary
 
 
@@ -23,12 +23,12 @@ def directory(tmp_path_factory):
     rows = [("a.mp4", "four"), ("b.mp4", "<b>seven")]
     layouts.table(root / "in" / "captions.csv", "file,caption", rows)
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    prepare.prepare(prepare.Options(root / "in", root / "set", filters=filters.Filters(), **size))
+    run.prepare(run.Options(root / "in", root / "set", filters=filters.Filters(), **size))
     return root / "set"
 
 
 def test_it_counts_what_is_there(directory):
-    split = inspection.look(directory, 100)["video_train"]
+    split = inspect.look(directory, 100)["video_train"]
     assert (split.stored, split.seen, split.uncaptioned) == (5, 5, 2)
     assert split.frames == [11] * 5 and split.fps == [8.0] * 5
     assert split.source_fps == pytest.approx([8.0] * 5, abs=0.01)
@@ -42,7 +42,7 @@ def test_it_counts_what_is_there(directory):
 
 
 def test_a_part_is_spread_evenly(directory):
-    split = inspection.look(directory, 2)["video_train"]
+    split = inspect.look(directory, 2)["video_train"]
     assert (split.seen, split.stored) == (2, 5)
     assert set(split.sources) == {"a.mp4", "black.mp4"}  # the middles of both halves
 
@@ -51,7 +51,7 @@ def test_captions_are_counted_in_pieces_and_long_ones_named(directory, run_scrip
     model = tmp_path / "tiny.model"
     model.write_bytes(trained())
     pieces = vocabulary.sentencepiece(model, 4)
-    split = inspection.look(directory, 100, pieces.count, length=4)["video_train"]
+    split = inspect.look(directory, 100, pieces.count, length=4)["video_train"]
     wanted = [len(pieces.model.encode(text)) + 1 for text in ("four", "four", "<b>seven")]
     assert sorted(split.tokens) == sorted(wanted) and max(wanted) > 4
     cut = sum(count > 4 for count in wanted)
@@ -65,7 +65,7 @@ def test_captions_are_counted_in_pieces_and_long_ones_named(directory, run_scrip
 
 
 def test_limited_range_is_noticed():
-    split = inspection.Split(2, 2, lowest=[16, 20], highest=[235, 200], brightness=[90.0, 91.0])
+    split = inspect.Split(2, 2, lowest=[16, 20], highest=[235, 200], brightness=[90.0, 91.0])
     assert any("16 to 235" in line for line in split.warnings())
 
 
@@ -79,5 +79,5 @@ def test_the_page_stands_alone(directory, run_script, tmp_path):
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "data:image/png;base64," in page and "<b>seven" not in page
     assert "40.0%" in page  # a.mp4's share
-    found = inspection.look(directory, 100)["video_train"]
-    assert inspection_page.sentence(found) in done.stdout
+    found = inspect.look(directory, 100)["video_train"]
+    assert inspect_page.sentence(found) in done.stdout

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from phenaki import sharding
 from phenaki.errors import UserError
-from phenaki.train import parallel
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts/tpu.sh"
@@ -116,22 +116,22 @@ def test_shellcheck():
     ],
 )
 def test_who_joins_a_job_by_itself(environment, joins):
-    assert parallel.in_job(environment) is joins
+    assert sharding.in_job(environment) is joins
 
 
 @pytest.mark.parametrize("given", [("host:1", 0, -1), ("", 2, 0), ("host:1", 2, -1)])
 def test_a_job_is_described_whole(given):
     with pytest.raises(UserError, match="go together"):
-        parallel.start(*given)
+        sharding.start(*given)
 
 
 def test_two_processes_join_by_flags(tmp_path):
     program = (
         "import sys, jax\n"
         "jax.config.update('jax_cpu_collectives_implementation', 'gloo')\n"
-        "from phenaki.train import parallel\n"
-        "parallel.start(sys.argv[1], 2, int(sys.argv[2]))\n"
-        "parallel.start(sys.argv[1], 2, int(sys.argv[2]))\n"
+        "from phenaki import sharding\n"
+        "sharding.start(sys.argv[1], 2, int(sys.argv[2]))\n"
+        "sharding.start(sys.argv[1], 2, int(sys.argv[2]))\n"
         "print(jax.process_count(), len(jax.devices()))\n"
     )
     import socket

@@ -4,7 +4,8 @@ import layouts
 import pytest
 from numbered_clips import read_number
 
-from phenaki.data import lazy, prepare
+from phenaki.data import tensorflow
+from phenaki.data.prepare import run as prepare
 from phenaki.errors import UserError
 
 Seen = tuple[int, str | None]  # first number shown, caption
@@ -116,10 +117,10 @@ EXPECTED = {
 
 
 def read(directory) -> dict[str, list[Seen]]:
-    with lazy.quiet_logs():
-        data = lazy.datasets().builder_from_directory(str(directory))
+    with tensorflow.quiet_logs():
+        data = tensorflow.datasets().builder_from_directory(str(directory))
         splits = {
-            split: lazy.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False))
+            split: tensorflow.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False))
             for split in data.info.splits
         }
         return {

@@ -9,9 +9,9 @@ import optax
 import pytest
 import tiny
 
-from phenaki import masking
-from phenaki.maskgit import MaskGIT, embed_codes
-from phenaki.train import state, step_maskgit
+from phenaki.models.maskgit import MaskGIT, embed_codes
+from phenaki.sampling import schedules
+from phenaki.train import maskgit, state
 from phenaki.types import Text
 
 GRID = (3, 2, 3)
@@ -49,7 +49,7 @@ def logits_of(params, codes, text, valid=None):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def sample_mask(key, rows, length):
-    return masking.sample_mask(key, (rows, length))
+    return schedules.sample_mask(key, (rows, length))
 
 
 @pytest.mark.parametrize("length", [1, 6, 37, 256])
@@ -152,7 +152,7 @@ def test_factorised_positions_start_as_sums_over_the_axes():
 
 
 def test_a_tenth_of_the_samples_trains_without_text():
-    draw = jax.jit(lambda key: masking.keep_text(key, 10_000, 0.1))
+    draw = jax.jit(lambda key: schedules.keep_text(key, 10_000, 0.1))
     for seed in range(3):
         assert abs(1 - draw(jax.random.key(seed)).mean() - 0.1) < 0.01
 
@@ -178,7 +178,7 @@ class Watched:
 def first_step(params, drop_text):
     """(compiled step from `params` on given codes, the model it watches)."""
     watched = Watched()
-    step = step_maskgit.make_step(
+    step = maskgit.make_step(
         watched,
         optax.sgd(1.0),
         encode=lambda frozen, part: part["ids"],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phenaki import media
 from phenaki.errors import UserError
+from phenaki.io import media
 
 COLOURS = np.array(
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenaki.errors import UserError
-from phenaki.metrics import checks, long_video, reconstruction, scores
+from phenaki.evaluation.metrics import checks, inception_score, long_video, reconstruction
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -65,34 +65,34 @@ def test_ssim_of_constants_is_the_luminance_term():
 def test_inception_score_of_certain_and_of_uncertain_classes():
     """exp of the mutual information: k for k certain classes, 1 where the image says nothing."""
     certain = np.tile(50.0 * np.eye(4), (25, 1))
-    value, deviation = scores.inception_score(np.split(certain, 4), 100, splits=5)
+    value, deviation = inception_score.inception_score(np.split(certain, 4), 100, splits=5)
     assert (value, deviation) == (pytest.approx(4), pytest.approx(0, abs=1e-9))
-    value, _ = scores.inception_score([np.ones((100, 4))], 100)
+    value, _ = inception_score.inception_score([np.ones((100, 4))], 100)
     assert value == pytest.approx(1)
     # Two classes at 3/4 and 1/4: the information of a binary symmetric channel.
     p = np.array([[0.75, 0.25], [0.25, 0.75]])
     channel = np.log(2) + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
-    value, _ = scores.inception_score([np.log(np.tile(p, (20, 1)))], 40, splits=2)
+    value, _ = inception_score.inception_score([np.log(np.tile(p, (20, 1)))], 40, splits=2)
     assert value == pytest.approx(np.exp(channel))
 
 
 def test_inception_score_does_not_depend_on_how_it_is_cut():
     logits = RNG.normal(size=(57, 6))
-    whole = scores.inception_score([logits], 57, splits=5)
-    cut = scores.inception_score(np.split(logits, (1, 20, 21)), 57, splits=5)
+    whole = inception_score.inception_score([logits], 57, splits=5)
+    cut = inception_score.inception_score(np.split(logits, (1, 20, 21)), 57, splits=5)
     assert cut == pytest.approx(whole)
     with pytest.raises(UserError, match="of 3 samples: give 10 or more"):
-        scores.inception_score([logits[:3]], 3)
+        inception_score.inception_score([logits[:3]], 3)
 
 
 def test_codes_are_counted_part_by_part():
     codes = RNG.integers(0, 6, size=(5, 7))
-    counts = scores.count_codes(codes[:2], 12) + scores.count_codes(codes[2:], 12)
+    counts = inception_score.count_codes(codes[:2], 12) + inception_score.count_codes(codes[2:], 12)
     assert (counts == np.bincount(codes.ravel(), minlength=12)).all()
-    assert scores.usage(counts) == 0.5
-    assert scores.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
+    assert inception_score.usage(counts) == 0.5
+    assert inception_score.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
     with pytest.raises(UserError, match="codes from 0 to 12: must be 0 .. 11"):
-        scores.count_codes(np.array([0, 12]), 12)
+        inception_score.count_codes(np.array([0, 12]), 12)
 
 
 def moving(steps, size=32):

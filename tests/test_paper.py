@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import baselines, cvivit, maskgit
-from phenaki import build
 from phenaki.errors import UserError
+from phenaki.models import factory
 from phenaki.text.vocabulary import ByteVocabulary
 from phenaki.train import optim
 from phenaki.types import Text
@@ -56,12 +56,12 @@ def shapes(stage, variant):
     if stage in STAGE_1_CONFIGS:
         config = STAGE_1_CONFIGS[stage].get_config(variant)
         v = config.video
-        model = build.tokenizer(config)
+        model = factory.tokenizer(config)
         inputs = (jax.ShapeDtypeStruct((1, v.frames, v.height, v.width, 3), jnp.float32),)
     else:
         config = stage_2(variant)
-        model = build.maskgit(config)
-        inputs = (jax.ShapeDtypeStruct((1, build.video_spec(config).tokens()), jnp.int32),)
+        model = factory.maskgit(config)
+        inputs = (jax.ShapeDtypeStruct((1, factory.video_spec(config).tokens()), jnp.int32),)
         if config.text:
             size = (1, config.text.length)
             inputs += (Text(jnp.zeros((*size, config.text.width)), jnp.ones(size, bool)),)
@@ -70,7 +70,7 @@ def shapes(stage, variant):
 
 @pytest.mark.parametrize("variant", cvivit.VARIANTS)
 def test_every_tokenizer_builds(variant):
-    spec = build.video_spec(cvivit.get_config(variant))
+    spec = factory.video_spec(cvivit.get_config(variant))
     assert spec.tokens() == TOKENS.get(variant, spec.tokens())
     total = count(shapes("cvivit", variant))
     assert total == PARAMETERS.get(("cvivit", variant), total)
@@ -84,7 +84,7 @@ def test_every_baseline_builds(variant):
     assert total == PARAMETERS.get(("baselines", network), total)
     if network not in SIDES:
         return
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     per_clip = {"laion3d": 1536, "laion3d_images": 256}
     assert spec.tokens() == per_clip.get(variant, 2560)  # Table 3
     assert spec.tokens(1) == 256
@@ -118,20 +118,20 @@ def test_every_maskgit_builds(variant):
     total = count(shapes("maskgit", variant))
     assert total == PARAMETERS.get(("maskgit", variant), total)
     config = stage_2(variant)
-    assert shapes("maskgit", variant)["position"].shape[0] == build.video_spec(config).tokens()
+    assert shapes("maskgit", variant)["position"].shape[0] == factory.video_spec(config).tokens()
     if config.text:
-        assert build.text_encoder(config).width == config.text.width
+        assert factory.text_encoder(config).width == config.text.width
         if config.text.vocabulary == "bytes":
-            assert isinstance(build.vocabulary(config), ByteVocabulary)
+            assert isinstance(factory.vocabulary(config), ByteVocabulary)
         else:  # a file that comes with nobody's clone
             with pytest.raises(UserError, match="^data/.* no such "):
-                build.vocabulary(config)
+                factory.vocabulary(config)
 
 
 def test_an_image_has_256_tokens():
-    spec = build.video_spec(cvivit.get_config("t2v"))
+    spec = factory.video_spec(cvivit.get_config("t2v"))
     assert (spec.grid(), spec.tokens(1)) == ((6, 16, 16), 256)
-    assert build.video_spec(cvivit.get_config("bair")).tokens(1) == 256
+    assert factory.video_spec(cvivit.get_config("bair")).tokens(1) == 256
     # Section 1: at least 40 % fewer tokens than 256 for each of 10 frames.
     assert spec.tokens() <= 0.6 * 10 * 256
 
@@ -163,7 +163,7 @@ def test_equations_1_and_2():
 def test_table_7():
     c = stage_2("t2v")
     m, o = c.model, c.optim
-    assert build.video_spec(c).tokens() == 1536
+    assert factory.video_spec(c).tokens() == 1536
     assert (m.depth, m.width, m.mlp_dim, m.heads) == (24, 2048, 8192, 32)
     assert (o.b1, o.b2, o.rate, o.weight_decay) == (0.9, 0.99, 1e-4, 1e-4)
     assert (o.decay, o.warmup, o.clip) == (4_000_000, 10_000, 10)

@@ -11,10 +11,10 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from phenaki import checkpoint
 from phenaki.errors import UserError
+from phenaki.io import checkpoint
 from phenaki.pipeline import Phenaki
-from phenaki.story import Scene, Window, segments, windows
+from phenaki.sampling.windows import Scene, Window, segments, windows
 from phenaki.train import state
 from phenaki.types import VideoSpec
 

@@ -9,9 +9,10 @@ import pytest
 import tiny
 
 from configs import cvivit, maskgit
+from phenaki import sharding
 from phenaki.errors import UserError
-from phenaki.planning import chips, compiled, hlo, meshes, plan, programs, table, trace
-from phenaki.train import parallel, stages
+from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
+from phenaki.train import stages
 
 
 def stage_2(name="t2v"):
@@ -208,7 +209,7 @@ def test_devices_share_the_work_and_repeat_none(sizes):
     config.video.update(height=32, width=32)  # 16 codes a frame, which four devices share
     program = programs.train_step(config)
     whole = sum(trace.flops(program.function, *program.inputs).values())
-    each = compiled.measure(program, parallel.make_mesh(**dict(tensor=1) | sizes))["flops"]
+    each = compiled.measure(program, sharding.make_mesh(**dict(tensor=1) | sizes))["flops"]
     assert 0.95 < 8 * each / whole < 1.15
 
 
@@ -219,9 +220,9 @@ def test_bytes_are_those_of_the_devices():
     config = tiny.tokenizer_config(mesh=dict(data=2, fsdp=2, tensor=2))
     sizes = dict(data=2, fsdp=2, sequence=1, tensor=2, slices=1)
     held = meshes.memory(config, sizes)
-    mesh = parallel.make_mesh(**sizes)
+    mesh = sharding.make_mesh(**sizes)
     stage = stages.tokenizer_stage(config)
-    layout = parallel.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
+    layout = sharding.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
     state = jax.jit(stage.init, out_shardings=layout)(jax.random.key(0))
     first = jax.devices()[0]
 
@@ -270,12 +271,12 @@ def test_unknown_topologies_are_explained(name, nearest):
 
 def test_a_mesh_that_does_not_fit_names_the_nearest():
     with pytest.raises(UserError, match=r"nearest is \{'data': 4, 'fsdp': 2, 'sequence': 1"):
-        parallel.make_mesh(data=2, fsdp=3, tensor=1)
+        sharding.make_mesh(data=2, fsdp=3, tensor=1)
     with pytest.raises(UserError, match=r"slices=3 must divide the data axis, 4; nearest is 2"):
-        parallel.make_mesh(data=4, fsdp=2, tensor=1, slices=3)
-    mesh = parallel.make_mesh(data=-1, fsdp=2, tensor=1)
+        sharding.make_mesh(data=4, fsdp=2, tensor=1, slices=3)
+    mesh = sharding.make_mesh(data=-1, fsdp=2, tensor=1)
     with pytest.raises(UserError, match=r"batch=12 must be .*config\.mesh\.sequence=2"):
-        parallel.check_batch("config.data.batch", 12, mesh)
+        sharding.check_batch("config.data.batch", 12, mesh)
 
 
 # --- programs
@@ -297,13 +298,13 @@ def test_positions_split_over_devices_train_as_one_device_does():
     state = stage.init(jax.random.key(0))
     key = jax.random.key(1)
     _, alone = jax.jit(stage.step)(state, frozen, batch, key)
-    mesh = parallel.make_mesh(data=2, fsdp=1, tensor=1, sequence=4)
-    spread = jax.device_put(state, parallel.shardings(state, mesh))
+    mesh = sharding.make_mesh(data=2, fsdp=1, tensor=1, sequence=4)
+    spread = jax.device_put(state, sharding.shardings(state, mesh))
     with jax.set_mesh(mesh):
         _, together = jax.jit(stage.step)(
             spread,
-            jax.device_put(frozen, parallel.shardings(frozen, mesh)),
-            parallel.global_batch(batch, mesh),
+            jax.device_put(frozen, sharding.shardings(frozen, mesh)),
+            sharding.global_batch(batch, mesh),
             key,
         )
     for name in alone:
@@ -377,6 +378,6 @@ def test_a_row_of_the_table():
     config = tiny.tokenizer_config()
     topology = chips.parse("v5e:2x2")
     made = plan.make(config, topology, mfu=0.4)
-    line = table.row("cvivit:tiny", topology, made)
-    assert line.count("|") == table.HEAD.splitlines()[0].count("|")
+    line = markdown.row("cvivit:tiny", topology, made)
+    assert line.count("|") == markdown.HEAD.splitlines()[0].count("|")
     assert "| - | - |" in line

@@ -13,7 +13,8 @@ import pytest
 from numbered_clips import cut_or_crash, numbered, read_number, regular, write_video
 from PIL import Image
 
-from phenaki.data import builder, ingest, lazy, prepare
+from phenaki.data import format, tensorflow
+from phenaki.data.prepare import ingest, run
 from phenaki.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -36,21 +37,23 @@ def folder(tmp_path_factory):
     return root
 
 
-def options(folder, output, **changes) -> prepare.Options:
+def options(folder, output, **changes) -> run.Options:
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    return prepare.Options(input=folder, output=output, **(size | changes))
+    return run.Options(input=folder, output=output, **(size | changes))
 
 
 @pytest.fixture(scope="module")
 def prepared(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("prepared") / "set"
-    return output, prepare.prepare(options(folder, output))
+    return output, run.prepare(options(folder, output))
 
 
 def read(directory, split) -> list[dict]:
-    with lazy.quiet_logs():
-        data = lazy.datasets().builder_from_directory(str(directory))
-        return list(lazy.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False)))
+    with tensorflow.quiet_logs():
+        data = tensorflow.datasets().builder_from_directory(str(directory))
+        return list(
+            tensorflow.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False))
+        )
 
 
 def test_tfds_reads_what_was_written(prepared):
@@ -113,7 +116,7 @@ def files(directory) -> dict[str, bytes]:
 
 def test_same_bytes_again_and_with_several_processes(prepared, folder, tmp_path):
     output, _ = prepared
-    prepare.prepare(options(folder, tmp_path / "again", workers=2))
+    run.prepare(options(folder, tmp_path / "again", workers=2))
     assert files(tmp_path / "again") == files(output)
 
 
@@ -122,7 +125,7 @@ def test_a_decoder_that_dies_costs_one_file(folder, tmp_path, monkeypatch):
     for name in ("crash.mp4", "fine.mp4", "last.mp4"):
         (tmp_path / "media").mkdir(exist_ok=True)
         (tmp_path / "media" / name).write_bytes((folder / "b.mkv").read_bytes())
-    report = prepare.prepare(options(tmp_path / "media", tmp_path / "set", workers=2))
+    report = run.prepare(options(tmp_path / "media", tmp_path / "set", workers=2))
     assert report["skipped"] == [
         {"file": "crash.mp4", "reason": "the decoder crashed on it or did not come back"}
     ]
@@ -131,10 +134,10 @@ def test_a_decoder_that_dies_costs_one_file(folder, tmp_path, monkeypatch):
 
 def test_validation_is_a_stable_share_of_the_files():
     keys = [f"{k}.mp4" for k in range(4000)]
-    small, large = ({k for k in keys if builder.split_of(k, s) != "train"} for s in (0.1, 0.3))
+    small, large = ({k for k in keys if format.split_of(k, s) != "train"} for s in (0.1, 0.3))
     assert abs(len(small) / 4000 - 0.1) < 0.02
     assert small < large
-    assert builder.split_of("x", 0.0) == "train"
+    assert format.split_of("x", 0.0) == "train"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_validation_is_a_stable_share_of_the_files():
 )
 def test_bad_options_are_refused_before_work(folder, tmp_path, change, reason):
     with pytest.raises(UserError, match=reason):
-        prepare.prepare(dataclasses.replace(options(folder, tmp_path / "set"), **change))
+        run.prepare(dataclasses.replace(options(folder, tmp_path / "set"), **change))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,9 +173,9 @@ def test_outputs_that_cannot_be_written_are_refused(folder, tmp_path):
     }
     for output, reason in cases.items():
         with pytest.raises(UserError, match=reason):
-            prepare.prepare(options(folder, output))
+            run.prepare(options(folder, output))
     with pytest.raises(UserError, match="not a data set"):
-        prepare.prepare(options(folder, tmp_path / "full", overwrite=True))
+        run.prepare(options(folder, tmp_path / "full", overwrite=True))
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
 
 
@@ -180,8 +183,8 @@ def test_overwrite_replaces_a_data_set(folder, prepared, tmp_path):
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "b.mkv").write_bytes((folder / "b.mkv").read_bytes())
     given = options(tmp_path / "media", tmp_path / "set", encoding="jpeg")
-    prepare.prepare(given)
-    prepare.prepare(dataclasses.replace(given, overwrite=True, frames=5))
+    run.prepare(given)
+    run.prepare(dataclasses.replace(given, overwrite=True, frames=5))
     (_, second) = read(tmp_path / "set", "video_train")
     assert [read_number(image) for image in second["video"]] == [5, 6, 7, 8, 9]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["media", "set"]
@@ -191,7 +194,7 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.mp4").touch()
     with pytest.raises(UserError, match="none of its 1 files could be used; the first, a.mp4: not"):
-        prepare.prepare(options(tmp_path / "media", tmp_path / "set"))
+        run.prepare(options(tmp_path / "media", tmp_path / "set"))
     assert [p.name for p in tmp_path.iterdir()] == ["media"]
 
 

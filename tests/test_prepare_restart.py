@@ -7,7 +7,7 @@ import kill_prepare
 import layouts
 import pytest
 
-from phenaki.data import filters, ingest, prepare, video
+from phenaki.data.prepare import filters, ingest, run, video
 from phenaki.errors import UserError
 
 
@@ -23,14 +23,14 @@ def folder(tmp_path_factory):
     return root
 
 
-def options(folder, output, **changes) -> prepare.Options:
+def options(folder, output, **changes) -> run.Options:
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    return prepare.Options(input=folder, output=output, **(size | changes))
+    return run.Options(input=folder, output=output, **(size | changes))
 
 
 def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
     given = options(folder, tmp_path / "set")
-    calm = prepare.prepare(dataclasses.replace(given, output=tmp_path / "calm"))
+    calm = run.prepare(dataclasses.replace(given, output=tmp_path / "calm"))
     decoded, real = [], video.clips
 
     def clips(file, **how):
@@ -41,9 +41,9 @@ def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(video, "clips", clips)
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(given)
+        run.prepare(given)
     assert not (tmp_path / "set").exists()
-    again = prepare.prepare(given)
+    again = run.prepare(given)
     assert len(decoded) == 3 + 4  # two stood, the third was interrupted
     assert (again["clips"], again["skipped"]) == (calm["clips"], calm["skipped"])
     assert kill_prepare.contents(tmp_path / "set") == kill_prepare.contents(tmp_path / "calm")
@@ -52,8 +52,8 @@ def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
 
 def test_another_way_of_cutting_or_a_changed_file_is_cut_anew(folder, tmp_path):
     layouts.video(tmp_path / "in" / "a.mp4", 22)
-    (unit,) = prepare.sources.find(tmp_path / "in").units
-    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    (unit,) = run.sources.find(tmp_path / "in").units
+    form = run.builder.Format(11, 8.0, 48, 64, "png")
     job = ingest.Job(form, 95, None, filters.Filters(), tmp_path)
     names = {job.name(unit), dataclasses.replace(job, limit=1).name(unit)}
     names.add(dataclasses.replace(job, filters=filters.Filters(min_words=1)).name(unit))
@@ -65,16 +65,16 @@ def test_another_way_of_cutting_or_a_changed_file_is_cut_anew(folder, tmp_path):
 
 def test_two_runs_of_one_output_are_refused(folder, tmp_path):
     given = options(folder, tmp_path / "set")
-    with prepare._claim(given), pytest.raises(UserError, match="another run is writing it"):
-        prepare.prepare(given)
+    with run._claim(given), pytest.raises(UserError, match="another run is writing it"):
+        run.prepare(given)
 
 
 def test_filters_count_what_they_leave_out(folder, tmp_path):
     chosen = filters.Filters(min_words=1, max_words=2)
-    report = prepare.prepare(options(folder, tmp_path / "a", filters=chosen))
+    report = run.prepare(options(folder, tmp_path / "a", filters=chosen))
     assert report["reasons"] == {"caption too long": 1, "caption too short": 3}
     assert report["clips"] == {"video_train": 4}
-    report = prepare.prepare(options(folder, tmp_path / "b", drop_duplicates=True, limit=1))
+    report = run.prepare(options(folder, tmp_path / "b", drop_duplicates=True, limit=1))
     reasons = {entry["file"]: entry["reason"] for entry in report["skipped"]}
     assert reasons["4.mp4"] == "duplicate: same bytes as 0.mp4"
     assert report["clips"] == {"video_train": 4}
@@ -85,7 +85,7 @@ def test_clips_that_do_not_move_are_left_out(tmp_path):
     layouts.video(moving, 22)
     layouts.write_video(still, layouts.regular(22, 8), [layouts.numbered(9)] * 22)
     given = options(tmp_path / "in", tmp_path / "set", filters=filters.Filters(min_motion=1.0))
-    report = prepare.prepare(given)
+    report = run.prepare(given)
     assert report["skipped"] == [
         {"file": "still.mp4", "reason": "near-static: each of its 2 clips"}
     ]
@@ -95,16 +95,16 @@ def test_clips_that_do_not_move_are_left_out(tmp_path):
 def test_every_host_gets_eight_shards_and_the_manifest_tells_all(tmp_path):
     layouts.video(tmp_path / "in" / "a.mp4", 40)
     given = options(tmp_path / "in", tmp_path / "set", frames=3, hosts=1)
-    prepare.prepare(given)
+    run.prepare(given)
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert manifest["records"] == {"video_train": 13} and manifest["shards"] == {"video_train": 8}
     for name, noted in manifest["files"].items():
-        assert prepare.shards.checksum(tmp_path / "set" / name) == noted
+        assert run.shards.checksum(tmp_path / "set" / name) == noted
     shards = [
         name for name in manifest["files"] if ".tfrecord" in name and not name.endswith(".npy")
     ]
     assert len(shards) == 8
-    prepare.prepare(dataclasses.replace(given, hosts=4, output=tmp_path / "more"))
+    run.prepare(dataclasses.replace(given, hosts=4, output=tmp_path / "more"))
     more = json.loads((tmp_path / "more" / "manifest.json").read_text())
     assert more["shards"] == {"video_train": 13}  # never an empty one
     assert more["config_sha256"] != manifest["config_sha256"]

@@ -14,10 +14,10 @@ import kill_runs
 import numpy as np
 import pytest
 
-from phenaki import checkpoint
+from phenaki.io import checkpoint
 from phenaki.train import logs
 
-PROGRAM = os.path.join(os.path.dirname(__file__), "process.py")
+PROGRAM = os.path.join(os.path.dirname(__file__), "helpers", "process.py")
 DEVICES = "--xla_force_host_platform_device_count"
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
-from phenaki import build, causality
 from phenaki.blocks.quantizer import (
     FiniteScalarQuantizer,
     LookupFreeQuantizer,
@@ -14,9 +14,11 @@ from phenaki.blocks.quantizer import (
     levels,
     normalize,
 )
+from phenaki.diagnostics import causality
 from phenaki.errors import UserError
-from phenaki.train import objective, state, step_tokenizer
-from tests import tiny
+from phenaki.losses import tokenizer as tokenizer_losses
+from phenaki.models import factory
+from phenaki.train import state, tokenizer
 
 FREE = {"fsq": FiniteScalarQuantizer(64, 4), "lfq": LookupFreeQuantizer(64, 6)}
 
@@ -78,21 +80,21 @@ def test_the_entropy_penalty_wants_sure_and_different_codes():
 def test_a_tokenizer_with_it_trains_and_stays_causal(quantizer):
     config = tiny.tokenizer_config(tokenizer=dict(code_dim=5))
     config.tokenizer.quantizer = quantizer
-    model = build.tokenizer(config)
+    model = factory.tokenizer(config)
     video = np.random.default_rng(2).uniform(size=(2, 11, 16, 16, 3)).astype(np.float32)
     params = tiny.random_params(model, video)
     assert "quantizer" not in params
     weights = dict(l2=1.0, vq=1.0)
-    step = step_tokenizer.make_step(
+    step = tokenizer.make_step(
         model,
         optax.adam(1e-2),
-        objective.make_objective(model, weights=weights, beta=0.25),
+        tokenizer_losses.make_objective(model, weights=weights, beta=0.25),
         ema=0.9,
         accumulate=1,
         usage_window=2,
         revive_until=10,
     )
-    current = state.create(params, optax.adam(1e-2), step_tokenizer.initial_extra(32))
+    current = state.create(params, optax.adam(1e-2), tokenizer.initial_extra(32))
     step = jax.jit(step)
     batch = {"video": {"video": (255 * video).astype(np.uint8)}}
     losses = []
@@ -127,23 +129,23 @@ def test_averaged_codes_are_the_decayed_means_of_what_chose_them():
             return objective_output(video, out)
 
     def objective_output(video, out):
-        from phenaki.tokenizers.common import Reconstruction
+        from phenaki.models.tokenizer import Reconstruction
 
         return Reconstruction(out.vectors, out)
 
     table = jnp.asarray(random.normal(size=(codebook, dim)), jnp.float32)
     params = {"quantizer": {"embedding": table}}
-    step = step_tokenizer.make_step(
+    step = tokenizer.make_step(
         Bare(),
         optax.sgd(0.1),
-        objective.make_objective(Bare(), weights=dict(l2=1.0, vq=1.0), beta=0.25),
+        tokenizer_losses.make_objective(Bare(), weights=dict(l2=1.0, vq=1.0), beta=0.25),
         ema=0.0,
         accumulate=1,
         usage_window=100,
         revive_until=0,
         decay=decay,
     )
-    extra = step_tokenizer.initial_extra(codebook, averaged=dim)
+    extra = tokenizer.initial_extra(codebook, averaged=dim)
     current = state.create(params, optax.sgd(0.1), extra)
     sums, expected = np.zeros((codebook, dim)), np.asarray(table, np.float64)
     for _ in range(2):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki import build, masking, options, pipeline, sampling
+from phenaki import pipeline, sharding
 from phenaki.errors import UserError
-from phenaki.train import parallel
+from phenaki.models import factory
+from phenaki.sampling import decode as sampling
+from phenaki.sampling import options, schedules
 from phenaki.types import Text
 
 CODEBOOK = 7
@@ -132,10 +134,10 @@ def by_hand(scale):
     """What decoding gives when the tiny model's networks are called one by one."""
     model = tiny.phenaki()
     config = model.config
-    ids = jnp.asarray(build.vocabulary(config).encode(PROMPTS))
-    text = build.embed(build.text_encoder(config), model.params["text"], ids)
+    ids = jnp.asarray(factory.vocabulary(config).encode(PROMPTS))
+    text = factory.embed(factory.text_encoder(config), model.params["text"], ids)
     nothing = Text(text.embeddings + 1, jnp.zeros_like(text.mask))
-    network = build.maskgit(config)
+    network = factory.maskgit(config)
     keys = [jax.random.fold_in(jax.random.key(5), row) for row in range(2)]
 
     @jax.jit
@@ -169,7 +171,7 @@ def form(**changes):
 def test_guidance_of_zero_is_exactly_conditional():
     model = tiny.phenaki()
     codes = jnp.full((2, model.spec.tokens()), 32, jnp.int32)
-    ids = build.vocabulary(model.config).encode(PROMPTS)
+    ids = factory.vocabulary(model.config).encode(PROMPTS)
     numbers = dict(guidance=0.0, choice_temperature=2.0, temperature=1.0)
     numbers |= dict(top_p=1.0, top_k=0, critic_guidance=0.0, critic_noise=1.0)
     off, zero = (
@@ -362,16 +364,16 @@ def test_temperature_heats_the_codes_and_not_the_confidence():
     assert cold < plain - 0.2 < hot - 0.4
 
 
-@pytest.mark.parametrize("name", masking.SCHEDULES)
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_the_sampler_follows_its_schedule(name):
     steps, length = 7, 50
     out = sampling.decode(
         lookup(length), jnp.full((1, length), MASK), keys_of(1), steps=steps,
-        choice_temperature=1.0, mask_id=MASK, schedule=masking.SCHEDULES[name],
+        choice_temperature=1.0, mask_id=MASK, schedule=schedules.SCHEDULES[name],
     )  # fmt: skip
     left, expected = length, []
     for step in range(steps):
-        gamma = np.clip(masking.SCHEDULES[name](np.array((step + 1) / steps), length), 1e-6, 1)
+        gamma = np.clip(schedules.SCHEDULES[name](np.array((step + 1) / steps), length), 1e-6, 1)
         left = max(1, min(left - 1, math.floor(length * gamma + 1e-9)))
         expected.append(left)
     np.testing.assert_array_equal((np.asarray(out.history) == MASK).sum(-1)[:, 0], expected)
@@ -439,9 +441,9 @@ def codes_of(prompts=PROMPTS, seed=5, **options):
 def test_a_negative_prompt_takes_the_place_of_no_text():
     model = tiny.phenaki()
     config, negative, scale = model.config, "a white triangle goes down", 1.5
-    vocabulary, encoder = build.vocabulary(config), build.text_encoder(config)
+    vocabulary, encoder = factory.vocabulary(config), factory.text_encoder(config)
     texts = [
-        build.embed(encoder, model.params["text"], jnp.asarray(vocabulary.encode(prompts)))
+        factory.embed(encoder, model.params["text"], jnp.asarray(vocabulary.encode(prompts)))
         for prompts in (PROMPTS, [negative] * 2)
     ]
     keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
@@ -468,8 +470,8 @@ MASK_ID = 32  # of the tiny model
 def test_a_linear_ramp_reaches_the_scale_in_the_last_step():
     model, scale = tiny.phenaki(), 3.0
     network = {"params": model.params["maskgit"]}
-    ids = jnp.asarray(build.vocabulary(model.config).encode(PROMPTS))
-    text = build.embed(build.text_encoder(model.config), model.params["text"], ids)
+    ids = jnp.asarray(factory.vocabulary(model.config).encode(PROMPTS))
+    text = factory.embed(factory.text_encoder(model.config), model.params["text"], ids)
     nothing = jax.tree.map(jnp.zeros_like, text)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
 
@@ -522,7 +524,7 @@ def test_codes_depend_neither_on_the_batch_nor_on_the_devices():
     for count in (1, 4):
         np.testing.assert_array_equal(codes_of(prompts[:count], guidance=1.0), together[:count])
     eight = pipeline.Phenaki(model.config, model.params)
-    eight.shard(parallel.make_mesh(data=2, fsdp=2, tensor=2), parallel.shardings)
+    eight.shard(sharding.make_mesh(data=2, fsdp=2, tensor=2), sharding.shardings)
     assert len(eight.params["maskgit"]["embedding"].sharding.device_set) == 8
     eight.generate(prompts, seed=5, guidance=1.0)
     np.testing.assert_array_equal(eight.codes, together)

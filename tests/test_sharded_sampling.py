@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tiny
 
+from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.pipeline import Phenaki
-from phenaki.train import parallel
 
 PROMPTS = [f"a {colour} circle moves {way}" for colour in ("red", "blue") for way in ("left", "up")]
 
@@ -16,7 +16,7 @@ def both():
     """The same model on one device and on eight."""
     alone = tiny.phenaki()
     spread = Phenaki(alone.config, alone.params)
-    spread.shard(parallel.make_mesh(data=2, fsdp=4, tensor=1), parallel.shardings)
+    spread.shard(sharding.make_mesh(data=2, fsdp=4, tensor=1), sharding.shardings)
     return alone, spread
 
 

@@ -9,7 +9,9 @@ import kill_prepare
 import layouts
 import pytest
 
-from phenaki.data import ingest, prepare, raw, shards, stored_clips, summary
+from phenaki.data import clips as stored_clips
+from phenaki.data.prepare import ingest, items, run, shards
+from phenaki.data.prepare import report as summary
 
 
 def outcome(key, clips, split="train", **fields):
@@ -62,11 +64,11 @@ def test_shards_are_as_many_as_hosts_and_bytes_ask_for(hosts, most, count):
 
 def test_of_items_of_one_name_the_first_that_can_be_used_stays(tmp_path):
     media = [b"broken", layouts.picture(1), layouts.picture(2)]
-    unit = raw.Unit("unit", tuple(raw.RawItem("a.png", "image", one) for one in media))
-    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    unit = items.Unit("unit", tuple(items.RawItem("a.png", "image", one) for one in media))
+    form = run.builder.Format(11, 8.0, 48, 64, "png")
     for name, cut in (("cut", ingest.cut), ("crashed", ingest.crashed)):
         (tmp_path / name).mkdir()
-        job = ingest.Job(form, 95, None, prepare.Filters(), tmp_path / name)
+        job = ingest.Job(form, 95, None, run.Filters(), tmp_path / name)
         done = cut(unit, job)
         first, second, third = [one.reason for one in done.outcomes]
         assert first and (second, third) == (None, "second of this name")
@@ -80,8 +82,8 @@ def test_every_loss_is_named_where_the_report_names_a_few(tmp_path, monkeypatch)
         (tmp_path / "in" / f"{number}.mp4").write_bytes(b"no video")
     rows = [(f"gone{number}.mp4", "x") for number in range(4)] + [("good.mp4", "x")]
     layouts.table(tmp_path / "in" / "captions.csv", "file,caption", rows)
-    given = prepare.Options(tmp_path / "in", tmp_path / "set", height=48, width=64)
-    report = prepare.prepare(given)
+    given = run.Options(tmp_path / "in", tmp_path / "set", height=48, width=64)
+    report = run.prepare(given)
     assert (report["files"]["skipped"], report["files"]["problems"]) == (5, 4)
     assert (len(report["skipped"]), len(report["problems"])) == (2, 2)
     assert "... and 3 more in dead_letters.jsonl" in (tmp_path / "set" / "report.txt").read_text()
@@ -100,7 +102,7 @@ def test_a_name_that_is_no_text_is_a_letter_too(tmp_path):
     layouts.video(tmp_path / "in" / "good.mp4", 11)
     rows = ['{"file": "good.mp4", "caption": "x"}', r'{"file": "\ud800.mp4", "caption": "y"}']
     (tmp_path / "in" / "captions.jsonl").write_text("\n".join(rows))
-    prepare.prepare(prepare.Options(tmp_path / "in", tmp_path / "set", height=48, width=64))
+    run.prepare(run.Options(tmp_path / "in", tmp_path / "set", height=48, width=64))
     (line,) = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
     assert json.loads(line)["name"] == "\ud800.mp4"
 
@@ -108,11 +110,11 @@ def test_a_name_that_is_no_text_is_a_letter_too(tmp_path):
 def test_shards_that_stand_are_not_written_again(tmp_path, monkeypatch):
     for number in range(3):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
-    given = prepare.Options(
+    given = run.Options(
         tmp_path / "in", tmp_path / "set", height=48, width=64, encoding="png", validation=0.0
     )
     calm = dataclasses.replace(given, output=tmp_path / "calm")
-    prepare.prepare(calm)
+    run.prepare(calm)
     written, stored = [], ingest.stored
 
     def stops(part):
@@ -125,13 +127,13 @@ def test_shards_that_stand_are_not_written_again(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "stored", stops)
     stops.after = 4
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(given)
+        run.prepare(given)
     half = tmp_path / ".set.partial" / "set"
     cut_short = sorted(half.glob("*-00001-of-00006"))[0]
     cut_short.write_bytes(cut_short.read_bytes()[:-1])
     (half / "left over").write_text("of another run")
     stops.after = -1
-    prepare.prepare(given)
+    run.prepare(given)
     assert len(written) == 4 + 3  # the two that were missing, and the one that was cut short
     assert kill_prepare.contents(given.output) == kill_prepare.contents(calm.output)
 
@@ -140,18 +142,18 @@ def test_shards_whose_clips_changed_are_written_again(tmp_path):
     for number in range(2):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    given = prepare.Options(tmp_path / "in", tmp_path / "set", **size)
-    prepare.prepare(given)
+    given = run.Options(tmp_path / "in", tmp_path / "set", **size)
+    run.prepare(given)
     # As it was left behind by a run that was killed at the very end, of clips of the same size.
     left = tmp_path / ".set.partial"
     for name in ("set", "written"):
         (left / name).mkdir(parents=True)
-    form = prepare.builder.Format(11, 8.0, 48, 64, "png")
+    form = run.builder.Format(11, 8.0, 48, 64, "png")
     spool = tmp_path / "spool"
     spool.mkdir()
-    job = ingest.Job(form, 95, None, prepare.Filters(), spool)
+    job = ingest.Job(form, 95, None, run.Filters(), spool)
     plan = shards.Plan(0.0, drop_duplicates=False)
-    for unit in prepare.sources.find(tmp_path / "in").units:
+    for unit in run.sources.find(tmp_path / "in").units:
         done = ingest.cut(unit, job)
         for outcome in done.outcomes:
             places = outcome.clips[::-1]  # the same bytes in all, in another order
@@ -161,7 +163,7 @@ def test_shards_whose_clips_changed_are_written_again(tmp_path):
         shards.write(shard, form, left / "written")
     again = dataclasses.replace(given, output=tmp_path / "again")
     left.rename(tmp_path / ".again.partial")
-    prepare.prepare(again)
+    run.prepare(again)
     assert kill_prepare.contents(again.output) == kill_prepare.contents(given.output)
 
 
@@ -170,12 +172,10 @@ def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch)
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
     made = {}
     for name, many in (("alone", 64), ("together", 1)):
-        monkeypatch.setattr(prepare, "MANY", many)
+        monkeypatch.setattr(run, "MANY", many)
         output = tmp_path / name
-        given = prepare.Options(
-            tmp_path / "in", output, height=48, width=64, workers=2, validation=0.0
-        )
-        prepare.prepare(given)
+        given = run.Options(tmp_path / "in", output, height=48, width=64, workers=2, validation=0.0)
+        run.prepare(given)
         files = (path for path in output.iterdir() if not path.name.startswith("report"))
         made[name] = {path.name: path.read_bytes() for path in files}
     assert made["alone"] == made["together"]

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from test_text_vocabulary import trained
 
 from configs import maskgit
-from phenaki import build, checkpoint
 from phenaki.data import batches
 from phenaki.errors import UserError
+from phenaki.io import checkpoint
+from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.train import logs, stages
 
@@ -56,7 +57,7 @@ def test_cached_captions_are_those_encoded_in_the_step(root):
         t5_config(root, cached=True, length=96), tiny.tokenizer_config(), ""
     )
     _, embed = stages.make_encoders(config)
-    params = build.text_params(config)
+    params = factory.text_params(config)
     with contextlib.closing(stages.make_batches(config, config.text, params)) as made:
         part = jax.tree.map(jnp.asarray, next(made)["video"])
     ids = {"text_ids": part["text_ids"]}
@@ -114,6 +115,6 @@ def test_mistakes_are_said_before_anything_is_written(root, text, said):
 
 def test_random_weights_need_no_file(root):
     config = t5_config(root, weights="random")
-    assert jax.tree.structure(build.text_params(config)) == jax.tree.structure(
+    assert jax.tree.structure(factory.text_params(config)) == jax.tree.structure(
         files.nested(files.params())
     )

@@ -13,8 +13,8 @@ import tiny
 from ml_collections import ConfigDict
 
 from configs import maskgit
-from phenaki import build
 from phenaki.errors import UserError
+from phenaki.models import factory
 from phenaki.text import vocabulary
 from phenaki.text.one_hot import OneHot
 
@@ -92,11 +92,11 @@ def test_a_long_caption_is_cut_and_that_is_told(model):
 
 
 def test_ids_are_seqios(model):
-    from phenaki.data import lazy
+    from phenaki.data import tensorflow
 
     for path in [model, *([REAL] if REAL.is_file() else [])]:
         ours = vocabulary.sentencepiece(path, 64)
-        theirs = lazy.seqio().SentencePieceVocabulary(str(path))
+        theirs = tensorflow.seqio().SentencePieceVocabulary(str(path))
         assert (theirs.pad_id, theirs.eos_id, theirs.unk_id) == (0, 1, 2)
         assert theirs.vocab_size == ours.size
         for text in filter(None, CAPTIONS[:-1]):
@@ -148,7 +148,7 @@ def text_config(**fields):
 
 
 def test_a_vocabulary_is_chosen_by_config(model):
-    words = build.vocabulary(text_config(vocabulary=str(model)))
+    words = factory.vocabulary(text_config(vocabulary=str(model)))
     assert isinstance(words, vocabulary.SentencePieceVocabulary) and words.length == 72
     for fields, said in (
         (dict(vocabulary=str(model), vocab_size=29), "vocab_size=29 must be at least 30, the"),
@@ -157,7 +157,7 @@ def test_a_vocabulary_is_chosen_by_config(model):
         (dict(length=1), "config.text.length=1 must be at least 2"),
     ):
         with pytest.raises(UserError, match="config.text.*" + said.split("config.text.")[-1]):
-            build.vocabulary(text_config(**fields))
+            factory.vocabulary(text_config(**fields))
 
 
 # --- class names
@@ -205,22 +205,22 @@ def class_config(names, **fields):
 
 
 def test_sizes_of_class_conditional_configs(names):
-    assert build.vocabulary(class_config(names)).size == 4
+    assert factory.vocabulary(class_config(names)).size == 4
     for field, given, size in (("width", 10, 3), ("length", 72, 1)):
         with pytest.raises(UserError, match=f"config.text.{field}={given} must .* is {size}."):
-            build.vocabulary(class_config(names, **{field: given}))
+            factory.vocabulary(class_config(names, **{field: given}))
 
 
 def test_the_projection_of_text_is_a_table_of_classes(names):
     config = class_config(names)
-    encoder, params = build.text_encoder(config), build.text_params(config)
+    encoder, params = factory.text_encoder(config), factory.text_params(config)
     assert (encoder, params) == (OneHot(3), {})
-    ids = build.vocabulary(config).encode(["run fast", "walk", None])
-    text = build.embed(encoder, params, jnp.asarray(ids))
+    ids = factory.vocabulary(config).encode(["run fast", "walk", None])
+    text = factory.embed(encoder, params, jnp.asarray(ids))
     assert text.embeddings[:, 0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert text.mask.tolist() == [[True], [True], [False]]
-    network = build.maskgit(config)
-    codes = jnp.zeros((3, build.video_spec(config).tokens()), jnp.int32)
+    network = factory.maskgit(config)
+    codes = jnp.zeros((3, factory.video_spec(config).tokens()), jnp.int32)
     weights = tiny.random_params(network, codes, text)
     key_value, _ = network.apply({"params": weights}, text, method="context")
     kernel, bias = (weights["text_key_value"][name] for name in ("kernel", "bias"))

@@ -14,11 +14,11 @@ import t5_files as files
 from t5_files import TINY
 
 from configs import maskgit
-from phenaki import build
+from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.features import tensor_files
+from phenaki.models import factory
 from phenaki.text import sizes, t5x_checkpoint, weights
-from phenaki.train import parallel
 
 SHARED = Path(__file__).parents[1] / "../shared/data/t5"
 SCANNED = TINY.clone(relpos_per_layer=True)
@@ -300,7 +300,7 @@ def test_another_model_is_named(tmp_path):
 def test_nothing_there_says_where_to_get_it(tmp_path):
     config = maskgit.get_config("t2v")
     with pytest.raises(UserError) as caught:
-        build.text_params(config)
+        factory.text_params(config)
     assert str(caught.value) == (
         "config.text.weights='data/t5/t5_1_1_xxl/checkpoint_1000000': no such file or directory. "
         "Get gs://t5-data/pretrained_models/t5x/t5_1_1_xxl/checkpoint_1000000, or "
@@ -409,7 +409,7 @@ def test_an_index_that_does_not_fit(tmp_path):
 
 @functools.cache
 def shapes(name):
-    encoder = build.text_encoder(maskgit.get_config(f"small,text={name}"))
+    encoder = factory.text_encoder(maskgit.get_config(f"small,text={name}"))
     ids = jnp.ones((1, 1), jnp.int32)
     return jax.eval_shape(encoder.init, jax.random.key(0), ids)["params"]
 
@@ -422,11 +422,11 @@ def test_public_sizes(name):
 
 
 def test_every_matrix_of_the_largest_is_split_over_the_mesh():
-    assert build.text_encoder(maskgit.get_config("t2v")).dtype == jnp.bfloat16
-    mesh = parallel.make_mesh(1, 4, 2)
+    assert factory.text_encoder(maskgit.get_config("t2v")).dtype == jnp.bfloat16
+    mesh = sharding.make_mesh(1, 4, 2)
     whole = 0
     for path, leaf in flat(shapes("t5_1_1_xxl")).items():
-        spec = parallel.spec(path, leaf.shape, mesh)
+        spec = sharding.spec(path, leaf.shape, mesh)
         axes = [(axis,) if isinstance(axis, str) else axis or () for axis in spec]
         parts = math.prod(mesh.shape[axis] for dimension in axes for axis in dimension)
         assert parts == (8 if "kernel" in path else 4 if "embedding" in path else 1), path

@@ -13,12 +13,13 @@ import toy
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
-from phenaki import checkpoint
+from phenaki import sharding
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 from phenaki.errors import UserError
-from phenaki.tokenizers.common import Reconstruction
-from phenaki.train import logs, optim, parallel, stages, state, step_tokenizer
-from phenaki.train.objective import make_objective
+from phenaki.io import checkpoint
+from phenaki.losses.tokenizer import make_objective
+from phenaki.models.tokenizer import Reconstruction
+from phenaki.train import logs, optim, stages, state, tokenizer
 
 ONE = jax.devices()[:1]
 
@@ -217,9 +218,9 @@ def test_a_run_is_not_continued_on_other_numbers(field, tmp_path):
 def test_batches_and_meshes_must_fit_the_devices(data, mesh, accumulate, message):
     sizes = dict(batch=16, image_batch=16) | data
     with pytest.raises(UserError, match=message):
-        mesh = parallel.make_mesh(*mesh)
+        mesh = sharding.make_mesh(*mesh)
         for field, size in sizes.items():
-            parallel.check_batch(f"config.data.{field}", size, mesh, accumulate)
+            sharding.check_batch(f"config.data.{field}", size, mesh, accumulate)
 
 
 # --- the optimiser
@@ -285,7 +286,7 @@ class Toy:
             "out": {"kernel": jnp.asarray(random.normal(size=(3, 3)), jnp.float32)},
             "quantizer": {"embedding": jnp.asarray(random.normal(size=(8, 3)), jnp.float32)},
         }
-        return state.create(params, optimizer, step_tokenizer.initial_extra(self.codebook))
+        return state.create(params, optimizer, tokenizer.initial_extra(self.codebook))
 
 
 WEIGHTS = dict(l2=1.0, vq=1.0)
@@ -294,7 +295,7 @@ WEIGHTS = dict(l2=1.0, vq=1.0)
 def toy_step(optimizer, *, weights=WEIGHTS, beta=0.25, **changes):
     options = dict(ema=0.9, accumulate=1, usage_window=2, revive_until=0)
     evaluate = make_objective(Toy(), weights=weights, beta=beta)
-    return jax.jit(step_tokenizer.make_step(Toy(), optimizer, evaluate, **options | changes))
+    return jax.jit(tokenizer.make_step(Toy(), optimizer, evaluate, **options | changes))
 
 
 def clips(seed, rows=8, frames=3):

@@ -19,7 +19,8 @@ from numbered_clips import (
 )
 from PIL import Image
 
-from phenaki.data import pictures, video
+from phenaki.data.prepare import images as pictures
+from phenaki.data.prepare import video
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared clips are not here")
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)

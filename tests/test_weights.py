@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from phenaki.errors import UserError
-from phenaki.features import layout, tensor_files, vgg, weights
+from phenaki.features import tensor_files, torch_names, vgg, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 PUBLISHED_HEADS = Path(__file__).parents[2] / "shared" / "data" / "lpips" / "lpips_v0.1_vgg_lin.pth"
@@ -38,7 +38,7 @@ def write_h5(path, arrays):
 
 
 def write_msgpack(path, arrays):
-    path.write_bytes(flax.serialization.msgpack_serialize(layout.unflatten(arrays)))
+    path.write_bytes(flax.serialization.msgpack_serialize(torch_names.unflatten(arrays)))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_another_networks_file_is_refused_and_nothing_written(tmp_path, name):
 
 def test_random_parameters_have_the_networks_shapes_and_repeat():
     for name in ("vgg16", "lpips_vgg"):
-        leaves = layout.flatten(weights.random(name, seed=0))
+        leaves = torch_names.flatten(weights.random(name, seed=0))
         assert {path: leaf.shape for path, leaf in leaves.items()} == weights.shapes(name)
     heads = [weights.random("lpips_vgg", seed)["lin4"]["kernel"] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(heads[0], heads[1])
@@ -230,7 +230,7 @@ def test_checksums_agree_with_file_names(name):
 @pytest.mark.skipif(not PUBLISHED_HEADS.exists(), reason="the published LPIPS heads are not here")
 def test_the_published_heads():
     assert weights.is_published("lpips_vgg", PUBLISHED_HEADS)
-    heads = layout.flatten(vgg.convert_heads(tensor_files.read(PUBLISHED_HEADS)))
+    heads = torch_names.flatten(vgg.convert_heads(tensor_files.read(PUBLISHED_HEADS)))
     assert {path: leaf.shape for path, leaf in heads.items()} == weights.shapes("lpips_vgg")
     assert all((leaf >= 0).all() and leaf.any() for leaf in heads.values())
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from phenaki import products
-from phenaki.blocks import kernels, layout
+from phenaki.blocks import attention_impl, reductions, sharding
 from phenaki.blocks.dropout import Dropout
 
 
@@ -33,11 +32,11 @@ class Dense(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], *features))
         bias = self.param("bias", nn.initializers.zeros_init(), features)
         kernel, bias, x = (value.astype(self.dtype) for value in (kernel, bias, x))
-        if layout.axis_size("tensor") > 1:  # heads stay split
+        if sharding.axis_size("tensor") > 1:  # heads stay split
             return jnp.tensordot(x, kernel, 1) + bias
         # One plain matrix product: XLA's CPU backend is a quarter slower on the batched form.
-        flat = x if layout.is_split() else x.reshape(-1, x.shape[-1])
-        out = flat @ layout.whole(kernel.reshape(-1, total)) + bias.reshape(-1)
+        flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
+        out = flat @ sharding.whole(kernel.reshape(-1, total)) + bias.reshape(-1)
         return out.reshape(*x.shape[:-1], *features)
 
 
@@ -55,20 +54,20 @@ def attend(
     uniformly: gate such rows yourself. `attention` is that of `kernels.choose`: a kernel is taken
     only for long sequences without mask.
     """
-    if layout.axis_size("sequence") > 1 and key.shape[1] > layout.SMALL:
+    if sharding.axis_size("sequence") > 1 and key.shape[1] > sharding.SMALL:
         # Each device's queries see all keys: gather those, not the scores.
-        axes: layout.Axes = {0: layout.BATCH, 2: "tensor"}
-        split: layout.Axes = {0: layout.BATCH, 1: "sequence", 2: "tensor"}
-        key, value = (layout.gathered(x, axes, split) for x in (key, value))
+        axes: sharding.Axes = {0: sharding.BATCH, 2: "tensor"}
+        split: sharding.Axes = {0: sharding.BATCH, 1: "sequence", 2: "tensor"}
+        key, value = (sharding.gathered(x, axes, split) for x in (key, value))
     if mask is None and dropout is None:
-        kernel = kernels.choose(attention, query, key)
+        kernel = attention_impl.choose(attention, query, key)
         if kernel is not None:
             return kernel(query, key, value)
-    if mask is None and dropout is not None and kernels.drops(attention, query, key):
+    if mask is None and dropout is not None and attention_impl.drops(attention, query, key):
         shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
-        return kernels.dropped(query, key, value, dropout.words(shape), dropout.rate)
+        return attention_impl.dropped(query, key, value, dropout.words(shape), dropout.rate)
     scale = query.shape[-1] ** -0.5
-    if max(query.shape[1], key.shape[1]) <= layout.SMALL:
+    if max(query.shape[1], key.shape[1]) <= sharding.SMALL:
         return _attend_small(query * scale, key, value, mask, dropout)
     scores = jnp.einsum("bshe,buhe->bhsu", query * scale, key, preferred_element_type=jnp.float32)
     weights = _weights(scores, mask, dropout, value.dtype)
@@ -96,7 +95,7 @@ def _softmax_forward(scores):
 
 
 def _softmax_backward(weights, gradient):
-    return (weights * (gradient - products.inner(gradient, weights)[..., None]),)
+    return (weights * (gradient - reductions.inner(gradient, weights)[..., None]),)
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)

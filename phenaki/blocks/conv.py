@@ -9,7 +9,7 @@ from einops import reduce, repeat
 from jaxtyping import Array, Float
 
 from phenaki.blocks.attention import Dense
-from phenaki.blocks.clip_conv import DepthwiseConv
+from phenaki.blocks.conv3d import DepthwiseConv
 from phenaki.blocks.transformer import REMAT, norm
 
 

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, UInt32
 
-from phenaki import products
+from phenaki.blocks import reductions
 from phenaki.blocks.dropout import kept
 
 KEPT = "attention"  # names what is worth keeping where all else is computed again
@@ -62,7 +62,7 @@ def _forward(query, key, value, rows, columns, rate, interpret):
 
 def _backward(rate, interpret, residuals, gradient):
     query, key, value, rows, columns, out, total = residuals
-    inner = products.inner(out.astype(jnp.float32), gradient.astype(jnp.float32))
+    inner = reductions.inner(out.astype(jnp.float32), gradient.astype(jnp.float32))
     d_query, d_key, d_value = _call(
         functools.partial(_backward_kernel, rate=rate),
         5,

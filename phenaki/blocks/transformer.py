@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phenaki.blocks import flash, layout
+from phenaki.blocks import flash, sharding
 from phenaki.blocks.attention import CrossAttention, Dense, SelfAttention
 from phenaki.blocks.dropout import Dropout
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
-        x = layout.split_tokens(x)
+        x = sharding.split_tokens(x)
         drop = Dropout(self.dropout, deterministic=self.deterministic)
         common = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
         y = norm("norm_attention")(x)
@@ -43,7 +43,7 @@ class Block(nn.Module):
             x = x + drop(cross(y, key_value, text_mask, self.deterministic))
         y = norm("norm_mlp")(x)
         y = nn.gelu(Dense(self.mlp_dim, self.dtype, name="wi")(y))
-        return layout.split_tokens(x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y))), None
+        return sharding.split_tokens(x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y))), None
 
 
 def norm(name: str) -> nn.LayerNorm:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.data import moving_shapes, shapes_world
+from phenaki.data.shapes import render as moving_shapes
+from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
@@ -160,10 +161,10 @@ def _sources(config, kind: str) -> dict[str, float]:
 
 
 def _tfds(config, host, hosts):
-    from phenaki.data import stored_clips  # TensorFlow, only where it is used
+    from phenaki.data import clips  # TensorFlow, only where it is used
 
     def rows(kind, size, taken):
-        examples = stored_clips.examples(
+        examples = clips.examples(
             _sources(config, kind),
             split="train",
             kind=kind,
@@ -181,14 +182,14 @@ def _tfds(config, host, hosts):
 
 
 def _codes(config, host, hosts):
-    from phenaki.data import stored_codes
+    from phenaki.data import tokens
 
     if "model" not in config:
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
-    origin = stored_codes.Origin.of(config)
+    origin = tokens.Origin.of(config)
 
     def rows(kind, size, taken):
-        return stored_codes.batches(
+        return tokens.batches(
             _sources(config, kind),
             split="train",
             kind=kind,

@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from absl import logging
 
-from phenaki.data import lazy
+from phenaki.data import tensorflow
 from phenaki.errors import UserError
 
 _HEADER = struct.Struct("<Q4x")  # length and its checksum; a checksum of the data follows it
@@ -121,14 +121,14 @@ def _open(path: str) -> _Local | None:
 def _read(path: str, file: _Local | None, offset: int, length: int) -> bytes:
     if file is not None:
         return os.pread(file.descriptor, length, offset)  # needs no place of its own, nor the GIL
-    with lazy.tensorflow().io.gfile.GFile(path, "rb") as remote:
+    with tensorflow.tensorflow().io.gfile.GFile(path, "rb") as remote:
         remote.seek(offset)
         return remote.read(length)
 
 
 def _spans(path: str) -> np.ndarray:
     """(offset, length) of the data of each record [n, 2]."""
-    gfile = lazy.tensorflow().io.gfile
+    gfile = tensorflow.tensorflow().io.gfile
     if not gfile.exists(path + LENGTHS):
         return _scan(path)
     with gfile.GFile(path + LENGTHS, "rb") as file:
@@ -142,7 +142,7 @@ def _spans(path: str) -> np.ndarray:
 
 
 def _scan(path: str) -> np.ndarray:
-    gfile = lazy.tensorflow().io.gfile
+    gfile = tensorflow.tensorflow().io.gfile
     size = gfile.stat(path).length
     spans, at = [], 0
     with gfile.GFile(path, "rb") as file:

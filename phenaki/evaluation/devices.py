@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from phenaki import sharding
 from phenaki.pipeline import Phenaki
-from phenaki.train import parallel
 
 
 def _mesh():
-    return parallel.make_mesh(data=-1, fsdp=1, tensor=1, devices=jax.local_devices())
+    return sharding.make_mesh(data=-1, fsdp=1, tensor=1, devices=jax.local_devices())
 
 
 def whole(params: Any) -> Any:
@@ -25,7 +25,7 @@ def split(array: Any) -> Any:
     """Rows over the devices, where they divide; else as it is."""
     if len(array) % len(jax.local_devices()):
         return array
-    return jax.device_put(array, NamedSharding(_mesh(), parallel.BATCH))
+    return jax.device_put(array, NamedSharding(_mesh(), sharding.BATCH))
 
 
 def batched(function: Callable, params: Any, rows: int) -> Callable:

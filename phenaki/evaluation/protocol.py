@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.evaluation import extractors, scores
-from phenaki.evaluation.clips import Clips
+from phenaki.evaluation import aggregate, extractors
 from phenaki.evaluation.devices import SpreadPhenaki
 from phenaki.evaluation.extractors import bytes_of
-from phenaki.evaluation.plan import PREDICTED, Plan, Run
-from phenaki.evaluation.record import Record
+from phenaki.evaluation.metrics import checks, reconstruction
+from phenaki.evaluation.references import Clips
+from phenaki.evaluation.score import Record
 from phenaki.evaluation.store import Store
+from phenaki.evaluation.task import PREDICTED, Plan, Run
 from phenaki.evaluation.tokenizer import Tokenizer
-from phenaki.metrics import checks, reconstruction
 
 Model = SpreadPhenaki | Tokenizer
 
@@ -64,7 +64,7 @@ def evaluate(
         sampler=sampler,
     )
     run = Run(plan, real, fake, networks, facts, model.config.tokenizer.codebook)
-    return scores.records(run)
+    return aggregate.records(run)
 
 
 def _sampler(plan, model):

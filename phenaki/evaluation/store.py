@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.files import replacing
+from phenaki.io.artifacts import replacing
 
 Arrays = Mapping[str, np.ndarray]
 MANIFEST = "settings.json"

@@ -6,17 +6,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from phenaki import build, checkpoint
 from phenaki.evaluation import devices
+from phenaki.io import checkpoint
+from phenaki.models import factory
 
 
 class Tokenizer:
     """A tokenizer's run or bundle, or that of a whole model."""
 
     def __init__(self, config: Any, params: Any, rows: int = 4):
-        self.config, self.spec = config, build.video_spec(config)
+        self.config, self.spec = config, factory.video_spec(config)
         self.fingerprint = checkpoint.fingerprint(params, config)
-        network = build.tokenizer(config)
+        network = factory.tokenizer(config)
 
         def through(params, video):
             codes = network.apply({"params": params}, video, method="encode")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.features.layout import unflatten
+from phenaki.features.torch_names import unflatten
 
 HEAD_DIM = 64  # in every CLIP
 # Ours: OpenAI's.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from phenaki.blocks.clip_conv import StridedConv
+from phenaki.blocks.conv3d import StridedConv
 from phenaki.errors import UserError
 from phenaki.features.i3d_names import convert as convert
 from phenaki.features.resize import legacy_bilinear

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.features.layout import unflatten
+from phenaki.features.torch_names import unflatten
 
 # pytorch-i3d's: ours.
 UNITS = {

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phenaki.features.inception_blocks import BLOCKS, STEM, Branches, Layers, Unit
-from phenaki.features.layout import from_torch, shapes_of
 from phenaki.features.resize import legacy_bilinear
+from phenaki.features.torch_names import from_torch, shapes_of
 
 SIZE = 299  # pixels a side that the network was trained on
 CLASSES = 1008

@@ -13,7 +13,7 @@ import numpy as np
 
 from phenaki.errors import UserError
 from phenaki.features import torch_files
-from phenaki.features.layout import flatten
+from phenaki.features.torch_names import flatten
 
 SAFETENSORS_TYPES = {
     "F64": "<f8",

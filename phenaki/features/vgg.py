@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phenaki.errors import UserError
-from phenaki.features.layout import from_torch, shapes_of
+from phenaki.features.torch_names import from_torch, shapes_of
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # ImageNet's, for pixels in [0, 1]. LPIPS' scaling layer is the same written for [-1, 1].

@@ -16,7 +16,7 @@ import numpy as np
 
 from phenaki.errors import UserError
 from phenaki.features import clip, i3d, inception, tensor_files, vgg
-from phenaki.features.layout import Shapes, flatten, shapes_of, unflatten
+from phenaki.features.torch_names import Shapes, flatten, shapes_of, unflatten
 
 Params = dict[str, Any]
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.planning import hlo, programs
 from phenaki.planning.chips import Topology
-from phenaki.train import parallel
 
 
 def available() -> bool:
@@ -79,7 +79,7 @@ def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any
 
 def mesh(topology: Topology, sizes: dict[str, int]) -> jax.sharding.Mesh:
     """The mesh that a run with `config.mesh` = `sizes` makes of the topology's devices."""
-    return parallel.make_mesh(**sizes, devices=devices(topology))
+    return sharding.make_mesh(**sizes, devices=devices(topology))
 
 
 def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from phenaki import build
-from phenaki.blocks import layout
+from phenaki import sharding
+from phenaki.blocks.sharding import AXES
 from phenaki.errors import UserError
+from phenaki.models import factory
 from phenaki.planning import programs, trace
 from phenaki.planning.chips import Topology
-from phenaki.train import parallel
 
 Sizes = dict[str, int]
 USABLE = 0.92  # of a device's memory: the rest is XLA's own and fragmentation
@@ -26,7 +26,7 @@ def legal(config: ConfigDict, topology: Topology) -> Iterator[Sizes]:
     count, rows = topology.chips, programs.kinds(config).values()
     divisors = [n for n in range(1, count + 1) if count % n == 0]
     network = config.model if "model" in config else config.tokenizer
-    _, height, width = build.video_spec(config).grid()
+    _, height, width = factory.video_spec(config).grid()
     for fsdp, sequence, tensor in itertools.product(divisors, repeat=3):
         if count % (fsdp * sequence * tensor):
             continue
@@ -44,7 +44,7 @@ def legal(config: ConfigDict, topology: Topology) -> Iterator[Sizes]:
 def resolve(config: ConfigDict, topology: Topology) -> Sizes:
     """`config.mesh` on the topology's devices, "whatever is left" filled in."""
     fields = dict(config.mesh)
-    sizes = {axis: fields.get(axis, 1) for axis in layout.AXES}
+    sizes = {axis: fields.get(axis, 1) for axis in AXES}
     fixed = math.prod(size for size in sizes.values() if size > 0)
     for axis, size in sizes.items():
         if size == -1:
@@ -52,14 +52,14 @@ def resolve(config: ConfigDict, topology: Topology) -> Sizes:
     if math.prod(sizes.values()) != topology.chips:
         raise UserError(
             f"config.mesh={sizes} must multiply to the {topology.chips} devices; nearest is "
-            f"{parallel.nearest_mesh(sizes, topology.chips)}."
+            f"{sharding.nearest_mesh(sizes, topology.chips)}."
         )
     return sizes | {"slices": topology.slices}
 
 
 def abstract(sizes: Sizes) -> jax.sharding.AbstractMesh:
     """The mesh of `sizes` without devices."""
-    return jax.sharding.AbstractMesh(tuple(sizes[axis] for axis in layout.AXES), layout.AXES)
+    return jax.sharding.AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
 
 
 def memory(config: ConfigDict, sizes: Sizes) -> dict[str, float]:
@@ -121,7 +121,7 @@ def traffic(config: ConfigDict, sizes: Sizes) -> float:
     network = config.model if "model" in config else config.tokenizer
     state, frozen, _, _ = programs.train_step(config).inputs
     kinds = programs.kinds(config)
-    item = jnp.dtype(build.dtype(config)).itemsize
+    item = jnp.dtype(factory.dtype(config)).itemsize
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
     size = item * len(kinds) * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide
@@ -129,7 +129,7 @@ def traffic(config: ConfigDict, sizes: Sizes) -> float:
     moved += 2 * size / (tensor * wide) * (sizes["data"] - 1) / sizes["data"]
     if "width" not in network:
         return moved
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     rows = sum(count * spec.tokens(None if kind == "video" else 1) for kind, count in kinds.items())
     tokens = rows / (sizes["data"] * sizes["fsdp"])
     layers = network.get("depth") or 2 * (network.space_depth + network.time_depth)

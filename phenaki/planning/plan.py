@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from phenaki import build
+from phenaki.models import factory
 from phenaki.planning import meshes, programs, trace
 from phenaki.planning.chips import Topology
 from phenaki.types import Text
@@ -34,13 +34,13 @@ def work(config: ConfigDict) -> dict[str, float]:
 
 def forward(config: ConfigDict, frames: int | None = None) -> float:
     """FLOPs of the trained network's forward pass over one clip (or `frames` frames)."""
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     frames = spec.frames if frames is None else frames
     if "model" not in config:
-        network = build.tokenizer(config)
+        network = factory.tokenizer(config)
         inputs: tuple = (_zeros(1, frames, spec.height, spec.width, 3),)
     else:
-        network = build.maskgit(config)
+        network = factory.maskgit(config)
         inputs = (jax.ShapeDtypeStruct((1, spec.tokens(frames)), jnp.int32),)
         if config.text:
             length, width = config.text.length, config.text.width
@@ -72,7 +72,7 @@ def make(
     longer of its own FLOPs at `mfu` of the chips' peak and of its traffic at all that the links
     carry.
     """
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     why = "as given"
     if sizes is None:
         sizes, why = meshes.choose(config, topology)

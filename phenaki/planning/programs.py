@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from phenaki import build, options, pipeline
-from phenaki.train import parallel, stages
+from phenaki import pipeline, sharding
+from phenaki.models import factory
+from phenaki.sampling import options
+from phenaki.train import stages
 from phenaki.types import Text
 
 
@@ -54,7 +56,7 @@ def sampler(config: ConfigDict, rows: int) -> Program:
     model = pipeline.Phenaki(config, {})
     chosen = options.resolve(config)
     form = pipeline.form_of(chosen)
-    codes = _shape((rows, build.video_spec(config).tokens()), jnp.int32)
+    codes = _shape((rows, factory.video_spec(config).tokens()), jnp.int32)
     params = _frozen(config)
     inputs: tuple = (codes, None)
     ids = None
@@ -63,8 +65,8 @@ def sampler(config: ConfigDict, rows: int) -> Program:
         hidden = _shape((rows, config.text.length, config.text.width), jnp.float32)
         mask = _shape((rows, config.text.length), bool)
         inputs = (codes, jax.eval_shape(Text, hidden, mask))
-        params["text"] = _params(build.text_encoder(config), ids)
-    params["maskgit"] = _params(build.maskgit(config), *inputs)
+        params["text"] = _params(factory.text_encoder(config), ids)
+    params["maskgit"] = _params(factory.maskgit(config), *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
     def function(params, codes, ids, keys, numbers):
@@ -86,7 +88,7 @@ def count(tree: Any) -> int:
 
 
 def _part(config, kind, rows):
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     frames = spec.frames if kind == "video" else 1
     part = {"video": _shape((rows, frames, spec.height, spec.width, 3), jnp.uint8)}
     if config.get("text"):
@@ -101,12 +103,12 @@ def _shape(shape, dtype):
 
 
 def _frozen(config):
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     clip = _shape((1, spec.frames, spec.height, spec.width, 3), jnp.float32)
-    frozen = {"tokenizer": _params(build.tokenizer(config), clip)}
+    frozen = {"tokenizer": _params(factory.tokenizer(config), clip)}
     if config.text and not config.text.cached:
         ids = _shape((1, config.text.length), jnp.int32)
-        frozen["text"] = _params(build.text_encoder(config), ids)
+        frozen["text"] = _params(factory.text_encoder(config), ids)
     return frozen
 
 
@@ -119,10 +121,10 @@ def place(program: Program, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh)
     placed = []
     for index, tree in enumerate(program.inputs):
         if index in program.batch:
-            split = jax.sharding.NamedSharding(mesh, parallel.BATCH)
+            split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
             layout = jax.tree.map(lambda _, split=split: split, tree)
         else:
-            layout = parallel.shardings(tree, mesh)
+            layout = sharding.shardings(tree, mesh)
         placed.append(
             jax.tree.map(
                 lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout

@@ -23,7 +23,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from phenaki.blocks import layout
+from phenaki.blocks import sharding
 
 RELATIVE_BUCKETS = 32  # the same in every T5 v1.1
 MAX_DISTANCE = 128
@@ -104,7 +104,7 @@ class EncoderStack(nn.Module):
                 dtype=self.dtype,
                 name=f"layers_{index}",
             )
-            x = layer(layout.split_tokens(x), bias)
+            x = layer(sharding.split_tokens(x), bias)
         return RMSNorm(self.dtype, name="encoder_norm")(x)
 
 
@@ -237,7 +237,7 @@ def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
 
 
 def _whole_product(x, kernel, *arguments, **options):
-    return jax.lax.dot_general(x, layout.whole(kernel), *arguments, **options)
+    return jax.lax.dot_general(x, sharding.whole(kernel), *arguments, **options)
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:

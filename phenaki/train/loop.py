@@ -11,15 +11,14 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from phenaki import cli
-from phenaki.checkpoint import Run, is_run, load_config, save_config
+from phenaki import cli, sharding
 from phenaki.data.batches import Batches
 from phenaki.errors import Preempted, UserError
-from phenaki.train import parallel
-from phenaki.train.guard import SKIPPED, Guard, careful
+from phenaki.io.checkpoint import Run, is_run, load_config, save_config
 from phenaki.train.logs import Logs, Ratio, mean
-from phenaki.train.notice import Alarm, Notice
+from phenaki.train.skip_updates import SKIPPED, Guard, careful
 from phenaki.train.watch import Watch
+from phenaki.train.watchdog import Alarm, Notice
 
 # A resumed run may change how it trains, never what it trains.
 FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
@@ -55,16 +54,16 @@ def run(
         Preempted: SIGTERM came; all is saved.
         Diverged: going back did not help, or there was nowhere to go back to.
     """
-    mesh = parallel.make_mesh(**config.mesh, devices=devices)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
     for field in ("batch", "image_batch"):
-        parallel.check_batch(
+        sharding.check_batch(
             f"config.data.{field}", config.data[field], mesh, config.optim.accumulate
         )
     directory = _claim(config, workdir)
     key = jax.random.key(config.seed)
-    layout = parallel.shardings(jax.eval_shape(init, key), mesh)
+    layout = sharding.shardings(jax.eval_shape(init, key), mesh)
     state = jax.jit(init, out_shardings=layout)(key)
-    frozen = jax.device_put(frozen, parallel.shardings(frozen, mesh))
+    frozen = jax.device_put(frozen, sharding.shardings(frozen, mesh))
     train_step = jax.jit(careful(step), donate_argnums=0, out_shardings=(layout, None))
     guard = Guard(config.guard.spike, config.guard.patience, config.guard.tries)
 
@@ -91,7 +90,7 @@ def run(
             alarm.put_off()
             with logs.waiting():
                 batch = next(batches)
-            batch = parallel.global_batch(batch, mesh)
+            batch = sharding.global_batch(batch, mesh)
             state, metrics = train_step(state, frozen, batch, key, guard.limits())
             number += 1
             pending.append(metrics)

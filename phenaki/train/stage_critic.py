@@ -4,10 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from phenaki import build, pipeline
+from phenaki import pipeline
 from phenaki.data import batches
 from phenaki.errors import UserError
-from phenaki.train import loop, stages, state, step_critic
+from phenaki.models import factory
+from phenaki.train import critic as step_critic
+from phenaki.train import loop, stages, state
 
 SHARED = ("video", "tokenizer", "model", "text", "fingerprint", "sample", "presets")
 
@@ -26,7 +28,7 @@ def critic_stage(config: ConfigDict, frozen: dict) -> stages.Stage:
     `frozen` has the parameters "tokenizer", "maskgit" and, where captions are encoded in the step,
     "text".
     """
-    critic, generator = build.critic(config), build.maskgit(config)
+    critic, generator = factory.critic(config), factory.maskgit(config)
     if config.labels not in step_critic.LABELS:
         raise UserError(
             f"config.labels={config.labels!r} must be one of {', '.join(step_critic.LABELS)}."
@@ -39,13 +41,13 @@ def critic_stage(config: ConfigDict, frozen: dict) -> stages.Stage:
         optimizer,
         encode=encode,
         embed=embed,
-        grid=build.video_spec(config).grid(),
+        grid=factory.video_spec(config).grid(),
         drop_text=config.drop_text,
         prefix=config.prefix,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
         label=step_critic.LABELS[config.labels],
-        schedule=build.mask_schedule(config),
+        schedule=factory.mask_schedule(config),
     )
 
     def init(key):

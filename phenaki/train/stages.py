@@ -13,15 +13,22 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from phenaki import adversarial, alignment, build, checkpoint, media, perceptual, pipeline
-from phenaki.blocks import layout
-from phenaki.data import batches, lazy
+from phenaki import pipeline
+from phenaki.blocks import sharding
+from phenaki.data import batches, tensorflow
 from phenaki.errors import UserError
-from phenaki.maskgit import embed_codes
+from phenaki.evaluation import alignment
+from phenaki.io import checkpoint, media
+from phenaki.losses import gan as adversarial
+from phenaki.losses import perceptual
+from phenaki.losses import tokenizer as objective
+from phenaki.models import factory
+from phenaki.models.maskgit import embed_codes
 from phenaki.text.cache import CachedText
 from phenaki.text.vocabulary import SentencePieceVocabulary
-from phenaki.train import loop, objective, optim, state, step_maskgit, step_tokenizer
-from phenaki.train.inflate import inflate
+from phenaki.train import loop, maskgit, optim, state
+from phenaki.train import tokenizer as step_tokenizer
+from phenaki.train.warm_start import inflate
 from phenaki.types import Text
 
 SHOWN = 6  # samples per picture
@@ -40,10 +47,10 @@ class Stage(NamedTuple):
 
 def tokenizer_stage(config: ConfigDict) -> Stage:
     """Stage 1 of `config`, with the networks that its losses need."""
-    model = build.tokenizer(config)
-    spec = build.video_spec(config)
-    discriminator = build.discriminator(config)
-    frozen = build.frozen_features(config)
+    model = factory.tokenizer(config)
+    spec = factory.video_spec(config)
+    discriminator = factory.discriminator(config)
+    frozen = factory.frozen_features(config)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optimizer = make_optimizer(config)
     adversary = None if discriminator is None else _adversary(config, discriminator)
@@ -87,7 +94,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     if frozen and config.features.weights == "random":
         names = ", ".join(frozen)
         logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
-    fps = build.video_spec(config).fps
+    fps = factory.video_spec(config).fps
     with contextlib.closing(make_batches(config, None)) as made:
         shown = next(made)["video"]["video"][:SHOWN]
     reconstruct = jax.jit(lambda params, video: model.apply({"params": params}, video).video)
@@ -95,7 +102,7 @@ def train_tokenizer(config: ConfigDict, workdir: str | Path, devices=None):
     def sample(current, frozen, index, directory):
         del frozen
         pixels = shown.astype(np.float32) / 255
-        output = np.clip(layout.fetch(reconstruct(current.ema, pixels)), 0, 1)
+        output = np.clip(sharding.fetch(reconstruct(current.ema, pixels)), 0, 1)
         pairs = np.concatenate([pixels, output], axis=3)
         labels = ["original | reconstruction"] * len(pairs)
         return write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
@@ -117,10 +124,10 @@ def maskgit_stage(config: ConfigDict, frozen: dict) -> Stage:
 
     `frozen` has the parameters "tokenizer" and, where captions are encoded in the step, "text".
     """
-    model = build.maskgit(config)
+    model = factory.maskgit(config)
     optimizer = make_optimizer(config)
     encode, embed = make_encoders(config)
-    step = step_maskgit.make_step(
+    step = maskgit.make_step(
         model,
         optimizer,
         encode=encode,
@@ -128,8 +135,8 @@ def maskgit_stage(config: ConfigDict, frozen: dict) -> Stage:
         drop_text=config.drop_text,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
-        schedule=build.mask_schedule(config),
-        weigh=build.reduction(config),
+        schedule=factory.mask_schedule(config),
+        weigh=factory.reduction(config),
         smoothing=config.loss.smoothing,
     )
 
@@ -149,7 +156,7 @@ def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
 
     The latter is None without captions.
     """
-    network = build.tokenizer(config)
+    network = factory.tokenizer(config)
 
     def encode(frozen, part):
         if "codes" in part:
@@ -159,19 +166,19 @@ def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
 
     if not config.text:
         return encode, None
-    encoder = build.text_encoder(config)
+    encoder = factory.text_encoder(config)
 
     def embed(frozen, part):
         if "text" in part:
             return Text(part["text"], part["text_ids"] > 0)
-        return build.embed(encoder, frozen["text"], part["text_ids"])
+        return factory.embed(encoder, frozen["text"], part["text_ids"])
 
     return encode, embed
 
 
 def example(config: ConfigDict) -> tuple[jax.Array, Text | None]:
     """Codes and text of one sample, to make the parameters of stage 2's networks from."""
-    codes = jnp.zeros((1, build.video_spec(config).tokens()), jnp.int32)
+    codes = jnp.zeros((1, factory.video_spec(config).tokens()), jnp.int32)
     if not config.text:
         return codes, None
     size = (1, config.text.length)
@@ -182,19 +189,19 @@ def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path
     """Stage 2 of `config` (configs/maskgit.py) on the codes of the tokenizer of a run or bundle."""
     params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
     config = with_tokenizer(config, stage1, digest)
-    spec = build.video_spec(config)
+    spec = factory.video_spec(config)
     frozen = {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for all, so that sampling is compiled once
     if config.text:
-        build.vocabulary(config)  # its mistakes first: the encoder may be large
-        sampler.params["text"] = build.text_params(config)
+        factory.vocabulary(config)  # its mistakes first: the encoder may be large
+        sampler.params["text"] = factory.text_params(config)
         if not config.text.cached:
             frozen["text"] = sampler.params["text"]
     stage = maskgit_stage(config, frozen)
 
     captions = batches.captions(config, SHOWN) if config.text else [None] * SHOWN
     directory = Path(workdir) / "tokenizer"
-    if not layout.agreed((directory / "bundle.json").is_file()):
+    if not sharding.agreed((directory / "bundle.json").is_file()):
         checkpoint.save_bundle(
             directory, {"tokenizer": params}, stage1, kind="tokenizer", fingerprint=digest
         )
@@ -279,15 +286,15 @@ def text_encoder(config, params=None):
 
     `params` are the encoder's, where the caller has them already.
     """
-    vocabulary = build.vocabulary(config)
+    vocabulary = factory.vocabulary(config)
     if isinstance(vocabulary, SentencePieceVocabulary):  # as T5X makes its ids
-        theirs = lazy.seqio().SentencePieceVocabulary(config.text.vocabulary)
+        theirs = tensorflow.seqio().SentencePieceVocabulary(config.text.vocabulary)
         vocabulary = dataclasses.replace(vocabulary, to_ids=theirs.encode)
     if not config.text.cached:
         return lambda captions: {"text_ids": vocabulary.encode(captions)}
-    encoder = build.text_encoder(config)
-    params = jax.device_put(build.text_params(config) if params is None else params)
-    embed = jax.jit(lambda params, ids: build.embed(encoder, params, ids).embeddings)
+    encoder = factory.text_encoder(config)
+    params = jax.device_put(factory.text_params(config) if params is None else params)
+    embed = jax.jit(lambda params, ids: factory.embed(encoder, params, ids).embeddings)
     return CachedText(vocabulary, functools.partial(embed, params))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from absl import logging
 from ml_collections import ConfigDict
 
-from phenaki import signs
+from phenaki.train import health
 
 
 class Watch:
@@ -14,13 +14,13 @@ class Watch:
 
     def __init__(self, config: ConfigDict):
         self._config = config
-        self._lines: deque[dict] = deque(maxlen=signs.RECENT)
+        self._lines: deque[dict] = deque(maxlen=health.RECENT)
         self._sick: set[str] = set()
 
     def look(self, step: int, scalars: Mapping[str, float | int]) -> None:
         """Warns of what the lines up to `step` show and the one before did not."""
         self._lines.append({"step": step, **scalars})
-        for finding in signs.read(self._lines, self._config):
+        for finding in health.read(self._lines, self._config):
             if finding.healthy:
                 self._sick.discard(finding.check)
             elif finding.check not in self._sick:

@@ -1,6 +1,6 @@
 """CLIP against transformers and against plain torch operators on OpenAI's names.
 
-PYTHONPATH=.:tests python -m parity.test_clip   writes tests/golden/clip.npz
+PYTHONPATH=.:tests:tests/helpers python -m parity.test_clip   writes tests/golden/clip.npz
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from phenaki.features import clip
 from phenaki.features.clip import CLIP
-from phenaki.features.layout import flatten, shapes_of
+from phenaki.features.torch_names import flatten, shapes_of
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from phenaki.adversarial import r1_penalty
-from phenaki.discriminator import Discriminator, StyleGAN2Discriminator
+from phenaki.losses.gan import r1_penalty
+from phenaki.models.discriminator import Discriminator, StyleGAN2Discriminator
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

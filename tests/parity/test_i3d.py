@@ -1,6 +1,6 @@
 """I3D against plain torch operators, layer by layer, with weights drawn on either side.
 
-PYTHONPATH=.:tests python -m parity.test_i3d   writes tests/golden/i3d.npz
+PYTHONPATH=.:tests:tests/helpers python -m parity.test_i3d   writes tests/golden/i3d.npz
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from phenaki.features.i3d import I3D, STAGES, TAPS, convert
-from phenaki.features.layout import flatten, shapes_of
+from phenaki.features.torch_names import flatten, shapes_of
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -1,6 +1,6 @@
 """The Inception of FID against pytorch_fid's, block by block.
 
-PYTHONPATH=.:tests python -m parity.test_inception   writes tests/golden/inception.npz
+PYTHONPATH=.:tests:tests/helpers python -m parity.test_inception   writes tests/golden/inception.npz
 """
 
 import functools
@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from parity import torchvision_stand_in  # noqa: E402
-from phenaki.features import inception, layout, resize, weights  # noqa: E402
+from phenaki.features import inception, resize, torch_names, weights  # noqa: E402
 
 with torchvision_stand_in.present():
     fid = pytest.importorskip("pytorch_fid.inception")
@@ -39,7 +39,7 @@ def reference():
     with unittest.mock.patch.object(fid, "load_state_dict_from_url", lambda *_, **__: tensors):
         network = fid.fid_inception_v3().eval()
         whole = fid.InceptionV3(resize_input=True, normalize_input=True).eval()
-    return network, whole, layout.unflatten(leaves)
+    return network, whole, torch_names.unflatten(leaves)
 
 
 def nhwc(images) -> np.ndarray:
@@ -92,8 +92,8 @@ def test_the_references_state_dict_converts_to_the_weights_it_was_given():
     network, _, params = reference()
     state = {name: x.numpy() for name, x in network.state_dict().items()}
     assert any(name.endswith("num_batches_tracked") for name in state)
-    ours = layout.flatten(inception.convert(state))
-    for path, leaf in layout.flatten(params).items():
+    ours = torch_names.flatten(inception.convert(state))
+    for path, leaf in torch_names.flatten(params).items():
         np.testing.assert_array_equal(ours[path], leaf)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 metrics = pytest.importorskip("skimage.metrics")
 
-from phenaki.metrics import reconstruction  # noqa: E402
+from phenaki.evaluation.metrics import reconstruction  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ssim.npz"
 

@@ -1,6 +1,6 @@
 """T5 v1.1 against transformers: maths at many lengths, T5X's own tiny weights, its safetensors.
 
-PYTHONPATH=.:tests python tests/golden/make_t5_golden.py   writes tests/golden/t5_tiny.npz
+PYTHONPATH=.:tests/helpers python tests/golden/make_t5_golden.py   writes tests/golden/t5_tiny.npz
 """
 
 from pathlib import Path

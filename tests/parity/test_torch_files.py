@@ -1,6 +1,6 @@
 """Weight files that torch writes, read without torch: the same tensors, in all three formats.
 
-PYTHONPATH=.:tests python -m parity.test_torch_files   writes tests/golden/tensors*.pt[h]
+PYTHONPATH=.:tests:tests/helpers python -m parity.test_torch_files   writes golden/tensors*.pt[h]
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """VGG16's taps and LPIPS against torch and the lpips package.
 
-PYTHONPATH=.:tests python -m parity.test_vgg   writes tests/golden/vgg.npz
+PYTHONPATH=.:tests:tests/helpers python -m parity.test_vgg   writes tests/golden/vgg.npz
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from parity import torchvision_stand_in  # noqa: E402
-from phenaki.features import layout, tensor_files, vgg, weights  # noqa: E402
+from phenaki.features import tensor_files, torch_names, vgg, weights  # noqa: E402
 
 with torchvision_stand_in.present():
     lpips = pytest.importorskip("lpips")
@@ -43,7 +43,7 @@ def reference():
     network.net.load_state_dict(
         {trunk[name.removeprefix("features.")]: torch.from_numpy(x) for name, x in state.items()}
     )
-    return network, layout.unflatten(leaves)
+    return network, torch_names.unflatten(leaves)
 
 
 def golden() -> dict[str, np.ndarray]:
@@ -90,8 +90,8 @@ def test_the_references_state_dict_converts_to_the_weights_it_was_given():
     state = {}
     for name, value in network.net.state_dict().items():
         state[f"features.{name.split('.', 1)[1]}"] = value.numpy()
-    ours = layout.flatten(vgg.convert(state | {"classifier.0.weight": np.zeros((2, 2))}))
-    for path, leaf in layout.flatten(params).items():
+    ours = torch_names.flatten(vgg.convert(state | {"classifier.0.weight": np.zeros((2, 2))}))
+    for path, leaf in torch_names.flatten(params).items():
         np.testing.assert_array_equal(ours[path], leaf)
 
 

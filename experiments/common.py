@@ -1,0 +1,65 @@
+"""What the miniature tables share: runs trained once, prompts, and figures of several seeds."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from phenaki.errors import UserError
+
+CHUNK = 50  # videos sampled together
+
+
+def train(config, directory: Path, call: Callable) -> None:
+    """`call(config, directory)`, unless the run stands there already.
+
+    Raises:
+        UserError: it stands there with another number of steps.
+    """
+    from phenaki.io.checkpoint import is_run, load_config, steps_done
+
+    if is_run(directory):
+        before = load_config(directory).train.steps
+        if before != config.train.steps:
+            raise UserError(
+                f"{directory}: is a run of {before} steps; give --steps={before}, or a new "
+                "--workdir."
+            )
+    if steps_done(directory) < config.train.steps:
+        call(config, directory)
+
+
+def steps_for_clips(config, steps: int) -> int:
+    """After how many steps a mixture has seen as many clips as clips alone have after `steps`."""
+    return round(steps * (1 + config.data.image_batch / config.data.batch))
+
+
+def combinations(world, split: str, count: int) -> np.ndarray:
+    """What `count` unseen clips of `split` show: [b, 3] colour, shape, direction."""
+    from phenaki.data.shapes import render
+
+    clips = render.draw(world, split, np.arange(count))
+    return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
+
+
+def sample(model, prompts: Sequence[str], *, seed: int, **options) -> np.ndarray:
+    """A video [f h w 3] per prompt, in groups of one size: they compile once."""
+    size = min(CHUNK, len(prompts))
+    videos = []
+    for start in range(0, len(prompts), size):
+        group = list(prompts[start : start + size])
+        padded = group + group[:1] * (size - len(group))
+        videos.append(model.generate(padded, seed=seed + start, **options)[: len(group)])
+    return np.concatenate(videos)
+
+
+def cell(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
+    """ "mean ± standard deviation"."""
+    scaled = factor * np.asarray(values)
+    return f"{scaled.mean():.{digits}f} ± {scaled.std():.{digits}f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0].replace("|  |", "| |"), "|---" * len(head) + "|", *lines[1:]]) + "\n"

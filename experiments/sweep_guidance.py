@@ -1,0 +1,161 @@
+"""Alignment of a model's samples with their prompts, by guidance, steps and choice temperature.
+
+    python experiments/sweep_guidance.py --model=checkpoints/laptop --output=out/guidance
+
+Varies one of them at a time, the others being the model's own, and counts how many of --count
+prompts of moving shapes the detector finds obeyed. With --critic, also what a token critic's choice
+of codes gives instead of confidence, by steps. Writes guidance.json, guidance.md and guidance.png;
+a second call goes on where the first stopped.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+from absl import flags
+
+from experiments import common
+from phenaki import cli
+from phenaki.errors import UserError
+from phenaki.io.artifacts import write_json
+
+MODEL = flags.DEFINE_string(
+    "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
+)
+OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
+CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py beside this model")
+COUNT = flags.DEFINE_integer("count", 100, "prompts per point and split", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
+GUIDANCE = flags.DEFINE_list("guidance", ["0", "0.5", "1", "3", "6", "12"], "values of lambda")
+STEPS = flags.DEFINE_list("steps", ["4", "8", "12", "24", "48"], "numbers of decoding steps")
+TEMPERATURE = flags.DEFINE_list("temperature", ["0", "1", "2", "4", "8"], "choice temperatures")
+
+SPLITS = {"test": "seen", "held_out": "never seen"}
+TITLES = {
+    "guidance": "λ",
+    "steps": "steps",
+    "choice_temperature": "choice temperature",
+    "critic": "steps, with the critic",
+}
+SHARES = ("colour", "shape", "direction", "all")
+
+
+def main(argv):
+    """Measures every point that is missing, then draws."""
+    del argv
+    from phenaki.data import batches
+    from phenaki.pipeline import Phenaki
+
+    model = Phenaki.load(MODEL.value)
+    if model.config.data.source != "moving_shapes":
+        raise UserError(
+            f"--model={MODEL.value}: was trained on {model.config.data.source}; only moving shapes "
+            "have a detector."
+        )
+    critic = model.load_critic(CRITIC.value) if CRITIC.value else None
+    world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
+    output = Path(OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    report = _begun(output / "guidance.json", model)
+    points = _points(critic)
+    with cli.Progress(len(points), "points") as progress:
+        for axis, value, options in points:
+            done = report["axes"].setdefault(axis, {})
+            if str(value) not in done:
+                done[str(value)] = _measure(model, world, options)
+                write_json(output / "guidance.json", report, indent=2)
+            progress.update(note=f"{axis} {value}")
+    table = _table(report)
+    (output / "guidance.md").write_text(table)
+    _chart(output / "guidance.png", report)
+    print(table, end="")
+    print(f"{output}/guidance.json, guidance.md and guidance.png")
+
+
+def _points(critic):
+    """(axis, value, options) of everything to measure."""
+    points = []
+    for axis, flag, kind in (
+        ("guidance", GUIDANCE, float),
+        ("steps", STEPS, int),
+        ("choice_temperature", TEMPERATURE, float),
+    ):
+        for text in flag.value:
+            try:
+                value = kind(text)
+            except ValueError:
+                raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
+            points.append((axis, value, {axis: value}))
+            if critic is not None and axis == "steps":
+                points.append(("critic", value, dict(steps=value, critic=critic)))
+    return sorted(points, key=lambda point: list(TITLES).index(point[0]))
+
+
+def _begun(path, model):
+    """The report so far, if it is of the same model, prompts and samples."""
+    sample = model.config.sample
+    own = {name: sample[name] for name in ("guidance", "steps", "choice_temperature")}
+    facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
+    facts |= {"critic": CRITIC.value}
+    if path.is_file():
+        before = json.loads(path.read_text())
+        if all(before[name] == facts[name] for name in ("model", "count", "seed", "own")):
+            axes = before["axes"]
+            if before["critic"] != facts["critic"]:  # another critic says nothing of this one
+                axes = {name: axis for name, axis in axes.items() if name != "critic"}
+            return facts | {"axes": axes}
+    return facts | {"axes": {}}
+
+
+def _measure(model, world, options):
+    from phenaki.evaluation import alignment
+
+    start, result = time.monotonic(), {}
+    for split, name in SPLITS.items():
+        asked = alignment.ask(world, common.combinations(world, split, COUNT.value))
+        video = common.sample(model, asked.prompts, seed=SEED.value, **options)
+        result[name] = alignment.shares(alignment.verdict(world, video, asked))
+    return result | {"seconds": round(time.monotonic() - start, 2)}
+
+
+def _table(report):
+    head = ["", *(f"{name}: {share}" for name in SPLITS.values() for share in SHARES), "seconds"]
+    rows = []
+    for axis, points in report["axes"].items():
+        for value, point in points.items():
+            cells = [
+                f"{100 * point[name][share]:.0f} %" for name in SPLITS.values() for share in SHARES
+            ]
+            rows.append([f"{TITLES[axis]} {value}", *cells, f"{point['seconds']:.0f}"])
+    return common.table(head, rows)
+
+
+def _chart(path, report):
+    from matplotlib.figure import Figure
+
+    axes = {name: points for name, points in report["axes"].items() if name != "critic"}
+    figure = Figure(figsize=(4 * len(axes), 3.6), layout="constrained")
+    plots = figure.subplots(1, len(axes), squeeze=False)[0]
+    for plot, (axis, points) in zip(plots, axes.items(), strict=True):
+        lines = {name: (axis, name) for name in SPLITS.values()}
+        if axis == "steps" and "critic" in report["axes"]:
+            lines |= {f"{name}, critic": ("critic", name) for name in SPLITS.values()}
+        for label, (source, name) in lines.items():
+            known = report["axes"][source]
+            places = [list(points).index(value) for value in known]
+            shares = [100 * point[name]["all"] for point in known.values()]
+            style = "--" if source == "critic" else "-"
+            plot.plot(places, shares, style, marker="o", label=label)
+        plot.set_xticks(range(len(points)), [f"{float(value):g}" for value in points])
+        own = report["own"][axis]
+        plot.set_xlabel(f"{TITLES[axis]} (else {own:g})")
+        plot.set_ylim(-2, 102)
+        plot.grid(alpha=0.3)
+        plot.legend(fontsize=8)
+    figure.supylabel("prompts obeyed, %", fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    cli.run(main)

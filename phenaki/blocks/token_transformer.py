@@ -1,0 +1,115 @@
+"""A bidirectional transformer over the codes of clips: what MaskGIT and token critics share."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from phenaki.blocks import sharding
+from phenaki.blocks.attention import Dense
+from phenaki.blocks.dropout import Dropout
+from phenaki.blocks.transformer import Transformer
+from phenaki.types import Text
+
+SMALL = nn.initializers.truncated_normal(0.02)
+
+
+def factorised(grid: tuple[int, int, int], std: float):
+    """Initialiser of a [t·m·n, d] position table as a sum of one table per axis.
+
+    Neighbours start out similar. Tables of small models need it to learn motion in reasonable time;
+    the paper does not mention it. Only the start is factorised: every entry is learned.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        table = nn.initializers.normal(std)(key, (sum(grid), shape[-1]), dtype)
+        t, m, n = jnp.split(table, (grid[0], grid[0] + grid[1]))
+        return (t[:, None, None] + m[:, None] + n).reshape(shape)
+
+    return init
+
+
+class CodeTransformer(nn.Module):
+    """From codes and text to features; `grid` is the (t, m, n) of the longest clip.
+
+    `text_dim` is the width of the text embeddings, from which every layer's keys and values come
+    directly (PAPER_FACTS A2); None builds a network that sees no text.
+    """
+
+    grid: tuple[int, int, int]
+    codebook: int
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    text_dim: int | None
+    dropout: float
+    attention_dropout: float
+    position_init: str = "normal"
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    unroll: int = 1
+    attention: str = "xla"
+
+    @property
+    def ids(self) -> int:
+        """How many ids it can be given."""
+        return self.codebook
+
+    def setup(self):
+        self.embedding = self.param("embedding", SMALL, (self.ids, self.width))
+        positions = {"normal": SMALL, "factorised": factorised(self.grid, 0.15)}[self.position_init]
+        self.position = self.param("position", positions, (math.prod(self.grid), self.width))
+        self.drop = Dropout(self.dropout)
+        if self.text_dim is not None:
+            # One product for all layers; while sampling it is computed once for all steps.
+            self.text_key_value = Dense(
+                (self.depth, 2, self.heads, self.width // self.heads), self.dtype
+            )
+        self.transformer = Transformer(
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            dtype=self.dtype,
+            remat=self.remat,
+            unroll=self.unroll,
+            attention=self.attention,
+        )
+
+    def context(self, text: Text):
+        """Keys and values of every layer [depth b l 2 h e], and the text mask [b l]."""
+        key_value = self.text_key_value(text.embeddings)
+        return jnp.moveaxis(key_value, 2, 0), text.mask
+
+    def features(
+        self,
+        codes: Int[Array, "b s"],
+        text: Text | None = None,
+        *,
+        context=None,
+        valid: Bool[Array, "b s"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "b s d"]:
+        """What logits are read from, for flattened `codes` in raster order ((t·M + m)·N + n).
+
+        A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` hides
+        padding behind the end of a clip.
+        """
+        if text is not None:
+            context = self.context(text)
+        key_value, text_mask = context if context is not None else (None, None)
+        length = codes.shape[1]
+        table = sharding.whole(self.embedding, split=1)
+        x = sharding.split_tokens(jnp.take(table, codes, axis=0)) + self.position[:length]
+        x = self.drop(x, deterministic=deterministic)
+        return self.transformer(
+            x,
+            key_value=key_value,
+            text_mask=text_mask,
+            mask=None if valid is None else valid[:, None, None],
+            deterministic=deterministic,
+        )

@@ -1,0 +1,229 @@
+"""Prepared clips and stills as endless streams of pixels and captions."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from phenaki.data import format, seqio_source, tensorflow
+from phenaki.data import mixture as mixing
+from phenaki.data.records import THREADS, Records
+from phenaki.errors import UserError
+
+WHOLE = seqio_source.Stream()
+
+
+@runtime_checkable
+class Spec(Protocol):
+    """The fields of `types.VideoSpec` that matter here."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def fps(self) -> float | int: ...
+
+
+def examples(
+    sources: mixing.Sources,
+    *,
+    split: str,
+    kind: str,
+    spec: Spec,
+    seed: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    start: int = 0,
+    shuffle: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The endless stream of one host's examples.
+
+    Args:
+        sources: directories of data sets and their rates, such as {"/data/a": 0.8, "/data/b": 0.2};
+            or such pairs, or a lone path. Their order matters, the paths themselves do not.
+        split: "train" or "validation".
+        kind: "video" for clips of `spec.frames` frames, "image" for stills (one frame).
+        spec: frames, height, width, fps. Stored clips may be longer or larger: a random part is
+            taken, the same for the same seed and example; with `shuffle=False` the first frames and
+            the centre.
+        seed: of the order, of the mixture and of the random parts.
+        shard_index, shard_count: of this host. Its example j is number
+            j * shard_count + shard_index of the whole job.
+        start: examples of this host to leave out, as after `start` calls of next(); takes no time.
+        shuffle: False reads in the stored order, for evaluation; `size` says how many there are.
+
+    Returns:
+        an iterator of {"video": uint8 [f h w 3], "caption": str, or None for unconditional}.
+
+    Raises:
+        UserError: at once, for a missing data set or split, clips too small, too short or of
+            another rate.
+    """
+    stream = seqio_source.Stream(start, shard_index, shard_count, shuffle)
+    mixture = register(f"phenaki_{kind}_{split}", sources, kind, split, spec, seed, stream)
+    return map(_example, seqio_source.Examples(seqio_source.dataset(mixture, split, seed, stream)))
+
+
+def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
+    caption = fields["text"].decode(errors="replace") if fields["captioned"] else None
+    return {"video": fields["video"], "caption": caption}
+
+
+def size(directory: Path | str, split: str, kind: str) -> int:
+    """Number of stored examples; 0 where the data set has none of that kind in that split."""
+    data, _ = format.open_set(directory)
+    found = data.info.splits.get(f"{kind}_{split}")
+    return found.num_examples if found else 0
+
+
+def register(
+    name: str,
+    sources: mixing.Sources,
+    kind: str,
+    split: str,
+    spec: Spec,
+    seed: int,
+    stream: seqio_source.Stream = WHOLE,
+):
+    """Adds a seqio mixture `name` and its tasks `name:0`, `name:1` ... to the registries.
+
+    Call it once the config is known; what carries the name already is replaced. Features: video
+    uint8 [f h w 3], text (a string) and captioned (False: there is no caption).
+    """
+    parts = [
+        _Clips(directory, kind, split, spec, (seed, index), stream.shuffle)
+        for index, directory in enumerate(mixing.rates(sources))
+    ]
+    return seqio_source.mix(name, parts, sources, _features(), split, seed, stream)
+
+
+def _features():
+    seqio, tf = tensorflow.seqio(), tensorflow.tensorflow()
+    return {
+        "video": seqio.ContinuousFeature(dtype=tf.uint8, rank=4),
+        "text": seqio.ContinuousFeature(dtype=tf.string, rank=0),
+        "captioned": seqio.ContinuousFeature(dtype=tf.bool, rank=0),
+    }
+
+
+class _Clips:
+    """The records of one source: which one an example shows, and which part of it."""
+
+    def __init__(self, directory, kind: str, split: str, spec: Spec, seed, shuffle: bool):
+        data, self.form = format.open_set(directory)
+        name = f"{kind}_{split}"
+        if name not in data.info.splits:
+            known = ", ".join(sorted(data.info.splits))
+            raise UserError(f"{directory}: has no split {name}; it has {known}.")
+        self.frames = spec.frames if kind == "video" else 1
+        stored = self.form.frames if kind == "video" else 1
+        _check(directory, kind, self.form, spec)
+        self.shape = (self.frames, spec.height, spec.width, 3)
+        self.slack = (
+            stored - self.frames,
+            self.form.height - spec.height,
+            self.form.width - spec.width,
+        )
+        self.records = Records(data.info.splits[name].filepaths)
+        self.paths = self.records.paths
+        self.order = mixing.Order(len(self.records), seed, shuffle)
+        self.seed, self.shuffle = seed, shuffle
+
+    def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The records of these examples of the source; where the part of each begins (f, y, x)."""
+        records = self.records.take([self.order(int(number)) for number in numbers])
+        slack = np.array(self.slack)
+        corners = np.tile((slack * (0, 1, 1) // 2).astype(np.int32), (len(records), 1))
+        if self.shuffle:
+            for corner, number in zip(corners, numbers, strict=True):
+                random = mixing.random(*self.seed, "part", int(number))
+                corner[:] = random.integers(0, slack + 1)
+        return np.array(records, object), corners
+
+    def decode(self, numbers):
+        """Reads and decodes the part of each record that is asked for."""
+        tf = tensorflow.tensorflow()
+
+        def read(numbers):
+            records, corners = tf.numpy_function(self.take, [numbers], [tf.string, tf.int32])
+            return tf.ensure_shape(records, (None,)), tf.ensure_shape(corners, (None, 3))
+
+        def decode(record, corner):
+            fields = _parse(record, corner, self.form, self.shape)
+            return {name: fields[name] for name in ("video", "text", "captioned")}
+
+        # There is no Python control flow to convert, and finding that out takes seconds.
+        read, decode = map(tf.autograph.experimental.do_not_convert, (read, decode))
+        groups = numbers.batch(THREADS).map(read, num_parallel_calls=2)  # one ahead of the other
+        return groups.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _parse(record, corner, form: format.Format, shape: tuple[int, int, int, int]):
+    """The features of a record's part of `shape` that begins at `corner` (f, y, x), and its key."""
+    tf = tensorflow.tensorflow()
+    fields = tf.io.parse_single_example(
+        record,
+        {
+            "video": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
+            "caption": tf.io.FixedLenFeature([], tf.string),
+            "captioned": tf.io.FixedLenFeature([], tf.int64),
+            "key": tf.io.FixedLenFeature([], tf.string, default_value=""),
+        },
+    )
+    frames, height, width, _ = shape
+    encoded = fields["video"][corner[0] : corner[0] + frames]
+    image = functools.partial(_image, form=form)
+    video = tf.map_fn(image, encoded, fn_output_signature=tf.uint8)
+    video = video[:, corner[1] : corner[1] + height, corner[2] : corner[2] + width]
+    return {
+        "video": tf.ensure_shape(video, shape),
+        "text": fields["caption"],
+        "captioned": tf.cast(fields["captioned"], tf.bool),
+        "key": fields["key"],
+    }
+
+
+def shard(path: str, directory: Path | str, kind: str, spec: Spec):
+    """tf.data of one file's clips as stored: the first frames, the centre; video, text, captioned
+    and key."""
+    tf = tensorflow.tensorflow()
+    _, form = format.open_set(directory)
+    _check(directory, kind, form, spec)
+    shape = (spec.frames if kind == "video" else 1, spec.height, spec.width, 3)
+    corner = (0, (form.height - spec.height) // 2, (form.width - spec.width) // 2)
+    step = tf.autograph.experimental.do_not_convert(
+        lambda record: _parse(record, corner, form, shape)
+    )
+    return tf.data.TFRecordDataset(path).map(step, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _check(directory, kind: str, form: format.Format, spec: Spec) -> None:
+    if form.height < spec.height or form.width < spec.width:
+        raise UserError(
+            f"{directory}: clips of {form.height}x{form.width} pixels; config.video wants "
+            f"{spec.height}x{spec.width}. Prepare the data with a larger --size."
+        )
+    if kind == "video" and form.frames < spec.frames:
+        raise UserError(
+            f"{directory}: clips of {form.frames} frames; config.video.frames={spec.frames}. "
+            f"Prepare the data with --frames={spec.frames}."
+        )
+    if kind == "video" and abs(form.fps - spec.fps) > 0.01:
+        raise UserError(
+            f"{directory}: clips of {form.fps:g} frames a second; config.video.fps={spec.fps:g}. "
+            f"Prepare the data with --fps={spec.fps:g}."
+        )
+
+
+def _image(encoded, form: format.Format):
+    tf = tensorflow.tensorflow()
+    if form.encoding == "png":
+        image = tf.io.decode_png(encoded, channels=3)
+    else:
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(image, (form.height, form.width, 3))

@@ -1,0 +1,96 @@
+"""A picture of what a data set holds, read back from its shards: frames, caption and source."""
+
+import bisect
+import io
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from phenaki.data import format, records, tensorflow
+
+THUMBNAIL = 96  # pixels
+FRAMES = 6
+ROWS = 40
+TEXT_WIDTH = 380
+MARGIN = 6
+
+
+def choose(
+    splits: Mapping[str, Sequence[tuple[int, int]]], rows: int = ROWS
+) -> list[tuple[str, int]]:
+    """Picks (split, record) of up to `rows` clips, of as many source files as possible.
+
+    Args:
+        splits: of each source file in a split its first record there, and how many it has.
+    """
+    names = sorted(splits)
+    ends = list(itertools.accumulate(len(splits[name]) for name in names))
+    if not ends or not ends[-1]:
+        return []
+    each = max(1, rows // ends[-1])
+    chosen = []
+    for index in spread(ends[-1], rows):
+        place = bisect.bisect_right(ends, index)
+        of_split = splits[names[place]]
+        first, count = of_split[index - ends[place] + len(of_split)]
+        chosen += [(names[place], first + offset) for offset in spread(count, each)]
+    return sorted(chosen)
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` indices, each in the middle of an equal part of 0 .. length - 1."""
+    count = min(length, count)
+    return [(2 * index + 1) * length // (2 * count) for index in range(count)]
+
+
+def write(directory: Path, path: Path | io.BytesIO, chosen: list[tuple[str, int]]) -> None:
+    """Draws the clips `chosen` as (split, record) as a PNG into a file, one a row."""
+    data, form = format.open_set(directory)
+    stored = {split: records.Records(data.info.splits[split].filepaths) for split, _ in chosen}
+    clips = [(split, parse(stored[split][index])) for split, index in chosen]
+    scale = THUMBNAIL / min(form.height, form.width)
+    size = round(form.width * scale), round(form.height * scale)
+    row = size[1] + MARGIN
+    sheet = Image.new(
+        "RGB", (FRAMES * (size[0] + 2) + TEXT_WIDTH, row * len(clips) + MARGIN), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, (name, clip) in enumerate(clips):
+        top = MARGIN + number * row
+        count = min(FRAMES, len(clip["video"]))
+        for column, index in enumerate(np.linspace(0, len(clip["video"]) - 1, count).round()):
+            frame = Image.open(io.BytesIO(clip["video"][int(index)]))
+            small = frame.resize(size, Image.Resampling.BICUBIC)
+            sheet.paste(small, (column * (size[0] + 2), top))
+        left = FRAMES * (size[0] + 2) + MARGIN
+        draw.multiline_text((left, top), _text(name, clip), "black", font)
+    sheet.save(path, "PNG")
+
+
+def parse(record: bytes) -> dict:
+    """The record's fields as Python values."""
+    fields = tensorflow.tensorflow().train.Example.FromString(record).features.feature
+    return {
+        "key": fields["key"].bytes_list.value[0].decode(errors="replace"),
+        "video": list(fields["video"].bytes_list.value),
+        "caption": fields["caption"].bytes_list.value[0].decode(errors="replace"),
+        "captioned": bool(fields["captioned"].int64_list.value[0]),
+        "source": fields["source"].bytes_list.value[0].decode(errors="replace"),
+        "start": fields["start"].float_list.value[0],
+        "fps": fields["fps"].float_list.value[0],
+        # Sets of older releases do not have it.
+        "source_fps": next(iter(fields["source_fps"].float_list.value), 0.0),
+    }
+
+
+def _text(split: str, clip: dict) -> str:
+    caption = clip["caption"] if clip["captioned"] else "(no caption)"
+    lines = textwrap.wrap(caption, 58, max_lines=3)
+    source = textwrap.shorten(clip["source"].replace("/", "/ "), 58).replace("/ ", "/")
+    count = len(clip["video"])
+    when = f"{clip['start']:.2f} s, {count} frames at {clip['fps']:g} fps" if count > 1 else "still"
+    return "\n".join([*lines, source, f"{split}: {when}"])

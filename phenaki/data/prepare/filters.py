@@ -1,0 +1,53 @@
+"""What is left out on purpose: flagged items, captions too short or long, clips without motion."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import UInt8
+
+from phenaki.data.prepare.items import RawItem
+from phenaki.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """Each is off at its default but the first: what a source flags as NSFW is left out.
+
+    `min_words`, `max_words` are of the caption (none is 0 words); `min_motion` is the mean change
+    from frame to frame, in levels of 0 to 255, below which a clip counts as near-static.
+    """
+
+    drop_nsfw: tuple[str, ...] = ("NSFW",)
+    min_words: int = 0
+    max_words: int | None = None
+    min_motion: float = 0.0
+
+    def check(self) -> None:
+        """Raises UserError for bounds that nothing can meet."""
+        if self.min_words < 0 or (self.max_words is not None and self.max_words < self.min_words):
+            raise UserError(
+                f"--min_words={self.min_words} --max_words={self.max_words}: must be 0 or more, "
+                "the second at least the first."
+            )
+        if not 0 <= self.min_motion < 255:
+            raise UserError(f"--min_motion={self.min_motion:g}: must be 0 to below 255, such as 1.")
+
+    def item(self, item: RawItem) -> str | None:
+        """Why an item is left out before it is decoded, or None."""
+        if item.nsfw is not None and item.nsfw.upper() in {f.upper() for f in self.drop_nsfw}:
+            return f"nsfw: flagged {item.nsfw}"
+        words = len((item.caption or "").split())
+        if words < self.min_words:
+            return f"caption too short: {words} words, {self.min_words} needed"
+        if self.max_words is not None and words > self.max_words:
+            return f"caption too long: {words} words, at most {self.max_words}"
+        return None
+
+    def keeps(self, video: UInt8[np.ndarray, "f h w 3"]) -> bool:
+        """Whether a clip moves enough; a still always does."""
+        return len(video) == 1 or not self.min_motion or motion(video) >= self.min_motion
+
+
+def motion(video: UInt8[np.ndarray, "f h w 3"]) -> float:
+    """Mean absolute change from frame to frame in levels of 0 to 255."""
+    return float(np.abs(np.diff(video.astype(np.int16), axis=0)).mean())

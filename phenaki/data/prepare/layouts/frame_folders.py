@@ -1,0 +1,81 @@
+"""A folder of pictures per video, as DAVIS has them: JPEGImages/480p/name/00000.jpg."""
+
+import collections
+from pathlib import PurePosixPath
+
+from phenaki.data.prepare import caption_tables
+from phenaki.data.prepare.items import (
+    Frames,
+    Lost,
+    RawItem,
+    Sources,
+    Split,
+    clean,
+    kind_of,
+    split_named,
+)
+from phenaki.data.prepare.layouts import folder, walk
+from phenaki.errors import UserError
+
+ROOT = "JPEGImages"
+
+
+def find_davis(request: walk.Request, found: walk.Listing) -> Sources | None:
+    """Frame folders where JPEGImages says that pictures are frames."""
+    if not any(ROOT in PurePosixPath(key).parts for key in found.media):
+        return None
+    return find_frames(request, found)
+
+
+def find_frames(request: walk.Request, found: walk.Listing) -> Sources:
+    """Every folder of pictures is a video, its frames in the order of their names.
+
+    Captions come from a table whose file column names the folder; splits from ImageSets/*/train.txt
+    and val.txt. The rate is not on disk: every picture is one frame unless --source_fps is given.
+    """
+    kept = [key for key in found.media if kind_of(key) == "image"]
+    if any(ROOT in PurePosixPath(key).parts for key in kept):
+        kept = [key for key in kept if ROOT in PurePosixPath(key).parts]  # not the annotations
+    videos: dict[str, list[str]] = collections.defaultdict(list)
+    for key in kept:
+        videos[PurePosixPath(key).parent.as_posix()].append(key)
+    if not videos:
+        raise UserError(f"{request.root}: no folder of pictures in it.")
+    captions, problems = _captions(request, found)
+    splits = _splits(found)
+    found.others |= set(found.media) - set(kept)
+    items = []
+    for key, names in videos.items():
+        name = PurePosixPath(key).name
+        frames = Frames([request.root / one for one in sorted(names)], request.source_fps)
+        caption = captions.get(key, captions.get(name))
+        items.append(RawItem(key, "video", frames, caption, splits.get(name)))
+    rate = f"at {request.source_fps:g} fps" if request.source_fps else "each a frame of the clips"
+    return walk.sources(f"folders of frames, {rate}", items, found, problems)
+
+
+def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Lost]]:
+    table = folder.captions_file(request, found)
+    if table is None:
+        return {}, []
+    found.others.discard(table.name)
+    captions, problems = {}, []
+    for line, row in caption_tables.rows(table):
+        name, caption = (
+            caption_tables.column(row, one) for one in (caption_tables.FILE, caption_tables.CAPTION)
+        )
+        if name and caption and row[name].strip():
+            captions[row[name].strip().strip("/")] = clean(row[caption])
+        else:
+            problems.append(Lost(table.name, f"line {line}: no file and caption"))
+    return captions, problems
+
+
+def _splits(found: walk.Listing) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for key in found.named("ImageSets/*.txt", "ImageSets/*/*.txt"):
+        split = split_named(PurePosixPath(key).stem)
+        if split is not None:
+            for name in (found.root / key).read_text(errors="replace").split():
+                splits.setdefault(PurePosixPath(name).name, split)
+    return splits

@@ -1,0 +1,153 @@
+"""TFRecord and parquet files that hold the media: img2dataset, video2dataset, DMVR."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from phenaki.data import tensorflow
+from phenaki.data.prepare import caption_tables
+from phenaki.data.prepare.items import Frames, Kind, Lost, RawItem, Sources, clean, kind_of, words
+from phenaki.data.prepare.layouts import walk
+from phenaki.errors import UserError
+
+_TFRECORD = ("*.tfrecord", "*.tfrecord-*", "*.tfrecords", "*-[0-9]*-of-[0-9]*")
+_CAPTION = ("txt", "caption", "text", "TEXT")
+_NSFW = ("NSFW", "nsfw")
+_FRAMES, _TEXT, _LABEL = "image/encoded", "caption/string", "clip/label/text"
+_TIMES = ("clip/start/timestamp", "clip/end/timestamp")  # microseconds
+
+
+def find_tfrecords(request: walk.Request, found: walk.Listing) -> Sources | None:
+    """tf.train.Examples of img2dataset and video2dataset, or SequenceExamples of DMVR."""
+    keys = found.named(*_TFRECORD)
+    if not keys:
+        return None
+    said = "TFRecords of img2dataset or video2dataset"
+    read: Callable = examples
+    if _is_sequence(found.root / keys[0]):
+        said = "TFRecords of DMVR (SequenceExamples)"
+        read = functools.partial(sequences, fps=request.source_fps)
+    return walk.containers(said, keys, found, read)
+
+
+def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
+    """Parquet files with a binary column of media named by its suffix, such as jpg or mp4."""
+    import pyarrow
+    from pyarrow import parquet
+
+    def has_media(key: str) -> bool:
+        try:
+            schema = parquet.read_schema(found.root / key)
+        except (pyarrow.ArrowException, OSError):
+            return False
+        return any(kind_of(f"x.{f.name}") and pyarrow.types.is_binary(f.type) for f in schema)
+
+    keys = [key for key in found.named("*.parquet") if has_media(key)]
+    return walk.containers("parquet with media in it", keys, found, rows) if keys else None
+
+
+def serialized(path: Path, key: str) -> Iterator[bytes | Lost]:
+    """The records of a TFRecord file, up to the first that is broken."""
+    tf = tensorflow.tensorflow()
+    count = 0
+    try:
+        for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
+            yield record
+            count += 1
+    except tf.errors.OpError as error:
+        yield Lost(key, f"TFRecord broken after {count} records: {str(error.message)[:60]}")
+
+
+def _is_sequence(path: Path) -> bool:
+    first = next(serialized(path, ""), b"")
+    if isinstance(first, Lost):
+        return False
+    try:
+        read = tensorflow.tensorflow().train.SequenceExample.FromString(first)
+    except Exception:  # protobuf's own DecodeError, which TensorFlow does not export
+        return False
+    return bool(read.feature_lists.feature_list)
+
+
+def _parsed(proto: str, path: Path, key: str) -> Iterator[tuple[str, Any] | Lost]:
+    parse = getattr(tensorflow.tensorflow().train, proto).FromString
+    for number, record in enumerate(serialized(path, key)):
+        name = f"{key}/{number:09d}"
+        if isinstance(record, Lost):
+            yield record
+            continue
+        try:
+            yield name, parse(record)
+        except Exception:
+            yield Lost(name, f"not a {proto}")
+
+
+def examples(path: Path, key: str) -> Iterator[RawItem | Lost]:
+    """Examples with key, jpg or mp4 (or another suffix), txt."""
+    for parsed in _parsed("Example", path, key):
+        if isinstance(parsed, Lost):
+            yield parsed
+            continue
+        name, example = parsed
+        row = {field: _first(value) for field, value in example.features.feature.items()}
+        yield _row(name, key, row)
+
+
+def rows(path: Path, key: str) -> Iterator[RawItem | Lost]:
+    """Rows with key, jpg or mp4 (or another suffix), caption."""
+    try:
+        for number, row in enumerate(caption_tables.batches(path)):
+            yield _row(f"{key}/{number:09d}", key, row)
+    except UserError as error:
+        yield Lost(key, str(error).removeprefix(f"{path}: "))
+
+
+def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Lost:
+    media = {
+        f: k for f, v in row.items() if v and isinstance(v, bytes) and (k := kind_of(f"x.{f}"))
+    }
+    own = _text(row.get("key"))
+    name = f"{key}/{own}" if own else name
+    if not media:
+        return Lost(name, "no image or video in this record")
+    suffix, kind = next(iter(media.items()))
+    caption = next((text for f in _CAPTION if (text := clean(_text(row.get(f))))), None)
+    nsfw = next((text for f in _NSFW if (text := _text(row.get(f)))), None)
+    return RawItem(f"{name}.{suffix}", kind, row[suffix], caption, nsfw=nsfw)
+
+
+def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Lost]:
+    """SequenceExamples with image/encoded; the rate from the clip's time stamps, or `fps`."""
+    for parsed in _parsed("SequenceExample", path, key):
+        if isinstance(parsed, Lost):
+            yield parsed
+            continue
+        name, example = parsed
+        context = {field: _first(value) for field, value in example.context.feature.items()}
+        frames = [_first(f) for f in example.feature_lists.feature_list[_FRAMES].feature]
+        images = [image for image in frames if isinstance(image, bytes)]
+        if not images:
+            yield Lost(name, "no image/encoded in this record")
+            continue
+        texts = (clean(_text(context.get(_TEXT))), words(_text(context.get(_LABEL))))
+        caption = next(filter(None, texts), None)
+        start, end = (context.get(field) for field in _TIMES)
+        rate = fps
+        if rate is None and isinstance(start, int) and isinstance(end, int) and end > start:
+            rate = len(images) * 1e6 / (end - start)
+        kind: Kind = "video" if len(images) > 1 else "image"
+        media = Frames(images, rate) if kind == "video" else images[0]
+        yield RawItem(name, kind, media, caption)
+
+
+def _first(feature) -> bytes | int | float | None:
+    values = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
+    return values[0] if len(values) else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None else str(value)

@@ -1,0 +1,176 @@
+"""TFDS data sets that lie on disk, opened by name or folder; nothing is downloaded or built."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phenaki.data import tensorflow
+from phenaki.data.prepare.items import (
+    Frames,
+    Kind,
+    Lost,
+    RawItem,
+    Sources,
+    Unit,
+    clean,
+    split_named,
+    words,
+)
+from phenaki.data.prepare.layouts import stored, walk
+from phenaki.errors import UserError
+
+PREFIX = "tfds:"
+HOME = "~/tensorflow_datasets"  # TFDS_DATA_DIR names another, as TFDS has it
+_FIELDS = ("media", "caption", "nsfw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Where in an example the pictures, the caption and the flag are; a/b goes down.
+
+    `fps` None: the pictures' rate is not known or does not matter, each is one frame of a clip.
+    """
+
+    media: str
+    caption: str | None = None
+    nsfw: str | None = None
+    fps: float | None = None
+
+
+# bair_robot_pushing_small has two cameras: --fields=media=image_aux1 takes the other.
+KNOWN = {
+    "bair_robot_pushing_small": Fields("image_main"),
+    "davis": Fields("video/frames", fps=24.0),
+    "laion400m": Fields("image", "caption", "nsfw"),
+    "moving_mnist": Fields("image_sequence"),
+    "robonet": Fields("video"),
+    "starcraft_video": Fields("rgb_screen"),
+    "ucf101": Fields("video", "label", fps=25.0),
+    "webvid": Fields("video", "caption", fps=30.0),
+}
+
+
+def directory(name: str) -> Path:
+    """Of tfds:NAME, tfds:NAME/CONFIG, tfds:NAME/CONFIG/VERSION: the newest version that is there.
+
+    Raises:
+        UserError: not on disk.
+    """
+    home = Path(os.environ.get("TFDS_DATA_DIR") or HOME).expanduser()
+    top = home / name.removeprefix(PREFIX)
+    found = [path.parent for path in top.glob("**/features.json")]
+    if not found:
+        raise UserError(
+            f"{name}: no such data set in {home} (TFDS_DATA_DIR names another place); it must have "
+            "been prepared with TFDS before, nothing is downloaded here."
+        )
+    parents = {path.parent for path in found}
+    if len(parents) > 1:
+        names = sorted(path.relative_to(home).as_posix() for path in parents)
+        raise UserError(f"{name}: has several configs; name one: {PREFIX}{names[0]}.")
+    return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
+
+
+def is_set(root: Path) -> bool:
+    """Whether the folder itself is a TFDS data set."""
+    return all((root / name).is_file() for name in ("features.json", "dataset_info.json"))
+
+
+def find(request: walk.Request) -> Sources:
+    """Each file of each split is a unit.
+
+    Raises:
+        UserError: no field of pictures known, a field that is not there, another file format.
+    """
+    with tensorflow.quiet_logs():
+        data = tensorflow.datasets().builder_from_directory(os.fspath(request.root))
+    fields = _fields(request, data)
+    units = []
+    for split, info in data.info.splits.items():
+        for path in map(Path, info.filepaths):
+            if "tfrecord" not in path.name:
+                raise UserError(f"{path}: only TFDS sets in tfrecord files are read.")
+            reader = functools.partial(examples, request.root, path, split, fields)
+            units.append(Unit(path.name, reader=reader, container=path))
+    given = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
+    rate = f"at {fields.fps:g} fps" if fields.fps else "each picture a frame of the clips"
+    return Sources(f"TFDS {data.info.full_name}: {given}, {rate}", tuple(units))
+
+
+def _fields(request: walk.Request, data) -> Fields:
+    given = {name: value for name, value in request.fields.items() if name in _FIELDS}
+    if unknown := sorted(set(request.fields) - set(given)):
+        raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
+    known = KNOWN.get(data.info.name)
+    features = ", ".join(sorted(data.info.features))  # their own order changes from run to run
+    if known is None and "media" not in given:
+        raise UserError(
+            f"{request.root}: {data.info.name} is not known; say where its pictures are: "
+            f"--fields=media=NAME,caption=NAME. It has {features}."
+        )
+    names: dict[str, Any] = dict(given)
+    fields = dataclasses.replace(known or Fields(given["media"]), **names)
+    if request.source_fps:
+        fields = dataclasses.replace(fields, fps=request.source_fps)
+    for name in _FIELDS:
+        path = getattr(fields, name)
+        if path and path.split("/")[0] not in data.info.features:
+            raise UserError(f"--fields={name}={path}: {data.info.name} has only {features}.")
+    return fields
+
+
+def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Lost]:
+    """The examples of one file of a data set."""
+    features = _features(root)
+    for number, record in enumerate(stored.serialized(path, path.name)):
+        name = f"{path.name}/{number:09d}"
+        if isinstance(record, Lost):
+            yield record
+            continue
+        try:
+            example = features.deserialize_example_np(record)
+        except Exception as error:  # of TFDS, TensorFlow and protobuf, many kinds
+            yield Lost(name, f"not readable: {str(error).splitlines()[0][:80]}")
+            continue
+        images = np.asarray(_at(example, fields.media))
+        if images.ndim not in (3, 4) or images.dtype != np.uint8:
+            yield Lost(name, f"{fields.media} is {images.dtype}{list(images.shape)}, no pictures")
+            continue
+        caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
+        kind: Kind = "image" if images.ndim == 3 or len(images) == 1 else "video"
+        frames = Frames(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
+        yield RawItem(name, kind, frames, caption, split_named(split), nsfw)
+
+
+@functools.lru_cache(1)
+def _features(root: Path):
+    with tensorflow.quiet_logs():
+        return tensorflow.datasets().features.FeaturesDict.from_config(os.fspath(root))
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree
+
+
+def _words(features, example: Any, path: str | None) -> str | None:
+    """A text, or a class's name: ApplyEyeMakeup becomes apply eye makeup."""
+    if path is None:
+        return None
+    value = _at(example, path)
+    feature = _at(features, path)
+    if hasattr(feature, "int2str"):
+        if int(value) < 0:
+            return None
+        name = feature.int2str(int(value))
+        if path == "nsfw":
+            return name
+        return words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))

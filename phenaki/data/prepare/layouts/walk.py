@@ -1,0 +1,92 @@
+"""What the readers of folders share: the listing, and the work divided into units."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from phenaki.data.prepare.caption_tables import SUFFIXES
+from phenaki.data.prepare.items import Lost, RawItem, Sources, Unit, is_utf8, kind_of
+
+UNITS = 64  # at least, so that processes stay busy and a killed run loses little
+MOST = 128  # files of a unit: of millions, some ten thousand units
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a reader: the input, a table of captions if named, names of its columns."""
+
+    root: Path
+    captions: str | None = None
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    source_fps: float | None = None
+
+
+@dataclasses.dataclass
+class Listing:
+    """The files below a folder by their keys; hidden ones and links that lead out left aside."""
+
+    root: Path
+    media: list[str]
+    others: set[str]
+    problems: list[Lost]
+
+    def tables(self) -> list[str]:
+        """Keys of the files that may be tables, those at the top first."""
+        found = [key for key in self.others if PurePosixPath(key).suffix.lower() in SUFFIXES]
+        return sorted(found, key=lambda key: (key.count("/"), key))
+
+    def named(self, *patterns: str) -> list[str]:
+        """Keys of other files whose names match one of the patterns."""
+        paths = ((PurePosixPath(key), key) for key in sorted(self.others))
+        return [key for path, key in paths if any(path.match(pattern) for pattern in patterns)]
+
+
+def listing(root: Path) -> Listing:
+    """Walks the folder once."""
+    media, others, problems = [], set(), []
+    inside = root.resolve()
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            key = path.relative_to(root).as_posix()
+            if name.startswith("."):
+                continue
+            if not is_utf8(key):
+                problems.append(Lost(ascii(key), "a name that is not UTF-8"))
+            elif path.is_symlink() and not path.resolve().is_relative_to(inside):
+                problems.append(Lost(key, "a link that leads out of the folder"))
+            elif kind_of(key):
+                media.append(key)
+            else:
+                others.add(key)
+    return Listing(root, sorted(media), others, problems)
+
+
+def sources(layout: str, items: Iterable[RawItem], found: Listing, problems: list[Lost]) -> Sources:
+    """The items of a folder in units of a few files."""
+    every = sorted(items, key=lambda item: item.key)
+    size = max(1, min(MOST, len(every) // UNITS))
+    units = (tuple(every[first : first + size]) for first in range(0, len(every), size))
+    return Sources(
+        layout,
+        tuple(Unit(part[0].key, part) for part in units),
+        tuple(found.problems + problems),
+        len(found.others),
+    )
+
+
+def containers(
+    layout: str, keys: list[str], found: Listing, reader: Callable[..., Iterator[RawItem | Lost]]
+) -> Sources:
+    """Each container is a unit, which `reader`(path, key) lists; media beside them are named."""
+    found.others -= set(keys)
+    units = []
+    for key in keys:
+        path = found.root / key
+        part = functools.partial(reader, path, key)
+        units.append(Unit(key, reader=part, container=path))
+    beside = [Lost(key, "beside the containers: not read") for key in found.media]
+    return Sources(layout, tuple(units), tuple(found.problems + beside), len(found.others))

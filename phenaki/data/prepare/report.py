@@ -1,0 +1,114 @@
+"""The report of a prepared data set: what was found, written, left out and why, for all to read."""
+
+import collections
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from phenaki.data.prepare import ingest
+from phenaki.data.prepare.items import Lost, Sources
+
+REPORT = "report"  # .json and .txt
+LETTERS = "dead_letters.jsonl"  # every loss, a line each
+NAMED = 1000  # losses in the report itself
+
+
+class Tally:
+    """Counts what becomes of every item, and names each loss in the dead-letter list.
+
+    Args:
+        letters: gets a line of JSON per loss: {"file": ..., "reason": ...} of an item that gives no
+            clip; {"name": ..., "reason": ...} of what only lacks something, or was no item.
+    """
+
+    def __init__(self, letters: TextIO):
+        self._letters = letters
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._reasons: collections.Counter[str] = collections.Counter()
+        self._skipped: list[dict[str, str]] = []
+        self._problems: list[dict[str, str]] = []
+
+    def item(self, outcome: ingest.Outcome, reason: str | None) -> None:
+        """An item whose clips are used, or left for `reason`."""
+        self._counts["found"] += 1
+        if reason is None:
+            self._counts["read"] += 1
+            self._counts[f"{outcome.kind}s"] += 1
+            self._counts["captioned"] += outcome.captioned
+            self._counts["static"] += outcome.static
+        else:
+            self._counts["skipped"] += 1
+            self._reasons[kind(reason)] += 1
+            self._write({"file": outcome.key, "reason": reason}, self._skipped)
+
+    def problem(self, lost: Lost) -> None:
+        """Something that is missing or of no use."""
+        self._counts["problems"] += 1
+        self._write({"name": lost.name, "reason": lost.reason}, self._problems)
+
+    def _write(self, entry: dict[str, str], named: list[dict[str, str]]) -> None:
+        if len(named) < NAMED:
+            named.append(entry)
+        self._letters.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def report(
+        self, options: dict, found: Sources, clips: Mapping[str, int], seconds: float
+    ) -> dict:
+        """The content of report.json.
+
+        Every item of the input is either read or in the dead-letter list, of which `reasons` counts
+        the items by kind, and whose beginning is in `skipped` and `problems`.
+        """
+        names = ("found", "read", "videos", "images", "captioned", "skipped", "problems")
+        return {
+            "options": options,
+            "captions": found.layout,
+            "files": {name: self._counts[name] for name in names} | {"other": found.other},
+            "clips": dict(sorted(clips.items())),
+            "static_clips": self._counts["static"],
+            "reasons": dict(sorted(self._reasons.items())),
+            "skipped": self._skipped,
+            "problems": self._problems,
+            "seconds": round(seconds, 1),
+        }
+
+
+def kind(reason: str | None) -> str:
+    """too short: 3 frames at 8 fps -> too short; not readable after 7 frames -> not readable."""
+    head = re.split(r":| after | at ", reason or "", maxsplit=1)[0]
+    return re.sub(r"\d[\d.x ]*", "N ", head).strip()
+
+
+def save(content: dict, directory: Path) -> None:
+    """Writes report.json and report.txt."""
+    whole = json.dumps(content, indent=2, ensure_ascii=False)
+    for name, body in (("json", whole), ("txt", text(content))):
+        path = directory / f"{REPORT}.{name}"
+        path.write_text(body + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def text(content: dict, most: float = math.inf) -> str:
+    """The report for people; at most `most` skipped files and problems are named."""
+    files = content["files"]
+    clips = ", ".join(f"{name} {count}" for name, count in content["clips"].items())
+    lines = [
+        f"captions: {content['captions']}; {files['captioned']} of {files['read']} files have one",
+        f"files: {files['read']} read ({files['videos']} videos, {files['images']} stills), "
+        f"{files['skipped']} skipped, {files['other']} neither video nor image",
+        f"clips: {clips}",
+        *[f"near-static clips left out: {n}" for n in [content["static_clips"]] if n],
+        f"seconds: {content['seconds']}",
+    ]
+    if content["reasons"]:
+        counted = ", ".join(f"{name} {count}" for name, count in content["reasons"].items())
+        lines.append(f"reasons: {counted}")
+    for title, name in (("skipped", "file"), ("problems", "name")):
+        entries, count = content[title], files[title]
+        lines += [f"{title}: {count}"] * bool(count)
+        shown = entries if most >= len(entries) else entries[: int(most)]
+        lines += [f"  {entry[name]}: {entry['reason']}" for entry in shown]
+        lines += [f"  ... and {count - len(shown)} more in {LETTERS}"] * (count > len(shown))
+    return "\n".join(lines)

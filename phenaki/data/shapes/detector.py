@@ -1,0 +1,173 @@
+"""Reads shape, colour and direction of moving shapes back from pixels, and judges clips by it."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from phenaki.data.shapes import render
+from phenaki.data.shapes import world as shapes_world
+from phenaki.data.shapes.world import COLOURS, DIRECTIONS, SIZES, World
+
+PRESENT_IOU = 0.55  # overlap of the seen object with the best shape template
+PRESENT_SHARE = 0.8  # of the frames must show the attribute
+FOREIGN = 0.2  # share of the object's pixels that may have another colour
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What b clips of f frames show, by frame; indices as in `World`."""
+
+    colour: np.ndarray  # [b, f]
+    shape: np.ndarray  # [b, f]
+    overlap: np.ndarray  # [b, f] soft IoU with the best template, 0..1
+    foreign: np.ndarray  # [b, f] share of object pixels of other colours
+    centre: np.ndarray  # [b, f, 2] (y, x) of the centroid in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Per clip, whether each attribute is as asked; `all` needs every one of them."""
+
+    colour: np.ndarray
+    shape: np.ndarray
+    direction: np.ndarray
+    present: np.ndarray
+
+    @property
+    def all(self) -> np.ndarray:
+        """One object, of the colour and shape asked for, moving in the direction asked for."""
+        return self.colour & self.shape & self.direction & self.present
+
+
+def read(world: World, video: np.ndarray, colour: np.ndarray | None = None) -> Reading:
+    """Reads `video` (uint8, or float in [0, 1]; [b f h w 3]).
+
+    With `colour` [b] (indices into the palette), only the object of that colour is read, as for one
+    of a pair; otherwise the colour with most pixels.
+    """
+    if video.dtype == np.uint8:
+        video = video.astype(np.float32) / 255
+    batches = [
+        _read(
+            world, np.clip(video[i : i + 32], 0, 1), None if colour is None else colour[i : i + 32]
+        )
+        for i in range(0, len(video), 32)
+    ]
+    return Reading(
+        *(
+            np.concatenate([getattr(r, f.name) for r in batches])
+            for f in dataclasses.fields(Reading)
+        )
+    )
+
+
+def _read(world, video, wanted):
+    names = shapes_world.palette(world)
+    table = np.array([COLOURS[c] for c in names], np.float32) / 255
+    ground = np.median(video, axis=(1, 2, 3))[:, None, None, None]  # objects are small
+    difference = video - ground
+    apart = np.stack([np.square(video - c).sum(-1) for c in table], -1)
+    nearest = apart.argmin(-1)
+    # Pixels of an object are nearer to its colour than its anti-aliased rim is.
+    contrast = np.square(table[nearest] - ground).sum(-1)
+    core = apart.min(-1) < 0.3**2 * contrast
+    counts = np.stack(
+        [(core & (nearest == k)).sum((2, 3)) for k in range(len(table))], -1
+    )  # [b f k]
+    total = np.maximum(counts.sum(-1), 1)
+    colour = (
+        counts.argmax(-1) if wanted is None else np.broadcast_to(wanted[:, None], counts.shape[:2])
+    )
+    own = np.take_along_axis(counts, colour[..., None], -1)[..., 0]
+
+    # Coverage: how far each pixel lies on the way from the background to the object's colour.
+    way = table[colour][:, :, None, None] - ground
+    cover = (difference * way).sum(-1) / np.maximum(np.square(way).sum(-1), 1e-6)
+    near = nearest == colour[..., None, None]
+    if wanted is not None:  # the rim of the other object must not count
+        cover = cover * _near(near & core)
+    cover = np.clip(cover, 0, 1)
+    grid = np.arange(world.size)
+    mass = np.maximum(cover.sum((2, 3)), 1e-6)
+    centre = np.stack(
+        [(cover.sum(3) * grid).sum(-1) / mass, (cover.sum(2) * grid).sum(-1) / mass], -1
+    )
+    overlap = _overlaps(world, cover, centre)
+    best = overlap.argmax(-1)
+    present = own > 0
+    overlap = np.where(present, np.take_along_axis(overlap, best[..., None], -1)[..., 0], 0)
+    colour = np.where(present, colour, -1)
+    foreign = np.where(wanted is None, 1 - own / total, 0)  # the other of a pair is not foreign
+    return Reading(colour, best % len(world.shapes), overlap, foreign, centre)
+
+
+def _near(mask):
+    """`mask` [b f h w] grown by two pixels."""
+    for _ in range(2):
+        grown = mask.copy()
+        grown[:, :, 1:] |= mask[:, :, :-1]
+        grown[:, :, :-1] |= mask[:, :, 1:]
+        grown[..., 1:] |= mask[..., :-1]
+        grown[..., :-1] |= mask[..., 1:]
+        mask = grown
+    return mask
+
+
+def _overlaps(world, cover, centre):
+    """Soft IoU [b f size·shape] of `cover` with every shape's template at the centroid."""
+    grid = np.arange(world.size, dtype=np.float32)
+    y = grid[:, None] - centre[..., 0, None, None].astype(np.float32)
+    x = grid[None, :] - centre[..., 1, None, None].astype(np.float32)
+    result = []
+    for size in world.sizes:
+        for shape in world.shapes:
+            template = render.alpha(shape, world.radius * SIZES[size], y, x)
+            both = np.minimum(cover, template).sum((2, 3))
+            result.append(both / np.maximum(np.maximum(cover, template).sum((2, 3)), 1e-6))
+    return np.stack(result, -1)
+
+
+def judge(
+    world: World,
+    reading: Reading,
+    colour: np.ndarray,
+    shape: np.ndarray,
+    direction: np.ndarray,
+    frames: slice = slice(None),
+    walls: bool = False,
+) -> Verdict:
+    """Compares the frames `frames` of a reading with what was asked for, all index arrays [b].
+
+    Colour and shape must be right, and one object present, in 80 % of the frames. The direction is
+    right when the net displacement along it exceeds half the world's speed per frame and stays
+    twice the sideways one; with `walls`, resting at the wall it leads to counts too (in a story an
+    object may arrive there).
+    """
+    pick = functools.partial(_pick, frames)
+    ok = (pick(reading.overlap) > PRESENT_IOU) & (pick(reading.foreign) < FOREIGN)
+    centre = pick(reading.centre)
+    steps = np.array([DIRECTIONS[d] for d in world.directions], float)[direction]
+    net = centre[:, -1] - centre[:, 0]
+    along = (net * steps).sum(-1)
+    aside = abs(net - along[:, None] * steps).sum(-1)
+    right = (along > 0.5 * world.speed * (centre.shape[1] - 1)) & (aside < 0.5 * along)
+    if walls:
+        edge = np.where(steps > 0, world.size - 1 - centre[:, -1], centre[:, -1])
+        distance = (edge * abs(steps)).sum(-1)
+        rest = (along > -0.5) & (aside < world.speed) & (distance < 1.44 * world.radius + 1)
+        right |= rest
+    return Verdict(
+        colour=_mostly(pick(reading.colour) == colour[:, None]),
+        shape=_mostly(pick(reading.shape) == shape[:, None]),
+        direction=right,
+        present=_mostly(ok),
+    )
+
+
+def _pick(frames, x):
+    return x[:, frames]
+
+
+def _mostly(x):
+    return x.mean(1) >= PRESENT_SHARE

@@ -1,0 +1,104 @@
+"""Moving shapes as a TFDS data set, for what reads its data from disk; importing this registers it.
+
+import phenaki.data.shapes.tfds
+tfds.builder("moving_shapes", data_dir=...).download_and_prepare()  # nothing is downloaded
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from phenaki.data import format, tensorflow
+from phenaki.data.shapes import render as moving_shapes
+from phenaki.data.shapes import world as shapes_world
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+else:
+    tfds = tensorflow.datasets()
+
+FPS = 8.0
+BATCH = 64  # clips rendered at once
+# Split on disk -> split of the world. Held-out combinations exist as videos only.
+VIDEO = {"video_train": "train", "video_validation": "test", "video_held_out": "held_out"}
+IMAGE = {"image_train": "train", "image_validation": "test"}
+
+
+@dataclasses.dataclass
+class MovingShapesConfig(tfds.core.BuilderConfig):
+    """`train` and `validation` are numbers of clips, and of stills, on disk."""
+
+    name: str = "default"
+    world: shapes_world.World = dataclasses.field(default_factory=shapes_world.World)
+    train: int = 10_000
+    validation: int = 500
+
+
+class MovingShapes(tfds.core.GeneratorBasedBuilder):
+    """Procedural captioned clips and stills; the features are those of `builder.features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [MovingShapesConfig()]
+    code_path = None  # no files beside the code; TFDS would look for checksums of downloads
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        form = self._format()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Shapes that move over a plain background, with captions.",
+            features=format.features(form),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(form)),
+        )
+
+    def _format(self) -> format.Format:
+        world = self.builder_config.world
+        # PNG: the edges are sharp, and the detector reads exact colours.
+        return format.Format(world.frames, FPS, world.size, world.size, "png")
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager  # nothing to download
+        splits = [*VIDEO, *IMAGE]
+        if not self.builder_config.world.held_out:
+            splits.remove("video_held_out")
+        return {split: self._generate_examples(split) for split in splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        config = self.builder_config
+        count = config.train if split.endswith("train") else config.validation
+        render = moving_shapes.render if split in VIDEO else moving_shapes.render_stills
+        for first in range(0, count, BATCH):
+            indices = np.arange(first, min(first + BATCH, count))
+            drawn = render(config.world, (VIDEO | IMAGE)[split], indices)
+            for row, index in enumerate(indices):
+                key = f"{split}/{index:08d}"
+                yield key, self._record(key, drawn["video"][row], drawn["caption"][row]).example()
+
+    def _record(self, key: str, video: np.ndarray, caption: str) -> format.Record:
+        world = self.builder_config.world
+        return format.Record(
+            key=key,
+            frames=format.encode(video, "png"),
+            caption=caption,
+            source=f"moving_shapes seed {world.seed}",
+            source_sha256="",
+            source_size=(world.size, world.size),
+            start=0.0,
+            fps=FPS if len(video) > 1 else 0.0,
+        )
+
+
+def write(
+    directory: Path | str,
+    world: shapes_world.World,
+    train: int = 10_000,
+    validation: int = 500,
+) -> Path:
+    """Writes the data set below `directory` and returns its own directory."""
+    config = MovingShapesConfig(name="own", world=world, train=train, validation=validation)
+    with tensorflow.quiet_logs():
+        data = MovingShapes(config=config, data_dir=directory)
+        data.download_and_prepare()
+    return Path(data.data_dir)

@@ -1,0 +1,113 @@
+"""Reference clips by number: a prepared data set, or moving shapes."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from phenaki.data.shapes import render
+from phenaki.data.shapes import world as shapes_world
+from phenaki.errors import UserError
+from phenaki.evaluation.metrics import checks
+
+
+@runtime_checkable
+class Clips(Protocol):
+    """`read(first, end)` gives float32 [b f h w 3] in [0, 1] and captions, None for no caption."""
+
+    total: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What names these clips in the settings of an evaluation."""
+        ...
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, list[str | None]]:
+        """Clips `start` .. `stop` - 1."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+class Prepared:
+    """The first `frames` frames of each clip of a data set, in the stored order.
+
+    Raises UserError where there is no such split, or the clips are not of the model's size: a
+    centre crop would be another reference.
+    """
+
+    def __init__(self, directory: str, split: str, kind: str, frames: int, size, fps: float):
+        from phenaki.data import clips as stored_clips
+        from phenaki.data import format  # TensorFlow, only where it is used
+
+        _, form = format.open_set(directory)
+        height, width = size
+        checks.same_size((frames, form.height, form.width), (frames, height, width))
+        self.total = stored_clips.size(directory, split, kind)
+        if not self.total:
+            raise UserError(f"{directory}: has no {kind} in split {split}.")
+        self._open = lambda start: stored_clips.examples(
+            directory,
+            split=split,
+            kind=kind,
+            spec=_Spec(frames, height, width, fps),
+            seed=0,
+            start=start,
+            shuffle=False,
+        )
+        self.identity = dict(data=str(Path(directory).resolve()), split=split, kind=kind)
+        self._at = -1
+        self._examples: Iterator[dict] = iter(())
+
+    def read(self, start: int, stop: int):
+        """Going on where the last call ended costs nothing; elsewhere the set is opened again."""
+        if start != self._at:
+            self._examples = self._open(start)
+        found = [next(self._examples) for _ in range(stop - start)]
+        self._at = stop
+        video = np.stack([example["video"] for example in found]).astype(np.float32) / 255
+        return video, [example["caption"] for example in found]
+
+
+class MovingShapes:
+    """Clips of a world's split, or its "stills"."""
+
+    def __init__(self, world: shapes_world.World, split: str, total: int):
+        self.world, self.split, self.total = world, split, total
+        self.identity = dict(data=dataclasses.asdict(world), split=split)
+
+    def read(self, start: int, stop: int):
+        """By index, so any part is made on its own."""
+        numbers = np.arange(start, stop)
+        if self.split == "stills":
+            made = render.render_stills(self.world, "test", numbers)
+        else:
+            made = render.render(self.world, self.split, numbers)
+        return made["video"].astype(np.float32) / 255, made["caption"]
+
+
+class Windows:
+    """`count` windows of `frames` frames of each clip, one frame apart: items in clip order."""
+
+    def __init__(self, clips: Clips, frames: int, count: int):
+        self._clips, self._frames, self._count = clips, frames, count
+        self.total = clips.total * count
+        self.identity = clips.identity | dict(frames=frames, windows=count)
+
+    def read(self, start: int, stop: int):
+        """Items `start` .. `stop` - 1."""
+        first, last = start // self._count, (stop - 1) // self._count
+        video, captions = self._clips.read(first, last + 1)
+        found = []
+        for item in range(start, stop):
+            row, at = item // self._count - first, item % self._count
+            found.append(video[row, at : at + self._frames])
+        return np.stack(found), [captions[i // self._count - first] for i in range(start, stop)]

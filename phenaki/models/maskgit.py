@@ -1,0 +1,70 @@
+"""MaskGIT: a bidirectional transformer that predicts masked video codes from text (§2.2)."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from phenaki.blocks import sharding
+from phenaki.blocks.attention import Dense
+from phenaki.blocks.token_transformer import CodeTransformer
+from phenaki.blocks.transformer import norm
+from phenaki.types import Text
+
+
+def embed_codes(
+    embedding: Float[Array, "k1 d"], codes: Float[Array, "k e"], key: Array, std: float
+) -> Float[Array, "k1 d"]:
+    """A fresh embedding table plus a random projection, of size `std`, of the tokenizer's codes.
+
+    Codes that look alike start out alike, as input and as prediction, which small models need to
+    learn in minutes; the paper does not mention it.
+    """
+    directions = jnp.linalg.qr(jax.random.normal(key, (embedding.shape[1], codes.shape[1])))[0]
+    codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
+    codes = (codes - codes.mean(0)) * math.sqrt(embedding.shape[1])
+    return embedding.at[: len(codes)].add(std * codes @ directions.T)
+
+
+class MaskGIT(CodeTransformer):
+    """Numbers of Table 7 and appendix B.2.3, B.3.1; without `text_dim` it is unconditional."""
+
+    @property
+    def mask_id(self) -> int:
+        """The id of [MASK]: one past the codes, never predicted."""
+        return self.codebook
+
+    @property
+    def ids(self) -> int:
+        """The codes and [MASK]."""
+        return self.codebook + 1
+
+    def setup(self):
+        super().setup()
+        self.head = Dense(self.width, self.dtype)
+        self.head_norm = norm("head_norm")
+        self.head_bias = self.param("head_bias", nn.initializers.zeros_init(), (self.codebook,))
+
+    def __call__(
+        self,
+        codes: Int[Array, "b s"],
+        text: Text | None = None,
+        *,
+        context=None,
+        valid: Bool[Array, "b s"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "b s k"]:
+        """Logits over the codes, float32, for flattened `codes` with `mask_id` where unknown.
+
+        Codes are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or the
+        `context` made from it. `valid` hides padding behind the end of a clip.
+        """
+        x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
+        x = self.head_norm(nn.gelu(self.head(x)))
+        table = sharding.whole(self.embedding[: self.codebook].astype(self.dtype), split=1)
+        # As in Dense: one plain matrix product on one device.
+        flat = x if sharding.is_split() else x.reshape(-1, self.width)
+        logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
+        return (logits + self.head_bias).reshape(*x.shape[:-1], self.codebook)

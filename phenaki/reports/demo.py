@@ -1,0 +1,187 @@
+"""The demo's page: curves, reconstructions, samples with verdicts, token maps, a story."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from phenaki.data import batches
+from phenaki.data.shapes import render
+from phenaki.evaluation import alignment
+from phenaki.io import media
+from phenaki.io.artifacts import write_json
+from phenaki.io.html_report import Report
+from phenaki.pipeline import Phenaki
+from phenaki.sampling.windows import Scene
+from phenaki.train import logs
+
+SHOWN = 12  # samples per model
+SHARES = ("colour", "shape", "direction", "all")
+
+
+def page(
+    models: Mapping[str, Phenaki],
+    workdir: Path,
+    scenes: Sequence[Scene],
+    *,
+    count: int,
+    seed: int,
+    known: Mapping[str, dict],
+) -> Report:
+    """Scores and samples `models` (name -> model) and lays out the page of the runs in `workdir`.
+
+    Scores are kept in `workdir`/scores.json under each model's fingerprint and not computed again;
+    those in `known`, by the model's name, not at all.
+    """
+    report = Report("Phenaki on moving shapes")
+    report.text(
+        "Every number is read from pixels by an exact detector of shape, colour and direction. "
+        f"Prompts are of {count} unseen seeds at choice temperature 1. The text encoder is a T5 "
+        "with **random frozen weights** over bytes, not a trained language model."
+    )
+    _scores(report, models, workdir, count, seed, known)
+    _curves(report, workdir)
+    for name, model in models.items():
+        report.text(f"# Samples: {name}")
+        _samples(report, model, seed)
+        report.figures(
+            [(_gif(_story(model, scenes, seed), model), _told(scenes), None)],
+            column=300,
+            heading="A story",
+        )
+    first = next(iter(models.values()))
+    _reconstructions(report, first)
+    _token_maps(report, first, seed)
+    return report
+
+
+def _scores(report, models, workdir, count, seed, known):
+    path = workdir / "scores.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    rows = []
+    for name, model in models.items():
+        key = f"{name} {model.fingerprint} {count} {seed}"
+        if name in known:
+            kept[key] = known[name]
+        if key not in kept:
+            kept[key] = alignment.measure(model, batches.world(model.config), count, seed)
+        for row, values in kept[key].items():
+            rows.append(
+                [
+                    name,
+                    row.replace("_", " "),
+                    *(f"{100 * values[k]:.1f} %" for k in SHARES),
+                    values.get("start_bits"),
+                ]
+            )
+    write_json(path, kept, indent=2)
+    report.table(["model", "row", *SHARES, "start entropy, bits"], rows)
+    seconds = json.loads((workdir / "seconds.json").read_text())
+    report.text("Training took " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()) + ".")
+
+
+def _curves(report, workdir):
+    stage1, stage2 = logs.read(workdir / "cvivit"), logs.read(workdir / "maskgit")
+
+    def series(lines, **names):
+        found = {
+            label: [(x["step"], x[name]) for x in lines if name in x]
+            for label, name in names.items()
+        }
+        return {
+            label: tuple(zip(*points, strict=True)) for label, points in found.items() if points
+        }
+
+    report.text("# Training")
+    psnr = {"first_frame": "psnr/first", "other_frames": "psnr/rest"}
+    for title, lines, names, unit in (
+        ("Stage 1: reconstruction", stage1, psnr, "PSNR, dB"),
+        ("Stage 1: codes in use", stage1, {"perplexity": "codebook/perplexity"}, "codes"),
+        ("Stage 2: cross-entropy of masked codes", stage2, {"loss": "loss/total"}, "nats"),
+        (
+            "Stage 2: videos that obey every word",
+            stage2,
+            {row: f"alignment/{row}/all" for row in ("seen", "held_out", "story")},
+            "share",
+        ),
+    ):
+        found = series(lines, **names)
+        if found:
+            report.curve(title, found, "step", unit)
+
+
+def _samples(report, model, seed):
+    world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
+    for heading, split in (
+        ("Combinations seen in training", "test"),
+        ("Combinations never seen", "held_out"),
+    ):
+        clips = render.draw(world, split, np.arange(10_000, 10_000 + SHOWN))
+        asked = alignment.ask(
+            world, np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
+        )
+        videos = alignment.sample(model, asked, seed)
+        right = alignment.verdict(world, videos, asked).all
+        items = [
+            (_gif(v, model), p, bool(ok))
+            for v, p, ok in zip(videos, asked.prompts, right, strict=True)
+        ]
+        report.figures(items, heading=heading)
+
+
+def _story(model, scenes, seed):
+    video, _ = model.story(scenes, seed=seed)
+    return video
+
+
+def _told(scenes):
+    return "; ".join(scene.prompt for scene in scenes)
+
+
+def _reconstructions(report, model):
+    world = batches.world(model.config)
+    made = render.render(world, "test", np.arange(6))
+    truth = made["video"].astype(np.float32) / 255
+    pairs = np.concatenate([truth, model.reconstruct(truth)], axis=3)
+    items = [
+        (_gif(v, model), caption, None) for v, caption in zip(pairs, made["caption"], strict=True)
+    ]
+    report.figures(items, heading="Original | through the tokenizer", column=300)
+
+
+def _token_maps(report, model, seed):
+    """One picture: rows are latent frames, columns are decoding steps; grey is still masked."""
+    prompt = "a red circle moves right"
+    video = model.generate([prompt], seed=seed)[0]
+    history = np.concatenate([np.asarray(model.history[:, 0]), np.asarray(model.codes[:1])])
+    grid = model.spec.grid()
+    codebook = model.config.tokenizer.codebook
+    colours = (matplotlib.colormaps["turbo"](np.linspace(0, 1, codebook))[:, :3] * 255).astype(
+        np.uint8
+    )
+    colours = np.concatenate(
+        [np.random.default_rng(0).permutation(colours), [[128, 128, 128]]]
+    ).astype(np.uint8)
+    maps = colours[history].reshape(len(history), *grid, 3)  # [i t m n 3]
+    maps = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    picture = maps.transpose(1, 2, 0, 3, 4).reshape(grid[0] * (grid[1] + 1), -1, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "maps.png")
+        media.write_png(path, picture, scale=12)
+        steps = f"{len(history) - 1} steps to the right"
+        caption = f"{prompt}: latent frames downwards, {steps}; grey is [MASK]"
+        report.figures(
+            [(path.read_bytes(), caption, None)], column=1000, heading="Codes over decoding steps"
+        )
+    report.figures([(_gif(video, model), prompt, None)])
+
+
+def _gif(video, model):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video.gif")
+        media.write_gif(path, video, model.spec.fps, scale=3)
+        return path.read_bytes()

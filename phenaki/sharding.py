@@ -1,0 +1,182 @@
+"""Mesh and path -> PartitionSpec. The only file that knows devices."""
+
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from phenaki.blocks import sharding as layout
+from phenaki.errors import UserError
+
+TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))  # of older and of newer TPU VMs
+BATCH = PartitionSpec(layout.BATCH)
+WIDE = layout.WIDE
+
+# The first rule that matches a parameter's path gives the axes of its last dimensions; dimensions
+# in front (stacked layers) stay whole, and so does a dimension that its axes do not divide.
+RULES = (
+    (r"attention/qkv/kernel", (WIDE, None, "tensor", None)),
+    (r"attention/qkv/bias", (None, "tensor", None)),
+    (r"cross/query/kernel", (WIDE, "tensor", None)),
+    (r"cross/query/bias", ("tensor", None)),
+    (r"(attention|cross)/out/kernel", (("tensor", *WIDE), None)),
+    (r"text_key_value/kernel", (WIDE, None, None, "tensor", None)),
+    (r"text_key_value/bias", (None, None, "tensor", None)),
+    (r"wi(_\d)?/kernel", (WIDE, "tensor")),
+    (r"wi/bias", ("tensor",)),
+    (r"wo/kernel", (("tensor", *WIDE), None)),
+    (r"(query|key|value)/kernel", (WIDE, "tensor")),  # T5
+    (r"(embedding|position)$", (None, WIDE)),  # 8193 rows divide by nothing: split the width
+    (r"kernel", (WIDE, None)),
+)
+
+
+def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Joins this process with the others of the job, before any device is touched.
+
+    Where `coordinator` (host:port), the number of `processes` and this one's index are given, by
+    those; else by itself on workers of a TPU slice and in SLURM steps of several tasks; anywhere
+    else the process stays alone. A second call does nothing.
+
+    Raises:
+        UserError: only some of the three are given.
+    """
+    given = (bool(coordinator), processes > 0, process >= 0)
+    if any(given) and not all(given):
+        raise UserError(
+            "--coordinator, --processes and --process go together: host:port of process 0, how "
+            "many there are, and which this one is, from 0."
+        )
+    if jax.distributed.is_initialized():
+        return
+    if all(given):
+        jax.distributed.initialize(coordinator, processes, process)
+    elif in_job(os.environ):
+        jax.distributed.initialize()
+
+
+def in_job(environment: Mapping[str, str]) -> bool:
+    """Whether JAX finds its fellow processes by itself: on a TPU worker, or in a SLURM step."""
+    workers = environment.get("TPU_WORKER_HOSTNAMES", "")
+    tpu = "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    # A TPU VM made without GKE has no such variables; its devices tell it.
+    seen = any(path.exists() for path in TPU_DEVICES)
+    tpu = tpu or (seen and importlib.util.find_spec("libtpu") is not None)
+    slurm = int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment
+    return (tpu and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")) or slurm
+
+
+def make_mesh(
+    data: int,
+    fsdp: int,
+    tensor: int,
+    sequence: int = 1,
+    slices: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A (data, fsdp, sequence, tensor) mesh of `devices` (all).
+
+    One size may be -1, "whatever is left". `slices` groups of devices, joined by the data centre's
+    network only, share the data axis: nothing but gradients travels between them.
+    """
+    sizes = dict(data=data, fsdp=fsdp, sequence=sequence, tensor=tensor)
+    devices = jax.devices() if devices is None else devices
+    free = [axis for axis in sizes if sizes[axis] == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) > 1 or fixed < 1 or len(devices) % fixed or (not free and fixed != len(devices)):
+        raise UserError(
+            f"config.mesh={sizes} must multiply to the {len(devices)} devices, with at most one "
+            f"-1; nearest is {nearest_mesh(sizes, len(devices))}."
+        )
+    if free:
+        sizes[free[0]] = len(devices) // fixed
+    if slices < 1 or sizes["data"] % slices:
+        raise UserError(
+            f"config.mesh.slices={slices} must divide the data axis, {sizes['data']}; nearest is "
+            f"{max(n for n in range(1, max(slices, 1) + 1) if sizes['data'] % n == 0)}."
+        )
+    return Mesh(_grid(devices, tuple(sizes.values()), slices), layout.AXES)
+
+
+def nearest_mesh(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """The sizes at or below `sizes` that multiply to `count`; data takes what is left."""
+    nearest, left = {"data": 1}, count
+    for axis in ("tensor", "sequence", "fsdp"):
+        wanted = max(sizes[axis], 1) if sizes[axis] != -1 else left
+        nearest[axis] = max(n for n in range(1, min(wanted, left) + 1) if left % n == 0)
+        left //= nearest[axis]
+    return {axis: left if axis == "data" else nearest[axis] for axis in layout.AXES}
+
+
+def _grid(devices, shape, slices):
+    """Devices so that neighbours on a mesh axis are neighbours in the machine."""
+    if devices[0].platform == "tpu" and len(devices) > 1:
+        if slices > 1:
+            inner = (shape[0] // slices, *shape[1:])
+            outer = (slices, *[1] * (len(shape) - 1))
+            return mesh_utils.create_hybrid_device_mesh(
+                inner, outer, devices, allow_split_physical_axes=True
+            )
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    groups = {getattr(device, "slice_index", None) or 0 for device in devices}
+    if len(groups) > 1:  # slices in order: each is a run of the data axis
+        devices = sorted(devices, key=lambda device: (device.slice_index, device.id))
+    return np.array(devices).reshape(shape)
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """The PartitionSpec of the parameter (or optimiser moment) at `path`."""
+    for pattern, axes in RULES:
+        if re.search(pattern, path) and len(shape) >= len(axes):
+            whole = (None,) * (len(shape) - len(axes))
+            sizes = shape[len(whole) :]
+            fitting = (_fitting(axis, size, mesh) for axis, size in zip(axes, sizes, strict=True))
+            return PartitionSpec(*whole, *fitting)
+    return PartitionSpec()
+
+
+def _fitting(axes, size, mesh):
+    """What of `axes` divides `size`: all, the first alone, or None."""
+    if axes is None:
+        return None
+    axes = (axes,) if isinstance(axes, str) else axes
+    axes = tuple(axis for axis in axes if mesh.shape[axis] > 1)
+    while axes and size % math.prod(mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    return axes[0] if len(axes) == 1 else axes or None
+
+
+def shardings(tree, mesh: Mesh | AbstractMesh):
+    """NamedShardings for every leaf of a tree of arrays or shapes."""
+
+    def one(path, leaf):
+        name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+        return NamedSharding(mesh, spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def global_batch(batch, mesh: Mesh):
+    """This host's numpy rows as global arrays, split over the data and fsdp axes."""
+    sharding = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def check_batch(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises `UserError` unless `size` rows divide over the batch axes and micro-batches."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    if size % parts:
+        nearest = max(round(size / parts), 1) * parts
+        fewer = math.gcd(size, parts)
+        raise UserError(
+            f"{field}={size} must be a multiple of {parts} (data and fsdp devices times "
+            f"config.optim.accumulate); nearest is {nearest}, or config.mesh.sequence="
+            f"{mesh.shape['sequence'] * parts // fewer}, so that several devices share a sample."
+        )

@@ -1,0 +1,233 @@
+"""A story as a YAML file: scenes on a timeline, checked line by line.
+
+    seed: 1               # of all scenes that have none of their own
+    choice_temperature: 1
+    context: 5            # frames handed from window to window
+    scenes:
+      - prompt: a red circle moves right
+        seconds: 3
+        image: first.png  # its first frame; path from this file
+      - prompt: then a blue circle moves right
+        seconds: 3
+      - prompt: a green square moves up
+        seconds: 3
+        cut: hard         # begins anew; the default, morph, goes on from the last frames
+        guidance: 1.5
+
+Every key of a scene but `prompt` and `image` may stand at the top, for all scenes.
+"""
+
+import dataclasses
+import difflib
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from phenaki.errors import UserError
+from phenaki.sampling.windows import Scene, check_context
+from phenaki.types import VideoSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot(Scene):
+    """A scene with all that a timeline says of it."""
+
+    seed: int = 0
+    image: Path | None = None
+    sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of `Phenaki.generate`
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """Shots, and the frames K that each window hands to the next."""
+
+    shots: Sequence[Shot]
+    context: int
+
+
+class _Value(NamedTuple):
+    line: int
+    value: Any
+
+
+def _number(least: int | float = -math.inf, above: int | float | None = None, most=math.inf):
+    def check(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "must be a number"
+        if above is not None and not value > above:
+            return f"must be above {above}"
+        return None if least <= value <= most else f"must lie in [{least}, {most}]"
+
+    return check
+
+
+def _integer(least: int):
+    def check(value):
+        if isinstance(value, bool) or not isinstance(value, int):
+            return "must be a whole number"
+        return None if value >= least else f"must be at least {least}"
+
+    return check
+
+
+def _text(value):
+    # Unquoted, YAML reads yes, no, null and 12 as something else.
+    return None if isinstance(value, str) and value.strip() else "must be text, quoted if need be"
+
+
+def _prompt(value):
+    return None if value is None else _text(value)
+
+
+def _cut(value):
+    return None if value in ("hard", "morph") else "must be hard or morph"
+
+
+_Checks = Mapping[str, Callable[[Any], str | None]]
+# What one may choose of `phenaki.sampling.options`, under the names it has there.
+SAMPLER: _Checks = {
+    "steps": _integer(1),
+    "guidance": _number(),
+    "guidance_schedule": _text,
+    "choice_temperature": _number(0),
+    "temperature": _number(0),
+    "negative": _text,
+    "preset": _text,
+    "schedule": _text,
+    "top_k": _integer(0),
+    "top_p": _number(0, most=1),
+}
+COMMON: _Checks = {"seconds": _number(above=0), "seed": _integer(0), "cut": _cut, **SAMPLER}
+SCENE: _Checks = {"prompt": _prompt, "image": _text, **COMMON}
+STORY: _Checks = {"context": _integer(0), "scenes": lambda value: None, **COMMON}
+
+
+def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Timeline:
+    """The timeline in the file `path`; `context` and `seed` are used where it says nothing.
+
+    Raises:
+        UserError: with file and line, what is wrong there, and the nearest key for an unknown one.
+    """
+    path = Path(path)
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        if node is None:
+            raise UserError(f"{path}: is empty; a story needs scenes with prompt and seconds.")
+        story = _fields(path, loader, node, STORY, "the story")
+        scenes = _scenes(path, loader, node)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no text file; a story is YAML.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise UserError(f"{where}: is not YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from None
+    if "context" in story:
+        line, context = story.pop("context")
+        check_context(spec, context, f"{path}:{line}: context")
+    defaults = {"seed": _Value(0, seed)} | story
+    shots = [_shot(path, number, defaults, scene) for number, scene in enumerate(scenes, 1)]
+    return Timeline(shots, context)
+
+
+def _fields(path, loader, node, checks: _Checks, what) -> dict[str, _Value]:
+    """Key -> (line, value) of a mapping whose keys and values are as `checks` says."""
+    line = node.start_mark.line + 1
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}:{line}: {what} must be keys with values, such as 'seconds: 3'.")
+    loader.flatten_mapping(node)  # resolves <<: *anchor
+    fields: dict[str, _Value] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = str(key_node.value)
+        if key not in checks:
+            near = difflib.get_close_matches(key, list(checks), 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(checks)}."
+            hint = "it belongs to a scene." if key in SCENE else hint
+            raise UserError(f"{path}:{line}: {what} has no key {key!r}; {hint}")
+        # What a merged anchor gave stands further up in the file and may be given again.
+        if key in fields and fields[key].line > node.start_mark.line:
+            raise UserError(f"{path}:{line}: {key} was already given in line {fields[key].line}.")
+        if key == "scenes":
+            continue
+        value = loader.construct_object(value_node, deep=True)
+        wrong = checks[key](value)
+        if wrong:
+            raise UserError(f"{path}:{line}: {key}={value!r} {wrong}.")
+        fields[key] = _Value(line, value)
+    return fields
+
+
+def _scenes(path, loader, node):
+    """The fields of every scene."""
+    nodes = [value for key, value in node.value if key.value == "scenes"]
+    if not nodes or not isinstance(nodes[-1], yaml.SequenceNode) or not nodes[-1].value:
+        raise UserError(f"{path}: scenes must be a list of at least one, each '- prompt: ...'.")
+    return [
+        _fields(path, loader, scene, SCENE, f"scene {number}")
+        for number, scene in enumerate(nodes[-1].value, 1)
+    ]
+
+
+def _shot(path, number, defaults, scene) -> Shot:
+    fields = defaults | scene
+    for key in ("prompt", "seconds"):
+        if key not in fields:
+            raise UserError(f"{path}: scene {number} has no {key}.")
+    image = None
+    if "image" in scene:
+        line, name = scene["image"]
+        image = path.parent / name
+        if not image.is_file():
+            raise UserError(f"{path}:{line}: image {image}: no such file.")
+        if "cut" in scene and scene["cut"].value == "morph":
+            raise UserError(
+                f"{path}:{scene['cut'].line}: cut=morph must be hard: scene {number} starts from "
+                "an image."
+            )
+    return Shot(
+        fields["prompt"].value,
+        float(fields["seconds"].value),
+        cut=image is not None or ("cut" in fields and fields["cut"].value == "hard"),
+        seed=fields["seed"].value,
+        image=image,
+        sampler={key: fields[key].value for key in SAMPLER if key in fields},
+    )
+
+
+def reroll(shots: Sequence[Shot], counts: Mapping[int, int]) -> list[Shot]:
+    """`shots` in which scene n (from 1) has the seed of its `counts`[n]-th new roll."""
+
+    result = list(shots)
+    for number, count in counts.items():
+        shot = result[number - 1]
+        seed = zlib.crc32(f"{shot.seed} {number} {count}".encode()) >> 1
+        result[number - 1] = dataclasses.replace(shot, seed=seed)
+    return result
+
+
+def notices(
+    shots: Sequence[Scene], spec: VideoSpec, context: int, is_cut: Callable[..., Any]
+) -> list[str]:
+    """What will not be quite as the story asks, a sentence each.
+
+    `is_cut` (prompts) -> one bool per prompt: does the text encoder lose its end?
+    """
+    said = []
+    cut = is_cut([shot.prompt for shot in shots])
+    for number, shot in enumerate(shots, 1):
+        window = spec.frames if number == 1 or shot.cut else spec.frames - context
+        if shot.seconds * spec.fps < window:
+            said.append(
+                f"scene {number} asks for {shot.seconds:g} s and lasts {window / spec.fps:g} s, "
+                "one window."
+            )
+        if cut[number - 1]:
+            said.append(f"scene {number}: the text encoder cuts the end of {shot.prompt!r}.")
+    return said

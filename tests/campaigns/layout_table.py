@@ -1,0 +1,48 @@
+"""The table of docs/data.md: each layout through scripts/prepare_data.py, as a user runs it.
+
+python tests/campaigns/layout_table.py    prints Markdown; some minutes
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import layouts
+from environment import ROOT
+
+FLAGS = {"tfds ucf101": "--fps=25", "tfds webvid": "--fps=30"}
+
+
+def row(name: str, work: Path) -> str:
+    """One layout: command, files in, clips out, skipped with reasons, seconds."""
+    source = layouts.make(name, work / name / "in")
+    files = sum(path.is_file() for path in source.rglob("*"))
+    shown = f"tfds:{name.split()[1]}" if name.startswith("tfds") else "DIR"
+    flags = ["--size=64", *FLAGS.get(name, "").split()]
+    output = work / name / "set"
+    command = [sys.executable, ROOT / "scripts" / "prepare_data.py", f"--input={source}"]
+    subprocess.run(
+        [*command, f"--output={output}", *flags], cwd=ROOT, check=True, capture_output=True
+    )
+    report = json.loads((output / "report.json").read_text())
+    clips = ", ".join(f"{split} {count}" for split, count in report["clips"].items())
+    lost = [f"{reason} {count}" for reason, count in report["reasons"].items()]
+    lost += [f"{problem['reason'].split(': ')[-1]} 1" for problem in report["problems"]]
+    said = report["captions"].split(",")[0].split(":")[0]
+    cells = [name, f"`--input={shown} {' '.join(flags)}`", said, files, clips]
+    return " | ".join(map(str, [*cells, ", ".join(lost) or "none", report["seconds"]]))
+
+
+def main() -> None:
+    """Prints the table."""
+    print("| layout | command | recognised as | files in | clips out | skipped | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as directory:
+        for name in layouts.LAYOUTS:
+            print(f"| {row(name, Path(directory))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Breaks the code on purpose, one line at a time, and checks that the tests notice.
+
+make mutants                     all of them, some minutes
+python tests/campaigns/mutants.py decoder  those whose claim contains "decoder"
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from environment import ROOT
+
+
+class Mutant(NamedTuple):
+    """`old` becomes `new` in phenaki/`file`; then `tests` (a file of tests/ and -k) must fail."""
+
+    claim: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, str]
+
+
+CVIVIT, STEP = "models/cvivit.py", "train/maskgit.py"
+MUTANTS = (
+    Mutant(
+        "the encoder is causal, by gradient",
+        CVIVIT,
+        "self.encoder_time = Transformer(self.time_depth, causal=True",
+        "self.encoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "encoder_is_causal_by_gradient"),
+    ),
+    Mutant(
+        "the encoder is causal, by perturbation",
+        CVIVIT,
+        "self.encoder_time = Transformer(self.time_depth, causal=True",
+        "self.encoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "codes_ignore_later_frames"),
+    ),
+    Mutant(
+        "the decoder is causal, by gradient",
+        CVIVIT,
+        "self.decoder_time = Transformer(self.time_depth, causal=True",
+        "self.decoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "decoder_is_causal_by_gradient"),
+    ),
+    Mutant(
+        "the decoder is causal, by perturbation",
+        CVIVIT,
+        "self.decoder_time = Transformer(self.time_depth, causal=True",
+        "self.decoder_time = Transformer(self.time_depth, causal=False",
+        ("test_cvivit.py", "frames_ignore_later_codes"),
+    ),
+    Mutant(
+        "frame 0 alone has the tokens of frame 0 in a clip",
+        CVIVIT,
+        "x + position[:t, None]",
+        "x + position[-t:, None]",
+        ("test_cvivit.py", "frame_zero_alone"),
+    ),
+    Mutant(
+        "a prefix of 1 + 2n frames has the prefix of the codes",
+        CVIVIT,
+        "x + position[:t, None]",
+        "x + position[-t:, None]",
+        ("test_cvivit.py", "a_prefix_has"),
+    ),
+    Mutant(
+        "codes are in raster order",
+        CVIVIT,
+        'rearrange(z, "b t (m n) e -> b t m n e"',
+        'rearrange(z, "b t (n m) e -> b t m n e"',
+        ("test_cvivit.py", "raster"),
+    ),
+    Mutant(
+        "each row masks exactly the ceiling of γN",
+        "sampling/schedules.py",
+        "jnp.ceil(ratio * free)",
+        "jnp.floor(ratio * free)",
+        ("test_maskgit.py", "ceiling"),
+    ),
+    Mutant(
+        "a masked ground-truth id changes no logit",
+        STEP,
+        "masking.apply_mask(codes, mask, model.mask_id)",
+        "codes",
+        ("test_maskgit.py", "masked_truth"),
+    ),
+    Mutant(
+        "the logits of an image are those of a 256-token forward",
+        "blocks/token_transformer.py",
+        "mask=None if valid is None else valid[:, None, None]",
+        "mask=None",
+        ("test_maskgit.py", "short_forward"),
+    ),
+    Mutant(
+        "a tenth of the samples trains without text",
+        "sampling/schedules.py",
+        "(rows,)) >= drop",
+        "(rows,)) >= 1.3 * drop",
+        ("test_maskgit.py", "tenth"),
+    ),
+    Mutant(
+        "a gathered kernel's gradient is split again",
+        "blocks/sharding.py",
+        "lambda _, grad: (constrain(grad, split),)",
+        "lambda _, grad: (constrain(grad, axes),)",
+        ("test_blocks_sharding.py", "kernel"),
+    ),
+    Mutant(
+        "the dropping kernel is the plain form",
+        "blocks/flash.py",
+        "(weights * (d_weights - inner[...]))",
+        "(weights * d_weights)",
+        ("test_attention_impl.py", "dropping_kernel_is_the_plain_form"),
+    ),
+    Mutant(
+        "dropped weights have no pattern",
+        "blocks/dropout.py",
+        "((16, 0x7FEB352D), (15, 0x846CA68B))",
+        "()",
+        ("test_dropout.py", "independently"),
+    ),
+    Mutant(
+        "dropped text gets no gradient",
+        "blocks/attention.py",
+        "return jnp.where(mask.any(-1)[:, None, None], out, 0)",
+        "return out",
+        ("test_maskgit.py", "dropped_text"),
+    ),
+    Mutant(
+        "λ = 0 is exactly conditional",
+        "sampling/decode.py",
+        "return (1 + scale) * conditional - scale * unconditional",
+        "return scale * conditional + (1 - scale) * unconditional",
+        ("test_sampling.py", "exactly_conditional"),
+    ),
+    Mutant(
+        "the sampler keeps the given codes bit for bit",
+        "sampling/decode.py",
+        "filled = jnp.where(unknown, sampled, codes)",
+        "filled = sampled",
+        ("test_sampling.py", "known_codes_stay"),
+    ),
+    Mutant(
+        "the sampler leaves no mask",
+        "sampling/decode.py",
+        "(_, filled), trace",
+        "(filled, _), trace",
+        ("test_sampling.py", "known_codes_stay"),
+    ),
+    Mutant(
+        "14, 39, 64, ... codes are fixed per step",
+        "sampling/decode.py",
+        "np.arange(1, steps + 1) / steps)",
+        "np.arange(steps) / steps)",
+        ("test_sampling.py", "papers_counts"),
+    ),
+    Mutant(
+        "a critic may take back what was accepted",
+        "sampling/decode.py",
+        "scores = jnp.where(free, -fake, jnp.inf)",
+        "scores = jnp.where(unknown, -fake, jnp.inf)",
+        ("test_sampling.py", "critic_chooses"),
+    ),
+    Mutant(
+        "a critic is taught that visible codes are the data's",
+        "train/critic.py",
+        "    del sampled, codes\n    return mask",
+        "    del sampled, codes\n    return ~mask",
+        ("test_critic.py", "visible_codes"),
+    ),
+    Mutant(
+        "the mean over codes is one of the whole step",
+        "losses/masked_tokens.py",
+        "count * (rows / total)",
+        "count * (len(count) / count.sum())",
+        ("test_train_maskgit.py", "same_mean"),
+    ),
+    Mutant(
+        "a negative prompt takes the place of no text",
+        "pipeline.py",
+        "if negative is not None:\n                other",
+        "if negative is not None:\n                text",
+        ("test_sampling.py", "negative_prompt"),
+    ),
+    Mutant(
+        "resumed is uninterrupted: the data go on",
+        "data/batches.py",
+        'self._start(int(state["taken"]))',
+        "self._start(0)",
+        ("test_train.py", "resumed_equals"),
+    ),
+    Mutant(
+        "resumed is uninterrupted: so does the noise",
+        STEP,
+        "jax.random.fold_in(key, state.step)",
+        "jax.random.fold_in(key, id(state) % 9973)",
+        ("test_train.py", "resumed_equals and stage_2"),
+    ),
+    Mutant(
+        "eight devices train as one does",
+        "sharding.py",
+        "jax.make_array_from_process_local_data(sharding, x)",
+        "jax.device_put(x[: len(x) // mesh.size].repeat(mesh.size, 0), sharding)",
+        ("test_train.py", "eight_devices and stage_2"),
+    ),
+    Mutant(
+        "learning rates at 100k and 1M",
+        "train/optim.py",
+        "optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay)",
+        "optax.warmup_cosine_decay_schedule(0.0, peak, warmup, decay + warmup)",
+        ("test_paper.py", "learning_rates"),
+    ),
+    Mutant(
+        "damaged records are not read",
+        "data/records.py",
+        "if _checksum(found[:length]) != found[length:]:",
+        "if len(found) != length + _FOOTER:",
+        ("test_seqio_source.py", "damaged_ones_place"),
+    ),
+    Mutant(
+        "a host's samples are its own",
+        "data/tokens.py",
+        "numbers = (taken * size + np.arange(size)) * count + index",
+        "numbers = (taken * size + np.arange(size)) * count",
+        ("test_encode_dataset.py", "no_host_loses"),
+    ),
+    Mutant(
+        "an epoch has every record once",
+        "data/mixture.py",
+        'order = random(*self._seed, "order", epoch).permutation(self._count)',
+        'order = random(*self._seed, "order", epoch).integers(0, self._count, self._count)',
+        ("test_seqio_source.py", "each_epoch_shows"),
+    ),
+    Mutant(
+        "shards that changed are written again",
+        "data/prepare/shards.py",
+        'if whole and content["fingerprint"] == fingerprint else None',
+        "if whole else None",
+        ("test_shards.py", "changed"),
+    ),
+    Mutant(
+        "the gradient goes straight through the quantizer",
+        "blocks/quantizer.py",
+        "z + jax.lax.stop_gradient(e - z), codes, z",
+        "e, codes, z",
+        ("test_blocks.py", "straight_through"),
+    ),
+    Mutant(
+        "a story window starts from the last five frames",
+        "pipeline.py",
+        "given = given[:, -context:]",
+        "given = given[:, :context]",
+        ("test_pipeline.py", "story_is_windows"),
+    ),
+)
+
+
+def notice(mutant: Mutant, copy: Path) -> str:
+    """How the tests answer to `mutant` in the working copy `copy`, which is mended afterwards."""
+    path = copy / "phenaki" / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) < 1:
+        return f"NO SUCH LINE in {mutant.file}"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    name, which = mutant.tests
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{name}", "-k", which]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    path.write_text(text)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    if done.returncode == 1 and failed:
+        return "noticed: " + failed[0].removeprefix(f"FAILED tests/{name}::").split(" - ")[0]
+    return "NOT NOTICED" if done.returncode == 0 else f"BROKEN: {done.stdout[-300:]}"
+
+
+def main(words: list[str]) -> int:
+    """Prints a line per mutant; 1 if one of them went unnoticed."""
+    answers = []
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
+        for mutant in MUTANTS:
+            if not words or any(word in mutant.claim for word in words):
+                answers.append(notice(mutant, copy))
+                print(f"{mutant.claim:58} {answers[-1]}", flush=True)
+    noticed = sum(answer.startswith("noticed") for answer in answers)
+    print(f"{noticed} of {len(answers)} mutants noticed")
+    return int(noticed < len(answers))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""The table of docs/data.md: what a job of 1, 2 and 4 hosts reads in an epoch of stored codes.
+
+python tests/campaigns/order_table.py    prints Markdown; a minute
+
+Each host has its own `batches.make`, as in a training. Every sample carries its number in its
+codes; of each set the first epoch is counted, and of each step how many samples come from which.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+MIXTURES = ("100/0", "80/20", "50/50", "80/10/10")
+HOSTS = (1, 2, 4)
+STEPS = 20
+SETS = {"clips": "video", "stills": "image", "other stills": "image"}
+
+
+def write(directory: Path, kind: str, origin, counts: dict[str, int], first: int, length: int):
+    """A directory of codes whose samples are the numbers from `first` on."""
+    from phenaki.data import tensorflow, tokens
+
+    directory.mkdir()
+    tf, ids = tensorflow.tensorflow(), np.zeros(0, np.int32)
+    name = f"clips-{kind}_train.tfrecord-00000"
+    with tf.io.TFRecordWriter(str(directory / name)) as file:
+        for number in range(first, first + length):
+            codes = np.zeros(counts[kind], np.uint16)
+            codes[:2] = divmod(number, 2**13)
+            record = tokens.example(codes, ids, None, b"", False, b"%d" % number, origin.digest())
+            file.write(record)
+    manifest = {
+        "schema": tokens.SCHEMA,
+        "origin": vars(origin),
+        "sizes": dict(**counts, text=128, width=0),
+        "files": {f"{kind}_train": [{"name": name}]},
+    }
+    (directory / tokens.MANIFEST).write_text(json.dumps(manifest))
+
+
+def prepare(work: Path, mixture: str):
+    """The config of the paper's model with that mixture, and the first number of each set."""
+    from configs import cvivit, maskgit
+    from phenaki.data import tokens
+    from phenaki.models import factory
+    from phenaki.train import stages
+
+    config = maskgit.get_config(f"t2v,mix={mixture}")
+    config = stages.with_tokenizer(config, cvivit.get_config(), "of the table")
+    spec = factory.video_spec(config)
+    counts = {"video": spec.tokens(), "image": spec.tokens(1)}
+    origin, data = tokens.Origin.of(config), config.data
+    shares = {"clips": data.batch, "stills": data.image_batch}
+    if mixture.count("/") == 2:
+        shares["stills"] = shares["other stills"] = data.image_batch // 2
+    used = {name: share for name, share in shares.items() if share}
+    firsts, first = {}, 0
+    for name, share in used.items():
+        length = share * STEPS * 3 // 4  # an epoch ends before the steps do
+        write(work / name, SETS[name], origin, counts, first, length)
+        firsts[name] = (first, first + length)
+        first += length
+    stills = [f"{work / name}=0.5" for name in used if name != "clips"]
+    data.update(source="codes", sources=str(work / "clips"), image_sources=",".join(stills))
+    return config, firsts
+
+
+def read(config, hosts: int) -> list[dict[str, np.ndarray]]:
+    """The numbers of the samples of each step, in the job's order, by kind."""
+    from phenaki.data import batches
+
+    streams = [batches.make(config, lambda captions: {}, host, hosts) for host in range(hosts)]
+    steps = []
+    for _ in range(STEPS):
+        parts = [next(stream) for stream in streams]
+        step = {}
+        for kind in parts[0]:
+            rows = np.stack([part[kind]["codes"] for part in parts], 1)  # [sample host n]
+            rows = rows.reshape(-1, rows.shape[-1])
+            step[kind] = rows[:, 0] * 2**13 + rows[:, 1]
+        steps.append(step)
+    for stream in streams:
+        stream.close()
+    return steps
+
+
+def row(mixture: str, hosts: int, work: Path) -> tuple[str, int]:
+    """A row of the table, and how many samples are lost or repeated."""
+    work.mkdir()
+    config, sets = prepare(work, mixture)
+    steps = read(config, hosts)
+    cells, wrong = [mixture, hosts], 0
+    for name, kind in SETS.items():
+        if name not in sets:
+            cells += ["", ""]
+            continue
+        first, end = sets[name]
+        per_step = [int(((first <= s[kind]) & (s[kind] < end)).sum()) for s in steps]
+        drawn = np.concatenate([s[kind] for s in steps])
+        drawn = drawn[(first <= drawn) & (drawn < end)]
+        epoch = drawn[: end - first]
+        repeated = len(epoch) - len(np.unique(epoch))
+        lost = len(np.setdiff1d(np.arange(first, end), epoch))
+        wrong += lost + repeated
+        least, most = min(per_step), max(per_step)
+        cells.append(f"{least}" if least == most else f"{least} to {most}")
+        cells.append(f"{end - first}: {lost} lost, {repeated} repeated")
+    return f"| {' | '.join(map(str, cells))} |", wrong
+
+
+def main() -> int:
+    """Prints the table; 1 if a sample is lost or repeated."""
+    names = [f"{name} a step | an epoch of them" for name in SETS]
+    print(f"| mixture | hosts | {' | '.join(names)} |")
+    print("|---" * (2 + 2 * len(SETS)) + "|")
+    total = 0
+    with tempfile.TemporaryDirectory() as directory:
+        for mixture in MIXTURES:
+            for hosts in HOSTS:
+                work = Path(directory, f"{mixture.replace('/', '_')}_{hosts}")
+                line, wrong = row(mixture, hosts, work)
+                print(line, flush=True)
+                total += wrong
+    return int(total > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

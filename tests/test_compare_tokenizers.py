@@ -1,0 +1,29 @@
+"""Table 3 in miniature, at its very smallest: it trains, measures, writes, and goes on."""
+
+import json
+
+
+def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, tmp_path):
+    flags = ["--steps=2", "--seeds=1", "--count=2", "--systems=cvivit,vit", f"--workdir={tmp_path}"]
+    done = run_script("experiments/compare_tokenizers.py", *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "table3.json").read_text())
+    assert report["lpips"] == "LPIPS-proxy"
+    rows = report["systems"]
+    assert [rows[name]["tokens"] for name in ("cvivit", "vit")] == [[24], [44]]
+    assert (tmp_path / "table3.png").stat().st_size > 1000
+    assert "| ViT, per frame | 1,156,672 | 44 |" in (tmp_path / "table3.md").read_text()
+    again = run_script("experiments/compare_tokenizers.py", *flags, quick=True)
+    assert "training:" not in again.stderr
+    assert json.loads((tmp_path / "table3.json").read_text()) == report
+    other = run_script("experiments/compare_tokenizers.py", "--steps=3", *flags[1:])
+    assert (other.returncode, "Traceback" in other.stderr) == (2, False)
+    assert "is a run of 2 steps; give --steps=2" in other.stderr
+
+
+def test_an_unknown_system_is_one_line(run_script, tmp_path):
+    done = run_script(
+        "experiments/compare_tokenizers.py", "--systems=vqvae", f"--workdir={tmp_path}"
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "'vqvae' must be one of cvivit, vit, conv, laion3d" in done.stderr

@@ -1,0 +1,340 @@
+"""Codes computed once: right, the same after any stop, refused when stale, trained on as pixels."""
+
+import itertools
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import test_seqio_source
+import tiny
+
+from phenaki.data import batches, format, seqio_source, tokens
+from phenaki.data.prepare import marks
+from phenaki.errors import UserError
+from phenaki.io import checkpoint
+from phenaki.models import factory
+from phenaki.train import encode_dataset, logs, stages
+
+CLIPS, STILLS, PER_SHARD = 10, 5, 3
+RNG = np.random.default_rng(0)
+# Larger and longer than the tokenizer's clips: the centre of the first frames is taken.
+FRAMES = RNG.integers(0, 256, (CLIPS + STILLS, 13, 20, 18, 3), np.uint8)
+
+
+def write(directory, frames=FRAMES, size=(13, 20, 18)):
+    """A data set; clip n is frames[n], cut to `size`; every third is without caption."""
+    count, height, width = size
+    directory.mkdir(parents=True)
+    form = format.Format(count, 8.0, height, width, "png")
+    with format.Writer(directory, form, per_shard=PER_SHARD) as writer:
+        for n in range(CLIPS + STILLS):
+            video = frames[n, :count, :height, :width]
+            caption = None if n % 3 == 0 else f"number {n}"
+            kind = "video" if n < CLIPS else "image"
+            encoded = format.encode(video if kind == "video" else video[:1], "png")
+            record = format.Record(f"key {n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
+            writer.add(f"{kind}_train", record)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return bundle(tmp_path_factory.mktemp("tokenizer"), 1.0)
+
+
+def bundle(directory, scale):
+    config = tiny.tokenizer_config()
+    network = factory.tokenizer(config)
+    params = tiny.random_params(network, np.zeros((1, 11, 16, 16, 3), np.float32))
+    params = jax.tree.map(lambda x: x * scale, params)
+    checkpoint.save_bundle(directory, {"tokenizer": params}, config)
+    return directory
+
+
+def encode(tokenizer, data, output, config=None, **arguments):
+    """All of it by one host; what was said."""
+    config = tiny.maskgit_config() if config is None else config
+    said = []
+    encoder = encode_dataset.Encoder(config, tokenizer, str(data), str(output), batch=8)
+    encode_dataset.run(encoder, said.append, Silent, **arguments)
+    return said
+
+
+class Silent:
+    def __init__(self, total):
+        self.total, self.done = total, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, count):
+        self.done += count
+
+
+@pytest.fixture(scope="module")
+def encoded(tokenizer, data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("codes") / "set"
+    encode(tokenizer, data, output)
+    return output
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def codes_config(encoded, tokenizer, **fields):
+    """Stage 2's config as training has it, with codes for data."""
+    _, stage1, digest = checkpoint.load_tokenizer(tokenizer)
+    config = tiny.maskgit_config(data=dict(source="codes", sources=str(encoded), **fields))
+    return stages.with_tokenizer(config, stage1, digest)
+
+
+def read(config, kind="video", size=2, sources=None, **arguments):
+    arguments = dict(split="train", kind=kind, size=size, seed=0) | arguments
+    origin = tokens.Origin.of(config)
+    return tokens.batches(sources or config.data.sources, origin=origin, **arguments)
+
+
+def test_stored_codes_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(encoded, tokenizer):
+    params, config, _ = checkpoint.load_tokenizer(tokenizer)
+    network = factory.tokenizer(config)
+    whole = codes_config(encoded, tokenizer)
+    vocabulary = factory.vocabulary(whole)
+    for kind, first, count, frames in (("video", 0, CLIPS, 11), ("image", CLIPS, STILLS, 1)):
+        pixels = FRAMES[first : first + count, :frames, 2:18, 1:17].astype(np.float32) / 255
+        params = jax.tree.map(jnp.asarray, params)
+        wanted = network.apply({"params": params}, jnp.asarray(pixels), method="encode")
+        wanted = wanted.reshape(count, -1)
+        wanted = {bytes(np.asarray(row, np.int32)): n for n, row in enumerate(wanted, first)}
+        seen = []
+        for arrays, captions in itertools.islice(read(whole, kind, size=1), count):
+            (codes,), (caption,) = arrays["codes"], captions
+            number = wanted[codes.tobytes()]
+            seen.append(number)
+            assert caption == (None if number % 3 == 0 else f"number {number}")
+            np.testing.assert_array_equal(arrays["text_ids"], vocabulary.encode([caption]))
+        assert sorted(seen) == list(range(first, first + count))
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(encoded, tokenizer, data, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    class Stops(encode_dataset.Encoder):
+        def encode(self, file, digest):
+            if stops and file.output.endswith(stops[0]):
+                part = f"{file.output}.part"
+                with open(part, "w") as half:
+                    half.write("half")
+                stops.pop(0)
+                raise Stopped
+            made.append(os.path.basename(file.output))
+            return super().encode(file, digest)
+
+    made, stops = [], ["video_train.tfrecord-00001", "video_train.tfrecord-00002"]
+    for _ in range(2):
+        encoder = Stops(tiny.maskgit_config(), tokenizer, str(data), str(tmp_path / "out"), 8)
+        with pytest.raises(Stopped):
+            encode_dataset.run(encoder, print, Silent)
+        with pytest.raises(UserError, match=r"no codes\.json"):
+            tokens.open_codes(tmp_path / "out")
+    encoder = Stops(tiny.maskgit_config(), tokenizer, str(data), str(tmp_path / "out"), 8)
+    encode_dataset.run(encoder, print, Silent)
+    assert len(made) == len(set(made)) == 6  # 4 files of clips, 2 of stills: none twice
+    assert contents(tmp_path / "out") == contents(encoded)
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_files_and_write_the_same_bytes(
+    encoded, tokenizer, data, tmp_path, monkeypatch, hosts
+):
+    from jax.experimental import multihost_utils
+
+    monkeypatch.setattr(jax, "process_count", lambda: hosts)
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: None)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", np.ones_like)  # all are missing
+    shares = []
+    for host in reversed(range(hosts)):  # host 0 waits for the others
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        before = set(os.listdir(tmp_path))
+        encode(tokenizer, data, tmp_path)
+        done = [n for n in set(os.listdir(tmp_path)) - before if n.endswith(marks.DONE)]
+        shares.append(len(done))
+    assert sum(shares) == 6 and max(shares) - min(shares) <= 1
+    assert contents(tmp_path) == contents(encoded)
+
+
+def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
+    source, output = tmp_path / "set", tmp_path / "codes"
+    shutil.copytree(data, source)
+    shutil.copytree(encoded, output)
+    before = {name: (output / name).stat().st_mtime_ns for name in os.listdir(output)}
+
+    def renewed():
+        now = {name: (output / name).stat().st_mtime_ns for name in os.listdir(output)}
+        names = {n for n in now if "tfrecord" in n and n.endswith(marks.DONE)}
+        again = {name for name in names if before.get(name) != now[name]}
+        before.update(now)
+        return again
+
+    assert "6 files are encoded already" in encode(tokenizer, source, output) and not renewed()
+    changed = "clips-video_train.tfrecord-00001"
+    other = write(tmp_path / "other", 255 - FRAMES) / changed
+    shutil.copy(other, source / changed)
+    encode(tokenizer, source, output)
+    assert renewed() == {changed + marks.DONE}
+    (output / "clips-image_train.tfrecord-00000").write_bytes(b"cut short")
+    encode(tokenizer, source, output)
+    assert renewed() == {"clips-image_train.tfrecord-00000" + marks.DONE}
+    left = output / "clips-video_train.tfrecord-00009"
+    left.write_bytes(b"of a data set that was there before")
+    encode(bundle(tmp_path / "another", 1.01), source, output)
+    assert len(renewed()) == 6 and not left.exists()
+
+
+def test_a_damaged_file_is_named(tokenizer, data, tmp_path):
+    source = tmp_path / "set"
+    shutil.copytree(data, source)
+    test_seqio_source.damage(source / "clips-video_train.tfrecord-00002", 1)
+    with pytest.raises(UserError, match=r"video_train\.tfrecord-00002: is damaged; write the data"):
+        encode(tokenizer, source, tmp_path / "codes")
+    shutil.copy(data / "clips-video_train.tfrecord-00002", source)
+    said = encode(tokenizer, source, tmp_path / "codes")
+    assert any(line.startswith("4 files are encoded already") for line in said)
+
+
+def test_codes_that_are_being_renewed_are_not_taken_for_whole(encoded, data, tmp_path):
+    output = tmp_path / "codes"
+    shutil.copytree(encoded, output)
+    config = tiny.maskgit_config()
+    other = bundle(tmp_path / "another", 1.01)
+
+    class Stops(encode_dataset.Encoder):
+        def encode(self, file, digest):
+            super().encode(file, digest)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_dataset.run(Stops(config, other, str(data), str(output), 8), print, Silent)
+    with pytest.raises(UserError, match=r"no codes\.json, so it is not codes, or not all of them"):
+        tokens.open_codes(output)
+
+
+def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
+    config = codes_config(encoded, tokenizer)
+    then, now = config.fingerprint, bundle(tmp_path / "another", 1.01)
+    _, stage1, other = checkpoint.load_tokenizer(now)
+    with pytest.raises(UserError, match=f"stale: encoded with tokenizer '{then}'.*'{other}'"):
+        batches.make(stages.with_tokenizer(config, stage1, other), lambda captions: {}).__next__()
+    longer = config.copy_and_resolve_references()
+    longer.text.length = 50
+    with pytest.raises(UserError, match="encoded with text 'bytes, 48 ids'.*'bytes, 50 ids'"):
+        next(read(longer))
+    embedded = config.copy_and_resolve_references()
+    embedded.text.cached = True
+    # The tiny preset caches embeddings: without them is what other presets have.
+    plain = config.copy_and_resolve_references()
+    plain.text.cached = False
+    assert next(read(plain))[0].keys() == {"codes", "text_ids"}
+
+
+def test_a_directory_that_is_no_codes_is_named(data, tokenizer, tmp_path):
+    with pytest.raises(UserError, match=r"set: has no codes\.json"):
+        next(read(codes_config(data, tokenizer)))
+    config = tiny.tokenizer_config(data=dict(source="codes"))
+    with pytest.raises(UserError, match="stage 1 trains on pixels"):
+        batches.make(config, lambda captions: {})
+    small = write(tmp_path / "small", size=(11, 12, 16))
+    with pytest.raises(UserError, match="clips of 12x16 pixels"):
+        encode(tokenizer, small, tmp_path / "out")
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_no_host_loses_or_repeats_a_sample_of_an_epoch(encoded, tokenizer, hosts):
+    config = codes_config(encoded, tokenizer)
+    size = 4 // hosts
+    streams = [
+        read(config, size=size, shard_index=host, shard_count=hosts) for host in range(hosts)
+    ]
+    steps = []
+    for _ in range(CLIPS):
+        parts = [next(stream)[0]["codes"] for stream in streams]
+        steps.append([row for rows in zip(*parts, strict=True) for row in rows])  # in their order
+    rows = [row.tobytes() for step in steps for row in step]
+    for epoch in range(4):
+        assert len(set(rows[epoch * CLIPS : (epoch + 1) * CLIPS])) == CLIPS
+    # Started anywhere, by any number of hosts: the same samples.
+    late = next(read(config, size=4, start=7))[0]["codes"]
+    assert {row.tobytes() for row in late} == {row.tobytes() for row in steps[7]}
+
+
+def test_mixtures_keep_their_counts(encoded, tokenizer, tmp_path):
+    other = tmp_path / "codes"
+    encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
+    config = codes_config(encoded, tokenizer)
+    sources = {str(encoded): 0.75, str(other): 0.25}
+    first = {row.tobytes() for row in next(read(config, size=CLIPS))[0]["codes"]}
+    rows = [row.tobytes() for row in next(read(config, size=1000, sources=sources))[0]["codes"]]
+    assert sum(row in first for row in rows) == 750 and len(set(rows)) == 2 * CLIPS
+
+
+def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_path):
+    other = tmp_path / "codes"
+    encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
+    config = codes_config(encoded, tokenizer)
+    sources = {str(encoded): 0.75, str(other): 0.25}
+    stream = seqio_source.Stream(start=6, shard_index=1, shard_count=2)
+    origin = tokens.Origin.of(config)
+    mixture = tokens.register("codes", sources, "video", "train", origin, 0, stream)
+    examples = itertools.islice(
+        seqio_source.dataset(mixture, "train", 0, stream).as_numpy_iterator(), 40
+    )
+    theirs = np.stack([np.frombuffer(example["codes"], "<u2") for example in examples])
+    place = dict(sources=sources, size=2, shard_index=1, shard_count=2, start=3)
+    ours = [arrays["codes"] for arrays, _ in itertools.islice(read(config, **place), 20)]
+    np.testing.assert_array_equal(np.concatenate(ours), theirs)
+
+
+def test_training_on_codes_is_training_on_pixels(tokenizer, tmp_path):
+    source = write(tmp_path / "set", size=(11, 16, 16))  # nothing to cut at random
+    # Ids alone: embeddings are stored in half the bits.
+    config = tiny.maskgit_config(text=dict(cached=False))
+    encode(tokenizer, source, tmp_path / "codes", config)
+    losses = []
+    for kind, where in (("tfds", source), ("codes", tmp_path / "codes")):
+        config = tiny.maskgit_config(
+            data=dict(source=kind, sources=str(where), batch=8, image_batch=8),
+            train=dict(steps=6, log_every=1),
+            text=dict(cached=False),
+        )
+        stages.train_maskgit(config, tokenizer, tmp_path / kind, devices=jax.devices()[:1])
+        losses.append([line["loss/total"] for line in logs.read(tmp_path / kind)])
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_the_estimate_writes_nothing(tokenizer, data, tmp_path):
+    said = "\n".join(encode(tokenizer, data, tmp_path / "codes", estimate=True))
+    assert "video_train: 10 of 24 codes: 480 B of codes" in said
+    assert "6 files to encode on this host: about" in said
+    assert not (tmp_path / "codes").exists()
+
+
+def test_the_manifest_says_what_the_codes_were_made_with(encoded, tokenizer):
+    manifest = json.loads((encoded / tokens.MANIFEST).read_text())
+    assert manifest["records"] == {"image_train": STILLS, "video_train": CLIPS}
+    assert manifest["sizes"]["video"] == 24 and manifest["sizes"]["image"] == 4
+    assert manifest["origin"]["pixels"] == "11x16x16 at 8 fps"
+    assert manifest["origin"]["tokenizer"] == checkpoint.load_tokenizer(tokenizer)[2]

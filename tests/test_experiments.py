@@ -1,0 +1,163 @@
+"""The programs that measure guidance and Table 2, at their smallest; and what they train on."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import maskgit
+from experiments import common
+from phenaki.data.shapes import render as moving_shapes
+from phenaki.data.shapes import world as shapes_world
+from phenaki.data.shapes.world import World
+from phenaki.errors import UserError
+
+PURPLE = "purple"
+
+
+@pytest.mark.parametrize(
+    ("variant", "shares", "sizes"),
+    [
+        ("t2v", "100/0", (512, 0)),
+        ("t2v", "80/20", (416, 96)),
+        ("t2v", "50/50", (256, 256)),
+        ("t2v", "80/10/10", (416, 96)),
+        ("mini", "80/20", (26, 6)),
+        ("mini", "50/50", (16, 16)),
+    ],
+)
+def test_a_mixture_shares_the_samples_of_a_step(variant, shares, sizes):
+    data = maskgit.get_config(f"{variant},mix={shares}").data
+    assert (data.batch, data.image_batch) == sizes
+    if variant == "t2v":
+        assert all(size % 32 == 0 for size in sizes)
+
+
+def test_the_papers_own_mixture_is_80_20():
+    assert maskgit.get_config("t2v,mix=80/20").data == maskgit.get_config("t2v").data
+
+
+@pytest.mark.parametrize("shares", ["80/30", "80", "a/b", "-10/110", "80/20.0"])
+def test_shares_add_up_to_the_whole(shares):
+    with pytest.raises(UserError, match=rf"mix={shares}: must be shares in percent"):
+        maskgit.get_config(f"mini,mix={shares}")
+
+
+@pytest.mark.parametrize("shares", ["100/0", "80/20", "50/50"])
+def test_equal_clips_are_more_steps(shares):
+    config = maskgit.get_config(f"mini,mix={shares}")
+    steps = common.steps_for_clips(config, 1000)
+    total = maskgit.get_config("mini").data.batch
+    assert abs(steps * config.data.batch - 1000 * total) <= config.data.batch / 2
+
+
+def captions(world, render=moving_shapes.render, count=1500):
+    made = render(world, "train", np.arange(count))
+    colours = np.array(shapes_world.palette(world))[made["clips"].colour[:, 0]]
+    names = "|".join(shapes_world.palette(world))
+    return colours, np.array([bool(re.search(rf"\b({names})\b", c)) for c in made["caption"]])
+
+
+def test_design_1_shows_purple_in_stills_alone():
+    world = World(size=24, radius=4.0, sizes=("large",), still_colours=(PURPLE,))
+    colours, named = captions(world)
+    assert PURPLE not in colours
+    assert named.all()
+    colours, named = captions(world, moving_shapes.render_stills)
+    assert 0.2 < (colours == PURPLE).mean() < 0.3
+    assert named.all()
+
+
+def test_design_2_shows_purple_in_videos_and_names_it_in_stills_alone():
+    world = World(
+        size=24, radius=4.0, sizes=("large",), colours=(*World.colours, PURPLE),
+        unnamed=(PURPLE,), nameless=0.6,
+    )  # fmt: skip
+    colours, named = captions(world)
+    purple = colours == PURPLE
+    assert 0.1 < purple.mean() < 0.19
+    assert not named[purple].any()
+    assert abs(named[~purple].mean() - 0.4) < 0.05
+    # Which colour a caption without one has: what clips alone get right by chance.
+    assert abs(purple[~named].mean() - 1 / 7 / (1 / 7 + 6 / 7 * 0.6)) < 0.05
+    colours, named = captions(world, moving_shapes.render_stills)
+    assert 0.1 < (colours == PURPLE).mean() < 0.19
+    assert named.all()
+
+
+def test_names_left_out_change_no_pixel():
+    plain = World(size=24, radius=4.0, then=0.4, pair=0.3)
+    silent = World(size=24, radius=4.0, then=0.4, pair=0.3, unnamed=("red",), nameless=0.5)
+    one, other = (moving_shapes.render(w, "train", np.arange(50)) for w in (plain, silent))
+    np.testing.assert_array_equal(one["video"], other["video"])
+    assert "red" not in " ".join(other["caption"]).split()
+    with pytest.raises(UserError, match=r"config\.data\.world\.unnamed: unknown 'puce'"):
+        World(unnamed=("puce",))
+
+
+def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
+    monkeypatch.setattr(common, "CHUNK", 2)
+
+    class Model:
+        def generate(self, prompts, *, seed):
+            assert len(prompts) == 2  # one size, so that it compiles once
+            return np.array([f"{prompt}{seed}" for prompt in prompts])
+
+    videos = common.sample(Model(), ["a", "b", "c"], seed=5)
+    assert videos.tolist() == ["a5", "b5", "c7"]
+
+
+def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):
+    page = Path(__file__).parents[1] / "docs/sampling.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    tiny.phenaki().save(tmp_path / "checkpoints/laptop")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, page.name, "exec"), {})
+    assert capsys.readouterr().out == "(12, 1, 24) (12, 1, 24)\n"
+
+
+# --- the programs
+
+
+def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
+    tiny.phenaki().save(tmp_path / "model")
+    flags = [
+        f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=3", "--guidance=0,6",
+        "--steps=2", "--temperature=1",
+    ]  # fmt: skip
+    done = run_script("experiments/sweep_guidance.py", *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/guidance.json").read_text())
+    assert {axis: [*points] for axis, points in report["axes"].items()} == {
+        "guidance": ["0.0", "6.0"], "steps": ["2"], "choice_temperature": ["1.0"],
+    }  # fmt: skip
+    assert (tmp_path / "out/guidance.png").stat().st_size > 5000
+    assert "| λ 6.0 | " in (tmp_path / "out/guidance.md").read_text()
+    report["axes"]["steps"]["2"]["seen"]["all"] = 0.77  # what is there is not measured again
+    (tmp_path / "out/guidance.json").write_text(json.dumps(report))
+    assert (
+        "| steps 2 | "
+        in (again := run_script("experiments/sweep_guidance.py", *flags, quick=True)).stdout
+    )
+    assert " 77 % |" in again.stdout
+
+
+def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):
+    flags = [
+        "--tokenizer_steps=2", "--seeds=1", "--count=2", "--designs=2", "--mixtures=50/50",
+        f"--workdir={tmp_path}", "--steps=2",
+    ]  # fmt: skip
+    done = run_script("experiments/mix_images.py", *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "table2.json").read_text())
+    assert [row["budget"] for row in report["rows"]] == ["steps", "clips"]
+    assert [row["clips"] for row in report["rows"]] == [[32], [64]]
+    assert report["by_chance"]["2"] == pytest.approx(0.217, abs=1e-3)
+    assert (tmp_path / "table2.png").stat().st_size > 1000
+    assert "| 2: no video is called purple | 50/50 | equal clips | " in done.stdout
+    again = run_script("experiments/mix_images.py", *flags, quick=True)
+    assert "training:" not in again.stderr
+    assert json.loads((tmp_path / "table2.json").read_text()) == report

@@ -1,0 +1,141 @@
+"""Folders of media and where their captions come from; what is wrong is counted and named."""
+
+import json
+
+import pytest
+
+from phenaki.data.prepare import items
+from phenaki.data.prepare.layouts import find
+from phenaki.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of empty media files; nothing here is decoded."""
+    root = tmp_path / "media"
+    for name in (
+        "b.mp4",
+        "a.PNG",
+        "deep/er/c.webm",
+        "deep/notes.md",
+        ".hidden.mp4",
+        ".cache/d.mp4",
+    ):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def captions(found) -> dict[str, str | None]:
+    return {item.key: item.caption for item in found}
+
+
+def test_media_are_listed_in_order_with_their_kind(folder):
+    found = find.find(folder)
+    assert [(item.key, item.kind) for item in found] == [
+        ("a.PNG", "image"),
+        ("b.mp4", "video"),
+        ("deep/er/c.webm", "video"),
+    ]
+    assert all(item.caption is None and item.media.is_file() for item in found)
+    assert (found.layout, found.other) == ("no captions", 1)
+
+
+def test_csv_with_mark_quotes_and_newlines(folder):
+    content = '\ufefffile , extra,Caption\r\nb.mp4,x,"a ""red"", round\n ball"\r\n'
+    content += "deep//er/c.webm,,été\r\n"
+    (folder / "captions.csv").write_text(content, encoding="utf-8", newline="")
+    found = find.find(folder)
+    assert captions(found) == {
+        "a.PNG": None,
+        "b.mp4": 'a "red", round ball',
+        "deep/er/c.webm": "été",
+    }
+    assert found.layout == "captions file captions.csv"
+    assert found.problems == ()
+    assert found.other == 1
+
+
+def test_blank_captions_are_none(folder):
+    (folder / "captions.csv").write_text('file,caption\nb.mp4,\na.PNG," \n "\ndeep/er/c.webm\n')
+    assert set(captions(find.find(folder)).values()) == {None}
+
+
+def test_rows_that_fit_no_file_are_named(folder, tmp_path):
+    (tmp_path / "secret.mp4").touch()
+    rows = ["b.mp4,one", "b.mp4,two", "gone.mp4,x", "../secret.mp4,x", "/etc/passwd,x"]
+    rows += ["deep/notes.md,x", "a.PNG,x,y"]
+    (folder / "captions.csv").write_text("file,caption\n" + "\n".join(rows))
+    found = find.find(folder)
+    assert captions(found)["b.mp4"] == "one"
+    reasons = {lost.name: lost.reason for lost in found.problems}
+    assert reasons["b.mp4"].endswith("second row of this file; the first counts")
+    assert reasons["gone.mp4"] == "captions.csv:4: no such file"
+    assert "leads out" in reasons["../secret.mp4"] and "leads out" in reasons["/etc/passwd"]
+    assert "not a video or image" in reasons["deep/notes.md"]
+    assert "quote the caption" in reasons["a.PNG"]
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "empty"),
+        ("file,caption\n", "no caption"),
+        ("name,text\nb.mp4,x\n", "header is 'name,text'"),
+        ("file,caption\nx.mp4,x\n", "none of its 1 rows names a video or image"),
+        ('file,caption\nb.mp4,"x\n', "not readable as CSV"),
+    ],
+)
+def test_useless_captions_files_are_refused(folder, content, reason):
+    path = folder / "captions.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=reason) as caught:
+        find.find(folder, "captions.csv")
+    assert "captions.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_captions_file_that_is_not_there_is_refused(folder):
+    for wanted in (dict(captions="other.csv"), dict(layout="csv")):
+        with pytest.raises(UserError, match="no such captions file"):
+            find.find(folder, **wanted)
+
+
+def test_sidecars(folder):
+    (folder / "b.txt").write_text("\ufeffa red\n ball \n")
+    (folder / "a.json").write_text(json.dumps({"caption": " ", "text": ["", "a cat"]}))
+    (folder / "deep/er/c.json").write_text("{broken")
+    found = find.find(folder)
+    assert captions(found) == {"a.PNG": "a cat", "b.mp4": "a red ball", "deep/er/c.webm": None}
+    assert found.layout == "a .txt or .json beside each file"
+    (lost,) = found.problems
+    assert lost.name == "deep/er/c.json" and lost.reason.startswith("no caption taken")
+    assert found.other == 1
+
+
+def test_class_folders(tmp_path):
+    for name in ("train/brushing_teeth/a.mp4", "train/adult+female+singing/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    found = find.find(tmp_path)
+    assert list(captions(found).values()) == ["adult female singing", "brushing teeth"]
+    assert found.layout == "folder names as captions"
+    assert set(captions(find.find(tmp_path, layout="none")).values()) == {None}
+
+
+def test_links_that_lead_out_are_left_aside(folder, tmp_path):
+    (tmp_path / "outside.mp4").touch()
+    (folder / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (folder / "inside.mp4").symlink_to(folder / "b.mp4")
+    found = find.find(folder)
+    assert found.problems == (items.Lost("link.mp4", "a link that leads out of the folder"),)
+    assert "inside.mp4" in captions(found) and "link.mp4" not in captions(found)
+
+
+def test_folders_without_media_are_refused(tmp_path):
+    (tmp_path / "a.txt").touch()
+    for path, reason in {tmp_path: "no video or image", tmp_path / "x": "not a folder"}.items():
+        with pytest.raises(UserError, match=reason):
+            find.find(path)

@@ -1,0 +1,177 @@
+"""The report page: complete in itself, escaped, well formed, readable numbers."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from phenaki.io import media
+from phenaki.io.html_report import Report
+
+VOID = {"meta", "img", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Collects tags with attributes and text, and checks that every tag is closed."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(source)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def saved(report: Report, tmp_path) -> tuple[str, Page]:
+    size = report.save(tmp_path / "report.html")
+    assert size == (tmp_path / "report.html").stat().st_size
+    source = (tmp_path / "report.html").read_text("utf-8")
+    return source, Page(source)
+
+
+def picture(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_page_fetches_nothing(tmp_path):
+    video = np.zeros((2, 16, 16, 3), np.uint8)
+    media.write_mp4(tmp_path / "a.mp4", video, fps=8)
+    mp4 = (tmp_path / "a.mp4").read_bytes()
+    report = Report("Demo")
+    report.figures([(picture("PNG"), "a", True), (picture("GIF"), "b", False), (mp4, "c", None)])
+    report.curve("Loss", {"train": ([0, 1], [2, 1])}, "step", "nats")
+    source, page = saved(report, tmp_path)
+    sources = [tag["src"] for tag in page.all("img") + page.all("video")]
+    assert [value.split(",")[0] for value in sources] == [
+        "data:image/png;base64",
+        "data:image/gif;base64",
+        "data:video/mp4;base64",
+    ]
+    assert base64.b64decode(sources[2].split(",")[1]) == mp4
+    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\(", source)
+    assert "default-src 'none'" in page.all("meta")[2]["content"]
+
+
+def test_only_enlarged_pictures_show_their_pixels(tmp_path):
+    report = Report("Demo")
+    report.figures([(picture("PNG"), "", None), (picture("GIF"), "", None)], column=5)
+    report.figures([(picture("PNG"), "", None), (picture("GIF"), "", None)], column=4)
+    _, page = saved(report, tmp_path)
+    assert [tag["class"] for tag in page.all("img")] == ["pixels"] * 2 + ["smooth"] * 2
+
+
+def test_verdicts_are_words(tmp_path):
+    report = Report("Demo")
+    items = [(picture("PNG"), "one", np.True_), (picture("PNG"), "two", False)]
+    report.figures([*items, (picture("PNG"), "three", None)], heading="Samples")
+    _, page = saved(report, tmp_path)
+    assert page.text.endswith("Samples✓ right one✗ wrong twothree")
+
+
+def test_text_markup(tmp_path):
+    report = Report("Demo")
+    report.text(
+        "# Stage 1\nIt **works** on\n`a < b`.\n\n- one\n- two & three\n\n```\nmake  demo\n```"
+    )
+    source, _ = saved(report, tmp_path)
+    assert "<h2>Stage 1</h2>" in source
+    assert "<p>It <b>works</b> on\n<code>a &lt; b</code>.</p>" in source
+    assert "<ul><li>one</li><li>two &amp; three</li></ul>" in source
+    assert "<pre>make  demo\n</pre>" in source
+
+
+def test_what_users_wrote_is_escaped(tmp_path):
+    evil = '<script>alert("x")</script>'
+    report = Report(evil)
+    report.text(f"# {evil}\n\n{evil} `{evil}`")
+    report.table([evil], [[evil]])
+    report.curve(evil, {evil: ([0, 1], [0, 1])}, evil, evil)
+    report.figures([(picture("PNG"), evil, None)], heading=evil)
+    source, page = saved(report, tmp_path)
+    assert "<script" not in source
+    assert page.all("img")[0]["alt"] == evil
+
+
+def test_table_formats_numbers(tmp_path):
+    report = Report("Demo")
+    report.table(
+        ["what", "value"], [["PSNR", 33.41234], ["steps", 250000], ["a", None], ["b", True]]
+    )
+    _, page = saved(report, tmp_path)
+    assert page.text.endswith("whatvaluePSNR33.41steps250,000a–byes")
+    with pytest.raises(ValueError, match="must have 2 cells"):
+        report.table(["what", "value"], [["PSNR"]])
+
+
+def polylines(page: Page) -> list[np.ndarray]:
+    return [
+        np.array([pair.split(",") for pair in tag["points"].split()], float)
+        for tag in page.all("polyline")
+    ]
+
+
+def test_curve_draws_values_where_the_axes_say(tmp_path):
+    report = Report("Demo")
+    report.curve("Loss", {"a": ([0, 50, 100], [0, 10, 5]), "b": ([100], [0])}, "step", "nats")
+    _, page = saved(report, tmp_path)
+    (line,) = polylines(page)
+    assert len(page.all("circle")) == 1
+    assert line[1, 0] == pytest.approx((line[0, 0] + line[2, 0]) / 2)
+    assert line[0, 1] - line[2, 1] == pytest.approx(line[2, 1] - line[1, 1], abs=0.2)
+    assert line[1, 1] < line[0, 1]  # larger is higher on the screen
+    assert {"0", "20", "40", "60", "80", "100", "step", "nats"} <= set(page.words)
+
+
+def test_curve_survives_what_training_produces(tmp_path):
+    report = Report("Demo")
+    steps = np.arange(100_000)
+    report.curve("Long", {"a": (steps, np.sin(steps / 9000))}, "step", "")
+    report.curve("Diverged", {"a": ([0, 1, 2], [1.0, np.nan, np.inf])}, "step", "")
+    report.curve("Flat", {"a": ([1, 2], [1e-5, 1e-5]), "none": ([], [])}, "step", "")
+    source, page = saved(report, tmp_path)
+    assert "nan" not in source.replace("nance", "")
+    assert [len(line) for line in polylines(page)] == [600, 2]
+    assert len(source) < 40_000
+
+
+def test_curve_refuses_nothing_and_uneven_series():
+    with pytest.raises(ValueError, match="no finite point"):
+        Report("Demo").curve("Loss", {"a": ([0], [np.nan])}, "step", "")
+    with pytest.raises(ValueError, match="2 values of x and 1 of y"):
+        Report("Demo").curve("Loss", {"a": ([0, 1], [1])}, "step", "")
+
+
+def test_unknown_pictures_and_unwritable_paths_are_named(tmp_path):
+    with pytest.raises(ValueError, match="png, jpeg, gif or mp4"):
+        Report("Demo").figures([(b"BM whatever", "a", None)])
+    with pytest.raises(FileNotFoundError) as error:
+        Report("Demo").save(tmp_path / "missing" / "report.html")
+    assert error.value.filename.endswith("report.html")

@@ -1,0 +1,423 @@
+"""Stories kept window by window: what stands is reused, what changed is not; memory is bounded."""
+
+import dataclasses
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import weakref
+from pathlib import Path
+
+import av
+import einops
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from phenaki import cli
+from phenaki.data.shapes import render as moving_shapes
+from phenaki.data.shapes import world as shapes_world
+from phenaki.errors import UserError
+from phenaki.io import media
+from phenaki.stories import drift, prompt_check, render
+from phenaki.stories.generate import Aids, Windows, recolour, tell
+from phenaki.stories.storyboard import Shot, reroll
+
+ROOT = Path(__file__).parents[1]
+SHOTS = [
+    Shot("a red circle moves right", 2.1, seed=3),  # two windows
+    Shot("then a blue circle moves right", 1.5, seed=3),  # two
+    Shot("a green square moves up", 1.4, cut=True, seed=3),
+]
+IMAGE = np.random.default_rng(0).uniform(size=(16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.phenaki()
+
+
+def told(model, folder, shots=SHOTS, aids=None, stop=None):
+    """[(frames, codes, made)] of the first `stop` windows."""
+    parts = []
+    options = {} if aids is None else {"aids": aids}
+    for part in tell(model, shots, 5, Windows(folder), lambda path: IMAGE, **options):
+        parts.append((part.frames, part.codes, part.made))
+        if len(parts) == stop:
+            break
+    return parts
+
+
+def made(parts):
+    return [part[2] for part in parts]
+
+
+def equal(one, other):
+    assert len(one) == len(other)
+    for (x, a, _), (y, b, _) in zip(one, other, strict=True):
+        np.testing.assert_array_equal(x, y)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """(folder, windows) of the undisturbed story."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, told(model, folder)
+
+
+def test_a_told_story_is_the_models_story(model, whole):
+    _, parts = whole
+    video, _ = model.story(SHOTS, seed=3)
+    np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), video)
+    assert [part[0].shape[0] for part in parts] == [11, 6, 6, 6, 11]
+    assert made(parts) == [True] * 5
+
+
+def test_what_is_kept_is_frames_and_codes_without_pickle(whole):
+    folder, parts = whole
+    files = sorted(folder.iterdir())
+    assert [path.suffix for path in files] == [".npz"] * 5
+    shapes = []
+    for path in files:
+        with np.load(path, allow_pickle=False) as file:
+            assert (file["frames"].dtype, file["codes"].dtype) == (np.float32, np.int32)
+            assert file["codes"].shape == (6, 2, 2)
+            shapes.append(len(file["frames"]))
+    assert sorted(shapes) == [6, 6, 6, 11, 11]
+
+
+def test_a_story_that_stopped_goes_on_and_ends_the_same(model, whole, tmp_path):
+    told(model, tmp_path, stop=2)
+    newest = max(tmp_path.glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+    (tmp_path / ".half.partial").write_bytes(b"PK")  # killed while writing
+    equal(told(model, tmp_path, stop=2), whole[1][:2])
+    newest.write_bytes(newest.read_bytes()[:1000])  # a disk that was full
+    again = told(model, tmp_path)
+    assert made(again) == [False, True, True, True, True]
+    equal(again, whole[1])
+
+
+CHANGES = {
+    "nothing": (lambda shots: shots, [False] * 5),
+    # After a hard cut nothing is known of what was before it.
+    "scene 1's prompt": (lambda s: [change(s[0], prompt="b"), *s[1:]], [1, 1, 1, 1, 0]),
+    "scene 2's options": (
+        lambda s: [s[0], change(s[1], sampler={"steps": 2}), s[2]],
+        [0, 0, 1, 1, 0],
+    ),
+    "scene 2's negative": (
+        lambda s: [s[0], change(s[1], sampler={"negative": "b"}), s[2]],
+        [0, 0, 1, 1, 0],
+    ),
+    "scene 3's cut": (lambda s: [*s[:2], change(s[2], cut=False, seconds=0.75)], [0, 0, 0, 0, 1]),
+    "scene 3's image": (lambda s: [*s[:2], change(s[2], image=Path("a"))], [0, 0, 0, 0, 1]),
+    "a new end": (lambda s: [s[0], Shot("c", 0.75, seed=3)], [0, 0, 1]),
+}
+change = dataclasses.replace
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_story_reuses_what_did_not_change(model, whole, name, tmp_path):
+    """Also how stories branch: two files with the same beginning share its windows."""
+    for path in whole[0].iterdir():
+        os.link(path, tmp_path / path.name)
+    edit, expected = CHANGES[name]
+    shots = edit(SHOTS)
+    parts = told(model, tmp_path, shots)
+    assert made(parts) == [bool(x) for x in expected]
+    alone = told(model, tmp_path / "alone", shots)
+    equal(parts, alone)
+
+
+def test_a_rerolled_scene_is_new_and_what_was_before_it_stays(model, whole):
+    folder, parts = whole
+    again = told(model, folder, reroll(SHOTS, {2: 1}))
+    assert made(again) == [False, False, True, True, False]
+    equal(again[:2], parts[:2])
+    assert np.any(again[2][0] != parts[2][0])
+    assert len({reroll(SHOTS, {2: n})[1].seed for n in range(50)}) == 50
+    equal(told(model, folder), parts)  # the old one is still there
+
+
+def test_another_model_reuses_nothing(model, whole, monkeypatch):
+    folder, _ = whole
+    params = dict(model.params)
+    params["maskgit"] = params["maskgit"] | {"position": params["maskgit"]["position"] + 1e-3}
+    monkeypatch.setattr(model, "params", params)
+    assert made(told(model, folder, SHOTS[:1])) == [True, True]
+
+
+def test_a_hard_cut_and_an_image_start_anew(model, whole, tmp_path):
+    parts = told(model, tmp_path, [SHOTS[0], change(SHOTS[2], image=Path("a"))])
+    np.testing.assert_array_equal(parts[2][0][0], IMAGE)
+    np.testing.assert_array_equal(
+        parts[2][0], model.animate(IMAGE[None], [SHOTS[2].prompt], seed=3 + 2 * 1_000_003)[0]
+    )
+
+
+# --- aids
+
+
+def test_the_best_of_several_is_kept(model, whole, tmp_path):
+    def darkest(before, frames, prompt):
+        assert (before is None) == (len(frames) == 11)
+        assert before is None or before.shape == (5, 16, 16, 3)
+        return -frames.mean()
+
+    wild = dict(temperature=3.0, guidance=0.0)  # or all three samples are the same
+    shots = [change(SHOTS[0], sampler=wild)]
+    some = told(model, tmp_path, shots, Aids(best_of=3, score=darkest, score_name="darkest"))
+    means = model.generate([shots[0].prompt] * 3, seed=3, **wild).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(some[0][0].mean(), means.min(), rtol=1e-5)
+    assert means.min() < means.max()
+    assert made(told(model, tmp_path, shots)) == [True, True]  # another hash than without
+
+
+def test_recoloured_frames_have_the_others_mean_and_spread():
+    random = np.random.default_rng(0)
+    like = random.uniform(0.4, 0.6, (11, 8, 8, 3)).astype(np.float32) * [1, 0.9, 0.8]
+    frames = random.uniform(0.1, 0.3, (5, 8, 8, 3)).astype(np.float32)
+    moved = recolour(frames, like.astype(np.float32))
+    np.testing.assert_allclose(moved.mean((0, 1, 2)), like.mean((0, 1, 2)), atol=1e-3)
+    np.testing.assert_allclose(moved.std((0, 1, 2)), like.std((0, 1, 2)), atol=1e-3)
+    flat = np.full_like(frames, 0.2)
+    np.testing.assert_allclose(recolour(flat, like.astype(np.float32)).std((0, 1, 2)), 0, atol=1e-5)
+
+
+def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_path, monkeypatch):
+    handed, follow = [], model.follow
+
+    def watched(given, prompts, **keywords):
+        handed.append(given)
+        return follow(given, prompts, **keywords)
+
+    monkeypatch.setattr(model, "follow", watched)
+    parts = told(model, tmp_path, aids=Aids(reanchor=True))
+    np.testing.assert_array_equal(parts[0][0], whole[1][0][0])  # nothing to hold to yet
+    before = recolour(parts[0][0][-5:], parts[0][0])
+    np.testing.assert_array_equal(handed[1][0], before)
+    assert np.any(before != parts[0][0][-5:])
+
+
+# --- memory
+
+
+def test_no_window_outlives_the_next_one(model, tmp_path):
+    alive = []
+    shots = [Shot("a", 6.0)]
+    for part in tell(model, shots, 5, Windows(tmp_path), lambda path: IMAGE):
+        alive.append(weakref.ref(part.frames))
+        del part
+        assert sum(ref() is not None for ref in alive) <= 2
+    gc.collect()
+    assert len(alive) == 7
+    assert not any(ref() is not None for ref in alive)
+
+
+def near(x, y):
+    return np.abs(x - y).mean((1, 2, 3))
+
+
+def produce(model, shots, output, folder=None):
+    output.mkdir(exist_ok=True)
+    from phenaki.stories.storyboard import Timeline
+
+    return render.produce(
+        model,
+        Timeline(shots, 5),
+        output,
+        Windows(folder or output / "windows"),
+        read_image=lambda path: IMAGE,
+        distance=(near, "difference"),
+        progress=lambda total: cli.Progress(total, "windows"),
+    )
+
+
+def test_ten_times_the_story_needs_no_more_memory(model, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+
+    def follow(given, prompts, *, seed):
+        model.codes = np.zeros((1, 24), np.int32)
+        return random.uniform(size=(1, 11 if given is None else 6, 16, 16, 3)).astype(np.float32)
+
+    monkeypatch.setattr(model, "follow", follow)
+
+    def peak(seconds):
+        tracemalloc.start()
+        produce(model, [Shot("a", seconds)], tmp_path / str(seconds))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak(3.0)  # imports and fonts
+    short, long = peak(7.5), peak(75.0)
+    windows = 90 * 6 * 16 * 16 * 3 * 4  # bytes of those that the long one has more
+    assert long - short < windows / 2  # what is written of each window grows, the frames do not
+
+
+# --- a folder
+
+
+def coarse(video):
+    """Means of 4x4 pixels: the codec keeps no noise of single ones."""
+    return einops.rearrange(video, "f (h p) (w q) c -> f h w c p q", p=4, q=4).mean((4, 5))
+
+
+def mp4(path):
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        chapters = container.chapters()
+    return np.stack(frames), chapters
+
+
+def test_a_folder_has_all_there_is_to_a_story(model, whole, tmp_path):
+    report = produce(model, SHOTS, tmp_path, whole[0])
+    video, chapters = mp4(tmp_path / "story.mp4")
+    truth = np.concatenate([p[0] for p in whole[1]])
+    error, other = (np.abs(coarse(video / 255) - coarse(x)).mean() for x in (truth, truth[::-1]))
+    assert error < 0.5 * other
+    assert [chapter["metadata"]["title"] for chapter in chapters] == [s.prompt for s in SHOTS]
+    assert [chapter["start"] * chapter["time_base"] for chapter in chapters] == [0, 17 / 8, 29 / 8]
+    assert "00:00:02,125 --> 00:00:03,625\nthen a blue" in (tmp_path / "story.srt").read_text()
+    assert media.read_image(tmp_path / "story.png", (100, 100)).std() > 0.05
+    figures = json.loads((tmp_path / "drift.json").read_text())
+    assert figures["distance"] == "difference"
+    assert [line["scene"] for line in figures["windows"]] == [1, 1, 2, 2, 3]
+    assert [line["seam"] is None for line in figures["windows"]] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert (tmp_path / "drift.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "story_report.json").read_text()) == report
+    assert (report["frames"], report["windows"], report["windows_made"]) == (40, 5, 0)
+    assert report["seconds_per_second_of_video"] is None  # nothing was sampled
+    assert report["peak_mb"]["last"] >= report["peak_mb"]["first"] > 10
+    assert [scene["end"] for scene in report["scenes"]] == [17 / 8, 29 / 8, 5.0]
+    assert set(report["scenes"][0]["windows_right"]) == set(report["windows_right"])
+
+
+def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
+    """The program itself: SIGKILL in the middle, then the same command."""
+    Image.fromarray(np.full((40, 30, 3), 200, np.uint8)).save(tmp_path / "first.png")
+    long = "then a blue circle moves right " * 3
+    (tmp_path / "story.yaml").write_text(
+        f"steps: 2\nscenes:\n  - prompt: a red circle moves right\n    seconds: 15\n"
+        f"    image: first.png\n  - prompt: {long}\n    seconds: 0.1\n"
+    )
+    model.save(tmp_path / "model")
+    command = [
+        *(sys.executable, "scripts/sample.py", f"--model={tmp_path}/model"),
+        *(f"--story={tmp_path}/story.yaml", f"--output={tmp_path}/out"),
+    ]
+    # Compiled as in this process, for equal bits.
+    options = dict(env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True)
+    output = tmp_path / "out" / "windows"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, **options) as process:
+        deadline = time.monotonic() + 300
+        while len(list(output.glob("*.npz"))) < 3 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "story.mp4").exists()
+    left = {path: path.stat().st_mtime_ns for path in output.glob("*.npz")}
+
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert f"{20 - len(left)} of 20 windows sampled" in done.stdout
+    assert all(path.stat().st_mtime_ns == then for path, then in left.items())
+    assert "first.png: 30x40 px are resized, and their centre cropped, to 16x16." in done.stderr
+    assert "note: scene 2 asks for 0.1 s and lasts 0.75 s, one window." in done.stderr
+    assert "note: scene 2: the text encoder cuts the end of 'then a blue" in done.stderr
+    assert "windows: 20/20 (100%)" in done.stderr
+    assert json.loads((tmp_path / "out" / "drift.json").read_text())["distance"] == "lpips_proxy"
+
+    image = media.read_image(tmp_path / "first.png", (16, 16))
+    few = {"steps": 2}
+    shots = [
+        Shot("a red circle moves right", 15.0, True, 0, tmp_path / "first.png", few),
+        Shot(long.strip(), 0.1, sampler=few),
+    ]
+    kept = Windows(tmp_path / "alone")
+    for _ in tell(model, shots, 5, kept, lambda path: image):
+        pass
+    names = sorted(path.name for path in kept.directory.iterdir())
+    assert names == sorted(path.name for path in output.iterdir())
+    for name in names:
+        one, other = np.load(output / name), np.load(kept.directory / name)
+        np.testing.assert_array_equal(one["codes"], other["codes"])
+        np.testing.assert_array_equal(one["frames"], other["frames"])
+    assert len(mp4(tmp_path / "out" / "story.mp4")[0]) == 11 + 6 * 19
+
+
+# --- what the figures say
+
+
+def test_a_prompt_is_read_back_from_its_words():
+    world = shapes_world.World()
+    wanted = prompt_check.asked(world, "a red circle moves up, then a blue square moves left")
+    assert wanted is not None
+    assert wanted.combination.tolist() == [[2, 1, 1]]
+    assert prompt_check.asked(world, "a red circle") is None
+    assert prompt_check.asked(world, None) is None
+
+
+def test_windows_of_true_clips_are_right_and_of_others_wrong():
+    world = shapes_world.World(radius=5.5, sizes=("large",))
+    clips = moving_shapes.render(world, "test", np.arange(10))
+    for video, caption in zip(clips["video"] / 255, clips["caption"], strict=True):
+        video = video.astype(np.float32)
+        whole = prompt_check.window(world, video, None, caption)
+        later = prompt_check.window(world, video[5:], video[4], caption)
+        assert (
+            whole
+            == later
+            == dict.fromkeys(("colour", "shape", "present", "direction", "all"), True)
+        )
+        back = prompt_check.window(world, video[::-1], None, caption)
+        assert back is not None
+        assert (back["colour"], back["direction"], back["all"]) == (True, False, False)
+
+
+def test_drift_figures():
+    random = np.random.default_rng(0)
+    frames = random.uniform(size=(6, 16, 16, 3)).astype(np.float32)
+    codes = np.array([[[0, 1], [2, 0]]])
+    line = drift.measure(frames, codes, frames[0], near)
+    np.testing.assert_allclose(line["mean"], frames.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(line["std"], frames.std((0, 1, 2)), rtol=1e-6)
+    assert (line["codes"], line["seam"]) == (3 / 4, 0)
+    np.testing.assert_allclose(line["step"], near(frames[:-1], frames[1:]).mean(), rtol=1e-6)
+    assert drift.measure(frames, codes, None, near)["seam"] is None
+    assert drift.measure(frames[:1], codes, None, near)["step"] is None
+
+
+def test_blur_lowers_sharpness_and_flat_has_none():
+    edge = np.zeros((1, 16, 16, 3), np.float32)
+    edge[:, :, 8:] = 1
+    soft = (edge + np.roll(edge, 1, 2)) / 2
+    assert drift.sharpness(edge) > 1.5 * drift.sharpness(soft[:, :, 2:-2]) > 0
+    assert drift.sharpness(np.ones_like(edge)) < 1e-12
+
+
+def test_a_summary_compares_both_ends():
+    line = dict(mean=[0.2] * 3, std=[0.1] * 3, codes=0.5, seam=None, step=0.1)
+    lines = [line | {"sharpness": float(x)} for x in range(30)]
+    summary = drift.summary(lines)
+    assert summary["sharpness"] == {"first": 4.5, "last": 24.5}
+    assert "seam" not in summary
+    assert drift.summary(lines[:3])["sharpness"] == {"first": 0.0, "last": 2.0}
+
+
+def test_an_empty_story_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match="at least one scene"):
+        told(model, tmp_path, [])

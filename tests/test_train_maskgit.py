@@ -1,0 +1,158 @@
+"""Stage 2's step: what it logs by masked share, how samples weigh, on devices and micro-batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from phenaki.losses import masked_tokens
+from phenaki.sampling import schedules
+from phenaki.train import logs, maskgit, state
+from phenaki.types import Text
+
+ROWS, CLIP, STILL, CODEBOOK = 16, 24, 4, 6
+RNG = np.random.default_rng(0)
+BATCH = {
+    "video": {"codes": RNG.integers(CODEBOOK, size=(ROWS, 6, 2, 2)).astype(np.int32)},
+    "image": {"codes": RNG.integers(CODEBOOK, size=(ROWS // 2, 1, 2, 2)).astype(np.int32)},
+}
+KEY = jax.random.key(3)
+
+
+class Toy:
+    """Logits that a position's own codes and parameters give; it notes what it is fed."""
+
+    codebook, mask_id = CODEBOOK, CODEBOOK
+
+    def __init__(self):
+        self.fed = {}
+
+    def apply(self, variables, codes, text, *, deterministic, rngs):
+        del deterministic, rngs
+        jax.debug.callback(self._note, codes, text)
+        params = variables["params"]
+        hidden = jnp.take(params["embedding"], codes, axis=0).mean(1, keepdims=True)
+        return params["kernel"][: codes.shape[1]] + hidden
+
+    def _note(self, codes, text):
+        kind = "video" if codes.shape[1] == CLIP else "image"
+        self.fed.setdefault(kind, []).append((np.asarray(codes), text))
+
+
+def start():
+    random = np.random.default_rng(1)
+    params = {
+        "kernel": jnp.asarray(random.normal(size=(CLIP, CODEBOOK)), jnp.float32),
+        "embedding": jnp.asarray(random.normal(size=(CODEBOOK + 1, CODEBOOK)), jnp.float32),
+    }
+    return state.create(params, optax.sgd(1.0))
+
+
+def run(batch=BATCH, embed=None, drop_text=0.0, accumulate=1, **options):
+    """(parameters after one step, metrics, {kind: codes fed}) of one step."""
+    toy = Toy()
+    step = maskgit.make_step(
+        toy, optax.sgd(1.0), encode=lambda frozen, part: part["codes"], embed=embed,
+        drop_text=drop_text, ema=0.9, accumulate=accumulate, **options,
+    )  # fmt: skip
+    after, metrics = jax.device_get(jax.jit(step)(start(), {}, batch, KEY))
+    jax.effects_barrier()
+    return after.params, metrics, toy.fed
+
+
+def by_hand(kind, fed):
+    """(-log p where masked [b s], the mask) of a sub-batch, in float64."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), start().params)
+    logits = params["kernel"][: fed.shape[1]] + params["embedding"][fed].mean(1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    truth = BATCH[kind]["codes"].reshape(len(fed), -1)
+    nll = -np.take_along_axis(log_p, truth[..., None], -1)[..., 0]
+    return nll, fed == Toy.mask_id, logits.argmax(-1) == truth
+
+
+def test_deciles_are_means_over_the_samples_of_that_masked_share():
+    _, metrics, fed = run()
+    for kind in BATCH:
+        nll, mask, hit = by_hand(kind, fed[kind][0][0])
+        loss, accuracy = ((x * mask).sum(-1) / mask.sum(-1) for x in (nll, hit))
+        tenth = np.minimum(mask.sum(-1) * 10 // mask.shape[1], 9)
+        for index in range(10):
+            own = tenth == index
+            for name, values in (("loss", loss), ("accuracy", accuracy)):
+                total, count = metrics[f"{kind}/{name}/masked_{10 * index}"]
+                assert count == own.sum()
+                np.testing.assert_allclose(total, values[own].sum(), rtol=1e-5, atol=1e-6)
+    assert 0 < sum(metrics[f"video/loss/masked_{10 * i}"].count == 0 for i in range(10)) < 10
+
+
+def test_a_logged_decile_is_over_all_steps_and_absent_without_samples():
+    steps = [
+        {"a": logs.Ratio(np.float32(6), np.float32(2)), "b": logs.Ratio(0.0, 0.0), "c": 1.0},
+        {"a": logs.Ratio(np.float32(0), np.float32(0)), "b": logs.Ratio(0.0, 0.0), "c": 2.0},
+        {"a": logs.Ratio(np.float32(9), np.float32(1)), "b": logs.Ratio(0.0, 0.0), "c": 6.0},
+    ]
+    assert logs.mean(steps) == {"a": 5.0, "c": 3.0}
+
+
+def expected_loss(fed, reduction):
+    """The step's loss by hand."""
+    parts = {kind: by_hand(kind, np.concatenate([c for c, _ in fed[kind]])) for kind in fed}
+    if reduction == "code":
+        total = sum((nll * mask).sum() for nll, mask, _ in parts.values())
+        return total / sum(mask.sum() for _, mask, _ in parts.values())
+    samples = [(nll * mask).sum(-1) / mask.sum(-1) for nll, mask, _ in parts.values()]
+    return np.concatenate(samples).mean()
+
+
+@pytest.mark.parametrize("reduction", masked_tokens.REDUCTIONS)
+def test_the_loss_is_the_same_mean_on_eight_devices_and_in_micro_batches(reduction):
+    weigh = masked_tokens.REDUCTIONS[reduction]
+    params, metrics, fed = run(weigh=weigh)
+    np.testing.assert_allclose(metrics["loss/total"], expected_loss(fed, reduction), rtol=1e-5)
+    devices = np.array(jax.devices()).reshape(8)
+    mesh = jax.sharding.Mesh(devices, ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    others = {
+        "8 devices": run(jax.device_put(BATCH, rows), weigh=weigh),
+        "4 micro-batches": run(accumulate=4, weigh=weigh),
+    }
+    for name, (again, measured, _) in others.items():
+        for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(measured["loss/total"], metrics["loss/total"], rtol=1e-5)
+
+
+def test_the_two_reductions_differ_and_smoothing_raises_the_loss():
+    losses_of = {name: run(weigh=weigh)[1] for name, weigh in masked_tokens.REDUCTIONS.items()}
+    assert abs(losses_of["code"]["loss/total"] - losses_of["sample"]["loss/total"]) > 1e-3
+    assert losses_of["code"]["video/loss"] == losses_of["sample"]["video/loss"]
+    plain, smooth = losses_of["sample"], run(smoothing=0.2)[1]
+    assert smooth["loss/total"] != plain["loss/total"]
+    assert smooth["video/accuracy"] == plain["video/accuracy"]
+
+
+def test_the_schedule_decides_how_much_is_masked():
+    def share(name):
+        return (run(schedule=schedules.SCHEDULES[name])[2]["video"][0][0] == Toy.mask_id).mean()
+
+    assert share("uniform") < share("cosine") < share("cubic")
+
+
+def test_the_drop_rate_is_of_the_captions_there_are():
+    def embed(frozen, part):
+        del frozen
+        rows = len(part["codes"])
+        return Text(jnp.ones((rows, 3, 2)), jnp.ones((rows, 3), bool) & part["captioned"][:, None])
+
+    captioned = np.arange(ROWS) % 4 > 0  # a quarter has none
+    batch = {"video": BATCH["video"] | {"captioned": captioned}}
+    _, metrics, fed = run(batch, embed=embed, drop_text=0.5)
+    seen = np.asarray(fed["video"][0][1].mask).any(-1)
+    assert not seen[~captioned].any()
+    dropped, count = metrics["video/dropped"]
+    assert (dropped, count) == ((captioned & ~seen).sum(), captioned.sum())
+    assert 0 < dropped < count
+    assert metrics["video/unconditional"] == (~seen).mean()
+    assert run(batch, embed=embed, drop_text=0.0)[1]["video/dropped"] == (0, 12)
+    assert run(batch, embed=embed, drop_text=1.0)[1]["video/dropped"] == (12, 12)

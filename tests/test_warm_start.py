@@ -1,0 +1,70 @@
+"""A C-ViViT that starts from one trained on images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from phenaki.errors import UserError
+from phenaki.io import checkpoint
+from phenaki.models import factory
+from phenaki.train import stages
+from phenaki.train.warm_start import inflate
+
+IMAGES = tiny.tokenizer_config(video={"frames": 1})
+CLIPS = tiny.tokenizer_config()
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def image_params():
+    return tiny.random_params(factory.tokenizer(IMAGES), jnp.zeros((1, 1, 16, 16, 3)))
+
+
+def fresh(config=CLIPS):
+    model = factory.tokenizer(config)
+    clip = jnp.zeros((1, 11, config.video.height, config.video.width, 3))
+    return tiny.random_params(model, clip)
+
+
+def apply(config, params, video, method):
+    model = factory.tokenizer(config)
+    return jax.jit(lambda p, x: model.apply({"params": p}, x, method=method))(params, video)
+
+
+def test_images_are_what_they_were(image_params):
+    params = inflate(fresh(), image_params, "x")
+    stills = jnp.asarray(RNG.uniform(size=(3, 1, 16, 16, 3)), jnp.float32)
+    codes = apply(IMAGES, image_params, stills, "encode")
+    np.testing.assert_array_equal(apply(CLIPS, params, stills, "encode"), codes)
+    before = apply(IMAGES, image_params, codes, "decode")
+    np.testing.assert_allclose(apply(CLIPS, params, codes, "decode"), before, atol=1e-5)
+
+
+def test_a_clip_that_stands_still_is_its_image_over_and_over(image_params):
+    params = inflate(fresh(), image_params, "x")
+    image = jnp.asarray(RNG.uniform(size=(2, 1, 16, 16, 3)), jnp.float32)
+    codes = apply(CLIPS, params, jnp.repeat(image, 11, axis=1), "encode")
+    np.testing.assert_array_equal(codes, jnp.repeat(codes[:, :1], 6, axis=1))
+    video = apply(CLIPS, params, codes, "decode")
+    np.testing.assert_allclose(video, jnp.repeat(video[:, :1], 11, axis=1), atol=1e-5)
+
+
+def test_another_size_is_refused(image_params):
+    wide = tiny.tokenizer_config(tokenizer={"width": 24})
+    with pytest.raises(UserError, match=r"config\.start=x: its .* has shape .*, this config's"):
+        inflate(fresh(wide), image_params, "x")
+    with pytest.raises(UserError, match="is no C-ViViT"):
+        inflate(fresh(), {"other": image_params["first_in"]}, "x")
+
+
+def test_a_run_starts_from_another(tmp_path):
+    one = jax.devices()[:1]
+    stages.train_tokenizer(IMAGES, tmp_path / "images", one)
+    trained, _, _ = checkpoint.load_tokenizer(tmp_path / "images")
+    config = tiny.tokenizer_config(train={"steps": 1}, optim={"rate": 0.0})
+    config.start = str(tmp_path / "images")
+    after = stages.train_tokenizer(config, tmp_path / "clips", one)
+    for name in ("first_in", "first_out", "encoder_space"):
+        jax.tree.map(np.testing.assert_array_equal, after.params[name], trained[name])
