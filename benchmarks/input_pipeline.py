@@ -169,7 +169,9 @@ def _write_clips(root: Path) -> Path:
             encoded = format.encode(video)
             writer.add(
                 "video_train",
-                format.Record(f"{number}", encoded, "a caption", "", "", (SIZE, SIZE), 0.0, FPS),
+                format.ClipRecord(
+                    f"{number}", encoded, "a caption", "", "", (SIZE, SIZE), 0.0, FPS
+                ),
             )
     return directory
 

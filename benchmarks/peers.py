@@ -137,7 +137,7 @@ def peer_cases():
     text = torch.randn(1, speed.TEXT, 512)
     model.encode_texts = lambda texts, output_device=None: text
     with torch.no_grad():
-        codes = tokenizer(video, return_only_codebook_ids=True)
+        tokens = tokenizer(video, return_only_codebook_ids=True)
 
     @torch.inference_mode()
     def encode():
@@ -145,7 +145,7 @@ def peer_cases():
 
     @torch.inference_mode()
     def decode():
-        tokenizer.eval().decode_from_codebook_indices(codes.flatten(1))
+        tokenizer.eval().decode_from_codebook_indices(tokens.flatten(1))
 
     def trained(network, loss):
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
@@ -164,7 +164,7 @@ def peer_cases():
         "C-ViViT decode, 1 clip": decode,
         "C-ViViT train step, 1 clip": trained(tokenizer, lambda: tokenizer(video)),
         "MaskGIT 512x6 train step, 1 clip": trained(
-            model.maskgit, lambda: model(video_codebook_ids=codes, text_embeds=text)
+            model.maskgit, lambda: model(video_codebook_ids=tokens, text_embeds=text)
         ),
         f"MaskGIT 512x6 guided clip, {speed.STEPS} steps": lambda: model.sample(
             texts=["a clip"], num_frames=11, cond_scale=3.0

@@ -97,8 +97,8 @@ def tokenizer(frames: int = 11, side: int = 64, batch: int = 1) -> float:
 
     @jax.jit
     def there_and_back(params, video):
-        codes = model.apply({"params": params}, video, method="encode")
-        return model.apply({"params": params}, codes, method="decode")
+        tokens = model.apply({"params": params}, video, method="encode")
+        return model.apply({"params": params}, tokens, method="decode")
 
     return median(there_and_back, params, video)
 

@@ -78,10 +78,10 @@ def cases():
     def call(method):
         return jax.jit(lambda params, x: model.apply({"params": params}, x, method=method))
 
-    codes = call("encode")(params, video)
+    tokens = call("encode")(params, video)
     side = tokenizer_flops(config)
     yield "C-ViViT encode, 1 clip", call("encode"), (params, video), side
-    yield "C-ViViT decode, 1 clip", call("decode"), (params, codes), side
+    yield "C-ViViT decode, 1 clip", call("decode"), (params, tokens), side
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
     evaluate = make_objective(model, weights={"l2": 1.0, "vq": 1.0}, beta=0.25)
     step = tokenizer.make_step(
@@ -97,11 +97,11 @@ def cases():
     )
     del trained
     yield from maskgit_cases(
-        codes.reshape(1, -1), spec, functools.partial(call("decode"), params), side
+        tokens.reshape(1, -1), spec, functools.partial(call("decode"), params), side
     )
 
 
-def maskgit_cases(codes, spec, to_video, side):
+def maskgit_cases(tokens, spec, to_video, side):
     """The 512-wide network with 1536 codes: train step, one guided forward, a sampled clip.
 
     `to_video` maps codes [b t m n] to pixels in `side` FLOPs.
@@ -111,29 +111,29 @@ def maskgit_cases(codes, spec, to_video, side):
         dtype=factory.DTYPES[DTYPE.value], unroll=WIDE["depth"], **WIDE,
     )  # fmt: skip
     text = Text(jax.random.normal(jax.random.key(2), (1, TEXT, 512)), jnp.ones((1, TEXT), bool))
-    params = jax.jit(model.init)(jax.random.key(0), codes, text)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens, text)["params"]
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
     step = maskgit.make_step(
         model,
         optimizer,
-        encode=lambda _, part: part["codes"],
+        encode=lambda _, part: part["tokens"],
         embed=lambda _, part: part["given"],
         drop_text=0.1,
         ema=0.999,
         accumulate=1,
     )
-    batch = {"video": {"codes": codes, "given": text}}
+    batch = {"video": {"tokens": tokens, "given": text}}
     trained = state.create(params, optimizer)
-    forward = maskgit_flops(codes.shape[1])
+    forward = maskgit_flops(tokens.shape[1])
     yield (
         "MaskGIT 512x6 train step, 1 clip",
         jax.jit(step),
         (trained, {}, batch, jax.random.key(1)),
         3 * forward,
     )
-    yield from train_step_parts(codes, trained, optimizer)
+    yield from train_step_parts(tokens, trained, optimizer)
     masked = schedules.apply_mask(
-        codes, schedules.sample_mask(jax.random.key(3), codes.shape), model.mask_id
+        tokens, schedules.sample_mask(jax.random.key(3), tokens.shape), model.mask_id
     )
     both = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), text)
     context = jax.jit(functools.partial(model.apply, method="context"))({"params": params}, both)
@@ -144,39 +144,41 @@ def maskgit_cases(codes, spec, to_video, side):
         logits: Any = model.apply({"params": params}, doubled, context=context)
         conditional, unconditional = jnp.split(logits, 2)
         return masked_tokens.masked_cross_entropy(
-            decode.guide(conditional, unconditional, 6.0), codes, masked == codes
+            decode.guide(conditional, unconditional, 6.0), tokens, masked == tokens
         )
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
 
     @jax.jit
-    def sample(params, codes, context, key):
-        def logits(codes, _):
-            doubled: Any = model.apply({"params": params}, jnp.tile(codes, (2, 1)), context=context)
+    def sample(params, tokens, context, key):
+        def logits(tokens, _):
+            doubled: Any = model.apply(
+                {"params": params}, jnp.tile(tokens, (2, 1)), context=context
+            )
             conditional, unconditional = jnp.split(doubled, 2)
             return decode.guide(conditional, unconditional, 2.0)
 
         decoded = decode.decode(
             logits,
-            jnp.full_like(codes, model.mask_id),
+            jnp.full_like(tokens, model.mask_id),
             key[None],
             steps=STEPS,
             choice_temperature=4.0,
             mask_id=model.mask_id,
         )
-        return to_video(decoded.codes.reshape(1, *spec.grid()))
+        return to_video(decoded.tokens.reshape(1, *spec.grid()))
 
     yield (
         f"MaskGIT 512x6 guided clip, {STEPS} steps",
         sample,
-        (params, codes, context, jax.random.key(6)),
+        (params, tokens, context, jax.random.key(6)),
         STEPS * 2 * forward + side,
     )
 
 
-def train_step_parts(codes, trained, optimizer):
+def train_step_parts(tokens, trained, optimizer):
     """Where that step's time goes besides the dense layers: softmax, logits, optimiser."""
-    length, heads, width, depth = codes.shape[1], WIDE["heads"], WIDE["width"], WIDE["depth"]
+    length, heads, width, depth = tokens.shape[1], WIDE["heads"], WIDE["width"], WIDE["depth"]
     dtype = factory.DTYPES[DTYPE.value]
     x = jax.random.normal(jax.random.key(4), (1, length, heads, width // heads), dtype)
 
@@ -190,7 +192,7 @@ def train_step_parts(codes, trained, optimizer):
     yield "  of it, attention", attention, (x,), 3 * depth * 4 * length**2 * width
     table = trained.params["embedding"][:8192]
     rows = jax.random.normal(jax.random.key(5), (length, width))
-    mask = jnp.ones(codes.shape, bool)
+    mask = jnp.ones(tokens.shape, bool)
 
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
@@ -198,7 +200,7 @@ def train_step_parts(codes, trained, optimizer):
         logits = jnp.matmul(
             rows.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32
         )
-        return masked_tokens.masked_cross_entropy(logits[None], codes, mask)[0].mean()
+        return masked_tokens.masked_cross_entropy(logits[None], tokens, mask)[0].mean()
 
     yield "  of it, logits and loss", head, (rows, table), 3 * 2 * length * width * 8192
     update = jax.jit(functools.partial(state.apply_gradients, optimizer=optimizer, ema=0.999))

@@ -1,4 +1,4 @@
-"""Token critics (not in the paper; PAPER_FACTS 6): which codes were sampled.
+"""Token critics (not in the paper; docs/paper.md#token-critic): which codes were sampled.
 
     python scripts/train_critic.py --config=configs/critic.py:demo \\
         --generator=runs/demo/maskgit --workdir=runs/demo/critic

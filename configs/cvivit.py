@@ -41,7 +41,7 @@ def paper() -> ConfigDict:
     )
     # Equations 1 and 2. A weight of 0 builds no network.
     c.loss = dict(vq=1.0, adversarial=0.1, perceptual=0.1, video_perceptual=1.0, l2=1.0, beta=0.25)
-    # B.1.1 names the network by its flags; the rest is its family's (PAPER_FACTS A5).
+    # B.1.1 names the network by its flags; the rest is its family's (docs/paper.md#discriminator).
     c.gan = dict(
         network="residual",  # or "stylegan2"
         width=512,  # channels of maps up to 32 px
@@ -55,7 +55,7 @@ def paper() -> ConfigDict:
         adaptive_limit=0.0,  # of VQGAN's weight by gradients; 0 = off
     )
     # Of L_IP (VGG16, LPIPS) and L_VP (I3D): a directory written by scripts/convert_weights.py, or
-    # "random" to try the program. The paper names no layer of I3D (PAPER_FACTS A6).
+    # "random" to try it. The paper names no layer of I3D: docs/paper.md#perceptual-losses.
     c.features = dict(weights="weights", i3d=("logits_mean",))
     # A window of 20 codes per codebook entry and more. Not in the paper: revival (0 = never), and
     # a codebook of running averages (the decay of them; 0 = by gradient, equation 1).
@@ -82,7 +82,7 @@ def t2v(c):
 
 
 def bair(c):
-    """B.2.1: 64 px in 4x4 patches; 16 scored frames need clips of 17 (PAPER_FACTS A14)."""
+    """B.2.1: 64 px in 4x4 patches; clips of 17 for 16 scored (docs/paper.md#sixteen-frames)."""
     c.video = ConfigDict(dict(frames=17, height=64, width=64, fps=10.0))
     c.tokenizer.update(patch=(2, 4, 4), space_depth=8, time_depth=6)
     c.data.sources = "data/bair"

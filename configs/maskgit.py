@@ -33,7 +33,7 @@ def paper() -> ConfigDict:
         width=2048,
         mlp_dim=8192,
         heads=32,
-        dropout=0.1,  # not stated for text-to-video; the family's value (PAPER_FACTS A18)
+        dropout=0.1,  # not stated for text-to-video; the family's value (docs/paper.md#dropout)
         attention_dropout=0.1,
         position_init="normal",
     )
@@ -48,7 +48,7 @@ def paper() -> ConfigDict:
         ema=0.999,
         accumulate=1,
     )
-    # Keys and values of every layer come straight from its width of 4096 (PAPER_FACTS A2).
+    # Every layer's keys and values come straight from its width, 4096 (docs/paper.md#text-encoder).
     c.text = _t5("t5_1_1_xxl")
     c.drop_text = 0.1  # §2.2, for guidance
     c.mask = dict(schedule="cosine")  # or uniform, linear, square, cubic, exp

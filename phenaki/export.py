@@ -38,18 +38,18 @@ def programs(model: pipeline.Phenaki, rows: int, **sampler) -> dict[str, tuple]:
     def encode(weights, video):
         return model.apply_tokenizer(_nested(weights)["tokenizer"], video, method="encode")
 
-    def decode(weights, codes):
-        video = model.apply_tokenizer(_nested(weights)["tokenizer"], codes, method="decode")
+    def decode(weights, tokens):
+        video = model.apply_tokenizer(_nested(weights)["tokenizer"], tokens, method="decode")
         return jnp.clip(video, 0, 1)
 
-    def sample(weights, codes, ids, seed, guidance, choice_temperature):
+    def sample(weights, tokens, ids, seed, guidance, choice_temperature):
         numbers = known | {"guidance": guidance, "choice_temperature": choice_temperature}
         key = jax.random.key(seed)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
         ids = ids if model.config.text else None
-        return model.sample_codes(
-            _nested(weights), codes, ids, None, keys, numbers, form=form
-        ).codes
+        return model.sample_tokens(
+            _nested(weights), tokens, ids, None, keys, numbers, form=form
+        ).tokens
 
     grid = spec.grid()
     length = model.config.text.length if model.config.text else 1

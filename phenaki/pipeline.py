@@ -41,7 +41,7 @@ class _Form(NamedTuple):
     trace: bool
 
 
-def form_of(chosen: options.Options) -> _Form:
+def form_of(chosen: options.SamplingOptions) -> _Form:
     """The compiled part of resolved options."""
     return _Form(
         steps=int(chosen.steps),
@@ -55,7 +55,7 @@ def form_of(chosen: options.Options) -> _Form:
     )
 
 
-def numbers_of(chosen: options.Options) -> dict[str, float]:
+def numbers_of(chosen: options.SamplingOptions) -> dict[str, float]:
     """The part that may change without compiling."""
     names = ("guidance", "choice_temperature", "temperature", "top_p", "critic_guidance")
     numbers: dict[str, float] = {n: float(getattr(chosen, n)) for n in (*names, "critic_noise")}
@@ -65,7 +65,7 @@ def numbers_of(chosen: options.Options) -> dict[str, float]:
 class Phenaki:
     """A tokenizer, a MaskGIT and a text encoder. Videos are float32 [b f h w 3] in [0, 1].
 
-    Every call takes `seed` and the options of `options.Options`, where None means the config's own:
+    Every call takes `seed` and the fields of `SamplingOptions`, where None means the config's own:
     `steps`, `choice_temperature`, `guidance` (λ of (1 + λ) l_c - λ l_u), `preset` and so on. Sample
     i of a call depends on `seed` and i only. A new prompt, seed, λ, temperature or top_p compiles
     nothing; a new batch size, number of steps or schedule does, and so does λ between 0 and not 0.
@@ -79,11 +79,11 @@ class Phenaki:
         self.network = factory.maskgit(config)
         self._encoder: Any = factory.text_encoder(config) if config.text else None
         # Compiled per object: what is compiled goes when the object does.
-        self._sample = jax.jit(self.sample_codes, static_argnames="form")
+        self._sample = jax.jit(self.sample_tokens, static_argnames="form")
         self._apply = jax.jit(self.apply_tokenizer, static_argnames="method")
         self._embed = jax.jit(self._embed_text)
         self.mesh: jax.sharding.Mesh | None = None  # see `shard`
-        self.codes = None  # [b s] of the last window
+        self.tokens = None  # [b s] of the last window
         self.history = None  # [steps b s]: what each of its steps handed on
         self.trace = None  # with the option `trace`: the whole `sampling.Decoded`
 
@@ -197,19 +197,19 @@ class Phenaki:
 
         f may be any length up to a clip: what 1 + n patches have more is filled, too, and cut off.
         """
-        sees = self._tokenizer.SEES
+        sees = self._tokenizer.receptive_field
         given = conditioning.read(
             video, known, len(prompts), self.spec, conditioning.BY_PATCH if approximate else sees
         )
-        codes = jnp.full(given.codes.shape, self.network.mask_id, jnp.int32)
-        latents = np.flatnonzero(given.codes.any((0, 2, 3)))
+        tokens = jnp.full(given.tokens.shape, self.network.mask_id, jnp.int32)
+        latents = np.flatnonzero(given.tokens.any((0, 2, 3)))
         if len(latents):
             # What comes after the last known code need not be encoded, unless codes see it.
-            count = codes.shape[1] if sees == "clip" else int(latents[-1]) + 1
+            count = tokens.shape[1] if sees == "clip" else int(latents[-1]) + 1
             encoded = self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]])
-            encoded = jnp.where(given.codes[:, :count], encoded, self.network.mask_id)
-            codes = codes.at[:, :count].set(encoded)
-        filled = self._fill(codes.reshape(len(codes), -1), prompts, seed, **sampler)
+            encoded = jnp.where(given.tokens[:, :count], encoded, self.network.mask_id)
+            tokens = tokens.at[:, :count].set(encoded)
+        filled = self._fill(tokens.reshape(len(tokens), -1), prompts, seed, **sampler)
         pixels = np.where(
             given.pixels[..., None], given.video, sharding.fetch(self._decode(filled))
         )
@@ -284,7 +284,7 @@ class Phenaki:
         mask[: known.shape[1]] = True
         return self.fill(video, mask, prompts, seed=seed, **sampler)
 
-    def _fill(self, codes, prompts, seed, **sampler):
+    def _fill(self, tokens, prompts, seed, **sampler):
         """`codes` [b s] with every mask filled; `sampler` are options."""
         chosen = options.resolve(self.config, **sampler)
         form = form_of(chosen)
@@ -297,23 +297,23 @@ class Phenaki:
             ids = vocabulary.encode(prompts)
             if chosen.negative and form.guided:
                 one = isinstance(chosen.negative, str)
-                texts: Any = [chosen.negative] * len(codes) if one else list(chosen.negative)
-                if len(texts) != len(codes):
+                texts: Any = [chosen.negative] * len(tokens) if one else list(chosen.negative)
+                if len(texts) != len(tokens):
                     raise UserError(
-                        f"{len(texts)} negative texts for {len(codes)} samples: give one, or one "
+                        f"{len(texts)} negative texts for {len(tokens)} samples: give one, or one "
                         "each."
                     )
                 negative = vocabulary.encode(texts)
         key = jax.random.key(seed)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(codes)))
-        rows = self._split((codes, ids, negative, keys))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
+        rows = self._split((tokens, ids, negative, keys))
         with self._on_mesh():
             decoded = self._sample(params, *rows, numbers_of(chosen), form=form)
-        self.codes, self.history = decoded.codes, decoded.history
+        self.tokens, self.history = decoded.tokens, decoded.history
         self.trace = decoded if form.trace else None
-        return decoded.codes
+        return decoded.tokens
 
-    def sample_codes(self, params, codes, ids, negative, keys, numbers, *, form):
+    def sample_tokens(self, params, tokens, ids, negative, keys, numbers, *, form):
         text = other = None
         if self._encoder is not None:
             text = factory.embed(self._encoder, params["text"], ids)
@@ -329,7 +329,7 @@ class Phenaki:
         score_fn = None
         if form.critic is not None:
             critic = form.critic
-            whole = critic.whole(params["critic"], params["maskgit"])
+            whole = critic.merge_params(params["critic"], params["maskgit"])
             seen = (text, other) if critic.reads_text else (None, None)
             guided = _guided(critic, whole, *seen, form.critic_guided)
             score_fn = functools.partial(guided, scale=numbers["critic_guidance"])
@@ -340,8 +340,8 @@ class Phenaki:
                 decode.restrict, top_k=numbers["top_k"], top_p=numbers["top_p"]
             )
         decoded = decode.decode(
-            lambda codes, step: logits(codes, scale=scale(step)),
-            codes,
+            lambda tokens, step: logits(tokens, scale=scale(step)),
+            tokens,
             keys,
             steps=form.steps,
             choice_temperature=numbers["choice_temperature"],
@@ -355,14 +355,14 @@ class Phenaki:
         return decoded if form.trace else decoded._replace(sampled=None, scores=None)
 
     def encode(self, videos: np.ndarray | jax.Array):
-        """Codes [b t m n] of `videos`, 1 + a multiple of the patch frames."""
+        """Tokens [b t m n] of `videos`, 1 + a multiple of the patch frames."""
         return self._through(jnp.asarray(videos, jnp.float32), "encode")
 
-    def _decode(self, codes):
+    def _decode(self, tokens):
         _, rows, columns = self.spec.grid()
-        codes = codes.reshape(len(codes), -1, rows, columns)
+        tokens = tokens.reshape(len(tokens), -1, rows, columns)
         # The networks' output is linear; only what people see is clipped.
-        return jnp.clip(self._through(codes, "decode"), 0, 1)
+        return jnp.clip(self._through(tokens, "decode"), 0, 1)
 
     def _through(self, rows, method):
         with self._on_mesh():
@@ -376,15 +376,15 @@ def _guided(network, params, text, other, guided):
     """logits(codes, scale) of `network`, guided away from the text `other` as one doubled batch."""
     apply = functools.partial(network.apply, {"params": params})
     if text is None:
-        return lambda codes, scale: apply(codes)
+        return lambda tokens, scale: apply(tokens)
     if guided:
         text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
     context = apply(text, method="context")  # once for all steps
 
-    def logits(codes, scale):
+    def logits(tokens, scale):
         if not guided:
-            return apply(codes, context=context)
-        conditional, unconditional = jnp.split(apply(jnp.tile(codes, (2, 1)), context=context), 2)
+            return apply(tokens, context=context)
+        conditional, unconditional = jnp.split(apply(jnp.tile(tokens, (2, 1)), context=context), 2)
         return decode.guide(conditional, unconditional, scale)
 
     return logits

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from phenaki.errors import UserError
 
 Video = Float[Array, "b f h w c"]  # RGB in [0, 1]; an image has f = 1
-Codes = Int[Array, "b t m n"]  # 0 .. codebook - 1
+Tokens = Int[Array, "b t m n"]  # 0 .. codebook - 1
 
 
 @flax.struct.dataclass

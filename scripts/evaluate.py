@@ -79,14 +79,14 @@ def _row(number):
         )
 
     from phenaki.evaluation import devices, protocol, score
-    from phenaki.evaluation.references import Prepared, Windows
-    from phenaki.evaluation.task import plan_of
-    from phenaki.evaluation.tokenizer import Tokenizer
+    from phenaki.evaluation.references import ClipWindows, Prepared
+    from phenaki.evaluation.task import task_of
+    from phenaki.evaluation.tokenizer import FrozenTokenizer
 
     tokenizer = row["task"] == "reconstruction"
-    model = Tokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
+    model = FrozenTokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
     spec = model.spec
-    plan = plan_of(row, frames=spec.frames, per_shard=BATCH.value)
+    plan = task_of(row, frames=spec.frames, per_shard=BATCH.value)
     windows = row.get("windows", 1)
     clips: Any = Prepared(
         DATA.value or row["data"],
@@ -99,7 +99,7 @@ def _row(number):
     full = row.get("clips", clips.total)
     used = clips.total = min(clips.total, full, LIMIT.value or full)
     if windows > 1:
-        clips = Windows(clips, plan.frames, windows)
+        clips = ClipWindows(clips, plan.frames, windows)
     output = Path(OUTPUT.value)
     records = protocol.evaluate(plan, model, clips, output, WEIGHTS.value, SEED.value)
     differs = dict(row["differs"])

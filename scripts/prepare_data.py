@@ -92,12 +92,12 @@ def _fields(value: str) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _options() -> run.Options:
+def _options() -> run.PrepareOptions:
     for flag in (_INPUT, _OUTPUT):
         if not flag.value:  # --input= with nothing after it
             raise UserError(f"--{flag.name} is required")
     height, width = _size(_SIZE.value)
-    return run.Options(
+    return run.PrepareOptions(
         input=_INPUT.value if ":" in _INPUT.value else Path(_INPUT.value),
         output=Path(_OUTPUT.value),
         captions=_CAPTIONS.value,

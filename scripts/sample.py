@@ -215,11 +215,13 @@ def _story(model, timeline, output):
     plan = windows(timeline.shots, spec, timeline.context)
     for sentence in notices(timeline.shots, spec, timeline.context, _is_cut(model)):
         _say(sentence)
-    kept = generate.Windows(WINDOWS.value or output / "windows")
+    kept = generate.WindowCache(WINDOWS.value or output / "windows")
     output = output / "preview" if PREVIEW.value else output
     output.mkdir(exist_ok=True)
     distance = drift.distance(WEIGHTS.value)
-    aids = generate.Aids(REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value)
+    aids = generate.DriftOptions(
+        REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value
+    )
 
     def read_image(path):
         return media.read_image(path, (spec.height, spec.width), _say)

@@ -57,9 +57,9 @@ def codes(name, video):
 def test_encode_and_decode_are_the_two_halves_of_the_forward(name):
     out = apply(name, params(name), VIDEO)
     assert out.video.shape == VIDEO.shape
-    found = codes(name, VIDEO)
+    found = tokens(name, VIDEO)
     assert found.shape == (2, LATENTS[name], M, N)
-    np.testing.assert_array_equal(out.quantized.codes, found)
+    np.testing.assert_array_equal(out.quantized.tokens, found)
     decoded = apply(name, params(name), found, "decode")
     np.testing.assert_allclose(decoded, out.video, atol=1e-5)
 
@@ -69,10 +69,10 @@ def test_encode_and_decode_are_the_two_halves_of_the_forward(name):
 def test_codes_and_pixels_of_a_frame_are_its_own(name, frame):
     other = VIDEO.copy()
     other[:, frame] += 3 * RNG.normal(size=other[:, frame].shape)
-    before, after = codes(name, VIDEO), codes(name, other)
+    before, after = tokens(name, VIDEO), tokens(name, other)
     changed = (before != after).any((0, 2, 3))
     np.testing.assert_array_equal(changed, np.arange(FRAMES) == frame)
-    alone = codes(name, VIDEO[:, frame : frame + 1])
+    alone = tokens(name, VIDEO[:, frame : frame + 1])
     np.testing.assert_array_equal(alone, before[:, frame : frame + 1])
 
     after = before.copy()
@@ -154,7 +154,7 @@ def test_the_learned_frame_is_merged_into_the_first_latent():
 @pytest.mark.parametrize("name", MODELS)
 def test_an_image_is_a_clip_of_one_frame(name):
     still = VIDEO[:, :1]
-    found = codes(name, still)
+    found = tokens(name, still)
     assert found.shape == (2, 1, M, N)
     assert apply(name, params(name), found, "decode").shape == still.shape
 

@@ -83,13 +83,13 @@ def test_codes_are_the_nearest_unit_vectors():
     out = quantize(PARAMS, Z)
     table = unit(PARAMS["embedding"])
     distance = np.linalg.norm(unit(Z)[..., None, :] - table, axis=-1)
-    np.testing.assert_array_equal(out.codes, distance.argmin(-1))
-    np.testing.assert_allclose(out.vectors, table[out.codes], atol=1e-6)
-    # Means over the elements, not sums (PAPER_FACTS A10): L_VQ stays below 4 / code_dim.
-    expected = np.mean(np.square(unit(Z) - table[out.codes]))
+    np.testing.assert_array_equal(out.tokens, distance.argmin(-1))
+    np.testing.assert_allclose(out.vectors, table[out.tokens], atol=1e-6)
+    # Means over elements (docs/paper.md#codebook-losses): L_VQ stays below 4 / code_dim.
+    expected = np.mean(np.square(unit(Z) - table[out.tokens]))
     np.testing.assert_allclose([out.codebook_loss, out.commitment_loss], expected, rtol=1e-5)
-    lookup = jax.jit(lambda codes: QUANTIZER.apply({"params": PARAMS}, codes, method="lookup"))
-    np.testing.assert_allclose(lookup(out.codes), out.vectors, atol=1e-6)
+    lookup = jax.jit(lambda tokens: QUANTIZER.apply({"params": PARAMS}, tokens, method="lookup"))
+    np.testing.assert_allclose(lookup(out.tokens), out.vectors, atol=1e-6)
 
 
 def test_the_gradient_goes_straight_through():
@@ -112,7 +112,7 @@ def test_each_loss_moves_its_own_side():
 
         return jax.grad(loss, argnums=(0, 1))(PARAMS, Z)
 
-    used = np.isin(np.arange(CODEBOOK), quantize(PARAMS, Z).codes)
+    used = np.isin(np.arange(CODEBOOK), quantize(PARAMS, Z).tokens)
     assert 0 < used.sum() < CODEBOOK
     to_table, to_z = gradients("codebook_loss")
     np.testing.assert_array_equal(np.any(to_table["embedding"], -1), used)

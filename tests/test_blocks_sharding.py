@@ -1,4 +1,4 @@
-"""What is gathered for a product is split again in its gradient: each device gets its own part."""
+"""The gradient of a gathered parameter is split again: each device gets its own part."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,9 @@ def test_a_kernel_s_gradient_is_split_as_the_kernel(sizes):
 
 def test_gradients_of_keys_are_split_as_their_positions():
     mesh = sharding.make_mesh(data=1, fsdp=2, sequence=4, tensor=1)
-    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 4 * activations.SMALL, 2, 8))
+    query, key, value = jax.random.normal(
+        jax.random.key(0), (3, 2, 4 * activations.SHORT_SEQUENCE, 2, 8)
+    )
     spec = PartitionSpec(activations.BATCH, "sequence")
 
     def loss(query, key, value):

@@ -43,8 +43,8 @@ def test_an_encoder_that_sees_the_whole_clip_is_named(ours):
 def test_a_decoder_that_looks_ahead_is_named(ours):
     encode, decode = ours
 
-    def ahead(codes):
-        video = np.array(decode(codes))
+    def ahead(tokens):
+        video = np.array(decode(tokens))
         video[:, :-2] += 0.01 * video[:, 2:]  # an ordinary convolution over time
         return video
 

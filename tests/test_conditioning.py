@@ -47,7 +47,7 @@ def test_lifted_masks_are_the_pixels_that_codes_depend_on(name):
     depends = np.asarray(jnp.any(slopes != 0, axis=-1))  # on each pixel
     pixels = spec.frames * 16 * 16
     unknown = np.eye(pixels, dtype=bool).reshape(pixels, spec.frames, 16, 16)
-    lifted = conditioning.lift(~unknown, spec.patch, network.SEES)
+    lifted = conditioning.lift(~unknown, spec.patch, network.receptive_field)
     lifted = lifted.reshape(spec.frames, 16, 16, *depends.shape[:3])
     np.testing.assert_array_equal(~np.moveaxis(lifted, (0, 1, 2), (3, 4, 5)), depends)
 
@@ -121,5 +121,5 @@ def test_sixteen_frames_are_filled_as_seventeen():
     given = conditioning.read(
         np.zeros((1, 16, 16, 16, 3)), _frames(*range(5), of=16), 1, spec, "past"
     )
-    assert (given.video.shape[1], given.frames, given.codes.shape[1]) == (17, 16, 9)
-    assert given.codes[0].all((1, 2)).tolist() == [True] * 3 + [False] * 6
+    assert (given.video.shape[1], given.frames, given.tokens.shape[1]) == (17, 16, 9)
+    assert given.tokens[0].all((1, 2)).tolist() == [True] * 3 + [False] * 6

@@ -1,4 +1,4 @@
-"""Token critics: what they see, what they are taught, and whose they are (PAPER_FACTS 6)."""
+"""Token critics: what they see, learn, and belong to (docs/paper.md#token-critic)."""
 
 import functools
 import json
@@ -42,7 +42,7 @@ def judge(request):
     """codes, text -> logits of one kind of critic with random parameters."""
     critic = CRITICS[request.param]
     params = tiny.random_params(critic, jnp.asarray(CODES), TEXT)
-    return jax.jit(lambda codes, text: critic.apply({"params": params}, codes, text))
+    return jax.jit(lambda tokens, text: critic.apply({"params": params}, tokens, text))
 
 
 # --- the networks
@@ -84,11 +84,11 @@ class Generator:
     def __init__(self):
         self.texts = []
 
-    def apply(self, variables, codes, text):
+    def apply(self, variables, tokens, text):
         if text is not None:
             jax.debug.callback(lambda mask: self.texts.append(np.asarray(mask)), text.mask)
         odds = jnp.log(jnp.asarray([0.8, 0.2] + [1e-9] * (CODEBOOK - 2)))
-        return jnp.broadcast_to(odds, (*codes.shape, CODEBOOK)) + variables["params"]["shift"]
+        return jnp.broadcast_to(odds, (*tokens.shape, CODEBOOK)) + variables["params"]["shift"]
 
 
 class Judge:
@@ -99,14 +99,14 @@ class Judge:
     def __init__(self):
         self.shown, self.texts = [], []
 
-    def whole(self, params, generator):
+    def merge_params(self, params, generator):
         del generator
         return params
 
-    def apply(self, variables, codes, text, *, deterministic, rngs):
+    def apply(self, variables, tokens, text, *, deterministic, rngs):
         del deterministic, rngs
-        logits = jnp.take(variables["params"]["kernel"], codes)
-        jax.debug.callback(lambda *seen: self.shown.append(jax.device_get(seen)), codes, logits)
+        logits = jnp.take(variables["params"]["kernel"], tokens)
+        jax.debug.callback(lambda *seen: self.shown.append(jax.device_get(seen)), tokens, logits)
         if text is not None:
             jax.debug.callback(lambda mask: self.texts.append(np.asarray(mask)), text.mask)
         return logits
@@ -117,18 +117,18 @@ def one_step(truth, text=None, drop_text=0.0, prefix=0.0, label=step_critic.was_
     generator, judge = Generator(), Judge()
     step = step_critic.make_step(
         judge, generator, optax.sgd(1.0),
-        encode=lambda frozen, part: part["codes"],
+        encode=lambda frozen, part: part["tokens"],
         embed=None if text is None else lambda frozen, part: text,
         grid=GRID, drop_text=drop_text, prefix=prefix, ema=0.9, accumulate=1, label=label,
     )  # fmt: skip
     kernel = jnp.linspace(-2, 3, CODEBOOK)
     frozen = {"maskgit": {"shift": jnp.zeros(())}}
-    batch = {"video": {"codes": np.full((rows, *GRID), truth, np.int32)}}
+    batch = {"video": {"tokens": np.full((rows, *GRID), truth, np.int32)}}
     current = state.create({"kernel": kernel}, optax.sgd(1.0))
     after, metrics = jax.device_get(jax.jit(step)(current, frozen, batch, jax.random.key(0)))
     jax.effects_barrier()
-    ((codes, logits),) = judge.shown
-    return np.asarray(codes), np.asarray(logits, np.float64), metrics, generator, judge, after
+    ((tokens, logits),) = judge.shown
+    return np.asarray(tokens), np.asarray(logits, np.float64), metrics, generator, judge, after
 
 
 def cross_entropy(logits, fake):
@@ -137,11 +137,11 @@ def cross_entropy(logits, fake):
 
 def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_one():
     # The generator never draws 5: what shows another code was masked.
-    codes, logits, metrics, *_ = one_step(truth=5, rows=512)
-    fake = codes != 5
+    tokens, logits, metrics, *_ = one_step(truth=5, rows=512)
+    fake = tokens != 5
     assert 0 < fake.sum(-1).min() < fake.sum(-1).max() == LENGTH
-    assert set(np.unique(codes[fake])) == {0, 1}
-    assert abs((codes[fake] == 0).mean() - 0.8) < 0.03  # not the likeliest only
+    assert set(np.unique(tokens[fake])) == {0, 1}
+    assert abs((tokens[fake] == 0).mean() - 0.8) < 0.03  # not the likeliest only
     expected = cross_entropy(logits, fake).mean()
     np.testing.assert_allclose(metrics["video/loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["video/fake"], fake.mean(), rtol=1e-5)
@@ -153,19 +153,19 @@ def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_
 
 def test_a_right_guess_is_sampled_by_one_label_and_real_by_the_other():
     # The generator often draws the truth, 0; code 0 says nothing of whether it was masked.
-    codes, logits, strict, *_ = one_step(truth=0)
+    tokens, logits, strict, *_ = one_step(truth=0)
     again, _, lenient, *_ = one_step(truth=0, label=step_critic.differs)
-    np.testing.assert_array_equal(codes, again)
-    assert lenient["video/fake"] == pytest.approx((codes != 0).mean(), rel=1e-5)
+    np.testing.assert_array_equal(tokens, again)
+    assert lenient["video/fake"] == pytest.approx((tokens != 0).mean(), rel=1e-5)
     assert strict["video/fake"] > 2 * lenient["video/fake"]
     np.testing.assert_allclose(
-        lenient["video/loss"], cross_entropy(logits, codes != 0).mean(), rtol=1e-5
+        lenient["video/loss"], cross_entropy(logits, tokens != 0).mean(), rtol=1e-5
     )
 
 
 def test_given_frames_are_seen_never_masked_and_not_counted():
-    codes, logits, metrics, *_ = one_step(truth=5, prefix=1.0, rows=256)
-    shown = (codes == 5).reshape(-1, GRID[0], GRID[1] * GRID[2])
+    tokens, logits, metrics, *_ = one_step(truth=5, prefix=1.0, rows=256)
+    shown = (tokens == 5).reshape(-1, GRID[0], GRID[1] * GRID[2])
     assert shown[:, 0].all()  # one frame at least
     assert (~shown[:, 1:]).any((0, 2)).all()
     # Rows with one and with two given frames: what is counted is what follows them.
@@ -232,7 +232,7 @@ def test_a_resumed_critic_equals_an_uninterrupted_one(run, bundle, tmp_path):
 
 def codes_of(model, seed=0, **options):
     model.generate(["a red circle moves left", None], seed=seed, **options)
-    return np.asarray(model.codes)
+    return np.asarray(model.tokens)
 
 
 def test_a_critic_chooses_while_sampling(run):
@@ -244,7 +244,7 @@ def test_a_critic_chooses_while_sampling(run):
     compiled = model._sample._cache_size()
     # Its noise is not the choice temperature, which it does not have.
     codes_of(model, critic=critic, choice_temperature=9.0)
-    np.testing.assert_array_equal(chosen, model.codes)
+    np.testing.assert_array_equal(chosen, model.tokens)
     assert np.any(chosen != codes_of(model, critic=critic, critic_noise=50.0))
     assert model._sample._cache_size() == compiled
     # Guidance of the critic's own logits, off by default, moves what it chooses.
@@ -253,7 +253,7 @@ def test_a_critic_chooses_while_sampling(run):
     image = np.zeros((2, 16, 16, 3), np.float32)
     model.animate(image, ["a", "b"], seed=0, critic=critic)
     known = model.encode(image[:, None]).reshape(2, -1)
-    np.testing.assert_array_equal(model.codes[:, :4], known)
+    np.testing.assert_array_equal(model.tokens[:, :4], known)
     assert (model.history[:, :, :4] == known).all()
 
 

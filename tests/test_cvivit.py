@@ -54,8 +54,8 @@ def encode(params, video):
 
 
 @jax.jit
-def decode(params, codes):
-    return MODEL.apply({"params": params}, codes, method="decode")
+def decode(params, tokens):
+    return MODEL.apply({"params": params}, tokens, method="decode")
 
 
 def test_the_encoder_is_causal_by_gradient(params):
@@ -110,9 +110,9 @@ def test_frames_ignore_later_codes(params, latent):
 @pytest.mark.parametrize("frames", LENGTHS)
 def test_a_prefix_has_the_prefix_of_codes_and_frames(params, frames):
     latents = latent_of(frames - 1) + 1
-    codes = encode(params, VIDEO[:, :frames])
-    np.testing.assert_array_equal(codes, encode(params, VIDEO)[:, :latents])
-    assert codes.shape == (2, latents, M, N)
+    tokens = encode(params, VIDEO[:, :frames])
+    np.testing.assert_array_equal(tokens, encode(params, VIDEO)[:, :latents])
+    assert tokens.shape == (2, latents, M, N)
     video = decode(params, CODES[:, :latents])
     assert video.shape == (2, frames, HEIGHT, WIDTH, 3)
     np.testing.assert_allclose(video, decode(params, CODES)[:, :frames], atol=1e-5)
@@ -156,15 +156,15 @@ def test_codes_are_in_raster_order(params, cell):
         flat = touched.reshape(-1)
         assert flat[(t * M + m) * N + n]
 
-    codes = CODES.copy()
-    codes[:, t, m, n] = (codes[:, t, m, n] + 1) % CODEBOOK
+    tokens = CODES.copy()
+    tokens[:, t, m, n] = (tokens[:, t, m, n] + 1) % CODEBOOK
     alone = without(params, "decoder_space", "decoder_time")
-    touched = (decode(alone, CODES) != decode(alone, codes)).any((0, -1))
+    touched = (decode(alone, CODES) != decode(alone, tokens)).any((0, -1))
     allowed = np.zeros((FRAMES, HEIGHT, WIDTH), bool)
     allowed[frames, 4 * m : 4 * m + 4, 4 * n : 4 * n + 4] = True
     np.testing.assert_array_equal(touched, allowed)
     alone = without(params, "decoder_space")
-    touched = (decode(alone, CODES) != decode(alone, codes)).any((0, -1))
+    touched = (decode(alone, CODES) != decode(alone, tokens)).any((0, -1))
     allowed[frames.start :, 4 * m : 4 * m + 4, 4 * n : 4 * n + 4] = True
     np.testing.assert_array_equal(touched, allowed)
 
@@ -198,13 +198,13 @@ def test_stems_and_heads_agree_on_the_order_within_a_patch(params):
         return seen
 
     @jax.jit
-    def joined_by_the_decoder(codes):
+    def joined_by_the_decoder(tokens):
         def replace(apply, arguments, keywords, context):
             out = {"first_out": first, "rest_out": rest}.get(context.module.name)
             return apply(*arguments, **keywords) if out is None else jnp.asarray(out)
 
         with nn.intercept_methods(replace):
-            return MODEL.apply({"params": params}, codes, method="decode")
+            return MODEL.apply({"params": params}, tokens, method="decode")
 
     seen = cut_by_the_encoder(VIDEO)
     np.testing.assert_array_equal(seen["first_in"], first)

@@ -40,9 +40,9 @@ def random_params(network, height, width):
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
-        ("blur", 128, 23_880_833),  # PAPER_FACTS section 3: 23.9M and 23.4M
+        ("blur", 128, 23_880_833),  # docs/paper.md#parameter-counts: 23.9M and 23.4M
         ("blur", 64, 23_408_897),
-        ("stylegan2", 128, 23_882_369),  # DATA_EVAL F3: 23.88M, 23.41M and 24.00M
+        ("stylegan2", 128, 23_882_369),  # 23.88M, 23.41M and 24.00M
         ("stylegan2", 64, 23_407_361),
         ("stylegan2", 256, 24_001_089),
     ],

@@ -1,4 +1,4 @@
-"""Codes computed once: right, the same after any stop, refused when stale, trained on as pixels."""
+"""Tokens computed once: right, equal after any stop, refused when stale, trained on as pixels."""
 
 import itertools
 import json
@@ -12,7 +12,8 @@ import pytest
 import test_seqio_source
 import tiny
 
-from phenaki.data import batches, format, seqio_source, tokens
+from phenaki.data import batches, format, seqio_source
+from phenaki.data import tokens as stored_tokens
 from phenaki.data.prepare import marks
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
@@ -36,7 +37,7 @@ def write(directory, frames=FRAMES, size=(13, 20, 18)):
             caption = None if n % 3 == 0 else f"number {n}"
             kind = "video" if n < CLIPS else "image"
             encoded = format.encode(video if kind == "video" else video[:1], "png")
-            record = format.Record(f"key {n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
+            record = format.ClipRecord(f"key {n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
             writer.add(f"{kind}_train", record)
     return directory
 
@@ -103,8 +104,8 @@ def codes_config(encoded, tokenizer, **fields):
 
 def read(config, kind="video", size=2, sources=None, **arguments):
     arguments = dict(split="train", kind=kind, size=size, seed=0) | arguments
-    origin = tokens.Origin.of(config)
-    return tokens.batches(sources or config.data.sources, origin=origin, **arguments)
+    origin = stored_tokens.Origin.of(config)
+    return stored_tokens.batches(sources or config.data.sources, origin=origin, **arguments)
 
 
 def test_stored_codes_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(encoded, tokenizer):
@@ -120,7 +121,7 @@ def test_stored_codes_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(enco
         wanted = {bytes(np.asarray(row, np.int32)): n for n, row in enumerate(wanted, first)}
         seen = []
         for arrays, captions in itertools.islice(read(whole, kind, size=1), count):
-            (codes,), (caption,) = arrays["codes"], captions
+            (codes,), (caption,) = arrays["tokens"], captions
             number = wanted[codes.tobytes()]
             seen.append(number)
             assert caption == (None if number % 3 == 0 else f"number {number}")
@@ -149,7 +150,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(encoded, tokenizer,
         with pytest.raises(Stopped):
             encode_dataset.run(encoder, print, Silent)
         with pytest.raises(UserError, match=r"no codes\.json"):
-            tokens.open_codes(tmp_path / "out")
+            stored_tokens.open_codes(tmp_path / "out")
     encoder = Stops(tiny.maskgit_config(), tokenizer, str(data), str(tmp_path / "out"), 8)
     encode_dataset.run(encoder, print, Silent)
     assert len(made) == len(set(made)) == 6  # 4 files of clips, 2 of stills: none twice
@@ -229,7 +230,7 @@ def test_codes_that_are_being_renewed_are_not_taken_for_whole(encoded, data, tmp
     with pytest.raises(KeyboardInterrupt):
         encode_dataset.run(Stops(config, other, str(data), str(output), 8), print, Silent)
     with pytest.raises(UserError, match=r"no codes\.json, so it is not codes, or not all of them"):
-        tokens.open_codes(output)
+        stored_tokens.open_codes(output)
 
 
 def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
@@ -247,7 +248,7 @@ def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
     # The tiny preset caches embeddings: without them is what other presets have.
     plain = config.copy_and_resolve_references()
     plain.text.cached = False
-    assert next(read(plain))[0].keys() == {"codes", "text_ids"}
+    assert next(read(plain))[0].keys() == {"tokens", "text_ids"}
 
 
 def test_a_directory_that_is_no_codes_is_named(data, tokenizer, tmp_path):
@@ -270,13 +271,13 @@ def test_no_host_loses_or_repeats_a_sample_of_an_epoch(encoded, tokenizer, hosts
     ]
     steps = []
     for _ in range(CLIPS):
-        parts = [next(stream)[0]["codes"] for stream in streams]
+        parts = [next(stream)[0]["tokens"] for stream in streams]
         steps.append([row for rows in zip(*parts, strict=True) for row in rows])  # in their order
     rows = [row.tobytes() for step in steps for row in step]
     for epoch in range(4):
         assert len(set(rows[epoch * CLIPS : (epoch + 1) * CLIPS])) == CLIPS
     # Started anywhere, by any number of hosts: the same samples.
-    late = next(read(config, size=4, start=7))[0]["codes"]
+    late = next(read(config, size=4, start=7))[0]["tokens"]
     assert {row.tobytes() for row in late} == {row.tobytes() for row in steps[7]}
 
 
@@ -285,8 +286,8 @@ def test_mixtures_keep_their_counts(encoded, tokenizer, tmp_path):
     encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
     config = codes_config(encoded, tokenizer)
     sources = {str(encoded): 0.75, str(other): 0.25}
-    first = {row.tobytes() for row in next(read(config, size=CLIPS))[0]["codes"]}
-    rows = [row.tobytes() for row in next(read(config, size=1000, sources=sources))[0]["codes"]]
+    first = {row.tobytes() for row in next(read(config, size=CLIPS))[0]["tokens"]}
+    rows = [row.tobytes() for row in next(read(config, size=1000, sources=sources))[0]["tokens"]]
     assert sum(row in first for row in rows) == 750 and len(set(rows)) == 2 * CLIPS
 
 
@@ -296,14 +297,14 @@ def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_p
     config = codes_config(encoded, tokenizer)
     sources = {str(encoded): 0.75, str(other): 0.25}
     stream = seqio_source.Stream(start=6, shard_index=1, shard_count=2)
-    origin = tokens.Origin.of(config)
-    mixture = tokens.register("codes", sources, "video", "train", origin, 0, stream)
+    origin = stored_tokens.Origin.of(config)
+    mixture = stored_tokens.register("codes", sources, "video", "train", origin, 0, stream)
     examples = itertools.islice(
         seqio_source.dataset(mixture, "train", 0, stream).as_numpy_iterator(), 40
     )
     theirs = np.stack([np.frombuffer(example["codes"], "<u2") for example in examples])
     place = dict(sources=sources, size=2, shard_index=1, shard_count=2, start=3)
-    ours = [arrays["codes"] for arrays, _ in itertools.islice(read(config, **place), 20)]
+    ours = [arrays["tokens"] for arrays, _ in itertools.islice(read(config, **place), 20)]
     np.testing.assert_array_equal(np.concatenate(ours), theirs)
 
 
@@ -333,7 +334,7 @@ def test_the_estimate_writes_nothing(tokenizer, data, tmp_path):
 
 
 def test_the_manifest_says_what_the_codes_were_made_with(encoded, tokenizer):
-    manifest = json.loads((encoded / tokens.MANIFEST).read_text())
+    manifest = json.loads((encoded / stored_tokens.MANIFEST).read_text())
     assert manifest["records"] == {"image_train": STILLS, "video_train": CLIPS}
     assert manifest["sizes"]["video"] == 24 and manifest["sizes"]["image"] == 4
     assert manifest["origin"]["pixels"] == "11x16x16 at 8 fps"

@@ -22,10 +22,10 @@ from phenaki.errors import UserError
 from phenaki.evaluation import alignment, devices, extractors, protocol
 from phenaki.evaluation import score as record
 from phenaki.evaluation.metrics import frechet
-from phenaki.evaluation.references import MovingShapes, Prepared, Windows
+from phenaki.evaluation.references import ClipWindows, MovingShapes, Prepared
 from phenaki.evaluation.store import Store
-from phenaki.evaluation.task import PREDICTED, Plan, plan_of
-from phenaki.evaluation.tokenizer import Tokenizer
+from phenaki.evaluation.task import PREDICTED, Task, task_of
+from phenaki.evaluation.tokenizer import FrozenTokenizer
 from phenaki.reports import scoreboard
 
 BUILD = extractors.build
@@ -99,7 +99,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokenizer(model):
-    return Tokenizer(model.config, model.params["tokenizer"], rows=1)
+    return FrozenTokenizer(model.config, model.params["tokenizer"], rows=1)
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +148,14 @@ def test_distances_grow_with_noise(numbers, made_up, network, feature):
 def reconstruction_plan(**fields):
     row = tables.TABLES[3]["rows"]["cvivit"]
     metrics = tuple(m for m in row["metrics"] if m != "fid")
-    return plan_of(row, frames=11, per_shard=4, metrics=("fid", *metrics), **fields)
+    return task_of(row, frames=11, per_shard=4, metrics=("fid", *metrics), **fields)
 
 
 def test_reconstruction_measures_both_choices_of_ten_frames(tmp_path, tokenizer, clips):
     records = protocol.evaluate(reconstruction_plan(), tokenizer, clips, tmp_path, "weights", 0)
     found = {score.name: score for score in records}
     real, _ = clips.read(0, COUNT)
-    fake, codes = tokenizer.reconstruct(real)
+    fake, tokens = tokenizer.reconstruct(real)
     fake = extractors.bytes_of(fake)
     error = np.square(fake - real).mean((2, 3, 4))
     for view, (start, stop) in tables.TEN.items():
@@ -163,8 +163,8 @@ def test_reconstruction_measures_both_choices_of_ten_frames(tmp_path, tokenizer,
         assert found[f"psnr/{view}"].value == pytest.approx(expected, rel=1e-5)
         assert found[f"fvd/{view}"].frames == 10
     assert found["fvd/first_ten"].value != found["fvd/last_ten"].value
-    assert found["tokens"].value == 24 == codes.shape[1]
-    assert found["code_usage"].value == pytest.approx(len(np.unique(codes)) / 32)
+    assert found["tokens"].value == 24 == tokens.shape[1]
+    assert found["code_usage"].value == pytest.approx(len(np.unique(tokens)) / 32)
     score = found["fid/first_ten"]
     assert (score.n, score.n_real, score.frames, score.size) == (COUNT, COUNT, 10, (16, 16))
     assert (score.extractor, score.checksum, score.sampler) == ("inception pool_3", "0" * 16, None)
@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, tokenizer, clips, mon
 
 def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model, clips):
     row = dict(task="prediction", metrics=("fvd",), given=5, samples=2)
-    plan = plan_of(row, frames=11, per_shard=8, sampler=dict(steps=2))
+    plan = task_of(row, frames=11, per_shard=8, sampler=dict(steps=2))
     records = protocol.evaluate(plan, model, clips, tmp_path, extractors.RANDOM, 0)
     assert [score.name for score in records] == [f"fvd/{way}_proxy" for way in PREDICTED]
     assert [(score.n, score.n_real) for score in records] == [(2 * COUNT, COUNT)] * 2
@@ -218,7 +218,7 @@ def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model,
 def test_sixteen_frames_of_a_model_of_seventeen(model):
     """Tables 4 and 5: 16 = 1 + 15 is no legal length; the last frame is made and cut off."""
     video = np.random.default_rng(0).uniform(size=(1, 10, 16, 16, 3)).astype(np.float32)
-    plan = Plan("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
+    plan = Task("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
     made = protocol._predict(plan, model, video, [None], 0).videos["originals"]
     assert made.shape == video.shape
 
@@ -233,7 +233,7 @@ def test_text_gets_its_prompt_and_a_proxy_its_name(tmp_path, model, clips, monke
 
     monkeypatch.setattr(model, "generate", spy)
     row = dict(tables.TABLES[1]["rows"]["phenaki"], metrics=("fid", "inception_score"))
-    plan = plan_of(row, frames=11, per_shard=8, sampler=dict(steps=1))
+    plan = task_of(row, frames=11, per_shard=8, sampler=dict(steps=1))
     records = protocol.evaluate(plan, model, clips, tmp_path, extractors.RANDOM, 0)
     assert asked == [f"a video of {caption}" for caption in clips.read(0, COUNT)[1]]
     assert [score.name for score in records] == ["fid_proxy", "inception_score_proxy"]
@@ -249,7 +249,7 @@ def test_samples_do_not_depend_on_the_number_of_devices(model):
 
 
 def test_windows_follow_one_another_within_a_clip(clips):
-    windows = Windows(clips, frames=9, count=3)
+    windows = ClipWindows(clips, frames=9, count=3)
     whole, captions = clips.read(1, 3)
     video, said = windows.read(4, 8)
     assert windows.total == 3 * COUNT
@@ -261,7 +261,7 @@ def test_windows_follow_one_another_within_a_clip(clips):
 def score(name, **fields):
     known = dict(value=1.5, n=4, n_real=4, frames=11, size=(8, 8), fps=8.0, seed=0)
     network = dict(extractor="i3d", checksum="", resize="none", value_range="[0, 1]")
-    return record.Record(name=name, **known, **network, **fields)
+    return record.Score(name=name, **known, **network, **fields)
 
 
 def test_the_papers_number_stands_beside_ours_with_why_and_never_beside_a_proxy():
@@ -309,7 +309,7 @@ def test_plans_that_cannot_work_are_one_line(fields, said):
 
 
 def reconstruction_plan_of(**fields):
-    return Plan(**(dict(task="reconstruction", metrics=("fvd",), frames=11) | fields))
+    return Task(**(dict(task="reconstruction", metrics=("fvd",), frames=11) | fields))
 
 
 def test_one_clip_is_refused(tmp_path, tokenizer, world):
@@ -330,7 +330,7 @@ def test_clips_out_of_range_are_refused_before_features(tmp_path, tokenizer, cli
 def test_every_row_of_the_tables_is_a_plan():
     for table in tables.TABLES.values():
         for row in table["rows"].values():
-            plan = plan_of(row, frames=11, per_shard=8)
+            plan = task_of(row, frames=11, per_shard=8)
             printed = set(row["printed"])
             assert printed <= set(row["metrics"])
             assert set(row["differs"]) <= set(row["metrics"])
@@ -377,7 +377,7 @@ def prepared(world, tmp_path_factory):
     with format.Writer(folder, form) as writer:
         for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True)):
             frames = format.encode(video, "png")
-            record = format.Record(
+            record = format.Score(
                 str(index), frames, caption, "here", "0", (16, 16), start=0.0, fps=8.0
             )
             writer.add("video_validation", record)
@@ -437,7 +437,7 @@ def test_the_page_has_every_table_and_nothing_of_the_papers(
     model, tokenizer, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(devices, "load", lambda directory: model)
-    monkeypatch.setattr(scoreboard.Tokenizer, "load", lambda directory: tokenizer)
+    monkeypatch.setattr(scoreboard.FrozenTokenizer, "load", lambda directory: tokenizer)
     monkeypatch.setattr(scoreboard, "LONG", 2)
     preset = tables.LAPTOP | dict(alignment=2, clips=2, resamples=3)
     page = scoreboard.scoreboard("here", tmp_path, preset, "nowhere", 0)

@@ -44,7 +44,7 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     vocabulary = factory.vocabulary(model.config)
     np.savez(
         tmp_path / "inputs.npz",
-        codes=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),
+        tokens=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),
         ids=vocabulary.encode(prompts),
         grid=(2, *model.spec.grid()),
     )
@@ -55,7 +55,7 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     assert done.returncode == 0, done.stderr
     outputs = np.load(tmp_path / "outputs.npz")
     video = model.generate(prompts, seed=3, guidance=2.0, choice_temperature=1.5)
-    np.testing.assert_array_equal(outputs["codes"], model.codes)
+    np.testing.assert_array_equal(outputs["codes"], model.tokens)
     np.testing.assert_allclose(outputs["video"], video, atol=1e-5)
     np.testing.assert_array_equal(outputs["again"], model.encode(video))
 

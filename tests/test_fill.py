@@ -42,11 +42,11 @@ def model():
     return tiny.phenaki()
 
 
-def kept(model, video, codes):
-    """Codes of the last call that stand, and those of `video` at the same places."""
+def kept(model, video, tokens):
+    """Tokens of the last call that stand, and those of `video` at the same places."""
     encoded = np.asarray(model.encode(video))
-    mask = np.broadcast_to(codes, encoded.shape)
-    last = np.asarray(model.codes).reshape(len(encoded), -1, *encoded.shape[2:])
+    mask = np.broadcast_to(tokens, encoded.shape)
+    last = np.asarray(model.tokens).reshape(len(encoded), -1, *encoded.shape[2:])
     return last[:, : encoded.shape[1]][mask], encoded[mask]
 
 
@@ -75,7 +75,7 @@ def test_approximate_tasks_keep_pixels_and_see_only_what_is_known(model, task):
     filled = model.fill(VIDEO, known, PROMPTS, seed=0, approximate=True)
     np.testing.assert_array_equal(filled[:, known], VIDEO[:, known])
     assert np.all(np.any(filled[:, ~known] != VIDEO[:, ~known], axis=-1))
-    codes = model.codes
+    tokens = model.tokens
     other = np.where(known[..., None], VIDEO, OTHER)
     np.testing.assert_array_equal(
         filled, model.fill(other, known, PROMPTS, seed=0, approximate=True)
@@ -85,7 +85,7 @@ def test_approximate_tasks_keep_pixels_and_see_only_what_is_known(model, task):
     own = np.concatenate([known[:1], known[1:].reshape(5, 2, 16, 16).all(1)])
     own = own.reshape(6, 2, 8, 2, 8).all((2, 4)).reshape(-1)
     assert own.any()
-    np.testing.assert_array_equal(np.asarray(codes)[:, own], np.asarray(model.codes)[:, own])
+    np.testing.assert_array_equal(np.asarray(tokens)[:, own], np.asarray(model.tokens)[:, own])
     assert np.any(filled != again)
 
 
@@ -142,7 +142,7 @@ def test_sixteen_frames_of_a_model_of_seventeen():
     known[:5] = True
     filled = model.fill(video, known, PROMPTS[:1], seed=0)
     assert filled.shape == (1, 16, 16, 16, 3)
-    assert model.codes.shape == (1, 9 * 4)
+    assert model.tokens.shape == (1, 9 * 4)
     np.testing.assert_array_equal(filled[:, :5], video[:, :5])
     standing, encoded = kept(model, video[:, :5], True)
     np.testing.assert_array_equal(standing, encoded)

@@ -10,7 +10,7 @@ import pytest
 
 from phenaki.errors import UserError
 from phenaki.losses import gan
-from phenaki.losses.gan import LOSSES, initial_averages, make_game, r1_penalty
+from phenaki.losses.gan import LOSSES, initial_averages, make_gan_loss, r1_penalty
 from phenaki.models.discriminator import Discriminator
 
 RNG = np.random.default_rng(0)
@@ -45,7 +45,7 @@ PARAMS = random_params()
 
 def game(discriminate=discriminate, **changes):
     values = dict(frames=None, start=0, r1=10.0, r1_every=1, lecam=0.0) | changes
-    return make_game(discriminate, LOSSES["non_saturating"], **values)
+    return make_gan_loss(discriminate, LOSSES["non_saturating"], **values)
 
 
 def nonzero(tree):
@@ -314,7 +314,9 @@ def test_adaptive_weight_balances_the_last_layer():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_discriminator_learns_to_tell_smooth_from_noisy(loss):
-    play = make_game(discriminate, LOSSES[loss], frames=2, start=0, r1=0.1, r1_every=4, lecam=0.01)
+    play = make_gan_loss(
+        discriminate, LOSSES[loss], frames=2, start=0, r1=0.1, r1_every=4, lecam=0.01
+    )
     optimizer = optax.adam(3e-3)
 
     def clips(key):

@@ -25,7 +25,7 @@ def listed(path, content) -> tuple[list[str], list[str]]:
     path.write_bytes(content)
     found = list(tars.members(path, path.name))
     items = [entry for entry in found if isinstance(entry, raw.RawItem)]
-    return [i.key for i in items], [e.reason for e in found if isinstance(e, raw.Lost)]
+    return [i.key for i in items], [e.reason for e in found if isinstance(e, raw.Skipped)]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def directory(tmp_path_factory):
     rows = [("a.mp4", "four"), ("b.mp4", "<b>seven")]
     layouts.table(root / "in" / "captions.csv", "file,caption", rows)
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    run.prepare(run.Options(root / "in", root / "set", filters=filters.Filters(), **size))
+    run.prepare(run.PrepareOptions(root / "in", root / "set", filters=filters.Filters(), **size))
     return root / "set"
 
 
@@ -65,7 +65,9 @@ def test_captions_are_counted_in_pieces_and_long_ones_named(directory, run_scrip
 
 
 def test_limited_range_is_noticed():
-    split = inspect.Split(2, 2, lowest=[16, 20], highest=[235, 200], brightness=[90.0, 91.0])
+    split = inspect.SplitStatistics(
+        2, 2, lowest=[16, 20], highest=[235, 200], brightness=[90.0, 91.0]
+    )
     assert any("16 to 235" in line for line in split.warnings())
 
 

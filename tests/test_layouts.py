@@ -134,7 +134,7 @@ def read(directory) -> dict[str, list[Seen]]:
 
 def run(source, output, **changes) -> dict:
     size = dict(height=48, width=64, validation=0.0, encoding="png")
-    return prepare.prepare(prepare.Options(input=source, output=output, **(size | changes)))
+    return prepare.prepare(prepare.PrepareOptions(input=source, output=output, **(size | changes)))
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)

@@ -43,8 +43,8 @@ def params():
 
 
 @jax.jit
-def logits_of(params, codes, text, valid=None):
-    return MODEL.apply({"params": params}, codes, text, valid=valid)
+def logits_of(params, tokens, text, valid=None):
+    return MODEL.apply({"params": params}, tokens, text, valid=valid)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -111,7 +111,7 @@ def test_only_the_caption_itself_is_seen(params):
     changed = (out != logits_of(params, CODES, other)).any((1, 2))
     np.testing.assert_array_equal(changed, TEXT.mask.any(-1))  # the uncaptioned sees no text
     context = MODEL.apply({"params": params}, TEXT, method="context")
-    ahead = jax.jit(lambda codes: MODEL.apply({"params": params}, codes, context=context))
+    ahead = jax.jit(lambda tokens: MODEL.apply({"params": params}, tokens, context=context))
     np.testing.assert_allclose(out, ahead(CODES), atol=1e-5)
 
 
@@ -125,9 +125,9 @@ def test_the_unconditional_network_has_no_text():
 
 def test_codes_that_are_alike_start_alike():
     random = np.random.default_rng(0)
-    codes = random.normal(size=(40, 6)).astype(np.float32)
-    unit = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
-    table = embed_codes(jnp.zeros((41, 32)), jnp.asarray(codes), jax.random.key(0), 0.1)
+    tokens = random.normal(size=(40, 6)).astype(np.float32)
+    unit = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+    table = embed_codes(jnp.zeros((41, 32)), jnp.asarray(tokens), jax.random.key(0), 0.1)
     np.testing.assert_array_equal(table[-1], 0)  # [MASK] is no code
     apart = np.linalg.norm(table[:40, None] - table[None, :40], axis=-1)
     expected = 0.1 * np.sqrt(32) * np.linalg.norm(unit[:, None] - unit[None], axis=-1)
@@ -165,14 +165,14 @@ class Watched:
     def __init__(self):
         self.seen = {}
 
-    def apply(self, variables, codes, *arguments, **keywords):
-        logits = MODEL.apply(variables, codes, *arguments, **keywords)
-        jax.debug.callback(self._note, codes, logits)
+    def apply(self, variables, tokens, *arguments, **keywords):
+        logits = MODEL.apply(variables, tokens, *arguments, **keywords)
+        jax.debug.callback(self._note, tokens, logits)
         return logits
 
-    def _note(self, codes, logits):
-        kind = "video" if codes.shape[1] == CLIP else "image"
-        self.seen[kind] = np.asarray(codes), np.asarray(logits, np.float64)
+    def _note(self, tokens, logits):
+        kind = "video" if tokens.shape[1] == CLIP else "image"
+        self.seen[kind] = np.asarray(tokens), np.asarray(logits, np.float64)
 
 
 def first_step(params, drop_text):
@@ -189,8 +189,8 @@ def first_step(params, drop_text):
     )
 
     @jax.jit
-    def run(codes, index=0):
-        batch = {kind: {"ids": ids, "text": TEXT} for kind, ids in codes.items()}
+    def run(tokens, index=0):
+        batch = {kind: {"ids": ids, "text": TEXT} for kind, ids in tokens.items()}
         current = state.create(params, optax.sgd(1.0)).replace(step=jnp.asarray(index))
         return step(current, {}, batch, jax.random.key(1))
 
@@ -199,37 +199,37 @@ def first_step(params, drop_text):
 
 def test_a_masked_truth_reaches_the_loss_but_no_logit(params):
     run, watched = first_step(params, drop_text=0.0)
-    codes = {"video": CODES, "image": CODES[:, :STILL]}
+    tokens = {"video": CODES, "image": CODES[:, :STILL]}
 
-    def go(codes, index=0):
-        grids = {kind: ids.reshape(ROWS, -1, *GRID[1:]) for kind, ids in codes.items()}
+    def go(tokens, index=0):
+        grids = {kind: ids.reshape(ROWS, -1, *GRID[1:]) for kind, ids in tokens.items()}
         after, metrics = run(grids, index)
         jax.effects_barrier()
         return jax.device_get(after.params), metrics, dict(watched.seen)
 
-    after, metrics, seen = go(codes)
+    after, metrics, seen = go(tokens)
     other, losses = {}, {}
     for kind, (fed, logits) in seen.items():
         masked = fed == MASK
-        np.testing.assert_array_equal(fed[~masked], codes[kind][~masked])
+        np.testing.assert_array_equal(fed[~masked], tokens[kind][~masked])
         assert masked.any(-1).all()
         assert not masked.all()
         # Equation 3: a mean over the masked positions of each sample.
-        chosen = np.take_along_axis(logits, codes[kind][..., None], -1)[..., 0]
+        chosen = np.take_along_axis(logits, tokens[kind][..., None], -1)[..., 0]
         nll = np.log(np.exp(logits).sum(-1)) - chosen
         losses[kind] = ((nll * masked).sum(-1) / masked.sum(-1)).mean()
         np.testing.assert_allclose(metrics[f"{kind}/loss"], losses[kind], rtol=1e-5)
         assert metrics[f"{kind}/unconditional"] == 0.25  # the one without a caption
-        other[kind] = np.where(masked, (codes[kind] + 1) % CODEBOOK, codes[kind])
+        other[kind] = np.where(masked, (tokens[kind] + 1) % CODEBOOK, tokens[kind])
     np.testing.assert_allclose(metrics["loss/total"], np.mean(list(losses.values())), rtol=1e-5)
 
     after_other, metrics_other, seen_other = go(other)
-    for kind in codes:
+    for kind in tokens:
         np.testing.assert_array_equal(seen[kind][0], seen_other[kind][0])
         np.testing.assert_array_equal(seen[kind][1], seen_other[kind][1])
     assert metrics["loss/total"] != metrics_other["loss/total"]
-    *_, seen_later = go(codes, index=1)
-    assert all(np.any(seen[kind][0] != seen_later[kind][0]) for kind in codes)  # other masks
+    *_, seen_later = go(tokens, index=1)
+    assert all(np.any(seen[kind][0] != seen_later[kind][0]) for kind in tokens)  # other masks
     for kept, moved in ((after, params), (after, after_other)):
         assert np.any(kept["text_key_value"]["kernel"] != moved["text_key_value"]["kernel"])
 

@@ -86,9 +86,11 @@ def test_inception_score_does_not_depend_on_how_it_is_cut():
 
 
 def test_codes_are_counted_part_by_part():
-    codes = RNG.integers(0, 6, size=(5, 7))
-    counts = inception_score.count_codes(codes[:2], 12) + inception_score.count_codes(codes[2:], 12)
-    assert (counts == np.bincount(codes.ravel(), minlength=12)).all()
+    tokens = RNG.integers(0, 6, size=(5, 7))
+    counts = inception_score.count_codes(tokens[:2], 12) + inception_score.count_codes(
+        tokens[2:], 12
+    )
+    assert (counts == np.bincount(tokens.ravel(), minlength=12)).all()
     assert inception_score.usage(counts) == 0.5
     assert inception_score.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
     with pytest.raises(UserError, match="codes from 0 to 12: must be 0 .. 11"):

@@ -146,7 +146,7 @@ def test_table_6():
     o = c.optim
     assert (o.b1, o.b2, o.rate, o.weight_decay) == (0.9, 0.99, 1e-4, 1e-4)
     assert (o.decay, o.warmup, o.clip, c.train.steps) == (1_000_000, 100_000, 10, 1_000_000)
-    assert c.data.batch == 128  # B.1.2; the table's 1028 is a slip (PAPER_FACTS A1)
+    assert c.data.batch == 128  # B.1.2; the table's 1028 is a slip (docs/paper.md#batch-size)
     assert c.codebook.revive_until == 0
     stems = shapes("cvivit", "mit")
     assert stems["first_in"]["kernel"].shape == (192, 512)
@@ -172,7 +172,7 @@ def test_table_7():
     assert (c.train.steps, c.drop_text) == (1_000_000, 0.1)
     p = shapes("maskgit", "t2v")
     assert p["embedding"].shape == (8193, 2048)
-    # Keys and values of every layer straight from the text's width (PAPER_FACTS A2).
+    # Keys and values of every layer straight from the text's width (docs/paper.md#text-encoder).
     assert p["text_key_value"]["kernel"].shape == (4096, 24, 2, 32, 64)
 
 

@@ -37,7 +37,7 @@ def test_a_prompt_gives_a_clip(model):
     assert 0 <= video.min() < video.max() <= 1
     np.testing.assert_array_equal(video, model.generate(PROMPTS, seed=0))
     assert np.any(video != model.generate(PROMPTS, seed=1))
-    assert model.codes.shape == (2, 24)
+    assert model.tokens.shape == (2, 24)
     assert model.history.shape == (3, 2, 24)
 
 
@@ -64,9 +64,9 @@ def test_frames_come_by_whole_patches(model, frames, nearest):
 
 def test_a_sample_does_not_depend_on_its_batch(model):
     together = model.generate(PROMPTS, seed=3)
-    codes = model.codes
+    tokens = model.tokens
     alone = model.generate(PROMPTS[:1], seed=3)
-    np.testing.assert_array_equal(model.codes[0], codes[0])
+    np.testing.assert_array_equal(model.tokens[0], tokens[0])
     np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_a_given_image_is_the_first_frame(model):
     video = model.animate(GIVEN[:, 0], PROMPTS, seed=0)
     assert video.shape == GIVEN.shape
     np.testing.assert_array_equal(video[:, 0], GIVEN[:, 0])
-    np.testing.assert_array_equal(model.codes[:, :4], model.encode(GIVEN[:, :1]).reshape(2, -1))
+    np.testing.assert_array_equal(model.tokens[:, :4], model.encode(GIVEN[:, :1]).reshape(2, -1))
     assert np.any(video[:, 1:] != model.animate(GIVEN[:, 1], PROMPTS, seed=0)[:, 1:])
 
 
@@ -85,7 +85,7 @@ def test_a_video_is_kept_and_goes_on(model, frames, context):
     assert video.shape[1] == frames + 11 - context
     np.testing.assert_array_equal(video[:, :frames], given)
     known = model.encode(given[:, -context:]).reshape(2, -1)
-    np.testing.assert_array_equal(model.codes[:, : known.shape[1]], known)
+    np.testing.assert_array_equal(model.tokens[:, : known.shape[1]], known)
     other = given.copy()
     other[:, : frames - context] = 0
     again = model.extend(other, PROMPTS, seed=0)  # what lies further back is forgotten
@@ -195,7 +195,7 @@ def run(model, tmp_path_factory):
     config.fingerprint = checkpoint.fingerprint(params["tokenizer"], config)
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     current = state.create(params["maskgit"], optax.sgd(1.0))
-    saved = checkpoint.Run(workdir)
+    saved = checkpoint.Checkpoints(workdir)
     saved.save(1, current.replace(ema=jax.tree.map(jnp.zeros_like, current.ema)), {"taken": 1})
     saved.save(2, current, {"taken": 2})
     saved.close()

@@ -168,7 +168,7 @@ ENTRY main (p: bf16[2,4,8,16]) -> bf16[2,4,8,16] {
 def test_a_collective_beside_several_fusions_counts_once():
     part = """%part.{0} (x: f32[2]) -> f32[4] {{
   %x = f32[2] parameter(0)
-  ROOT %gathered.{0} = f32[4] all-gather(%x), channel_id=7, dimensions={{0}}
+  ROOT %all_gather_with_sharded_gradient.{0} = f32[4] all-gather(%x), channel_id=7, dimensions={{0}}
 }}
 """
     text = part.format(0) + part.format(1)

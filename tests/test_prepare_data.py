@@ -37,9 +37,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def options(folder, output, **changes) -> run.Options:
+def options(folder, output, **changes) -> run.PrepareOptions:
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    return run.Options(input=folder, output=output, **(size | changes))
+    return run.PrepareOptions(input=folder, output=output, **(size | changes))
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,8 @@ class Job:
     def wait(self, code=0):
         """What the processes said, once all have ended with `code`."""
         said = [process.communicate(timeout=300)[0] for process in self.processes]
-        codes = [process.returncode for process in self.processes]
-        assert codes == [code] * len(codes), "\n".join(said)
+        tokens = [process.returncode for process in self.processes]
+        assert tokens == [code] * len(tokens), "\n".join(said)
         return said
 
     def kill(self):
@@ -117,7 +117,7 @@ def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
     job.processes[1].send_signal(signal.SIGTERM)
     said = job.wait(143)
     assert all("told to stop at step" in text for text in said)
-    step = checkpoint.Run(tmp_path / "run").latest
+    step = checkpoint.Checkpoints(tmp_path / "run").latest
     assert all(f"told to stop at step {step};" in text for text in said)
     final = step + 3
     Job("toy", tmp_path / "run", 2, steps=final, save_every=final, log_every=1).wait()
@@ -160,7 +160,7 @@ def _kernel(workdir):
     params, _, _ = checkpoint.load_run(workdir)
     del params
     state = checkpoint._restore(
-        workdir.resolve() / "checkpoints" / str(checkpoint.Run(workdir).latest) / "state"
+        workdir.resolve() / "checkpoints" / str(checkpoint.Checkpoints(workdir).latest) / "state"
     )
     return state["params"]["kernel"]
 

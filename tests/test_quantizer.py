@@ -44,16 +44,16 @@ def test_fields_that_make_no_levels_are_named():
 @pytest.mark.parametrize("name", FREE)
 def test_every_code_has_a_vector_of_its_own_and_comes_back(name):
     quantizer = FREE[name]
-    codes = jnp.arange(64)
-    vectors = apply(quantizer, codes, method="lookup")
+    tokens = jnp.arange(64)
+    vectors = apply(quantizer, tokens, method="lookup")
     assert len(np.unique(vectors, axis=0)) == 64
     # Far out, every value ends at its outermost level; a code's own vector must be its nearest.
     z = np.random.default_rng(0).normal(scale=3, size=(2000, quantizer.code_dim))
     out = apply(quantizer, jnp.asarray(z, jnp.float32))
-    np.testing.assert_allclose(out.vectors, vectors[out.codes], atol=1e-6)
-    assert len(np.unique(out.codes)) == 64
+    np.testing.assert_allclose(out.vectors, vectors[out.tokens], atol=1e-6)
+    assert len(np.unique(out.tokens)) == 64
     distance = np.square(out.inputs[:, None] - vectors).sum(-1)
-    chosen = np.take_along_axis(distance, np.asarray(out.codes)[:, None], -1)[:, 0]
+    chosen = np.take_along_axis(distance, np.asarray(out.tokens)[:, None], -1)[:, 0]
     np.testing.assert_allclose(chosen, distance.min(-1), atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Parallel decoding and guidance: PAPER_FACTS section 5, step by step."""
+"""Parallel decoding and guidance: docs/paper.md#sampler, step by step."""
 
 import functools
 import math
@@ -26,16 +26,16 @@ def lookup(length):
     own = random.normal(size=(length, CODEBOOK), scale=2).astype(np.float32)
     mixed = random.normal(size=(CODEBOOK + 1, CODEBOOK)).astype(np.float32)
 
-    def logits(codes, step=0):
-        return own + jnp.take(mixed, codes, axis=0).mean(1, keepdims=True)
+    def logits(tokens, step=0):
+        return own + jnp.take(mixed, tokens, axis=0).mean(1, keepdims=True)
 
     return logits
 
 
 @functools.partial(jax.jit, static_argnames=("logits", "steps"))
-def decode(logits, codes, keys, temperature, steps):
+def decode(logits, tokens, keys, temperature, steps):
     return sampling.decode(
-        logits, codes, keys, steps=steps, choice_temperature=temperature, mask_id=MASK
+        logits, tokens, keys, steps=steps, choice_temperature=temperature, mask_id=MASK
     )
 
 
@@ -43,19 +43,19 @@ def keys_of(rows):
     return jax.random.split(jax.random.key(0), rows)
 
 
-def reference(logits, codes, keys, temperature, steps):
+def reference(logits, tokens, keys, temperature, steps):
     """The sampler again, one row and one rule at a time; also what each step carries on."""
-    codes, history = np.array(codes), []
-    unknown_at_start = (codes == MASK).sum(-1)
-    filled = codes.copy()
+    tokens, history = np.array(tokens), []
+    unknown_at_start = (tokens == MASK).sum(-1)
+    filled = tokens.copy()
     for step in range(steps):
-        answer = np.asarray(logits(jnp.asarray(codes)))
+        answer = np.asarray(logits(jnp.asarray(tokens)))
         for row, key in enumerate(keys):
             key_code, key_choice = jax.random.split(jax.random.fold_in(key, step))
-            unknown = np.flatnonzero(codes[row] == MASK)
+            unknown = np.flatnonzero(tokens[row] == MASK)
             drawn = np.asarray(jax.random.categorical(key_code, answer[row]))
-            noise = np.asarray(jax.random.gumbel(key_choice, codes[row].shape))
-            filled[row] = codes[row]
+            noise = np.asarray(jax.random.gumbel(key_choice, tokens[row].shape))
+            filled[row] = tokens[row]
             filled[row, unknown] = drawn[unknown]
             done = (step + 1) / steps
             gamma = min(max(math.cos(math.pi * done / 2), 1e-6), 1)
@@ -64,30 +64,30 @@ def reference(logits, codes, keys, temperature, steps):
             for place in unknown:
                 log_p = answer[row, place] - np.logaddexp.reduce(answer[row, place])
                 confidence[place] = log_p[drawn[place]] + temperature * (1 - done) * noise[place]
-            codes[row] = filled[row]
-            codes[row, sorted(confidence, key=confidence.get)[:again]] = MASK
-        history.append(codes.copy())
+            tokens[row] = filled[row]
+            tokens[row, sorted(confidence, key=confidence.get)[:again]] = MASK
+        history.append(tokens.copy())
     return filled, np.stack(history)
 
 
 @pytest.mark.parametrize(("steps", "temperature"), [(5, 4.5), (30, 0.0)])
 def test_decoding_is_the_rule(steps, temperature):
     length = 21
-    codes = np.random.default_rng(1).integers(CODEBOOK, size=(5, length)).astype(np.int32)
+    tokens = np.random.default_rng(1).integers(CODEBOOK, size=(5, length)).astype(np.int32)
     for row, known in enumerate((0, 7, length - 1, length, 11)):
-        codes[row, known:] = MASK
-    codes[4] = np.where(np.arange(length) % 3, codes[4], MASK)  # gaps, not only a prefix
+        tokens[row, known:] = MASK
+    tokens[4] = np.where(np.arange(length) % 3, tokens[4], MASK)  # gaps, not only a prefix
     logits, keys = lookup(length), keys_of(5)
-    out = decode(logits, codes, keys, temperature, steps)
-    filled, history = reference(logits, codes, keys, temperature, steps)
+    out = decode(logits, tokens, keys, temperature, steps)
+    filled, history = reference(logits, tokens, keys, temperature, steps)
     np.testing.assert_array_equal(out.history, history)
-    np.testing.assert_array_equal(out.codes, filled)
+    np.testing.assert_array_equal(out.tokens, filled)
 
 
 def test_the_papers_counts():
     length, steps = 1536, 12
-    codes = jnp.full((2, length), MASK)
-    out = decode(lookup(length), codes, keys_of(2), 4.0, steps)
+    tokens = jnp.full((2, length), MASK)
+    out = decode(lookup(length), tokens, keys_of(2), 4.0, steps)
     masked = (np.asarray(out.history) == MASK).sum(-1)
     left = np.concatenate([np.full((1, 2), length), masked[:-1], np.zeros((1, 2), int)])
     expected = [14, 39, 64, 89, 112, 132, 151, 167, 181, 190, 197, 200]
@@ -96,13 +96,13 @@ def test_the_papers_counts():
 
 @pytest.mark.parametrize("length", [1, 2, 24])
 def test_known_codes_stay_and_no_mask_is_left(length):
-    codes = np.random.default_rng(2).integers(CODEBOOK, size=(4, length)).astype(np.int32)
+    tokens = np.random.default_rng(2).integers(CODEBOOK, size=(4, length)).astype(np.int32)
     known = np.arange(length) < np.array([[0], [1], [length // 2], [length]])
-    codes = np.where(known, codes, MASK)
-    out = decode(lookup(length), codes, keys_of(4), 8.0, 30)  # more steps than codes
-    np.testing.assert_array_equal(np.asarray(out.codes)[known], codes[known])
-    assert (np.asarray(out.codes) < MASK).all()
-    before, *rest = [codes, *np.asarray(out.history)]
+    tokens = np.where(known, tokens, MASK)
+    out = decode(lookup(length), tokens, keys_of(4), 8.0, 30)  # more steps than codes
+    np.testing.assert_array_equal(np.asarray(out.tokens)[known], tokens[known])
+    assert (np.asarray(out.tokens) < MASK).all()
+    before, *rest = [tokens, *np.asarray(out.history)]
     for after in rest:  # what is fixed is never revisited
         kept = before != MASK
         np.testing.assert_array_equal(after[kept], before[kept])
@@ -110,13 +110,13 @@ def test_known_codes_stay_and_no_mask_is_left(length):
 
 
 def test_a_row_does_not_depend_on_its_batch():
-    codes, keys = jnp.full((4, 24), MASK), keys_of(4)
-    codes = codes.at[1, :6].set(1)
-    together = decode(lookup(24), codes, keys, 4.0, 6)
+    tokens, keys = jnp.full((4, 24), MASK), keys_of(4)
+    tokens = tokens.at[1, :6].set(1)
+    together = decode(lookup(24), tokens, keys, 4.0, 6)
     for row in range(4):
-        alone = decode(lookup(24), codes[row : row + 1], keys[row : row + 1], 4.0, 6)
-        np.testing.assert_array_equal(alone.codes[0], together.codes[row])
-    assert len(np.unique(together.codes, axis=0)) == 4
+        alone = decode(lookup(24), tokens[row : row + 1], keys[row : row + 1], 4.0, 6)
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
+    assert len(np.unique(together.tokens, axis=0)) == 4
 
 
 def test_guidance_is_the_papers_formula():
@@ -142,13 +142,15 @@ def by_hand(scale):
 
     @jax.jit
     def sample(params):
-        def logits(codes, step):
-            answer, without = (network.apply({"params": params}, codes, t) for t in (text, nothing))
+        def logits(tokens, step):
+            answer, without = (
+                network.apply({"params": params}, tokens, t) for t in (text, nothing)
+            )
             return answer + scale * (answer - without) if scale else answer
 
-        codes = jnp.full((2, model.spec.tokens()), network.mask_id)
+        tokens = jnp.full((2, model.spec.tokens()), network.mask_id)
         options = dict(steps=3, choice_temperature=2.0, mask_id=network.mask_id)
-        return sampling.decode(logits, codes, jnp.stack(keys), **options)
+        return sampling.decode(logits, tokens, jnp.stack(keys), **options)
 
     return sample(model.params["maskgit"])
 
@@ -158,7 +160,7 @@ def test_one_doubled_batch_guides_as_two_calls_do(scale):
     model = tiny.phenaki()
     model.generate(PROMPTS, seed=5, guidance=scale, choice_temperature=2.0)
     expected = by_hand(scale)
-    np.testing.assert_array_equal(model.codes, expected.codes)
+    np.testing.assert_array_equal(model.tokens, expected.tokens)
     np.testing.assert_array_equal(model.history, expected.history)
 
 
@@ -170,15 +172,17 @@ def form(**changes):
 
 def test_guidance_of_zero_is_exactly_conditional():
     model = tiny.phenaki()
-    codes = jnp.full((2, model.spec.tokens()), 32, jnp.int32)
+    tokens = jnp.full((2, model.spec.tokens()), 32, jnp.int32)
     ids = factory.vocabulary(model.config).encode(PROMPTS)
     numbers = dict(guidance=0.0, choice_temperature=2.0, temperature=1.0)
     numbers |= dict(top_p=1.0, top_k=0, critic_guidance=0.0, critic_noise=1.0)
     off, zero = (
-        model._sample(model.params, codes, ids, None, keys_of(2), numbers, form=form(guided=guided))
+        model._sample(
+            model.params, tokens, ids, None, keys_of(2), numbers, form=form(guided=guided)
+        )
         for guided in (False, True)
     )
-    np.testing.assert_array_equal(off.codes, zero.codes)
+    np.testing.assert_array_equal(off.tokens, zero.tokens)
     np.testing.assert_array_equal(off.history, zero.history)
 
 
@@ -211,12 +215,12 @@ def test_what_may_change_from_call_to_call_compiles_nothing():
 # --- the published decoder, written down once more
 
 
-def published(logits, codes, uniform, temperature, steps):
+def published(logits, tokens, uniform, temperature, steps):
     """MaskGIT's parallel decoding in its own terms: probabilities, all rows at once, final before
     re-masking. `uniform` gives [b s k] and [b s] numbers in (0, 1) for a step. Yields the sampled
     codes, the codes carried on and the confidence of every step.
     """
-    state = np.array(codes)
+    state = np.array(tokens)
     start = (state == MASK).sum(-1, keepdims=True)
     for step in range(steps):
         answer = np.asarray(logits(jnp.asarray(state)), np.float64)
@@ -256,20 +260,20 @@ def noise_of(keys, length):
 
 @pytest.mark.parametrize(("length", "steps", "temperature"), [(1536, 12, 4.0), (24, 48, 8.0)])
 def test_decoding_is_the_published_algorithm_step_by_step(length, steps, temperature):
-    codes, keys = np.full((2, length), MASK), keys_of(2)
-    codes[1, : length // 2] = 3  # a given prefix
+    tokens, keys = np.full((2, length), MASK), keys_of(2)
+    tokens[1, : length // 2] = 3  # a given prefix
     logits = lookup(length)
-    out = decode(logits, jnp.asarray(codes), keys, temperature, steps)
+    out = decode(logits, jnp.asarray(tokens), keys, temperature, steps)
     uniform = noise_of(keys, length)
-    left, committed = (codes == MASK).sum(-1), []
-    every = published(logits, codes, uniform, temperature, steps)
+    left, committed = (tokens == MASK).sum(-1), []
+    every = published(logits, tokens, uniform, temperature, steps)
     for step, (final, carried, confidence) in enumerate(every):
         np.testing.assert_array_equal(out.sampled[step], final)
         np.testing.assert_array_equal(out.history[step], carried)
         np.testing.assert_allclose(out.scores[step], confidence, rtol=1e-4, atol=1e-4)
         committed.append(left - (carried == MASK).sum(-1))
         left = (carried == MASK).sum(-1)
-    np.testing.assert_array_equal(out.codes, final)
+    np.testing.assert_array_equal(out.tokens, final)
     if length == 1536:  # the last one is the [MASK] that is carried, not returned
         assert [row[0] for row in committed[:-1]] == [
             14, 39, 64, 89, 112, 132, 151, 167, 181, 190, 197,
@@ -288,10 +292,10 @@ def test_codes_of_a_large_codebook_come_as_often_as_their_probability_says():
     logits[512:640] = -np.inf  # a whole block
     for temperature in (0.7, 2.0):
         rows = jnp.broadcast_to(jnp.asarray(logits), (20, draws // 20, size))
-        codes = np.asarray(sampling.draw(keys_of(20), rows, temperature))
+        tokens = np.asarray(sampling.draw(keys_of(20), rows, temperature))
         p = np.exp(logits.astype(np.float64) / temperature)
         p /= p.sum()
-        counts = np.bincount(codes.ravel(), minlength=size)
+        counts = np.bincount(tokens.ravel(), minlength=size)
         assert counts[p == 0].sum() == 0
         often = p * draws >= 5  # chi-squared: the rest as one
         seen, due = (np.append(x[often], x[~often].sum()) for x in (counts, p * draws))
@@ -334,11 +338,11 @@ def test_top_k_and_top_p_keep_exactly_the_likeliest():
     "given", [dict(narrow=lambda x: sampling.restrict(x, 1, 1.0)), dict(temperature=0.0)]
 )
 def test_one_code_or_no_heat_is_greedy(given):
-    logits, codes = lookup(20), jnp.full((2, 20), MASK)
+    logits, tokens = lookup(20), jnp.full((2, 20), MASK)
     out = sampling.decode(
-        logits, codes, keys_of(2), steps=4, choice_temperature=4.0, mask_id=MASK, **given
+        logits, tokens, keys_of(2), steps=4, choice_temperature=4.0, mask_id=MASK, **given
     )
-    before = codes
+    before = tokens
     for sampled, carried in zip(out.sampled, out.history, strict=True):
         likeliest = np.asarray(logits(before)).argmax(-1)
         np.testing.assert_array_equal(sampled, np.where(before == MASK, likeliest, before))
@@ -346,20 +350,20 @@ def test_one_code_or_no_heat_is_greedy(given):
 
 
 def test_temperature_heats_the_codes_and_not_the_confidence():
-    logits, codes, keys = lookup(400), jnp.full((4, 400), MASK), keys_of(4)
+    logits, tokens, keys = lookup(400), jnp.full((4, 400), MASK), keys_of(4)
 
     def entropy(temperature):
         out = sampling.decode(
-            logits, codes, keys, steps=1, choice_temperature=0.0, mask_id=MASK,
+            logits, tokens, keys, steps=1, choice_temperature=0.0, mask_id=MASK,
             temperature=temperature,
         )  # fmt: skip
-        answer = np.asarray(jax.nn.log_softmax(logits(codes)))
-        own = np.take_along_axis(answer, np.asarray(out.codes)[..., None], -1)[..., 0]
+        answer = np.asarray(jax.nn.log_softmax(logits(tokens)))
+        own = np.take_along_axis(answer, np.asarray(out.tokens)[..., None], -1)[..., 0]
         np.testing.assert_allclose(out.scores[0], own, atol=1e-5)  # log p at temperature 1
         return -own.mean()
 
     cold, plain, hot = (entropy(t) for t in (0.3, 1.0, 30.0))
-    probability = np.asarray(jax.nn.softmax(logits(codes)))[0]
+    probability = np.asarray(jax.nn.softmax(logits(tokens)))[0]
     assert plain == pytest.approx(-(probability * np.log(probability)).sum(-1).mean(), abs=0.1)
     assert cold < plain - 0.2 < hot - 0.4
 
@@ -377,7 +381,7 @@ def test_the_sampler_follows_its_schedule(name):
         left = max(1, min(left - 1, math.floor(length * gamma + 1e-9)))
         expected.append(left)
     np.testing.assert_array_equal((np.asarray(out.history) == MASK).sum(-1)[:, 0], expected)
-    assert (np.asarray(out.codes) < MASK).all()
+    assert (np.asarray(out.tokens) < MASK).all()
 
 
 # --- with a critic
@@ -388,20 +392,20 @@ def test_a_critic_chooses_among_all_codes_that_were_not_given():
     random = np.random.default_rng(4)
     taste = jnp.asarray(random.normal(size=(length, CODEBOOK)), jnp.float32)
 
-    def fake(codes):  # a fixed opinion of every code where it stands
-        return jnp.take_along_axis(taste[None], codes[..., None], -1)[..., 0]
+    def fake(tokens):  # a fixed opinion of every code where it stands
+        return jnp.take_along_axis(taste[None], tokens[..., None], -1)[..., 0]
 
-    codes = np.full((3, length), MASK)
-    codes[1, :7] = 2
-    codes[2, :] = 1
-    codes[2, 4] = MASK
+    tokens = np.full((3, length), MASK)
+    tokens[1, :7] = 2
+    tokens[2, :] = 1
+    tokens[2, 4] = MASK
     keys, logits = keys_of(3), lookup(length)
     out = sampling.decode(
-        logits, jnp.asarray(codes), keys, steps=steps, choice_temperature=99.0, mask_id=MASK,
+        logits, jnp.asarray(tokens), keys, steps=steps, choice_temperature=99.0, mask_id=MASK,
         temperature=0.9, score_fn=fake, score_noise=noise,
     )  # fmt: skip
-    state, again = codes.copy(), np.zeros(codes.shape, bool)
-    fixed = np.zeros(codes.shape, bool)
+    state, again = tokens.copy(), np.zeros(tokens.shape, bool)
+    fixed = np.zeros(tokens.shape, bool)
     for step in range(steps):
         answer = np.asarray(logits(jnp.asarray(state)))
         left = (steps - 1 - step) / steps
@@ -415,7 +419,7 @@ def test_a_critic_chooses_among_all_codes_that_were_not_given():
         for row, key in enumerate(keys):
             _, key_choice = jax.random.split(jax.random.fold_in(key, step))
             u = np.asarray(jax.random.uniform(key_choice, (length,)))
-            open_ = np.flatnonzero(codes[row] == MASK)
+            open_ = np.flatnonzero(tokens[row] == MASK)
             count = math.ceil(len(open_) * math.cos(math.pi * (step + 1) / (2 * steps)) - 1e-9)
             count = 0 if step == steps - 1 else max(count, 1)
             score = scores[row] + noise * (u - 0.5) * left
@@ -424,9 +428,9 @@ def test_a_critic_chooses_among_all_codes_that_were_not_given():
             state[row, worst] = MASK
             fixed[row] = state[row] != MASK
         np.testing.assert_array_equal(out.history[step], state)
-    np.testing.assert_array_equal(out.codes, out.history[-1])
+    np.testing.assert_array_equal(out.tokens, out.history[-1])
     assert again.any()  # what was accepted is taken back, unlike by confidence
-    np.testing.assert_array_equal(np.asarray(out.codes)[codes != MASK], codes[codes != MASK])
+    np.testing.assert_array_equal(np.asarray(out.tokens)[tokens != MASK], tokens[tokens != MASK])
 
 
 # --- through the model
@@ -435,7 +439,7 @@ def test_a_critic_chooses_among_all_codes_that_were_not_given():
 def codes_of(prompts=PROMPTS, seed=5, **options):
     model = tiny.phenaki()
     model.generate(prompts, seed=seed, **options)
-    return np.asarray(model.codes)
+    return np.asarray(model.tokens)
 
 
 def test_a_negative_prompt_takes_the_place_of_no_text():
@@ -448,14 +452,14 @@ def test_a_negative_prompt_takes_the_place_of_no_text():
     ]
     keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
 
-    def logits(codes, step):
+    def logits(tokens, step):
         apply = {"params": model.params["maskgit"]}
-        answer, without = (model.network.apply(apply, codes, text) for text in texts)
+        answer, without = (model.network.apply(apply, tokens, text) for text in texts)
         return answer + scale * (answer - without)
 
-    codes = jnp.full((2, model.spec.tokens()), MASK_ID)
+    tokens = jnp.full((2, model.spec.tokens()), MASK_ID)
     options = dict(steps=3, choice_temperature=1.0, mask_id=MASK_ID)
-    expected = jax.jit(lambda: sampling.decode(logits, codes, keys, **options).codes)()
+    expected = jax.jit(lambda: sampling.decode(logits, tokens, keys, **options).tokens)()
     given = codes_of(guidance=scale, negative=negative, choice_temperature=1.0)
     np.testing.assert_array_equal(given, expected)
     assert np.any(given != codes_of(guidance=scale, choice_temperature=1.0))
@@ -475,13 +479,13 @@ def test_a_linear_ramp_reaches_the_scale_in_the_last_step():
     nothing = jax.tree.map(jnp.zeros_like, text)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(5), row) for row in range(2)])
 
-    def logits(codes, step):
-        answer, without = (model.network.apply(network, codes, t) for t in (text, nothing))
+    def logits(tokens, step):
+        answer, without = (model.network.apply(network, tokens, t) for t in (text, nothing))
         return answer + scale * jnp.asarray([1 / 3, 2 / 3, 1.0])[step] * (answer - without)
 
-    codes = jnp.full((2, model.spec.tokens()), MASK_ID)
+    tokens = jnp.full((2, model.spec.tokens()), MASK_ID)
     options = dict(steps=3, choice_temperature=1.0, mask_id=MASK_ID)
-    expected = jax.jit(lambda: sampling.decode(logits, codes, keys, **options).codes)()
+    expected = jax.jit(lambda: sampling.decode(logits, tokens, keys, **options).tokens)()
     given = codes_of(guidance=scale, guidance_schedule="linear", choice_temperature=1.0)
     np.testing.assert_array_equal(given, expected)
     assert np.any(given != codes_of(guidance=scale, choice_temperature=1.0))
@@ -527,7 +531,7 @@ def test_codes_depend_neither_on_the_batch_nor_on_the_devices():
     eight.shard(sharding.make_mesh(data=2, fsdp=2, tensor=2), sharding.shardings)
     assert len(eight.params["maskgit"]["embedding"].sharding.device_set) == 8
     eight.generate(prompts, seed=5, guidance=1.0)
-    np.testing.assert_array_equal(eight.codes, together)
+    np.testing.assert_array_equal(eight.tokens, together)
 
 
 # --- options

@@ -106,11 +106,11 @@ def test_entropy_is_of_the_predictions_at_masked_codes():
 def test_the_mean_over_codes_is_sums_over_all_kinds_and_rows():
     counts = {"video": jnp.asarray([1, 3, 9]), "image": jnp.asarray([5, 2])}
     loss = {"video": np.array([1.0, 2.0, 4.0]), "image": np.array([8.0, 16.0])}
-    weights = masked_tokens.per_code(counts)
+    weights = masked_tokens.weight_tokens(counts)
     mean = sum((np.asarray(weights[kind]) * loss[kind]).sum() for kind in loss) / 5
     expected = sum((np.asarray(counts[kind]) * loss[kind]).sum() for kind in loss) / 20
     np.testing.assert_allclose(mean, expected, rtol=1e-6)
-    assert all((np.asarray(w) == 1).all() for w in masked_tokens.per_sample(counts).values())
+    assert all((np.asarray(w) == 1).all() for w in masked_tokens.weight_samples(counts).values())
 
 
 def test_binary_cross_entropy_is_of_the_sigmoid():

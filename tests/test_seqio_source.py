@@ -44,7 +44,7 @@ def write(directory, first: int, count: int, encoding: str = "png", noise: bool 
             caption = None if n % 3 == 0 else f"number {n}"
             for kind, video in (("video", images), ("image", images[:1])):
                 encoded = format.encode(video, encoding)
-                record = format.Record(f"{n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
+                record = format.ClipRecord(f"{n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
                 writer.add(f"{kind}_train", record)
     return directory
 
@@ -259,10 +259,10 @@ def test_a_process_ends_though_its_stream_is_open(data):
             f"stream = clips.examples({str(data)!r}, **given)",
             "print(*[next(stream)['video'].shape for _ in range(3)])",
         )
+    )
+    root = Path(__file__).parents[1]
     path = os.pathsep.join(str(root / name) for name in (".", "tests", "tests/helpers"))
     environment = os.environ | {"PYTHONPATH": path}
-    root = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}:{root / 'tests' / 'helpers'}"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
     )

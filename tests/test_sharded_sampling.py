@@ -22,12 +22,12 @@ def both():
 
 def test_64_prompts_over_8_devices_give_the_same_tokens(both):
     videos = [model.generate(16 * PROMPTS, seed=3) for model in both]
-    one, eight = (np.asarray(model.codes) for model in both)
+    one, eight = (np.asarray(model.tokens) for model in both)
     np.testing.assert_array_equal(one, eight)
     assert len(np.unique(one, axis=0)) > 60  # no two rows alike, so none can stand for another
     np.testing.assert_allclose(*videos, atol=1e-5)
-    codes = both[1].codes
-    assert {shard.data.shape[0] for shard in codes.addressable_shards} == {8}
+    tokens = both[1].tokens
+    assert {shard.data.shape[0] for shard in tokens.addressable_shards} == {8}
     kernel = both[1].params["maskgit"]["transformer"]["layers"]["wi"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
 

@@ -15,11 +15,11 @@ from phenaki.data.prepare import report as summary
 
 
 def outcome(key, clips, split="train", **fields):
-    return ingest.Outcome(key, "video", split=split, clips=tuple(clips), **fields)
+    return ingest.ItemResult(key, "video", split=split, clips=tuple(clips), **fields)
 
 
 def test_a_clip_takes_some_twenty_bytes():
-    plan, count = shards.Plan(0.1, drop_duplicates=False), 30_000
+    plan, count = shards.ShardPlan(0.1, drop_duplicates=False), 30_000
     tracemalloc.start()
     try:
         for number in range(count):
@@ -33,7 +33,7 @@ def test_a_clip_takes_some_twenty_bytes():
 
 
 def test_shards_keep_the_order_over_units_and_items():
-    plan = shards.Plan(0.0, drop_duplicates=False)
+    plan = shards.ShardPlan(0.0, drop_duplicates=False)
     places = {}
     for unit in range(4):
         for item in range(3):
@@ -56,7 +56,7 @@ def test_shards_keep_the_order_over_units_and_items():
 
 @pytest.mark.parametrize(("hosts", "most", "count"), [(1, 10**9, 8), (2, 10**9, 16), (1, 640, 10)])
 def test_shards_are_as_many_as_hosts_and_bytes_ask_for(hosts, most, count):
-    plan = shards.Plan(0.0, drop_duplicates=False)
+    plan = shards.ShardPlan(0.0, drop_duplicates=False)
     plan.add(Path("unit"), outcome("a", [(64 * n, 64) for n in range(100)]))
     (cut,) = shards.shards(plan.splits, Path("/set"), hosts, most).values()
     assert len(cut) == count and sum(map(len, cut)) == 100
@@ -64,7 +64,7 @@ def test_shards_are_as_many_as_hosts_and_bytes_ask_for(hosts, most, count):
 
 def test_of_items_of_one_name_the_first_that_can_be_used_stays(tmp_path):
     media = [b"broken", layouts.picture(1), layouts.picture(2)]
-    unit = items.Unit("unit", tuple(items.RawItem("a.png", "image", one) for one in media))
+    unit = items.WorkUnit("unit", tuple(items.RawItem("a.png", "image", one) for one in media))
     form = run.builder.Format(11, 8.0, 48, 64, "png")
     for name, cut in (("cut", ingest.cut), ("crashed", ingest.crashed)):
         (tmp_path / name).mkdir()
@@ -82,12 +82,12 @@ def test_every_loss_is_named_where_the_report_names_a_few(tmp_path, monkeypatch)
         (tmp_path / "in" / f"{number}.mp4").write_bytes(b"no video")
     rows = [(f"gone{number}.mp4", "x") for number in range(4)] + [("good.mp4", "x")]
     layouts.table(tmp_path / "in" / "captions.csv", "file,caption", rows)
-    given = run.Options(tmp_path / "in", tmp_path / "set", height=48, width=64)
+    given = run.PrepareOptions(tmp_path / "in", tmp_path / "set", height=48, width=64)
     report = run.prepare(given)
     assert (report["files"]["skipped"], report["files"]["problems"]) == (5, 4)
     assert (len(report["skipped"]), len(report["problems"])) == (2, 2)
     assert "... and 3 more in dead_letters.jsonl" in (tmp_path / "set" / "report.txt").read_text()
-    lines = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
+    lines = (tmp_path / "set" / summary.SKIPPED_LOG).read_text().splitlines()
     letters = [json.loads(line) for line in lines]
     assert {letter["file"] for letter in letters if "file" in letter} == {
         f"{number}.mp4" for number in range(5)
@@ -102,15 +102,15 @@ def test_a_name_that_is_no_text_is_a_letter_too(tmp_path):
     layouts.video(tmp_path / "in" / "good.mp4", 11)
     rows = ['{"file": "good.mp4", "caption": "x"}', r'{"file": "\ud800.mp4", "caption": "y"}']
     (tmp_path / "in" / "captions.jsonl").write_text("\n".join(rows))
-    run.prepare(run.Options(tmp_path / "in", tmp_path / "set", height=48, width=64))
-    (line,) = (tmp_path / "set" / summary.LETTERS).read_text().splitlines()
+    run.prepare(run.PrepareOptions(tmp_path / "in", tmp_path / "set", height=48, width=64))
+    (line,) = (tmp_path / "set" / summary.SKIPPED_LOG).read_text().splitlines()
     assert json.loads(line)["name"] == "\ud800.mp4"
 
 
 def test_shards_that_stand_are_not_written_again(tmp_path, monkeypatch):
     for number in range(3):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
-    given = run.Options(
+    given = run.PrepareOptions(
         tmp_path / "in", tmp_path / "set", height=48, width=64, encoding="png", validation=0.0
     )
     calm = dataclasses.replace(given, output=tmp_path / "calm")
@@ -142,7 +142,7 @@ def test_shards_whose_clips_changed_are_written_again(tmp_path):
     for number in range(2):
         layouts.video(tmp_path / "in" / f"{number}.mp4", 22, first=30 * number)
     size = dict(height=48, width=64, encoding="png", validation=0.0)
-    given = run.Options(tmp_path / "in", tmp_path / "set", **size)
+    given = run.PrepareOptions(tmp_path / "in", tmp_path / "set", **size)
     run.prepare(given)
     # As it was left behind by a run that was killed at the very end, of clips of the same size.
     left = tmp_path / ".set.partial"
@@ -152,7 +152,7 @@ def test_shards_whose_clips_changed_are_written_again(tmp_path):
     spool = tmp_path / "spool"
     spool.mkdir()
     job = ingest.Job(form, 95, None, run.Filters(), spool)
-    plan = shards.Plan(0.0, drop_duplicates=False)
+    plan = shards.ShardPlan(0.0, drop_duplicates=False)
     for unit in run.sources.find(tmp_path / "in").units:
         done = ingest.cut(unit, job)
         for outcome in done.outcomes:
@@ -174,7 +174,9 @@ def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch)
     for name, many in (("alone", 64), ("together", 1)):
         monkeypatch.setattr(run, "MANY", many)
         output = tmp_path / name
-        given = run.Options(tmp_path / "in", output, height=48, width=64, workers=2, validation=0.0)
+        given = run.PrepareOptions(
+            tmp_path / "in", output, height=48, width=64, workers=2, validation=0.0
+        )
         run.prepare(given)
         files = (path for path in output.iterdir() if not path.name.startswith("report"))
         made[name] = {path.name: path.read_bytes() for path in files}

@@ -75,7 +75,7 @@ def test_going_back_often_stops_with_a_diagnosis(tmp_path):
     )
     with pytest.raises(skip_updates.Diverged, match=message):
         toy.run(tmp_path, bad, guard=dict(patience=3, tries=2), steps=20, save_every=2, log_every=1)
-    assert checkpoint.Run(tmp_path).latest >= 4
+    assert checkpoint.Checkpoints(tmp_path).latest >= 4
     with pytest.raises(skip_updates.Diverged, match="no checkpoint to go back to"):
         toy.run(
             tmp_path / "none", dict.fromkeys(range(9), NAN), guard=dict(patience=3),
@@ -87,11 +87,13 @@ def test_going_back_often_stops_with_a_diagnosis(tmp_path):
 def test_stopped_at_any_step_and_gone_on_equals_uninterrupted(tick, tmp_path, monkeypatch):
     fields = dict(steps=8, save_every=4, log_every=2, bad={2: NAN, 5: NAN})
     whole = toy.run(tmp_path / "whole", **fields)
-    given = loop.Notice.given
-    monkeypatch.setattr(loop.Notice, "given", lambda self: given(self) or self._ticks == tick)
+    given = loop.PreemptionSignal.given
+    monkeypatch.setattr(
+        loop.PreemptionSignal, "given", lambda self: given(self) or self._ticks == tick
+    )
     with pytest.raises(Preempted, match=f"told to stop at step {tick}; all is saved"):
         toy.run(tmp_path / "parts", **fields)
-    assert checkpoint.Run(tmp_path / "parts").latest == tick
+    assert checkpoint.Checkpoints(tmp_path / "parts").latest == tick
     monkeypatch.undo()
     final = toy.run(tmp_path / "parts", **fields)
     np.testing.assert_array_equal(whole.params["kernel"], final.params["kernel"])
@@ -134,7 +136,7 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     assert "told to stop at step" in said and "Traceback" not in said
-    step = checkpoint.Run(tmp_path / "run").latest
+    step = checkpoint.Checkpoints(tmp_path / "run").latest
     final = toy.run(tmp_path / "run", steps=step + 1, save_every=10_000, log_every=1)
     np.testing.assert_array_equal(final.params["kernel"], summed(*range(1, step + 2)))
 
@@ -167,7 +169,7 @@ def test_a_hang_ends_the_process_with_its_stacks(tmp_path):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Timeout (0:00:06)!" in said and "in never" in said and "in run" in said
-    assert checkpoint.Run(tmp_path / "run").latest == 2
+    assert checkpoint.Checkpoints(tmp_path / "run").latest == 2
 
 
 # --- checkpoints
@@ -247,15 +249,15 @@ def test_where_every_checkpoint_fails_none_is_moved(kept, tmp_path):
 def test_a_full_disk_stops_in_one_line_and_keeps_the_last_good_one(tmp_path):
     small = (
         "import resource, signal\n"
-        "from phenaki.io.checkpoint import Run\n"
-        "save = Run.save\n"
+        "from phenaki.io.checkpoint import Checkpoints\n"
+        "save = Checkpoints.save\n"
         "def limited(self, step, *rest):\n"
         "    if step > 2:\n"
         "        self.wait()\n"
         "        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n"
         "    save(self, step, *rest)\n"
-        "Run.save = limited"
+        "Checkpoints.save = limited"
     )
     process = start(tmp_path, small, steps=9, save_every=2, log_every=9)
     _, said = process.communicate(timeout=120)

@@ -25,7 +25,7 @@ from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 from phenaki.io import media
 from phenaki.stories import drift, prompt_check, render
-from phenaki.stories.generate import Aids, Windows, recolour, tell
+from phenaki.stories.generate import DriftOptions, WindowCache, recolour, tell
 from phenaki.stories.storyboard import Shot, reroll
 
 ROOT = Path(__file__).parents[1]
@@ -46,8 +46,8 @@ def told(model, folder, shots=SHOTS, aids=None, stop=None):
     """[(frames, codes, made)] of the first `stop` windows."""
     parts = []
     options = {} if aids is None else {"aids": aids}
-    for part in tell(model, shots, 5, Windows(folder), lambda path: IMAGE, **options):
-        parts.append((part.frames, part.codes, part.made))
+    for part in tell(model, shots, 5, WindowCache(folder), lambda path: IMAGE, **options):
+        parts.append((part.frames, part.tokens, part.made))
         if len(parts) == stop:
             break
     return parts
@@ -172,7 +172,9 @@ def test_the_best_of_several_is_kept(model, whole, tmp_path):
 
     wild = dict(temperature=3.0, guidance=0.0)  # or all three samples are the same
     shots = [change(SHOTS[0], sampler=wild)]
-    some = told(model, tmp_path, shots, Aids(best_of=3, score=darkest, score_name="darkest"))
+    some = told(
+        model, tmp_path, shots, DriftOptions(best_of=3, score=darkest, score_name="darkest")
+    )
     means = model.generate([shots[0].prompt] * 3, seed=3, **wild).mean((1, 2, 3, 4))
     np.testing.assert_allclose(some[0][0].mean(), means.min(), rtol=1e-5)
     assert means.min() < means.max()
@@ -198,7 +200,7 @@ def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_
         return follow(given, prompts, **keywords)
 
     monkeypatch.setattr(model, "follow", watched)
-    parts = told(model, tmp_path, aids=Aids(reanchor=True))
+    parts = told(model, tmp_path, aids=DriftOptions(reanchor=True))
     np.testing.assert_array_equal(parts[0][0], whole[1][0][0])  # nothing to hold to yet
     before = recolour(parts[0][0][-5:], parts[0][0])
     np.testing.assert_array_equal(handed[1][0], before)
@@ -211,7 +213,7 @@ def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_
 def test_no_window_outlives_the_next_one(model, tmp_path):
     alive = []
     shots = [Shot("a", 6.0)]
-    for part in tell(model, shots, 5, Windows(tmp_path), lambda path: IMAGE):
+    for part in tell(model, shots, 5, WindowCache(tmp_path), lambda path: IMAGE):
         alive.append(weakref.ref(part.frames))
         del part
         assert sum(ref() is not None for ref in alive) <= 2
@@ -232,7 +234,7 @@ def produce(model, shots, output, folder=None):
         model,
         Timeline(shots, 5),
         output,
-        Windows(folder or output / "windows"),
+        WindowCache(folder or output / "windows"),
         read_image=lambda path: IMAGE,
         distance=(near, "difference"),
         progress=lambda total: cli.Progress(total, "windows"),
@@ -243,7 +245,7 @@ def test_ten_times_the_story_needs_no_more_memory(model, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
 
     def follow(given, prompts, *, seed):
-        model.codes = np.zeros((1, 24), np.int32)
+        model.tokens = np.zeros((1, 24), np.int32)
         return random.uniform(size=(1, 11 if given is None else 6, 16, 16, 3)).astype(np.float32)
 
     monkeypatch.setattr(model, "follow", follow)
@@ -347,7 +349,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
         Shot("a red circle moves right", 15.0, True, 0, tmp_path / "first.png", few),
         Shot(long.strip(), 0.1, sampler=few),
     ]
-    kept = Windows(tmp_path / "alone")
+    kept = WindowCache(tmp_path / "alone")
     for _ in tell(model, shots, 5, kept, lambda path: image):
         pass
     names = sorted(path.name for path in kept.directory.iterdir())
@@ -391,14 +393,14 @@ def test_windows_of_true_clips_are_right_and_of_others_wrong():
 def test_drift_figures():
     random = np.random.default_rng(0)
     frames = random.uniform(size=(6, 16, 16, 3)).astype(np.float32)
-    codes = np.array([[[0, 1], [2, 0]]])
-    line = drift.measure(frames, codes, frames[0], near)
+    tokens = np.array([[[0, 1], [2, 0]]])
+    line = drift.measure(frames, tokens, frames[0], near)
     np.testing.assert_allclose(line["mean"], frames.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(line["std"], frames.std((0, 1, 2)), rtol=1e-6)
     assert (line["codes"], line["seam"]) == (3 / 4, 0)
     np.testing.assert_allclose(line["step"], near(frames[:-1], frames[1:]).mean(), rtol=1e-6)
-    assert drift.measure(frames, codes, None, near)["seam"] is None
-    assert drift.measure(frames[:1], codes, None, near)["step"] is None
+    assert drift.measure(frames, tokens, None, near)["seam"] is None
+    assert drift.measure(frames[:1], tokens, None, near)["step"] is None
 
 
 def test_blur_lowers_sharpness_and_flat_has_none():
@@ -410,7 +412,7 @@ def test_blur_lowers_sharpness_and_flat_has_none():
 
 
 def test_a_summary_compares_both_ends():
-    line = dict(mean=[0.2] * 3, std=[0.1] * 3, codes=0.5, seam=None, step=0.1)
+    line = dict(mean=[0.2] * 3, std=[0.1] * 3, tokens=0.5, seam=None, step=0.1)
     lines = [line | {"sharpness": float(x)} for x in range(30)]
     summary = drift.summary(lines)
     assert summary["sharpness"] == {"first": 4.5, "last": 24.5}

@@ -220,15 +220,15 @@ def test_the_projection_of_text_is_a_table_of_classes(names):
     assert text.embeddings[:, 0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert text.mask.tolist() == [[True], [True], [False]]
     network = factory.maskgit(config)
-    codes = jnp.zeros((3, factory.video_spec(config).tokens()), jnp.int32)
-    weights = tiny.random_params(network, codes, text)
+    tokens = jnp.zeros((3, factory.video_spec(config).tokens()), jnp.int32)
+    weights = tiny.random_params(network, tokens, text)
     key_value, _ = network.apply({"params": weights}, text, method="context")
     kernel, bias = (weights["text_key_value"][name] for name in ("kernel", "bias"))
     for row, number in ((0, 1), (1, 0)):
         np.testing.assert_allclose(key_value[:, row, 0], kernel[number] + bias, atol=1e-6)
     # And no class is no text: the same logits as the network without any.
     apply = jax.jit(network.apply)
-    logits = apply({"params": weights}, codes, text)
-    none = apply({"params": weights}, codes, text.dropped(jnp.zeros(3, bool)))
+    logits = apply({"params": weights}, tokens, text)
+    none = apply({"params": weights}, tokens, text.dropped(jnp.zeros(3, bool)))
     np.testing.assert_allclose(logits[2], none[2], atol=1e-5)
     assert np.abs(logits[0] - logits[1]).max() > 1e-3

@@ -53,7 +53,7 @@ def evaluate(adversary):
 def start(adaptive=0.0, rate=1.0, **options):
     """(step, state) with plain gradient descent on both sides."""
     values = dict(frames=None, start=0, r1=1.0, r1_every=1, lecam=0.1) | options
-    play = gan.make_game(
+    play = gan.make_gan_loss(
         lambda params, clips: DISCRIMINATOR.apply({"params": params}, clips),
         gan.LOSSES["non_saturating"],
         **values,
@@ -126,7 +126,7 @@ def test_the_adaptive_weight_is_of_the_last_layer():
     _, _, logged = run({"video": CLIPS, "image": STILLS}, adaptive=1e4)
     _, first = start(adaptive=1e4)
     real = jnp.asarray(CLIPS["video"] / 255, jnp.float32)
-    names = [path[0] for path in MODEL.LAST]
+    names = [path[0] for path in MODEL.output_layers]
     other = first.extra["discriminator"]
 
     def decode(last):
@@ -160,7 +160,7 @@ def test_every_tokenizer_names_what_makes_its_pixels(module, variant):
     model, spec = factory.tokenizer(config), factory.video_spec(config)
     clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), clip)["params"]
-    for path in model.LAST:
+    for path in model.output_layers:
         leaves = functools.reduce(lambda tree, name: tree[name], path, params)
         assert leaves["kernel"].shape[-1] % 3 == 0  # of colours
 

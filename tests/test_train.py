@@ -116,7 +116,7 @@ def test_a_run_with_a_discriminator_resumes_too(train, tmp_path):
 def test_eight_devices_train_as_one_does(stage, train, request, monkeypatch, tmp_path):
     workdir, _ = request.getfixturevalue(stage)
     # Orbax compiles a hundred slices to share the writing: what it writes is tested below.
-    monkeypatch.setattr(checkpoint.Run, "save", lambda *arguments: None)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *arguments: None)
     mesh = dict(data=-1, fsdp=2, tensor=2)
     eight = train(stage, tmp_path, jax.devices(), mesh=mesh, train={"steps": 2})
     for alone, together in zip(metrics(workdir), metrics(tmp_path), strict=False):
@@ -372,8 +372,8 @@ def test_dead_codes_are_drawn_again_from_the_data():
     for index in range(8):
         batch = clips(100 + index, rows=1, frames=1)
         batch["video"] = batch["video"] // 40 * 40 if index else batch["video"]
-        codes, inputs = toy_codes(current, batch)
-        used[codes] = True
+        tokens, inputs = toy_codes(current, batch)
+        used[tokens] = True
         before = np.asarray(current.params["quantizer"]["embedding"])
         current, _ = step(current, {}, {"video": batch}, KEY)
         after = np.asarray(current.params["quantizer"]["embedding"])

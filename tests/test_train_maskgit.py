@@ -14,8 +14,8 @@ from phenaki.types import Text
 ROWS, CLIP, STILL, CODEBOOK = 16, 24, 4, 6
 RNG = np.random.default_rng(0)
 BATCH = {
-    "video": {"codes": RNG.integers(CODEBOOK, size=(ROWS, 6, 2, 2)).astype(np.int32)},
-    "image": {"codes": RNG.integers(CODEBOOK, size=(ROWS // 2, 1, 2, 2)).astype(np.int32)},
+    "video": {"tokens": RNG.integers(CODEBOOK, size=(ROWS, 6, 2, 2)).astype(np.int32)},
+    "image": {"tokens": RNG.integers(CODEBOOK, size=(ROWS // 2, 1, 2, 2)).astype(np.int32)},
 }
 KEY = jax.random.key(3)
 
@@ -28,16 +28,16 @@ class Toy:
     def __init__(self):
         self.fed = {}
 
-    def apply(self, variables, codes, text, *, deterministic, rngs):
+    def apply(self, variables, tokens, text, *, deterministic, rngs):
         del deterministic, rngs
-        jax.debug.callback(self._note, codes, text)
+        jax.debug.callback(self._note, tokens, text)
         params = variables["params"]
-        hidden = jnp.take(params["embedding"], codes, axis=0).mean(1, keepdims=True)
-        return params["kernel"][: codes.shape[1]] + hidden
+        hidden = jnp.take(params["embedding"], tokens, axis=0).mean(1, keepdims=True)
+        return params["kernel"][: tokens.shape[1]] + hidden
 
-    def _note(self, codes, text):
-        kind = "video" if codes.shape[1] == CLIP else "image"
-        self.fed.setdefault(kind, []).append((np.asarray(codes), text))
+    def _note(self, tokens, text):
+        kind = "video" if tokens.shape[1] == CLIP else "image"
+        self.fed.setdefault(kind, []).append((np.asarray(tokens), text))
 
 
 def start():
@@ -53,7 +53,7 @@ def run(batch=BATCH, embed=None, drop_text=0.0, accumulate=1, **options):
     """(parameters after one step, metrics, {kind: codes fed}) of one step."""
     toy = Toy()
     step = maskgit.make_step(
-        toy, optax.sgd(1.0), encode=lambda frozen, part: part["codes"], embed=embed,
+        toy, optax.sgd(1.0), encode=lambda frozen, part: part["tokens"], embed=embed,
         drop_text=drop_text, ema=0.9, accumulate=accumulate, **options,
     )  # fmt: skip
     after, metrics = jax.device_get(jax.jit(step)(start(), {}, batch, KEY))
@@ -66,7 +66,7 @@ def by_hand(kind, fed):
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), start().params)
     logits = params["kernel"][: fed.shape[1]] + params["embedding"][fed].mean(1, keepdims=True)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    truth = BATCH[kind]["codes"].reshape(len(fed), -1)
+    truth = BATCH[kind]["tokens"].reshape(len(fed), -1)
     nll = -np.take_along_axis(log_p, truth[..., None], -1)[..., 0]
     return nll, fed == Toy.mask_id, logits.argmax(-1) == truth
 
@@ -142,7 +142,7 @@ def test_the_schedule_decides_how_much_is_masked():
 def test_the_drop_rate_is_of_the_captions_there_are():
     def embed(frozen, part):
         del frozen
-        rows = len(part["codes"])
+        rows = len(part["tokens"])
         return Text(jnp.ones((rows, 3, 2)), jnp.ones((rows, 3), bool) & part["captioned"][:, None])
 
     captioned = np.arange(ROWS) % 4 > 0  # a quarter has none

@@ -10,7 +10,7 @@ from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
 from phenaki.train import stages
-from phenaki.train.warm_start import inflate
+from phenaki.train.warm_start import warm_start
 
 IMAGES = tiny.tokenizer_config(video={"frames": 1})
 CLIPS = tiny.tokenizer_config()
@@ -34,29 +34,29 @@ def apply(config, params, video, method):
 
 
 def test_images_are_what_they_were(image_params):
-    params = inflate(fresh(), image_params, "x")
+    params = warm_start(fresh(), image_params, "x")
     stills = jnp.asarray(RNG.uniform(size=(3, 1, 16, 16, 3)), jnp.float32)
-    codes = apply(IMAGES, image_params, stills, "encode")
-    np.testing.assert_array_equal(apply(CLIPS, params, stills, "encode"), codes)
-    before = apply(IMAGES, image_params, codes, "decode")
-    np.testing.assert_allclose(apply(CLIPS, params, codes, "decode"), before, atol=1e-5)
+    tokens = apply(IMAGES, image_params, stills, "encode")
+    np.testing.assert_array_equal(apply(CLIPS, params, stills, "encode"), tokens)
+    before = apply(IMAGES, image_params, tokens, "decode")
+    np.testing.assert_allclose(apply(CLIPS, params, tokens, "decode"), before, atol=1e-5)
 
 
 def test_a_clip_that_stands_still_is_its_image_over_and_over(image_params):
-    params = inflate(fresh(), image_params, "x")
+    params = warm_start(fresh(), image_params, "x")
     image = jnp.asarray(RNG.uniform(size=(2, 1, 16, 16, 3)), jnp.float32)
-    codes = apply(CLIPS, params, jnp.repeat(image, 11, axis=1), "encode")
-    np.testing.assert_array_equal(codes, jnp.repeat(codes[:, :1], 6, axis=1))
-    video = apply(CLIPS, params, codes, "decode")
+    tokens = apply(CLIPS, params, jnp.repeat(image, 11, axis=1), "encode")
+    np.testing.assert_array_equal(tokens, jnp.repeat(tokens[:, :1], 6, axis=1))
+    video = apply(CLIPS, params, tokens, "decode")
     np.testing.assert_allclose(video, jnp.repeat(video[:, :1], 11, axis=1), atol=1e-5)
 
 
 def test_another_size_is_refused(image_params):
     wide = tiny.tokenizer_config(tokenizer={"width": 24})
     with pytest.raises(UserError, match=r"config\.start=x: its .* has shape .*, this config's"):
-        inflate(fresh(wide), image_params, "x")
+        warm_start(fresh(wide), image_params, "x")
     with pytest.raises(UserError, match="is no C-ViViT"):
-        inflate(fresh(), {"other": image_params["first_in"]}, "x")
+        warm_start(fresh(), {"other": image_params["first_in"]}, "x")
 
 
 def test_a_run_starts_from_another(tmp_path):

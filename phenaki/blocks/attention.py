@@ -36,7 +36,7 @@ class Dense(nn.Module):
             return jnp.tensordot(x, kernel, 1) + bias
         # One plain matrix product: XLA's CPU backend is a quarter slower on the batched form.
         flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
-        out = flat @ sharding.whole(kernel.reshape(-1, total)) + bias.reshape(-1)
+        out = flat @ sharding.replicated(kernel.reshape(-1, total)) + bias.reshape(-1)
         return out.reshape(*x.shape[:-1], *features)
 
 
@@ -54,11 +54,13 @@ def attend(
     uniformly: gate such rows yourself. `attention` is that of `kernels.choose`: a kernel is taken
     only for long sequences without mask.
     """
-    if sharding.axis_size("sequence") > 1 and key.shape[1] > sharding.SMALL:
+    if sharding.axis_size("sequence") > 1 and key.shape[1] > sharding.SHORT_SEQUENCE:
         # Each device's queries see all keys: gather those, not the scores.
         axes: sharding.Axes = {0: sharding.BATCH, 2: "tensor"}
         split: sharding.Axes = {0: sharding.BATCH, 1: "sequence", 2: "tensor"}
-        key, value = (sharding.gathered(x, axes, split) for x in (key, value))
+        key, value = (
+            sharding.all_gather_with_sharded_gradient(x, axes, split) for x in (key, value)
+        )
     if mask is None and dropout is None:
         kernel = attention_impl.choose(attention, query, key)
         if kernel is not None:
@@ -67,7 +69,7 @@ def attend(
         shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
         return attention_impl.dropped(query, key, value, dropout.words(shape), dropout.rate)
     scale = query.shape[-1] ** -0.5
-    if max(query.shape[1], key.shape[1]) <= sharding.SMALL:
+    if max(query.shape[1], key.shape[1]) <= sharding.SHORT_SEQUENCE:
         return _attend_small(query * scale, key, value, mask, dropout)
     scores = jnp.einsum("bshe,buhe->bhsu", query * scale, key, preferred_element_type=jnp.float32)
     weights = _weights(scores, mask, dropout, value.dtype)

@@ -48,7 +48,7 @@ def choose(attention: str, query: Queries, key: Keys) -> Callable[..., Queries] 
 def drops(attention: str, query: Queries, key: Keys) -> bool:
     """Whether `dropped` is for such operands under `attention`: where splash attention would be."""
     sequence = sharding.axis_size("sequence")
-    fits = query.shape[1] > sharding.SMALL and query.shape[1] % sequence == 0
+    fits = query.shape[1] > sharding.SHORT_SEQUENCE and query.shape[1] % sequence == 0
     blocks = fits and flash.block_of(query.shape[1] // sequence, key.shape[1])
     return _meant(attention) == "splash" and _whole(query) and bool(blocks)
 
@@ -142,7 +142,7 @@ def _splash_local(query, key, value, *, interpret):
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         splash_attention_mask.MultiHeadMask([everything] * query.shape[2]),
         block_sizes=sizes,
-        residual_checkpoint_name=flash.KEPT,
+        residual_checkpoint_name=flash.SAVE_FOR_BACKWARD,
         interpret=interpret,
     )
     swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)

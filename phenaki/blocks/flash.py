@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt32
 from phenaki.blocks import reductions
 from phenaki.blocks.dropout import kept
 
-KEPT = "attention"  # names what is worth keeping where all else is computed again
+SAVE_FOR_BACKWARD = "attention"  # names what is worth keeping where all else is computed again
 ON_CHIP = 3 * 2**18  # scores of a block: a few such arrays fit into a TPU's vector memory
 
 Queries = Float[Array, "b h s e"]
@@ -56,7 +56,7 @@ def _forward(query, key, value, rows, columns, rate, interpret):
         [("q", query.dtype), ("r", jnp.float32)],
         interpret,
     )
-    out, total = checkpoint_name(out, KEPT), checkpoint_name(total, KEPT)
+    out, total = checkpoint_name(out, SAVE_FOR_BACKWARD), checkpoint_name(total, SAVE_FOR_BACKWARD)
     return out, (query, key, value, rows, columns, out, total)
 
 

@@ -19,10 +19,10 @@ ENTROPY_WEIGHT = 0.1  # of LFQ's entropy penalty, as its authors chose
 
 
 class Quantized(NamedTuple):
-    """What the quantizer returns; losses are means over elements (PAPER_FACTS A10)."""
+    """What a quantizer returns; losses are means of elements (docs/paper.md#codebook-losses)."""
 
     vectors: Float[Array, "... e"]  # code vectors, gradient passed straight to the input
-    codes: Int[Array, "..."]
+    tokens: Int[Array, "..."]
     inputs: Float[Array, "... e"]  # the normalised inputs
     codebook_loss: Float[Array, ""]  # ||sg(z) - e||²
     commitment_loss: Float[Array, ""]  # ||z - sg(e)||², to be weighted by β
@@ -56,16 +56,18 @@ class VectorQuantizer(nn.Module):
     def __call__(self, z: Float[Array, "... e"]) -> Quantized:
         z = normalize(z)
         table = normalize(self.embedding)
-        codes = nearest(*jax.lax.stop_gradient((z.reshape(-1, self.code_dim), table)))
-        codes = codes.reshape(z.shape[:-1])
-        e = jnp.take(table, codes, axis=0)
+        tokens = nearest(*jax.lax.stop_gradient((z.reshape(-1, self.code_dim), table)))
+        tokens = tokens.reshape(z.shape[:-1])
+        e = jnp.take(table, tokens, axis=0)
         codebook_loss = jnp.mean(jnp.square(jax.lax.stop_gradient(z) - e))
         commitment_loss = jnp.mean(jnp.square(z - jax.lax.stop_gradient(e)))
-        return Quantized(z + jax.lax.stop_gradient(e - z), codes, z, codebook_loss, commitment_loss)
+        return Quantized(
+            z + jax.lax.stop_gradient(e - z), tokens, z, codebook_loss, commitment_loss
+        )
 
-    def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """Unit vectors of `codes`; those of `__call__` up to its straight-through sum."""
-        return jnp.take(normalize(self.embedding), codes, axis=0)
+    def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
+        """Unit vectors of `tokens`; those of `__call__` up to its straight-through sum."""
+        return jnp.take(normalize(self.embedding), tokens, axis=0)
 
 
 def levels(codebook: int, code_dim: int) -> tuple[int, ...]:
@@ -95,16 +97,16 @@ class FiniteScalarQuantizer(nn.Module):
         # Half a step to the side: an even number of levels then lies evenly on both sides of 0.
         z = jnp.tanh(z.astype(jnp.float32)) * (count - 1) / 2 * (1 + 1e-3) - 0.5
         rounded = jnp.round(z)
-        codes = _join(rounded + count / 2, count)
+        tokens = _join(rounded + count / 2, count)
         step = 2 / count
         vectors = (z + jax.lax.stop_gradient(rounded - z)) * step
         zero = jnp.zeros(())
-        return Quantized(vectors, codes, z * step, zero, zero)
+        return Quantized(vectors, tokens, z * step, zero, zero)
 
-    def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """The vectors of `codes`, values in [-1, 1)."""
+    def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
+        """The vectors of `tokens`, values in [-1, 1)."""
         count = np.array(levels(self.codebook, self.code_dim), np.float32)
-        return (_split(codes, count) - count / 2) * (2 / count)
+        return (_split(tokens, count) - count / 2) * (2 / count)
 
 
 class LookupFreeQuantizer(nn.Module):
@@ -121,10 +123,10 @@ class LookupFreeQuantizer(nn.Module):
         count = self._levels()
         z = z.astype(jnp.float32)
         vectors = jnp.where(z > 0, 1.0, -1.0)
-        codes = _join((vectors + 1) / 2, count)
+        tokens = _join((vectors + 1) / 2, count)
         commitment_loss = jnp.mean(jnp.square(z - vectors))
         straight = z + jax.lax.stop_gradient(vectors - z)
-        return Quantized(straight, codes, z, ENTROPY_WEIGHT * self._penalty(z), commitment_loss)
+        return Quantized(straight, tokens, z, ENTROPY_WEIGHT * self._penalty(z), commitment_loss)
 
     def _penalty(self, z):
         table = self.lookup(jnp.arange(self.codebook))
@@ -133,9 +135,9 @@ class LookupFreeQuantizer(nn.Module):
         mean = p.mean(0)
         return -(p * log_p).sum(-1).mean() + (mean * jnp.log(mean + 1e-9)).sum()
 
-    def lookup(self, codes: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """The vectors of `codes`, values -1 and 1."""
-        return 2 * _split(codes, self._levels()) - 1
+    def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
+        """The vectors of `tokens`, values -1 and 1."""
+        return 2 * _split(tokens, self._levels()) - 1
 
     def _levels(self):
         if self.codebook != 2**self.code_dim:
@@ -153,9 +155,9 @@ def _join(digits, count):
     return (digits.astype(jnp.int32) * place).sum(-1)
 
 
-def _split(codes, count):
+def _split(tokens, count):
     place = np.cumprod(np.append(1, count[:0:-1]))[::-1].astype(np.int32)
-    return ((codes[..., None] // place) % count.astype(np.int32)).astype(jnp.float32)
+    return ((tokens[..., None] // place) % count.astype(np.int32)).astype(jnp.float32)
 
 
 QUANTIZERS = {"vq": VectorQuantizer, "fsq": FiniteScalarQuantizer, "lfq": LookupFreeQuantizer}

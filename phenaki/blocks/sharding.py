@@ -17,7 +17,9 @@ from jaxtyping import Array
 AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = ("data", "fsdp")
 WIDE = ("fsdp", "sequence")  # both hold parts of every parameter
-SMALL = 16  # sequences up to this length are never split, and attended without matrix products
+SHORT_SEQUENCE = (
+    16  # sequences up to this length are never split, and attended without matrix products
+)
 
 Axes = Mapping[int, str | tuple[str, ...]]  # dimension -> what splits it
 
@@ -48,7 +50,7 @@ def split_tokens(x: Array) -> Array:
     that "sequence" splits their first axis.
     """
     size = axis_size("sequence")
-    if x.shape[1] <= SMALL:
+    if x.shape[1] <= SHORT_SEQUENCE:
         return constrain(x, {0: (*BATCH, "sequence")})
     return constrain(x, {0: BATCH, 1: "sequence"} if x.shape[1] % size == 0 else {0: BATCH})
 
@@ -67,7 +69,7 @@ def constrain(x: Array, axes: Axes) -> Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def gathered(x: Array, axes: Axes, split: Axes) -> Array:
+def all_gather_with_sharded_gradient(x: Array, axes: Axes, split: Axes) -> Array:
     """`constrain(x, axes)` of a value that is laid out as `split`, and so is its gradient.
 
     A constraint alone holds for the gradient, too: every device would be sent all of a sum of which
@@ -82,14 +84,18 @@ def gathered(x: Array, axes: Axes, split: Axes) -> Array:
     return gather(x) if is_split() else x
 
 
-def whole(kernel: Array, split: int = 0) -> Array:
+def replicated(kernel: Array, split: int = 0) -> Array:
     """`kernel` on every device, where heads and hidden units are not split.
 
     Said before a product, it has XLA gather a layer's parameters once. Left alone, it may exchange
     partial sums of the activations instead, or trade the parameters in pieces by loops that its TPU
     compiler needs minutes for. `split` is the dimension that the parameter is split along.
     """
-    return kernel if axis_size("tensor") > 1 else gathered(kernel, {}, {split: WIDE})
+    return (
+        kernel
+        if axis_size("tensor") > 1
+        else all_gather_with_sharded_gradient(kernel, {}, {split: WIDE})
+    )
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -13,7 +13,7 @@ from phenaki.blocks.dropout import Dropout
 from phenaki.blocks.transformer import Transformer
 from phenaki.types import Text
 
-SMALL = nn.initializers.truncated_normal(0.02)
+EMBED_INIT = nn.initializers.truncated_normal(0.02)
 
 
 def factorised(grid: tuple[int, int, int], std: float):
@@ -31,11 +31,11 @@ def factorised(grid: tuple[int, int, int], std: float):
     return init
 
 
-class CodeTransformer(nn.Module):
+class TokenTransformer(nn.Module):
     """From codes and text to features; `grid` is the (t, m, n) of the longest clip.
 
     `text_dim` is the width of the text embeddings, from which every layer's keys and values come
-    directly (PAPER_FACTS A2); None builds a network that sees no text.
+    directly (docs/paper.md#text-encoder); None builds a network that sees no text.
     """
 
     grid: tuple[int, int, int]
@@ -59,8 +59,10 @@ class CodeTransformer(nn.Module):
         return self.codebook
 
     def setup(self):
-        self.embedding = self.param("embedding", SMALL, (self.ids, self.width))
-        positions = {"normal": SMALL, "factorised": factorised(self.grid, 0.15)}[self.position_init]
+        self.embedding = self.param("embedding", EMBED_INIT, (self.ids, self.width))
+        positions = {"normal": EMBED_INIT, "factorised": factorised(self.grid, 0.15)}[
+            self.position_init
+        ]
         self.position = self.param("position", positions, (math.prod(self.grid), self.width))
         self.drop = Dropout(self.dropout)
         if self.text_dim is not None:
@@ -87,7 +89,7 @@ class CodeTransformer(nn.Module):
 
     def features(
         self,
-        codes: Int[Array, "b s"],
+        tokens: Int[Array, "b s"],
         text: Text | None = None,
         *,
         context=None,
@@ -102,9 +104,9 @@ class CodeTransformer(nn.Module):
         if text is not None:
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
-        length = codes.shape[1]
-        table = sharding.whole(self.embedding, split=1)
-        x = sharding.split_tokens(jnp.take(table, codes, axis=0)) + self.position[:length]
+        length = tokens.shape[1]
+        table = sharding.replicated(self.embedding, split=1)
+        x = sharding.split_tokens(jnp.take(table, tokens, axis=0)) + self.position[:length]
         x = self.drop(x, deterministic=deterministic)
         return self.transformer(
             x,

@@ -13,7 +13,7 @@ from phenaki.blocks.dropout import Dropout
 
 REMAT = {
     "none": None,
-    "full": jax.checkpoint_policies.save_only_these_names(flash.KEPT),
+    "full": jax.checkpoint_policies.save_only_these_names(flash.SAVE_FOR_BACKWARD),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 

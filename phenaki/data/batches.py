@@ -94,7 +94,7 @@ def make(
             batch = {}
             for kind, part in parts.items():
                 arrays, captions = next(part)
-                text = {} if "codes" in arrays else encode_text(captions)
+                text = {} if "tokens" in arrays else encode_text(captions)
                 batch[kind] = {**arrays, **text}
             yield batch
 

@@ -40,7 +40,7 @@ class Format:
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class ClipRecord:
     """One clip, its frames encoded. `start` in seconds; `source_size` (height, width) in pixels.
 
     `fps` is the clip's rate, `source_fps` the mean one of what it was cut from; 0 of stills.
@@ -139,7 +139,7 @@ class Writer:
         self._pending: dict[str, list[dict]] = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, split: str, record: Record) -> None:
+    def add(self, split: str, record: ClipRecord) -> None:
         """Appends to `split`, such as "video_train"."""
         if split not in self.counts:
             with tensorflow.quiet_logs():

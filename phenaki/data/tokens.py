@@ -1,4 +1,4 @@
-"""Codes of clips and ids of captions, computed once, as endless streams of batches.
+"""Tokens of clips and ids of captions, computed once, as endless streams of batches.
 
 One directory is what `phenaki.train.encode_dataset` made of one data set: TFRecords named as its
 files are, and codes.json, which comes last and says what they were made with.
@@ -252,7 +252,7 @@ def _arrays(rows, kind: str, sizes: Sizes, origin: Origin):
     joined, count = b"".join(rows["codes"]), getattr(sizes, kind)
     width = len(joined) // (len(rows["codes"]) * count)
     codes = np.frombuffer(joined, f"<u{width}").reshape(-1, count).astype(np.int32)
-    arrays: dict[str, np.ndarray] = {"codes": codes}
+    arrays: dict[str, np.ndarray] = {"tokens": codes}
     if origin.text:
         flat = np.frombuffer(b"".join(rows["ids"]), "<u4")
         used = np.array([len(row) // 4 for row in rows["ids"]])

@@ -22,20 +22,20 @@ def leaks(
     replaced by noise, then cut off: what came before must stay.
     """
     random = np.random.default_rng(seed)
-    codes = np.asarray(encode(video))
-    found = list(_encoder(encode, video, codes, time, random))
+    tokens = np.asarray(encode(video))
+    found = list(_encoder(encode, video, tokens, time, random))
     if decode is not None:
-        found += _decoder(decode, codes, time, codebook, random)
+        found += _decoder(decode, tokens, time, codebook, random)
     return found
 
 
-def _encoder(encode, video, codes, time, random) -> Iterator[str]:
-    for latent in range(codes.shape[1] - 1):
+def _encoder(encode, video, tokens, time, random) -> Iterator[str]:
+    for latent in range(tokens.shape[1] - 1):
         end = 1 + latent * time
         other = video.copy()
         other[:, end:] = random.uniform(size=other[:, end:].shape)
         for what, clip in (("change", other), ("are cut off", video[:, :end])):
-            wrong = np.mean(np.asarray(encode(clip))[:, : latent + 1] != codes[:, : latent + 1])
+            wrong = np.mean(np.asarray(encode(clip))[:, : latent + 1] != tokens[:, : latent + 1])
             if wrong:
                 yield (
                     f"encoder: {wrong:.1%} of the codes of frames 0-{end - 1} differ when the "
@@ -43,13 +43,13 @@ def _encoder(encode, video, codes, time, random) -> Iterator[str]:
                 )
 
 
-def _decoder(decode, codes, time, codebook, random) -> Iterator[str]:
-    video = np.asarray(decode(codes))
-    for latent in range(codes.shape[1] - 1):
+def _decoder(decode, tokens, time, codebook, random) -> Iterator[str]:
+    video = np.asarray(decode(tokens))
+    for latent in range(tokens.shape[1] - 1):
         end = 1 + latent * time
-        other = codes.copy()
+        other = tokens.copy()
         other[:, latent + 1 :] = random.integers(codebook, size=other[:, latent + 1 :].shape)
-        for what, part in (("change", other), ("are cut off", codes[:, : latent + 1])):
+        for what, part in (("change", other), ("are cut off", tokens[:, : latent + 1])):
             error = np.abs(np.asarray(decode(part))[:, :end] - video[:, :end]).max()
             if not error <= TOLERANCE:
                 yield (

@@ -44,7 +44,7 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
         model = Phenaki.load(run)
         return [*logged, *examine_maskgit(model, lines), *learn_pair(model, steps)]
     stage = stages.tokenizer_stage(config)
-    with contextlib.closing(checkpoint.Run(run)) as checkpoints:
+    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(stage.init)(jax.random.key(config.seed)))
     return [
         *examine_tokenizer(params, config),
@@ -151,14 +151,14 @@ def examine_maskgit(model: Phenaki, lines) -> list[Finding]:
     """Learning, masks and the use of text of stage 2, whose log is `lines`."""
     config = model.config
     part = _batch(config, lambda captions: {"captions": captions})["video"]
-    codes = _codes(model, part["video"])
-    hidden = schedules.sample_mask(jax.random.key(0), codes.shape)
+    tokens = _codes(model, part["video"])
+    hidden = schedules.sample_mask(jax.random.key(0), tokens.shape)
     params = {"params": model.params["maskgit"]}
     network = jax.jit(lambda ids, text: model.network.apply(params, ids, text))
-    shown = schedules.apply_mask(codes, hidden, model.network.mask_id)
+    shown = schedules.apply_mask(tokens, hidden, model.network.mask_id)
 
     def entropy(text):
-        loss, _ = masked_tokens.masked_cross_entropy(network(shown, text), codes, hidden)
+        loss, _ = masked_tokens.masked_cross_entropy(network(shown, text), tokens, hidden)
         return float(loss.mean())
 
     text = model.embed(part["captions"]) if config.text else None
@@ -224,9 +224,9 @@ def learn_pair(model: Phenaki, steps: int) -> list[Finding]:
     if not steps:
         return []
     part = _batch(model.config, lambda captions: {"captions": captions})["video"]
-    codes = np.asarray(_codes(model, part["video"][:1]))
+    tokens = np.asarray(_codes(model, part["video"][:1]))
     caption = part["captions"][0]
-    reached, same = overfit.pair(model, codes, caption, bar=PAIR_BAR, steps=steps)
+    reached, same = overfit.pair(model, tokens, caption, bar=PAIR_BAR, steps=steps)
     return [
         Finding(
             "one pair of text and codes is learned and sampled back",

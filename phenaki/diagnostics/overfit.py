@@ -35,7 +35,7 @@ def clip(config: ConfigDict, video: np.ndarray, *, bar: float, adversary: bool, 
     config.loss.update(perceptual=0.0, video_perceptual=0.0)
     config.loss.adversarial = (config.loss.adversarial or 0.1) if adversary else 0.0
     config.optim.update(rate=RATE, warmup=WARMUP, decay=None, clip=1.0, accumulate=1)
-    # The codes start from data (PAPER_FACTS A10: without it a small codebook collapses).
+    # The codes start from data (docs/paper.md#codebook-start).
     config.codebook.update(usage_window=EVERY, revive_until=steps // 2)
     config.start = ""
     stage = stages.tokenizer_stage(config)
@@ -59,7 +59,7 @@ def clip(config: ConfigDict, video: np.ndarray, *, bar: float, adversary: bool, 
     return Overfit(float(quality(current.params)), steps)
 
 
-def pair(model: Phenaki, codes: np.ndarray, caption: str | None, *, bar: float, steps: int):
+def pair(model: Phenaki, tokens: np.ndarray, caption: str | None, *, bar: float, steps: int):
     """Trains a fresh MaskGIT on `codes` [1 s] and their caption until its loss is below `bar`.
 
     Returns the `Overfit` of the loss, and the share of the codes that sampling with the caption
@@ -71,22 +71,22 @@ def pair(model: Phenaki, codes: np.ndarray, caption: str | None, *, bar: float, 
     rate = optim.schedule(peak=RATE, warmup=WARMUP, decay=None)
     optimizer = optim.adamw(rate, b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
     text = fresh.embed([caption]) if config.text else None
-    rows = jnp.repeat(jnp.asarray(codes), ROWS, axis=0)
+    rows = jnp.repeat(jnp.asarray(tokens), ROWS, axis=0)
     whole = None if text is None else jax.tree.map(lambda x: jnp.repeat(x, ROWS, axis=0), text)
     step = maskgit.make_step(
         fresh.network,
         optimizer,
-        encode=lambda frozen, part: part["codes"],
+        encode=lambda frozen, part: part["tokens"],
         embed=None if text is None else lambda frozen, part: Text(part["text"], part["shown"]),
         drop_text=0.0,
         ema=0.0,
         accumulate=1,
     )
-    part = {"codes": rows}
+    part = {"tokens": rows}
     if whole is not None:
         part |= {"text": whole.embeddings, "shown": whole.mask}
     current = state.create(
-        jax.jit(fresh.network.init)(jax.random.key(0), codes, text)["params"], optimizer
+        jax.jit(fresh.network.init)(jax.random.key(0), tokens, text)["params"], optimizer
     )
     compiled = jax.jit(step, donate_argnums=0)
     recent: list[float] = []
@@ -99,5 +99,5 @@ def pair(model: Phenaki, codes: np.ndarray, caption: str | None, *, bar: float, 
                 break
     fresh.params["maskgit"] = current.params
     fresh.generate([caption], seed=0, guidance=0.0, choice_temperature=0.0)
-    same = float(np.mean(np.asarray(fresh.codes) == codes))
+    same = float(np.mean(np.asarray(fresh.tokens) == tokens))
     return Overfit(float(np.mean(recent)), int(current.step)), same

@@ -7,9 +7,9 @@ import numpy as np
 
 from phenaki.evaluation.metrics import bootstrap, frechet
 from phenaki.evaluation.metrics import inception_score as measures
-from phenaki.evaluation.score import PROXY, Record
+from phenaki.evaluation.score import PROXY, Score
 from phenaki.evaluation.store import Store
-from phenaki.evaluation.task import Run
+from phenaki.evaluation.task import Evaluation
 
 FRECHET = dict(  # measure: network, what it is called, the stored array
     fid=("inception", "pool_3", "inception_pool"),
@@ -18,7 +18,7 @@ FRECHET = dict(  # measure: network, what it is called, the stored array
 )
 
 
-def records(run: Run) -> list[Record]:
+def records(run: Evaluation) -> list[Score]:
     """All records of a run, in the order of its measures."""
     found = []
     for metric in run.plan.metrics:
@@ -76,7 +76,7 @@ class Features:
         return frechet.gaussian_of(*(np.concatenate(x) for x in zip(*kept, strict=True)))
 
 
-def _frechet(run, metric, view, span) -> Record:
+def _frechet(run, metric, view, span) -> Score:
     network, feature, array = FRECHET[metric]
     frames = _kept(run, metric, span) if metric == "fid" else None
     name = array if metric == "fid" else f"{array}/{view}"
@@ -130,7 +130,7 @@ def _floor(real: Features, count: int, seed: int) -> tuple[float | None, int]:
     return frechet.distance(*fits), size
 
 
-def _mean(run, metric, view, values) -> Record:
+def _mean(run, metric, view, values) -> Score:
     network = {"lpips": "lpips", "clip_score": "clip"}.get(metric, "")
     interval = bootstrap.mean_interval(values, seed=run.facts["seed"]) if len(values) > 1 else None
     start, stop = run.plan.scored.get(view, (0, run.plan.frames))
@@ -146,7 +146,7 @@ def _mean(run, metric, view, values) -> Record:
     )
 
 
-def _inception_score(run) -> Record:
+def _inception_score(run) -> Score:
     frames = _kept(run, "inception_score", (0, run.plan.frames))
     total = run.fake.total * len(frames)
     parts = (part.reshape(-1, part.shape[-1]) for part in run.fake.read("inception_logits"))
@@ -158,25 +158,25 @@ def _inception_score(run) -> Record:
     )
 
 
-def _codes(run, metric) -> Record:
+def _codes(run, metric) -> Score:
     if metric == "tokens":
         return _record(run, metric, "", "", value=float(next(run.fake.read("codes")).shape[1]))
     counts = np.zeros(run.codebook, np.int64)
-    for codes in run.fake.read("codes"):
-        counts += measures.count_codes(codes, run.codebook)
+    for tokens in run.fake.read("codes"):
+        counts += measures.count_codes(tokens, run.codebook)
     value = getattr(measures, {"code_usage": "usage"}.get(metric, "perplexity"))(counts)
     few = counts.sum() < 20 * run.codebook
     note = f"of {counts.sum():,} codes" + (", fewer than 20 per entry: too low" if few else "")
     return _record(run, metric, "", "", value=value, note=note)
 
 
-def _record(run, metric, view, network, feature="", **fields: Any) -> Record:
+def _record(run, metric, view, network, feature="", **fields: Any) -> Score:
     extractor = run.networks[network] if network else None
     name = f"{metric}/{view}" if view else metric
     if extractor and not extractor.trained:
         name += PROXY
     asked = dict(frames=run.plan.frames, n_real=0, n=run.fake.total) | fields
-    return Record(
+    return Score(
         name=name,
         extractor=" ".join(filter(None, (extractor.name, feature))) if extractor else "none",
         checksum=extractor.checksum if extractor else "",

@@ -64,11 +64,11 @@ class SpreadPhenaki(Phenaki):
         """As `Phenaki.encode`."""
         return super().encode(split(videos))
 
-    def _decode(self, codes):
-        return super()._decode(split(codes))
+    def _decode(self, tokens):
+        return super()._decode(split(tokens))
 
-    def _fill(self, codes, *arguments, **options):
-        return super()._fill(split(codes), *arguments, **options)
+    def _fill(self, tokens, *arguments, **options):
+        return super()._fill(split(tokens), *arguments, **options)
 
 
 def load(directory: str | Path) -> SpreadPhenaki:

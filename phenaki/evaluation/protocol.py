@@ -11,18 +11,18 @@ from phenaki.evaluation import aggregate, extractors
 from phenaki.evaluation.devices import SpreadPhenaki
 from phenaki.evaluation.extractors import bytes_of
 from phenaki.evaluation.metrics import checks, reconstruction
-from phenaki.evaluation.references import Clips
-from phenaki.evaluation.score import Record
+from phenaki.evaluation.references import ReferenceClips
+from phenaki.evaluation.score import Score
 from phenaki.evaluation.store import Store
-from phenaki.evaluation.task import PREDICTED, Plan, Run
-from phenaki.evaluation.tokenizer import Tokenizer
+from phenaki.evaluation.task import PREDICTED, Evaluation, Task
+from phenaki.evaluation.tokenizer import FrozenTokenizer
 
-Model = SpreadPhenaki | Tokenizer
+Model = SpreadPhenaki | FrozenTokenizer
 
 
 def evaluate(
-    plan: Plan, model: Model, clips: Clips, output: Path, weights: str, seed: int
-) -> list[Record]:
+    plan: Task, model: Model, clips: ReferenceClips, output: Path, weights: str, seed: int
+) -> list[Score]:
     """Computes what is missing under `output`, on all devices, and returns the row's records.
 
     `weights` is the directory of converted feature networks, or "random" for proxies. Raises
@@ -63,7 +63,7 @@ def evaluate(
         seed=seed,
         sampler=sampler,
     )
-    run = Run(plan, real, fake, networks, facts, model.config.tokenizer.codebook)
+    run = Evaluation(plan, real, fake, networks, facts, model.config.tokenizer.codebook)
     return aggregate.records(run)
 
 
@@ -128,8 +128,8 @@ class Made(NamedTuple):
 
 def _reconstruct(plan, model, video, captions, seed) -> Made:
     del captions, seed
-    fake, codes = model.reconstruct(video)
-    return Made(dict.fromkeys(plan.scored, fake), {"codes": codes})
+    fake, tokens = model.reconstruct(video)
+    return Made(dict.fromkeys(plan.scored, fake), {"codes": tokens})
 
 
 def _from_text(plan, model, video, captions, seed) -> Made:

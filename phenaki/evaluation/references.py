@@ -14,7 +14,7 @@ from phenaki.evaluation.metrics import checks
 
 
 @runtime_checkable
-class Clips(Protocol):
+class ReferenceClips(Protocol):
     """`read(first, end)` gives float32 [b f h w 3] in [0, 1] and captions, None for no caption."""
 
     total: int
@@ -25,7 +25,7 @@ class Clips(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[str | None]]:
-        """Clips `start` .. `stop` - 1."""
+        """ReferenceClips `start` .. `stop` - 1."""
         ...
 
 
@@ -78,7 +78,7 @@ class Prepared:
 
 
 class MovingShapes:
-    """Clips of a world's split, or its "stills"."""
+    """ReferenceClips of a world's split, or its "stills"."""
 
     def __init__(self, world: shapes_world.World, split: str, total: int):
         self.world, self.split, self.total = world, split, total
@@ -94,10 +94,10 @@ class MovingShapes:
         return made["video"].astype(np.float32) / 255, made["caption"]
 
 
-class Windows:
+class ClipWindows:
     """`count` windows of `frames` frames of each clip, one frame apart: items in clip order."""
 
-    def __init__(self, clips: Clips, frames: int, count: int):
+    def __init__(self, clips: ReferenceClips, frames: int, count: int):
         self._clips, self._frames, self._count = clips, frames, count
         self.total = clips.total * count
         self.identity = clips.identity | dict(frames=frames, windows=count)

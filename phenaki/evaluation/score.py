@@ -11,7 +11,7 @@ PROXY = "_proxy"  # ends the name of what untrained networks measured
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class Score:
     """One score. Two of them compare only where all but the value, interval and floor agree."""
 
     name: str  # ends in _proxy under untrained networks
@@ -38,7 +38,7 @@ class Record:
         return self.name.endswith(PROXY)
 
 
-def save(path: Path, records: Sequence[Record], **facts: Any) -> None:
+def save(path: Path, records: Sequence[Score], **facts: Any) -> None:
     """Writes {"facts": ..., "records": [...]}."""
     found = {**facts, "records": [dataclasses.asdict(record) for record in records]}
     write_json(path, found, indent=2)
@@ -49,20 +49,20 @@ def shown(value: int | float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def ours(record: Record) -> str:
+def ours(record: Score) -> str:
     """The value and half of its interval."""
     if record.interval is None:
         return shown(record.value)
     return f"{record.value:.4g} ± {(record.interval[1] - record.interval[0]) / 2:.2g}"
 
 
-def floor(record: Record) -> str:
+def floor(record: Score) -> str:
     """With the clips of each of its parts."""
     return "-" if record.floor is None else f"{record.floor:.4g} (n {record.floor_n})"
 
 
 def beside(
-    records: Sequence[Record], printed: Mapping[str, int | float], differs: Mapping[str, str]
+    records: Sequence[Score], printed: Mapping[str, int | float], differs: Mapping[str, str]
 ) -> list[list[str]]:
     """Rows (measure, ours, noise floor, n, paper, what to make of it) for a table.
 

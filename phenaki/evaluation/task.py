@@ -24,7 +24,7 @@ TASKS = ("text_to_video", "text_to_image", "reconstruction", "prediction")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Task:
     """What a row of configs/tables.py asks for; frames are those that are scored."""
 
     task: str
@@ -64,10 +64,10 @@ class Plan:
         return tuple(dict.fromkeys(NETWORKS[m] for m in self.metrics if m in NETWORKS))
 
 
-class Run(NamedTuple):
+class Evaluation(NamedTuple):
     """Everything of one evaluation, for `scores` to turn into records."""
 
-    plan: Plan
+    plan: Task
     real: Store
     fake: Store
     networks: Mapping[str, Extractor]
@@ -75,12 +75,12 @@ class Run(NamedTuple):
     codebook: int
 
 
-def plan_of(row: Mapping[str, Any], frames: int, per_shard: int, **fields: Any) -> Plan:
+def task_of(row: Mapping[str, Any], frames: int, per_shard: int, **fields: Any) -> Task:
     """The plan of a row of configs/tables.py for clips of `frames` frames."""
-    known = {field.name for field in dataclasses.fields(Plan)}
+    known = {field.name for field in dataclasses.fields(Task)}
     asked: dict[str, Any] = {k: v for k, v in row.items() if k in known} | fields
     asked["frames"] = asked.get("frames") or (1 if row["task"] == "text_to_image" else frames)
     if row["task"] == "prediction":
         asked["views"] = dict.fromkeys(PREDICTED, (0, asked["frames"]))
     asked["metrics"] = tuple(asked["metrics"])
-    return Plan(per_shard=per_shard, **asked)
+    return Task(per_shard=per_shard, **asked)

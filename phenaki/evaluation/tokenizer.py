@@ -11,7 +11,7 @@ from phenaki.io import checkpoint
 from phenaki.models import factory
 
 
-class Tokenizer:
+class FrozenTokenizer:
     """A tokenizer's run or bundle, or that of a whole model."""
 
     def __init__(self, config: Any, params: Any, rows: int = 4):
@@ -20,14 +20,14 @@ class Tokenizer:
         network = factory.tokenizer(config)
 
         def through(params, video):
-            codes = network.apply({"params": params}, video, method="encode")
-            decoded: Any = network.apply({"params": params}, codes, method="decode")
-            return jnp.clip(decoded, 0, 1), codes.reshape(len(codes), -1)
+            tokens = network.apply({"params": params}, video, method="encode")
+            decoded: Any = network.apply({"params": params}, tokens, method="decode")
+            return jnp.clip(decoded, 0, 1), tokens.reshape(len(tokens), -1)
 
         self._through = devices.batched(through, params, rows)
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Tokenizer":
+    def load(cls, directory: str | Path) -> "FrozenTokenizer":
         """UserError for a MaskGIT's run, naming where its tokenizer lies."""
         params, config, _ = checkpoint.load_tokenizer(directory)
         return cls(config, params)

@@ -21,7 +21,7 @@ from phenaki.errors import UserError
 from phenaki.io.artifacts import write_json
 from phenaki.io.migrations import SCHEMA, migrate
 
-# Orbax logs the whole stack of a failed write, and then raises it: `Run` says it in one line.
+# Orbax logs the whole stack of a failed write, then raises it: one line of `Checkpoints` is enough.
 logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
 
@@ -67,7 +67,7 @@ def _restore(path: Path):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
-class Run:
+class Checkpoints:
     """The checkpoints of one training run: `directory`/config.json and checkpoints/<step>."""
 
     def __init__(self, directory: str | Path, keep: int = 2):
@@ -227,7 +227,7 @@ def steps_done(directory: str | Path) -> int:
     """The step of a run's newest checkpoint; 0 where there is no run or none yet."""
     if not is_run(directory):
         return 0
-    with contextlib.closing(Run(directory)) as run:
+    with contextlib.closing(Checkpoints(directory)) as run:
         return run.latest or 0
 
 

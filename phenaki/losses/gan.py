@@ -26,7 +26,7 @@ class Losses(NamedTuple):
     discriminator: Callable[[Logits, Logits], Scalar]  # of real and fake logits
 
 
-class Outcome(NamedTuple):
+class GANLosses(NamedTuple):
     """One round. The losses share a forward pass and no gradient."""
 
     generator: Scalar  # differentiable in the fake clips only
@@ -120,7 +120,7 @@ def pick_frames(key: Key[Array, ""], video: Video, count: int | None) -> Float[A
     return jnp.take_along_axis(video, index[:, :, None, None, None], axis=1)
 
 
-def make_game(
+def make_gan_loss(
     discriminate: Callable[[Any, Array], Logits],
     losses: Losses,
     *,
@@ -129,8 +129,8 @@ def make_game(
     r1: float,
     r1_every: int,
     lecam: float,
-) -> Callable[..., Outcome]:
-    """Returns play(params, real, fake, averages, step, key) -> Outcome.
+) -> Callable[..., GANLosses]:
+    """Returns play(params, real, fake, averages, step, key) -> GANLosses.
 
     `discriminate(params, clips)` gives logits. It sees `frames` frames per clip (None: all), the
     same of the real clip and its fake. Before step `start` neither player learns. `r1` and `lecam`
@@ -168,7 +168,7 @@ def make_game(
         averages: Mapping[str, Scalar],
         step: Int[Array, ""],
         key: Key[Array, ""],
-    ) -> Outcome:
+    ) -> GANLosses:
         constant = jax.lax.stop_gradient
         real = constant(pick_frames(key, real, frames))
         fake = pick_frames(key, fake, frames)
@@ -188,7 +188,7 @@ def make_game(
             "gan/accuracy_real": (real_logits > 0).mean(),
             "gan/accuracy_fake": (fake_logits < 0).mean(),
         }
-        return Outcome(
+        return GANLosses(
             playing * generator, playing * sum(terms.values()), constant(metrics | terms)
         )
 

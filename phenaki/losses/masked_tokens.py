@@ -11,7 +11,7 @@ from phenaki.blocks import reductions
 
 def masked_cross_entropy(
     logits: Float[Array, "b s k"],
-    codes: Int[Array, "b s"],
+    tokens: Int[Array, "b s"],
     mask: Bool[Array, "b s"],
     smoothing: float = 0.0,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
@@ -21,11 +21,11 @@ def masked_cross_entropy(
     none.
     """
     logits = logits.astype(jnp.float32)
-    picked = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
+    picked = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     if smoothing:
         picked = (1 - smoothing) * picked + smoothing * logits.mean(-1)
     nll = jax.nn.logsumexp(logits, axis=-1) - picked
-    hit = jnp.argmax(logits, axis=-1) == codes
+    hit = jnp.argmax(logits, axis=-1) == tokens
     return masked_mean(nll, mask), masked_mean(hit, mask)
 
 
@@ -44,12 +44,12 @@ def masked_mean(values: Array, mask: Bool[Array, "b s"]) -> Float[Array, " b"]:
     return (values * mask).sum(-1) / jnp.maximum(mask.sum(-1), 1)
 
 
-def per_sample(counts: Mapping[str, Array]) -> dict[str, Array]:
+def weight_samples(counts: Mapping[str, Array]) -> dict[str, Array]:
     """Samples weigh alike, whatever their kind and however many of their codes are masked."""
     return {kind: jnp.ones(len(count)) for kind, count in counts.items()}
 
 
-def per_code(counts: Mapping[str, Array]) -> dict[str, Array]:
+def weight_tokens(counts: Mapping[str, Array]) -> dict[str, Array]:
     """Masked codes weigh alike: the mean over samples becomes one over all masked codes."""
     rows = sum(len(count) for count in counts.values())
     total = sum(count.sum() for count in counts.values())
@@ -58,7 +58,7 @@ def per_code(counts: Mapping[str, Array]) -> dict[str, Array]:
 
 # {kind: weights [b]}, of mean 1, from {kind: masked codes [b]} of the whole step: neither devices
 # nor micro-batches change the mean.
-REDUCTIONS = {"sample": per_sample, "code": per_code}
+REDUCTIONS = {"sample": weight_samples, "code": weight_tokens}
 
 
 def binary_cross_entropy(

@@ -1,4 +1,4 @@
-"""The perceptual terms of equation 2, on frozen networks (§2.1; PAPER_FACTS A6).
+"""The perceptual terms of equation 2, on frozen networks (§2.1; docs/paper.md#perceptual-losses).
 
 Their products have the precision of the rest of the step. Metrics ask the same networks for the
 highest, which on a TPU takes six products for one.

@@ -14,7 +14,7 @@ from phenaki.losses import gan
 class Adversary(NamedTuple):
     """The discriminator's side of training."""
 
-    play: Callable[..., gan.Outcome]  # see adversarial.make_game
+    play: Callable[..., gan.GANLosses]  # see adversarial.make_gan_loss
     optimizer: optax.GradientTransformation
     average_decay: float  # of the mean logits for LeCam
     adaptive_limit: float  # of VQGAN's weight on the generator's term; 0 = the fixed weight
@@ -97,7 +97,7 @@ def make_objective(
             metrics |= more
         total = sum(terms.values())
         metrics["loss/total"] = total
-        counts = jnp.bincount(quantized.codes.reshape(-1), length=model.codebook)
+        counts = jnp.bincount(quantized.tokens.reshape(-1), length=model.codebook)
         inputs = quantized.inputs.reshape(-1, model.code_dim)
         return Evaluated(total + against, terms, metrics, counts, inputs)
 
@@ -107,7 +107,7 @@ def make_objective(
 def _last_layer(model, params, real):
     """(the clips as a function of the last layer's parameters, these parameters)."""
     flat = flatten_dict(params)
-    last = {path: leaf for path, leaf in flat.items() if path[:-1] in model.LAST}
+    last = {path: leaf for path, leaf in flat.items() if path[:-1] in model.output_layers}
 
     def decode(last):
         return model.apply({"params": unflatten_dict({**flat, **last})}, real).video

@@ -31,8 +31,8 @@ class Conv3DVQGAN(Tokenizer):
     in pixels) is the learned frame's. Any 1 + n·patch[0] frames.
     """
 
-    LAST = (("decoder", "out"),)
-    SEES = "clip"
+    output_layers = (("decoder", "out"),)
+    receptive_field = "clip"
 
     size: tuple[int, int]
     patch: tuple[int, int, int]

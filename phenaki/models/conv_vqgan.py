@@ -28,8 +28,8 @@ class ConvVQGAN(Tokenizer):
     that of C-ViViT, normalised vectors of `code_dim` values, so that only the networks differ.
     """
 
-    LAST = (("decoder", "out"),)
-    SEES = "frame"
+    output_layers = (("decoder", "out"),)
+    receptive_field = "frame"
 
     patch: tuple[int, int, int]
     filters: int

@@ -1,4 +1,4 @@
-"""Token critics: which codes of a clip were sampled, and which are the data's (PAPER_FACTS 6).
+"""Token critics: which tokens of a clip were sampled (docs/paper.md#token-critic).
 
 Not part of Phenaki. Both kinds are called with codes and text, see every position, and give one
 logit per code, high for "sampled".
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from phenaki.blocks.attention import Dense
-from phenaki.blocks.token_transformer import CodeTransformer
+from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text
 
 
-class TokenCritic(CodeTransformer):
+class TokenCritic(TokenTransformer):
     """A transformer of its own."""
 
     @property
@@ -30,17 +30,17 @@ class TokenCritic(CodeTransformer):
 
     def __call__(
         self,
-        codes: Int[Array, "b s"],
+        tokens: Int[Array, "b s"],
         text: Text | None = None,
         *,
         context=None,
         deterministic: bool = True,
     ) -> Float[Array, "b s"]:
         """Logits of "sampled" for flattened `codes` without a mask, given `text` or its context."""
-        x = self.features(codes, text, context=context, deterministic=deterministic)
+        x = self.features(tokens, text, context=context, deterministic=deterministic)
         return self.logit(x)[..., 0].astype(jnp.float32)
 
-    def whole(self, params, generator):
+    def merge_params(self, params, generator):
         """The parameters that `apply` needs, of those that are trained and the generator's."""
         del generator
         return params
@@ -65,7 +65,7 @@ class SelfCritic(nn.Module):
 
     def __call__(
         self,
-        codes: Int[Array, "b s"],
+        tokens: Int[Array, "b s"],
         text: Text | None = None,
         *,
         context=None,
@@ -73,10 +73,10 @@ class SelfCritic(nn.Module):
     ) -> Float[Array, "b s"]:
         """As `TokenCritic`'s; nothing of the trunk is dropped out."""
         del deterministic
-        x = self.trunk.features(codes, text, context=context)
+        x = self.trunk.features(tokens, text, context=context)
         x = self.hidden_norm(nn.gelu(self.hidden(x)))
         return self.logit(x)[..., 0].astype(jnp.float32)
 
-    def whole(self, params, generator):
+    def merge_params(self, params, generator):
         """The parameters that `apply` needs, of the head's own and the generator's."""
         return {**params, "trunk": generator}

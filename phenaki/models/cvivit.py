@@ -23,8 +23,8 @@ class CViViT(Tokenizer):
     (frames, rows, columns) fix the position tables; depths count layers per side.
     """
 
-    LAST = (("first_out",), ("rest_out",))
-    SEES = "past"
+    output_layers = (("first_out",), ("rest_out",))
+    receptive_field = "past"
 
     frames: int
     size: tuple[int, int]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.blocks import sharding
 from phenaki.blocks.attention import Dense
-from phenaki.blocks.token_transformer import CodeTransformer
+from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text
 
@@ -19,7 +19,7 @@ def embed_codes(
 ) -> Float[Array, "k1 d"]:
     """A fresh embedding table plus a random projection, of size `std`, of the tokenizer's codes.
 
-    Codes that look alike start out alike, as input and as prediction, which small models need to
+    Tokens that look alike start out alike, as input and as prediction, which small models need to
     learn in minutes; the paper does not mention it.
     """
     directions = jnp.linalg.qr(jax.random.normal(key, (embedding.shape[1], codes.shape[1])))[0]
@@ -28,7 +28,7 @@ def embed_codes(
     return embedding.at[: len(codes)].add(std * codes @ directions.T)
 
 
-class MaskGIT(CodeTransformer):
+class MaskGIT(TokenTransformer):
     """Numbers of Table 7 and appendix B.2.3, B.3.1; without `text_dim` it is unconditional."""
 
     @property
@@ -49,21 +49,21 @@ class MaskGIT(CodeTransformer):
 
     def __call__(
         self,
-        codes: Int[Array, "b s"],
+        tokens: Int[Array, "b s"],
         text: Text | None = None,
         *,
         context=None,
         valid: Bool[Array, "b s"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "b s k"]:
-        """Logits over the codes, float32, for flattened `codes` with `mask_id` where unknown.
+        """Logits over the codebook, float32, for flattened `tokens` with `mask_id` where unknown.
 
-        Codes are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or the
-        `context` made from it. `valid` hides padding behind the end of a clip.
+        Tokens are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or
+        the `context` made from it. `valid` hides padding behind the end of a clip.
         """
-        x = self.features(codes, text, context=context, valid=valid, deterministic=deterministic)
+        x = self.features(tokens, text, context=context, valid=valid, deterministic=deterministic)
         x = self.head_norm(nn.gelu(self.head(x)))
-        table = sharding.whole(self.embedding[: self.codebook].astype(self.dtype), split=1)
+        table = sharding.replicated(self.embedding[: self.codebook].astype(self.dtype), split=1)
         # As in Dense: one plain matrix product on one device.
         flat = x if sharding.is_split() else x.reshape(-1, self.width)
         logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)

@@ -21,8 +21,8 @@ class ViTVQGAN(Tokenizer):
     `patch` (1, rows, columns) fix the position tables; `depth` counts layers per side.
     """
 
-    LAST = (("patch_out",),)
-    SEES = "frame"
+    output_layers = (("patch_out",),)
+    receptive_field = "frame"
 
     size: tuple[int, int]
     patch: tuple[int, int, int]

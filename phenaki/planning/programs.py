@@ -56,24 +56,24 @@ def sampler(config: ConfigDict, rows: int) -> Program:
     model = pipeline.Phenaki(config, {})
     chosen = options.resolve(config)
     form = pipeline.form_of(chosen)
-    codes = _shape((rows, factory.video_spec(config).tokens()), jnp.int32)
+    tokens = _shape((rows, factory.video_spec(config).tokens()), jnp.int32)
     params = _frozen(config)
-    inputs: tuple = (codes, None)
+    inputs: tuple = (tokens, None)
     ids = None
     if config.text:
         ids = _shape((rows, config.text.length), jnp.int32)
         hidden = _shape((rows, config.text.length, config.text.width), jnp.float32)
         mask = _shape((rows, config.text.length), bool)
-        inputs = (codes, jax.eval_shape(Text, hidden, mask))
+        inputs = (tokens, jax.eval_shape(Text, hidden, mask))
         params["text"] = _params(factory.text_encoder(config), ids)
     params["maskgit"] = _params(factory.maskgit(config), *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
-    def function(params, codes, ids, keys, numbers):
-        return model.sample_codes(params, codes, ids, None, keys, numbers, form=form)
+    def function(params, tokens, ids, keys, numbers):
+        return model.sample_tokens(params, tokens, ids, None, keys, numbers, form=form)
 
     numbers = jax.tree.map(jnp.asarray, pipeline.numbers_of(chosen))
-    return Program(function, (params, codes, ids, keys, numbers), frozenset({1, 2, 3}))
+    return Program(function, (params, tokens, ids, keys, numbers), frozenset({1, 2, 3}))
 
 
 def kinds(config: ConfigDict) -> dict[str, int]:

@@ -157,7 +157,7 @@ def _token_maps(report, model, seed):
     """One picture: rows are latent frames, columns are decoding steps; grey is still masked."""
     prompt = "a red circle moves right"
     video = model.generate([prompt], seed=seed)[0]
-    history = np.concatenate([np.asarray(model.history[:, 0]), np.asarray(model.codes[:1])])
+    history = np.concatenate([np.asarray(model.history[:, 0]), np.asarray(model.tokens[:1])])
     grid = model.spec.grid()
     codebook = model.config.tokenizer.codebook
     colours = (matplotlib.colormaps["turbo"](np.linspace(0, 1, codebook))[:, :3] * 255).astype(
@@ -175,7 +175,7 @@ def _token_maps(report, model, seed):
         steps = f"{len(history) - 1} steps to the right"
         caption = f"{prompt}: latent frames downwards, {steps}; grey is [MASK]"
         report.figures(
-            [(path.read_bytes(), caption, None)], column=1000, heading="Codes over decoding steps"
+            [(path.read_bytes(), caption, None)], column=1000, heading="Tokens over decoding steps"
         )
     report.figures([(_gif(video, model), prompt, None)])
 

@@ -20,9 +20,9 @@ from phenaki.evaluation import score as record
 from phenaki.evaluation.extractors import RANDOM, bytes_of
 from phenaki.evaluation.metrics import bootstrap, long_video
 from phenaki.evaluation.references import MovingShapes
-from phenaki.evaluation.score import Record
-from phenaki.evaluation.task import plan_of
-from phenaki.evaluation.tokenizer import Tokenizer
+from phenaki.evaluation.score import Score
+from phenaki.evaluation.task import task_of
+from phenaki.evaluation.tokenizer import FrozenTokenizer
 from phenaki.io.html_report import Report
 from phenaki.reports import figures
 from phenaki.sampling.windows import Scene
@@ -44,7 +44,7 @@ def scoreboard(
 
     Scores are written to `output`/scoreboard.json; what they were computed from stays in `output`.
     """
-    model, tokenizer = devices.load(directory), Tokenizer.load(directory)
+    model, tokenizer = devices.load(directory), FrozenTokenizer.load(directory)
     world = dataclasses.replace(batches.world(model.config), pair=0.0, then=0.0)
     if any(not Path(weights, f"{name}.npz").is_file() for name in NETWORKS):
         weights = RANDOM
@@ -56,11 +56,11 @@ def scoreboard(
     scores = {"alignment": _alignment(report, model, world, preset["alignment"], seed)}
     report.text("# Tables 1 to 5 in miniature")
     report.text(_about(weights))
-    found: list[tuple[int, Record]] = []
+    found: list[tuple[int, Score]] = []
     for row in preset["tables"]:
         clips = MovingShapes(world, row["split"], preset["clips"])
         used = tokenizer if row["task"] == "reconstruction" else model
-        plan = plan_of(
+        plan = task_of(
             row,
             frames=model.spec.frames,
             per_shard=preset["clips"],

@@ -1,8 +1,8 @@
 """What is known of a clip, and which codes that fixes: every task of the model is such a mask.
 
-Which pixels a code depends on is the tokenizer's `SEES` (`phenaki.models.tokenizer`). C-ViViT
-attends to all of a frame and then to what came before (§2.1): code (t, m, n) is known only if
-*every* pixel of the frames of latents 0 .. t is.
+The tokenizer's `receptive_field` (`phenaki.models.tokenizer`) says which pixels a token depends on.
+C-ViViT attends to all of a frame and then to what came before (§2.1): token (t, m, n) is known
+only if *every* pixel of the frames of latents 0 .. t is.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Given:
 
     video: Float[np.ndarray, "b f h w 3"]  # something at unknown pixels, too
     pixels: Bool[np.ndarray, "b f h w"]  # those that are returned as they are
-    codes: Bool[np.ndarray, "b t m n"]
+    tokens: Bool[np.ndarray, "b t m n"]
     frames: int  # asked for: the last ones of `video` may be there for the patch alone
 
 
@@ -88,7 +88,7 @@ def read(video, known, batch: int, spec: VideoSpec, sees: str) -> Given:
         video = frames(video, spec)
         if len(video) != batch:
             raise UserError(f"{len(video)} videos and {batch} prompts: pass one of each a sample.")
-    if known.shape[2:] == spec.grid(1)[1:] and (video is None or _of_codes(known, video, spec)):
+    if known.shape[2:] == spec.grid(1)[1:] and (video is None or _of_tokens(known, video, spec)):
         return _codes(video, known, spec)
     if known.shape[2:] != (spec.height, spec.width):
         raise UserError(
@@ -108,7 +108,7 @@ def frames(video, spec: VideoSpec) -> Float[np.ndarray, "b f h w 3"]:
     return video
 
 
-def _of_codes(known, video, spec):
+def _of_tokens(known, video, spec):
     # Patches of one pixel: the same plane either way, told apart by time.
     return known.shape[2:] != video.shape[2:4] or known.shape[1] != video.shape[1]
 
@@ -138,7 +138,7 @@ def _pixels(video, known, spec, sees):
         video = np.zeros((*known.shape, 3), np.float32)
     if video.shape[1] != frames:
         raise UserError(f"known is of {frames} frames, the video has {video.shape[1]}.")
-    # 16 frames are not 1 + 2n: 17 are filled, 16 returned (PAPER_FACTS A14).
+    # 16 frames are not 1 + 2n: 17 are filled, 16 returned (docs/paper.md#sixteen-frames).
     extra = -(frames - 1) % time
     if frames + extra > spec.frames:
         raise UserError(
@@ -149,17 +149,17 @@ def _pixels(video, known, spec, sees):
     # Unknown pixels may hold anything, also NaN, and must not reach the encoder.
     video = np.pad(video, ((0, 0), (0, extra), (0, 0), (0, 0), (0, 0)))
     video = np.where(known[..., None], video, np.float32(0))
-    codes = lift(known, spec.patch, sees)
+    tokens = lift(known, spec.patch, sees)
     if sees == BY_PATCH:
-        return Given(stand_in(video, known), known, codes, frames)
-    _all_used(known, codes, spec, sees)
-    return Given(video, known, codes, frames)
+        return Given(stand_in(video, known), known, tokens, frames)
+    _all_used(known, tokens, spec, sees)
+    return Given(video, known, tokens, frames)
 
 
-def _all_used(known, codes, spec, sees):
+def _all_used(known, tokens, spec, sees):
     """Raises where known pixels lie outside the frames of known codes: they would be ignored."""
     time = spec.patch[0]
-    used = np.concatenate([codes[:, :1, 0, 0], codes[:, 1:, 0, 0].repeat(time, axis=1)], axis=1)
+    used = np.concatenate([tokens[:, :1, 0, 0], tokens[:, 1:, 0, 0].repeat(time, axis=1)], axis=1)
     idle = (known.any((2, 3)) & ~used).any(0)
     if not idle.any():
         return

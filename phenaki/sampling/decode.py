@@ -1,4 +1,4 @@
-"""Iterative parallel decoding of masked codes, guidance, and a critic's (PAPER_FACTS 5 and 6)."""
+"""Iterative parallel decoding of masked codes, guidance, and a critic's (docs/paper.md#sampler)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Decoded(NamedTuple):
     they are infinite where there was no choice.
     """
 
-    codes: Int[Array, "b s"]
+    tokens: Int[Array, "b s"]
     history: Int[Array, "i b s"]
     sampled: Int[Array, "i b s"] | None
     scores: Float[Array, "i b s"] | None
@@ -59,7 +59,7 @@ def masked_after(
 
 def decode(
     logits_fn: Callable[[Int[Array, "b s"], Array], Float[Array, "b s k"]],
-    codes: Int[Array, "b s"],
+    tokens: Int[Array, "b s"],
     keys: Array,
     *,
     steps: int,
@@ -84,44 +84,44 @@ def decode(
     that was unknown at the start is open in every step: the ⌈U·γ(s/T)⌉ highest scores, plus uniform
     noise in ±`score_noise`/2·(1 - s/T), are masked again. `temperature` falls to 0 with 1 - s/T.
     """
-    free = codes == mask_id
+    free = tokens == mask_id
     unknown_at_start = free.sum(-1)
     keep_masked = jnp.asarray(
-        masked_after(steps, codes.shape[1], schedule, up=score_fn is not None)
+        masked_after(steps, tokens.shape[1], schedule, up=score_fn is not None)
     )
 
     def step(carry, index):
-        codes, _ = carry
+        tokens, _ = carry
         left = 1 - (index + 1) / steps
         noise = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
-        logits = logits_fn(codes, index).astype(jnp.float32)
-        unknown = codes == mask_id
+        logits = logits_fn(tokens, index).astype(jnp.float32)
+        unknown = tokens == mask_id
         heat = temperature if score_fn is None else temperature * left
         sampled = draw(noise[:, 0], narrow(logits) if narrow else logits, heat)
-        filled = jnp.where(unknown, sampled, codes)
+        filled = jnp.where(unknown, sampled, tokens)
         remain = keep_masked[index, unknown_at_start]
         if score_fn is None:
             remain = jnp.maximum(1, jnp.minimum(unknown.sum(-1) - 1, remain))
-            gumbel = jax.vmap(lambda key: jax.random.gumbel(key, codes.shape[1:]))(noise[:, 1])
+            gumbel = jax.vmap(lambda key: jax.random.gumbel(key, tokens.shape[1:]))(noise[:, 1])
             scores = _log_p(logits, sampled) + choice_temperature * left * gumbel
             scores = jnp.where(unknown, scores, jnp.inf)
         else:
             remain = jnp.where(index == steps - 1, 0, remain)
-            shift = jax.vmap(lambda key: jax.random.uniform(key, codes.shape[1:]))(noise[:, 1])
+            shift = jax.vmap(lambda key: jax.random.uniform(key, tokens.shape[1:]))(noise[:, 1])
             fake = score_fn(filled).astype(jnp.float32) + score_noise * (shift - 0.5) * left
             scores = jnp.where(free, -fake, jnp.inf)
         masked = jnp.where(_lowest(scores, remain), mask_id, filled)
         return (masked, filled), (masked, filled, scores)
 
     # One [MASK] always survives in the carried codes: the result is the last step's filled ones.
-    (_, filled), trace = jax.lax.scan(step, (codes, codes), jnp.arange(steps))
+    (_, filled), trace = jax.lax.scan(step, (tokens, tokens), jnp.arange(steps))
     return Decoded(filled, *trace)
 
 
 def draw(
     keys: Array, logits: Float[Array, "b s k"], temperature: Array | float = 1.0
 ) -> Int[Array, "b s"]:
-    """Codes of softmax(`logits` / `temperature`), one key per row; the likeliest at 0.
+    """Tokens of softmax(`logits` / `temperature`), one key per row; the likeliest at 0.
 
     A large codebook is drawn from in two stages, a block of codes and then one of its codes: noise
     for every logit would take a CPU a fifth of a step's time.
@@ -140,8 +140,8 @@ def draw(
     return block * BLOCK + draw(inner, chosen)
 
 
-def _log_p(logits, codes):
-    picked = jnp.take_along_axis(logits, codes[..., None], -1)[..., 0]
+def _log_p(logits, tokens):
+    picked = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
 

@@ -11,7 +11,7 @@ from phenaki.sampling.decode import RAMPS
 from phenaki.sampling.schedules import SCHEDULES
 
 
-class Options(NamedTuple):
+class SamplingOptions(NamedTuple):
     """One way to sample; the first three have no default but the config's."""
 
     steps: int
@@ -29,7 +29,7 @@ class Options(NamedTuple):
     trace: bool = False  # keep every step's codes and scores
 
 
-def resolve(config: ConfigDict, preset: str | None = None, **given) -> Options:
+def resolve(config: ConfigDict, preset: str | None = None, **given) -> SamplingOptions:
     """The options `given`, then those of the named preset, then those of `config.sample`.
 
     None stands for "not given". Presets are those of `config.presets`.
@@ -37,15 +37,17 @@ def resolve(config: ConfigDict, preset: str | None = None, **given) -> Options:
     Raises:
         UserError: an unknown option, preset or schedule, or a value out of its range.
     """
-    known = {name: value for name, value in config.sample.items() if name in Options._fields}
+    known = {
+        name: value for name, value in config.sample.items() if name in SamplingOptions._fields
+    }
     if preset is not None:
         presets = dict(config.get("presets", {}))
         known |= dict(_named("preset", preset, presets))
     for name in given:
-        if name not in Options._fields:
-            every = ("preset", *Options._fields)
+        if name not in SamplingOptions._fields:
+            every = ("preset", *SamplingOptions._fields)
             raise UserError(f"sampler option {name!r} is unknown; {_nearest(name, every)}")
-    options = Options(**known | {name: x for name, x in given.items() if x is not None})
+    options = SamplingOptions(**known | {name: x for name, x in given.items() if x is not None})
     _named("schedule", options.schedule, SCHEDULES)
     _named("guidance_schedule", options.guidance_schedule, RAMPS)
     for name, least, most in (

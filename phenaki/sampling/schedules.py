@@ -85,10 +85,10 @@ def sample_prefix(
 
 
 def apply_mask(
-    codes: Int[Array, "b s"], mask: Bool[Array, "b s"], mask_id: int
+    tokens: Int[Array, "b s"], mask: Bool[Array, "b s"], mask_id: int
 ) -> Int[Array, "b s"]:
     """`codes` with `mask_id` where `mask` is True."""
-    return jnp.where(mask, mask_id, codes)
+    return jnp.where(mask, mask_id, tokens)
 
 
 def keep_text(key: Array, rows: int, drop: float) -> Bool[Array, " b"]:

@@ -1,4 +1,4 @@
-"""From scenes to windows: which frames each call of the model adds (§2.2, PAPER_FACTS 5)."""
+"""Scenes to windows: the frames that each call of the model adds (docs/paper.md#long-videos)."""
 
 import dataclasses
 from collections.abc import Sequence

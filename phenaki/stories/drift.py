@@ -40,7 +40,7 @@ def sharpness(video: Float[np.ndarray, "f h w 3"]) -> float:
 
 def measure(
     frames: Float[np.ndarray, "f h w 3"],
-    codes: Int[np.ndarray, "t m n"],
+    tokens: Int[np.ndarray, "t m n"],
     before: Float[np.ndarray, "h w 3"] | None,
     distance: Distance,
 ) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def measure(
         "mean": frames.mean((0, 1, 2)).tolist(),
         "std": frames.std((0, 1, 2)).tolist(),
         "sharpness": sharpness(frames),
-        "codes": len(np.unique(codes)) / codes.size,
+        "codes": len(np.unique(tokens)) / tokens.size,
         "seam": seam,
         "step": float(np.mean(steps)) if len(steps) else None,
     }

@@ -27,17 +27,17 @@ from phenaki.stories.storyboard import Shot
 Frames = Float[np.ndarray, "f h w 3"]
 
 
-class Told(NamedTuple):
+class GeneratedWindow(NamedTuple):
     """One window: the frames that it adds, all its codes, and whether it was made just now."""
 
     window: Window
     frames: Frames
-    codes: Int[np.ndarray, "t m n"]
+    tokens: Int[np.ndarray, "t m n"]
     made: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Aids:
+class DriftOptions:
     """Help against drift; the paper has none, and by default there is none.
 
     With `reanchor`, the frames handed on are first given the mean and spread of each colour channel
@@ -56,10 +56,10 @@ class Aids:
         return {"reanchor": self.reanchor, "best_of": self.best_of, "score": score}
 
 
-NO_AIDS = Aids()
+NO_DRIFT_OPTIONS = DriftOptions()
 
 
-class Windows:
+class WindowCache:
     """The kept windows of a folder: NAME.npz with `frames` (float32) and `codes` (int32)."""
 
     def __init__(self, directory: str | Path):
@@ -78,11 +78,11 @@ class Windows:
         except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
             return None  # cut short by a full disk: made again
 
-    def write(self, name: str, frames: Frames, codes: np.ndarray) -> None:
+    def write(self, name: str, frames: Frames, tokens: np.ndarray) -> None:
         """Keeps a window; it appears whole or not at all."""
         partial = self.directory / f".{name}.partial"
         with partial.open("wb") as file:
-            np.savez(file, frames=frames, codes=codes)
+            np.savez(file, frames=frames, tokens=tokens)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.directory / f"{name}.npz")
@@ -92,10 +92,10 @@ def tell(
     model: Phenaki,
     shots: Sequence[Shot],
     context: int,
-    kept: Windows,
+    kept: WindowCache,
     read_image: Callable[[Path], Float[np.ndarray, "h w 3"]],
-    aids: Aids = NO_AIDS,
-) -> Iterator[Told]:
+    aids: DriftOptions = NO_DRIFT_OPTIONS,
+) -> Iterator[GeneratedWindow]:
     """The windows of a story, one at a time; nothing but the last K frames stays in memory.
 
     Where no aid is used the frames are those of `Phenaki.story`, bit by bit.
@@ -132,12 +132,12 @@ def tell(
                 start = recolour(given, anchor)
             found = _sample(model, shot, start, image, seed, aids)
             kept.write(name, *found)
-        frames, codes = found
+        frames, tokens = found
         if aids.reanchor and first:
             anchor = frames
         given = frames if given is None else np.concatenate([given, frames])
         given = given[-context:].copy()  # a view would hold on to all of them
-        yield Told(window, frames, codes, made)
+        yield GeneratedWindow(window, frames, tokens, made)
 
 
 def recolour(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
@@ -173,5 +173,5 @@ def _sample(model, shot, given, image, seed, aids) -> tuple[Frames, np.ndarray]:
     best = 0
     if count > 1 and aids.score is not None:
         best = int(np.argmax([aids.score(given, video, shot.prompt) for video in videos]))
-    codes = np.asarray(model.codes[best], np.int32).reshape(model.spec.grid())
-    return np.asarray(videos[best], np.float32), codes
+    tokens = np.asarray(model.tokens[best], np.int32).reshape(model.spec.grid())
+    return np.asarray(videos[best], np.float32), tokens

@@ -23,13 +23,19 @@ from phenaki.io.artifacts import write_json
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import segments, windows
 from phenaki.stories import drift, prompt_check, subtitles
-from phenaki.stories.generate import NO_AIDS, Aids, Told, Windows, tell
+from phenaki.stories.generate import (
+    NO_DRIFT_OPTIONS,
+    DriftOptions,
+    GeneratedWindow,
+    WindowCache,
+    tell,
+)
 from phenaki.stories.storyboard import Timeline
 
 SHEET_FRAMES = 8  # per scene
 
 
-class Measured:
+class WindowMetrics:
     """What is written down of each window; a few numbers, so that length costs no memory."""
 
     def __init__(self, model: Phenaki, timeline: Timeline, distance: drift.Distance):
@@ -41,10 +47,10 @@ class Measured:
         self.verdicts: dict[int, list] = collections.defaultdict(list)
         self._last = None
 
-    def add(self, told: Told, seconds: float) -> None:
+    def add(self, told: GeneratedWindow, seconds: float) -> None:
         """Measures a window that took `seconds`."""
         before = None if told.window.starts else self._last
-        line = drift.measure(told.frames, told.codes, before, self.distance)
+        line = drift.measure(told.frames, told.tokens, before, self.distance)
         scene = told.window.scene
         self.lines.append(
             line
@@ -115,12 +121,12 @@ def produce(
     model: Phenaki,
     timeline: Timeline,
     output: Path,
-    kept: Windows,
+    kept: WindowCache,
     *,
     read_image: Callable[[Path], np.ndarray],
     distance: tuple[drift.Distance, str],
     progress: Callable[[int], Any],
-    aids: Aids = NO_AIDS,
+    aids: DriftOptions = NO_DRIFT_OPTIONS,
     scale: int = 1,
 ) -> dict[str, Any]:
     """Tells `timeline` into the folder `output` and returns the report.
@@ -134,7 +140,7 @@ def produce(
     parts = segments(plan)
     chapters = [(shot.prompt or "", *part) for shot, part in zip(shots, parts, strict=True)]
     sheet = _Sheet(parts)
-    figures = Measured(model, timeline, distance[0])
+    figures = WindowMetrics(model, timeline, distance[0])
     told = tell(model, shots, timeline.context, kept, read_image, aids)
     with (
         progress(len(plan)) as shown,
@@ -164,7 +170,7 @@ class _Sheet:
         ]
         self._rows: list[list[np.ndarray]] = [[] for _ in parts]
 
-    def add(self, told: Told) -> None:
+    def add(self, told: GeneratedWindow) -> None:
         window = told.window
         wanted = self._wanted[window.scene]
         chosen = wanted[(wanted >= window.start) & (wanted < window.stop)] - window.start

@@ -237,7 +237,7 @@ def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
 
 
 def _whole_product(x, kernel, *arguments, **options):
-    return jax.lax.dot_general(x, sharding.whole(kernel), *arguments, **options)
+    return jax.lax.dot_general(x, sharding.replicated(kernel), *arguments, **options)
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:

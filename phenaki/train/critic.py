@@ -1,4 +1,4 @@
-"""One training step of a token critic beside a frozen generator (PAPER_FACTS 6)."""
+"""One training step of a token critic beside a frozen generator (docs/paper.md#token-critic)."""
 
 import functools
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from phenaki.train.optim import value_and_grad
 from phenaki.train.state import TrainState, apply_gradients
 
 
-def was_masked(mask, sampled, codes):
+def was_masked(mask, sampled, tokens):
     """The label of the critic's paper: also a code that was guessed right was sampled."""
-    del sampled, codes
+    del sampled, tokens
     return mask
 
 
-def differs(mask, sampled, codes):
+def differs(mask, sampled, tokens):
     """A code that was guessed right counts as the data's."""
     del mask
-    return sampled != codes
+    return sampled != tokens
 
 
 LABELS = {"masked": was_masked, "differs": differs}
@@ -54,17 +54,17 @@ def make_step(
     """
 
     def loss_fn(params, batch, key, trunk):
-        params = critic.whole(params, trunk)
+        params = critic.merge_params(params, trunk)
         keys = _keys(batch, key)
         out = {kind: terms(params, batch[kind], keys[kind]) for kind in batch}
-        rows = {kind: len(part["codes"]) for kind, part in batch.items()}
+        rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
         loss = sum(rows[kind] * out[kind]["loss"] for kind in batch) / sum(rows.values())
         return loss, out
 
     def terms(params, part, key):
         logits = critic.apply(
             {"params": params},
-            part["codes"],
+            part["tokens"],
             part.get("text"),
             deterministic=False,
             rngs={"dropout": key},
@@ -84,19 +84,19 @@ def make_step(
     def prepare(frozen, part, key):
         names = ("mask", "prefix", "sample", "drop_text")
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-        codes = encode(frozen, part)
-        codes = codes.reshape(len(codes), -1)
-        size = (codes.shape[1] // (grid[1] * grid[2]), *grid[1:])
-        known = schedules.sample_prefix(keys["prefix"], len(codes), size, prefix)
-        mask = schedules.sample_mask(keys["mask"], codes.shape, schedule, known)
+        tokens = encode(frozen, part)
+        tokens = tokens.reshape(len(tokens), -1)
+        size = (tokens.shape[1] // (grid[1] * grid[2]), *grid[1:])
+        known = schedules.sample_prefix(keys["prefix"], len(tokens), size, prefix)
+        mask = schedules.sample_mask(keys["mask"], tokens.shape, schedule, known)
         text = None if embed is None else embed(frozen, part)
-        hidden = schedules.apply_mask(codes, mask, generator.mask_id)
+        hidden = schedules.apply_mask(tokens, mask, generator.mask_id)
         logits = generator.apply({"params": frozen["maskgit"]}, hidden, text)
-        drawn = decode.draw(jax.random.split(keys["sample"], len(codes)), logits)
-        sampled = jnp.where(mask, drawn, codes)
-        ready = {"codes": sampled, "known": known, "fake": label(mask, sampled, codes)}
+        drawn = decode.draw(jax.random.split(keys["sample"], len(tokens)), logits)
+        sampled = jnp.where(mask, drawn, tokens)
+        ready = {"tokens": sampled, "known": known, "fake": label(mask, sampled, tokens)}
         if critic.reads_text and text is not None:
-            keep = schedules.keep_text(keys["drop_text"], len(codes), drop_text)
+            keep = schedules.keep_text(keys["drop_text"], len(tokens), drop_text)
             ready["text"] = text.dropped(keep)
         return jax.lax.stop_gradient(ready)
 

@@ -1,4 +1,4 @@
-"""Codes and caption ids of a whole data set, computed once, by any number of hosts (§2.2).
+"""Tokens and caption ids of a whole data set, computed once, by any number of hosts (§2.2).
 
 Each file of the data set becomes a file of codes of the same name: written under another name,
 renamed when whole, and then marked by NAME.done. A run that was stopped goes on; one with another
@@ -104,7 +104,7 @@ class Encoder:
         return codes.astype(np.uint16 if self.config.tokenizer.codebook <= 2**16 else np.uint32)
 
     def seconds(self, kind: str) -> float:
-        """Measured time per clip of `kind`, compilation left out."""
+        """WindowMetrics time per clip of `kind`, compilation left out."""
         frames = self.spec.frames if kind == "video" else 1
         shape = (self._batch[kind], frames, self.spec.height, self.spec.width, 3)
         video = np.zeros(shape, np.uint8)

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from phenaki import cli, sharding
 from phenaki.data.batches import Batches
 from phenaki.errors import Preempted, UserError
-from phenaki.io.checkpoint import Run, is_run, load_config, save_config
+from phenaki.io.checkpoint import Checkpoints, is_run, load_config, save_config
 from phenaki.train.logs import Logs, Ratio, mean
-from phenaki.train.skip_updates import SKIPPED, Guard, careful
+from phenaki.train.skip_updates import SKIPPED, Guard, skip_bad_updates
 from phenaki.train.watch import Watch
-from phenaki.train.watchdog import Alarm, Notice
+from phenaki.train.watchdog import PreemptionSignal, Watchdog
 
 # A resumed run may change how it trains, never what it trains.
 FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
@@ -64,12 +64,12 @@ def run(
     layout = sharding.shardings(jax.eval_shape(init, key), mesh)
     state = jax.jit(init, out_shardings=layout)(key)
     frozen = jax.device_put(frozen, sharding.shardings(frozen, mesh))
-    train_step = jax.jit(careful(step), donate_argnums=0, out_shardings=(layout, None))
+    train_step = jax.jit(skip_bad_updates(step), donate_argnums=0, out_shardings=(layout, None))
     guard = Guard(config.guard.spike, config.guard.patience, config.guard.tries)
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
-            contextlib.closing(Run(directory, keep=config.train.keep))
+            contextlib.closing(Checkpoints(directory, keep=config.train.keep))
         )
         logs = stack.enter_context(contextlib.closing(Logs(directory)))
         stack.enter_context(contextlib.closing(batches))
@@ -82,12 +82,12 @@ def run(
         number, end = int(state.step), config.train.steps
         progress = stack.enter_context(cli.Progress(end, "training", done=number))
         stack.enter_context(jax.set_mesh(mesh))
-        notice = stack.enter_context(contextlib.closing(Notice()))
-        alarm = stack.enter_context(contextlib.closing(Alarm(config.guard.hang_minutes)))
+        notice = stack.enter_context(contextlib.closing(PreemptionSignal()))
+        alarm = stack.enter_context(contextlib.closing(Watchdog(config.guard.hang_minutes)))
         watch = Watch(config)
 
         while number < end:
-            alarm.put_off()
+            alarm.kick()
             with logs.waiting():
                 batch = next(batches)
             batch = sharding.global_batch(batch, mesh)

@@ -24,7 +24,7 @@ def make_step(
     ema: float,
     accumulate: int,
     schedule: schedules.Schedule = schedules.COSINE,
-    weigh: Callable = masked_tokens.per_sample,
+    weigh: Callable = masked_tokens.weight_samples,
     smoothing: float = 0.0,
 ):
     """Returns step(state, frozen, batch, key) -> (state, metrics).
@@ -37,15 +37,15 @@ def make_step(
     """
 
     def terms(params, part, key):
-        codes, mask = part["codes"], part["mask"]
+        tokens, mask = part["tokens"], part["mask"]
         logits = model.apply(
             {"params": params},
-            schedules.apply_mask(codes, mask, model.mask_id),
+            schedules.apply_mask(tokens, mask, model.mask_id),
             part.get("text"),
             deterministic=False,
             rngs={"dropout": jax.random.split(key, 3)[2]},
         )
-        loss, accuracy = masked_tokens.masked_cross_entropy(logits, codes, mask, smoothing)
+        loss, accuracy = masked_tokens.masked_cross_entropy(logits, tokens, mask, smoothing)
         ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
         metrics: dict[str, Any] = {
             "loss": loss.mean(),
@@ -60,7 +60,7 @@ def make_step(
         return (part["weight"] * loss).mean(), metrics
 
     def loss_fn(params, batch, key):
-        rows = {kind: len(part["codes"]) for kind, part in batch.items()}
+        rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
         keys = _keys(batch, key)
         out = {kind: terms(params, batch[kind], keys[kind]) for kind in batch}
         loss = sum(rows[kind] * out[kind][0] for kind in batch) / sum(rows.values())
@@ -69,13 +69,16 @@ def make_step(
     def prepare(frozen, part, key):
         """A sub-batch as the loss sees it, and what was drawn for it."""
         keys = dict(zip(("mask", "drop_text"), jax.random.split(key, 3)[:2], strict=True))
-        codes = encode(frozen, part)
-        codes = codes.reshape(len(codes), -1)
-        ready = {"codes": codes, "mask": schedules.sample_mask(keys["mask"], codes.shape, schedule)}
+        tokens = encode(frozen, part)
+        tokens = tokens.reshape(len(tokens), -1)
+        ready = {
+            "tokens": tokens,
+            "mask": schedules.sample_mask(keys["mask"], tokens.shape, schedule),
+        }
         drawn = {}
         if embed is not None:
             text = embed(frozen, part)
-            keep = schedules.keep_text(keys["drop_text"], len(codes), drop_text)
+            keep = schedules.keep_text(keys["drop_text"], len(tokens), drop_text)
             ready["text"] = text.dropped(keep)
             drawn["unconditional"] = 1 - ready["text"].mask.any(-1).mean()
             captioned = text.mask.any(-1)

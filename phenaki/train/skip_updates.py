@@ -20,7 +20,7 @@ class Diverged(RuntimeError):
     """Training cannot go on; says since when, in which terms, and what to change."""
 
 
-def careful(step: Callable) -> Callable:
+def skip_bad_updates(step: Callable) -> Callable:
     """`step` as (state, frozen, batch, key, limits) -> (state, metrics), which keeps the old state
     where a watched metric is no number or above its limit; the step still counts."""
 

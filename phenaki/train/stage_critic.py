@@ -51,8 +51,8 @@ def critic_stage(config: ConfigDict, frozen: dict) -> stages.Stage:
     )
 
     def init(key):
-        codes, text = stages.example(config)
-        params = critic.init(key, codes, text if critic.reads_text else None)["params"]
+        tokens, text = stages.example(config)
+        params = critic.init(key, tokens, text if critic.reads_text else None)["params"]
         own = {name: value for name, value in params.items() if name != "trunk"}
         return state.create(own, optimizer)
 

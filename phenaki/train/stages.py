@@ -28,7 +28,7 @@ from phenaki.text.cache import CachedText
 from phenaki.text.vocabulary import SentencePieceVocabulary
 from phenaki.train import loop, maskgit, optim, state
 from phenaki.train import tokenizer as step_tokenizer
-from phenaki.train.warm_start import inflate
+from phenaki.train.warm_start import warm_start
 from phenaki.types import Text
 
 SHOWN = 6  # samples per picture
@@ -77,7 +77,7 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
         clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
         params = model.init(key, clip)["params"]
         if start is not None:
-            params = inflate(params, start, config.start)
+            params = warm_start(params, start, config.start)
         other = None
         if discriminator is not None:
             other = discriminator.init(jax.random.fold_in(key, 1), clip)["params"]
@@ -159,8 +159,8 @@ def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
     network = factory.tokenizer(config)
 
     def encode(frozen, part):
-        if "codes" in part:
-            return part["codes"]
+        if "tokens" in part:
+            return part["tokens"]
         video = step_tokenizer.pixels(part)
         return network.apply({"params": frozen["tokenizer"]}, video, method="encode")
 
@@ -177,12 +177,12 @@ def make_encoders(config: ConfigDict) -> tuple[Callable, Callable | None]:
 
 
 def example(config: ConfigDict) -> tuple[jax.Array, Text | None]:
-    """Codes and text of one sample, to make the parameters of stage 2's networks from."""
-    codes = jnp.zeros((1, factory.video_spec(config).tokens()), jnp.int32)
+    """Tokens and text of one sample, to make the parameters of stage 2's networks from."""
+    tokens = jnp.zeros((1, factory.video_spec(config).tokens()), jnp.int32)
     if not config.text:
-        return codes, None
+        return tokens, None
     size = (1, config.text.length)
-    return codes, Text(jnp.zeros((*size, config.text.width)), jnp.ones(size, bool))
+    return tokens, Text(jnp.zeros((*size, config.text.width)), jnp.ones(size, bool))
 
 
 def train_maskgit(config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None):
@@ -230,7 +230,7 @@ def _adversary(config, discriminator):
         raise UserError(
             f"config.gan.loss={gan.loss!r} must be one of {', '.join(adversarial.LOSSES)}."
         )
-    play = adversarial.make_game(
+    play = adversarial.make_gan_loss(
         lambda params, clips: discriminator.apply({"params": params}, clips),
         adversarial.LOSSES[gan.loss],
         **{name: gan[name] for name in ("frames", "start", "r1", "r1_every", "lecam")},

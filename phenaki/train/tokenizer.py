@@ -121,7 +121,7 @@ def make_step(
         sums = decay * state.extra["sums"] + (1 - decay) * jnp.zeros_like(table).at[chosen].add(
             inputs
         )
-        # Codes are normalised when used: a sum is as good as a mean. Unused ones stay.
+        # Tokens are normalised when used: a sum is as good as a mean. Unused ones stay.
         table = jnp.where(jnp.any(sums, axis=-1, keepdims=True), sums, table)
         params = {**state.params, "quantizer": {"embedding": table}}
         return dataclasses.replace(state, params=params, extra=state.extra | {"sums": sums})

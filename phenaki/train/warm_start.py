@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from phenaki.errors import UserError
 
 
-def inflate(params: Mapping[str, Any], source: Mapping[str, Any], where: str) -> dict[str, Any]:
+def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`params`, a fresh C-ViViT's, with the values of `source`, named `where` in errors.
 
     A tokenizer that saw images only has no stem and head for the later frames: those start as the

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from phenaki.errors import UserError
 
 
-class Notice:
+class PreemptionSignal:
     """Whether the job was told to stop: SIGTERM to this process, or to any other of the job.
 
     Schedulers send it before they take a machine away. It listens until it is closed.
@@ -42,7 +42,7 @@ class Notice:
         return self._given
 
 
-class Alarm:
+class Watchdog:
     """Ends the process, with the stack of each of its threads, unless it is put off in time.
 
     All hosts of a job wait for one that hangs: the stacks tell which one waits for something else.
@@ -53,9 +53,9 @@ class Alarm:
         if minutes < 0:
             raise UserError(f"config.guard.hang_minutes={minutes} must be at least 0 (0 is never).")
         self._seconds = 60 * minutes
-        self.put_off()
+        self.kick()
 
-    def put_off(self) -> None:
+    def kick(self) -> None:
         """Work goes on: counts from now."""
         if self._seconds:
             stderr = sys.__stderr__ or 2

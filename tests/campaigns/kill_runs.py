@@ -47,7 +47,7 @@ def data_set(directory: Path) -> Path:
             kind = "image" if number % 4 == 0 else "video"
             encoded = format.encode(video[:1] if kind == "image" else video, "png")
             caption = f"number {number}"
-            record = format.Record(f"{number}", encoded, caption, "", "", (16, 16), 0.0, 8.0)
+            record = format.ClipRecord(f"{number}", encoded, caption, "", "", (16, 16), 0.0, 8.0)
             writer.add(f"{kind}_train", record)
     return directory
 

@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant(
         "a masked ground-truth id changes no logit",
         STEP,
-        "masking.apply_mask(codes, mask, model.mask_id)",
+        "schedules.apply_mask(tokens, mask, model.mask_id)",
         "codes",
         ("test_maskgit.py", "masked_truth"),
     ),
@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant(
         "the sampler keeps the given codes bit for bit",
         "sampling/decode.py",
-        "filled = jnp.where(unknown, sampled, codes)",
+        "filled = jnp.where(unknown, sampled, tokens)",
         "filled = sampled",
         ("test_sampling.py", "known_codes_stay"),
     ),
@@ -169,7 +169,7 @@ MUTANTS = (
     Mutant(
         "a critic is taught that visible codes are the data's",
         "train/critic.py",
-        "    del sampled, codes\n    return mask",
+        "    del sampled, tokens\n    return mask",
         "    del sampled, codes\n    return ~mask",
         ("test_critic.py", "visible_codes"),
     ),
@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "the gradient goes straight through the quantizer",
         "blocks/quantizer.py",
-        "z + jax.lax.stop_gradient(e - z), codes, z",
+        "z + jax.lax.stop_gradient(e - z), tokens, z",
         "e, codes, z",
         ("test_blocks.py", "straight_through"),
     ),

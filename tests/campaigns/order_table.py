@@ -78,7 +78,7 @@ def read(config, hosts: int) -> list[dict[str, np.ndarray]]:
         parts = [next(stream) for stream in streams]
         step = {}
         for kind in parts[0]:
-            rows = np.stack([part[kind]["codes"] for part in parts], 1)  # [sample host n]
+            rows = np.stack([part[kind]["tokens"] for part in parts], 1)  # [sample host n]
             rows = rows.reshape(-1, rows.shape[-1])
             step[kind] = rows[:, 0] * 2**13 + rows[:, 1]
         steps.append(step)

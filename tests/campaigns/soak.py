@@ -83,9 +83,9 @@ def soak(work: Path, minutes: float, seed: int = 0) -> tuple[collections.Counter
             done[harm] += 1
             print(f"{harm} ({sum(done.values())})", flush=True)
             continue
-        codes = [process.returncode for process in processes]
-        if codes != [0, 0]:
-            wrong.append(f"run {number}: ended by itself with {codes}")
+        tokens = [process.returncode for process in processes]
+        if tokens != [0, 0]:
+            wrong.append(f"run {number}: ended by itself with {tokens}")
             return done, wrong
         if kill_runs.trained(output, STEPS) != calm:
             wrong.append(f"run {number}: differs from the calm one")

@@ -85,14 +85,14 @@ def phenaki() -> Phenaki:
     """A whole model with random weights, one for all tests: it compiles once."""
     config = whole_config()
     spec = factory.video_spec(config)
-    codes = jnp.zeros((1, spec.tokens()), jnp.int32)
+    tokens = jnp.zeros((1, spec.tokens()), jnp.int32)
     ids = jnp.ones((1, config.text.length), jnp.int32)
     text = factory.text_params(config)
     encoded = factory.embed(factory.text_encoder(config), text, ids)
     clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
     params = {
         "tokenizer": random_params(factory.tokenizer(config), clip),
-        "maskgit": random_params(factory.maskgit(config), codes, encoded),
+        "maskgit": random_params(factory.maskgit(config), tokens, encoded),
         "text": text,
     }
     return Phenaki(config, params)

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt32, UInt64
 
-from phenaki.data.format import Format, Record, encode
+from phenaki.data.format import ClipRecord, Format, encode
 from phenaki.data.prepare import frames, images, video, workers
 from phenaki.data.prepare.filters import Filters
-from phenaki.data.prepare.items import Frames, Lost, RawItem, Split, Unit, opened
+from phenaki.data.prepare.items import Frames, RawItem, Skipped, Split, WorkUnit, opened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Job:
     filters: Filters
     spool: Path
 
-    def name(self, unit: Unit) -> str:
+    def name(self, unit: WorkUnit) -> str:
         """Changes with whatever changes the unit's clips."""
         how = repr(dataclasses.replace(self, spool=Path()))
         return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class ItemResult:
     """What became of one item: clips of `kind`, each (offset, size) in the spool; or a `reason`.
 
     `static` clips were left out for want of motion. An item that only lacks something (a caption)
-    is not one of these but a `Lost` in `Done.problems`.
+    is not one of these but a `Skipped` in `UnitResult.problems`.
     """
 
     key: str
@@ -62,12 +62,12 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
+class UnitResult:
     """All that became of a unit; its clips are in `clips`."""
 
     clips: Path
-    outcomes: tuple[Outcome, ...]
-    problems: tuple[Lost, ...]
+    outcomes: tuple[ItemResult, ...]
+    problems: tuple[Skipped, ...]
     seconds: float
 
 
@@ -80,7 +80,7 @@ class Clips:
     sizes: UInt32[np.ndarray, " n"]
 
 
-def cut(unit: Unit, job: Job) -> Done:
+def cut(unit: WorkUnit, job: Job) -> UnitResult:
     """Decodes a unit into the spool, or finds it there.
 
     Clips wait on disk, not in memory: an hour of video takes no more memory than a second. Those of
@@ -90,12 +90,12 @@ def cut(unit: Unit, job: Job) -> Done:
     if (done := finished(name, job.spool)) is not None:
         return done
     began = time.perf_counter()
-    outcomes, problems = _Outcomes(), []
+    outcomes, problems = _ItemResults(), []
     part = job.spool / f"{name}.{os.getpid()}.part"
     with part.open("wb") as file:
         for item in unit:
             workers.alive()
-            if isinstance(item, Lost):
+            if isinstance(item, Skipped):
                 problems.append(item)
             else:
                 outcomes.add(_outcome(item, file, job))
@@ -103,22 +103,22 @@ def cut(unit: Unit, job: Job) -> Done:
     workers.alive(False)
     clips = job.spool / f"{name}.clips"
     part.replace(clips)
-    done = Done(clips, tuple(outcomes.every), tuple(problems), time.perf_counter() - began)
+    done = UnitResult(clips, tuple(outcomes.every), tuple(problems), time.perf_counter() - began)
     _mark(done, size, part)
     return done
 
 
-def crashed(unit: Unit, job: Job) -> Done:
+def crashed(unit: WorkUnit, job: Job) -> UnitResult:
     """Stands in for a unit whose process died or hung: each of its items is tried alone."""
-    outcomes = _Outcomes()
-    problems: list[Lost] = []
+    outcomes = _ItemResults()
+    problems: list[Skipped] = []
     name = job.name(unit)
     part = job.spool / f"{name}.part"
     with part.open("wb") as file:
         if len(unit.items) == 1:
             (item,) = unit.items
             reason = "the decoder crashed on it or did not come back"
-            outcomes.add(Outcome(item.key, item.kind, reason=reason))
+            outcomes.add(ItemResult(item.key, item.kind, reason=reason))
         else:
             for done in _apart(unit, job):
                 problems += done.problems
@@ -129,22 +129,22 @@ def crashed(unit: Unit, job: Job) -> Done:
         size = file.tell()
     clips = job.spool / f"{name}.clips"
     part.replace(clips)
-    done = Done(clips, tuple(outcomes.every), tuple(problems), 0.0)
+    done = UnitResult(clips, tuple(outcomes.every), tuple(problems), 0.0)
     _mark(done, size, part)
     return done
 
 
-class _Outcomes:
+class _ItemResults:
     """Those of a unit; of several items of one name the first that can be used stays.
 
     Names of different units differ: they begin with the container's.
     """
 
     def __init__(self) -> None:
-        self.every: list[Outcome] = []
+        self.every: list[ItemResult] = []
         self._used: set[str] = set()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: ItemResult) -> None:
         if outcome.reason is None and outcome.key in self._used:
             outcome = dataclasses.replace(outcome, clips=(), static=0, reason="second of this name")
         elif outcome.reason is None:
@@ -152,29 +152,29 @@ class _Outcomes:
         self.every.append(outcome)
 
 
-def _apart(unit: Unit, job: Job) -> Iterator[Done]:
+def _apart(unit: WorkUnit, job: Job) -> Iterator[UnitResult]:
     """The items of a unit as units of their own, a few in memory at a time."""
     items = iter(unit)
     while few := list(itertools.islice(items, 16)):
-        problems = tuple(item for item in few if isinstance(item, Lost))
-        yield Done(Path(os.devnull), (), problems, 0.0)
-        alone = [Unit(item.key, (item,)) for item in few if isinstance(item, RawItem)]
+        problems = tuple(item for item in few if isinstance(item, Skipped))
+        yield UnitResult(Path(os.devnull), (), problems, 0.0)
+        alone = [WorkUnit(item.key, (item,)) for item in few if isinstance(item, RawItem)]
         tries = functools.partial(cut, job=job), functools.partial(crashed, job=job)
         yield from workers.run(tries[0], alone, 2, tries[1])
 
 
-def _moved(outcome: Outcome, by: int) -> Outcome:
+def _moved(outcome: ItemResult, by: int) -> ItemResult:
     places = tuple((offset + by, size) for offset, size in outcome.clips)
     return dataclasses.replace(outcome, clips=places)
 
 
-def _mark(done: Done, size: int, part: Path) -> None:
+def _mark(done: UnitResult, size: int, part: Path) -> None:
     content = dataclasses.asdict(done) | {"clips": size}
     part.write_text(json.dumps(content))
     part.replace(done.clips.with_suffix(".done"))
 
 
-def finished(name: str, spool: Path) -> Done | None:
+def finished(name: str, spool: Path) -> UnitResult | None:
     """What an earlier run left of a unit, if all of it is there."""
     clips = spool / f"{name}.clips"
     try:
@@ -184,14 +184,14 @@ def finished(name: str, spool: Path) -> Done | None:
     except (OSError, ValueError):
         return None
     outcomes = tuple(
-        Outcome(**o | {"clips": tuple(tuple(place) for place in o["clips"])})
+        ItemResult(**o | {"clips": tuple(tuple(place) for place in o["clips"])})
         for o in content["outcomes"]
     )
-    problems = tuple(Lost(**problem) for problem in content["problems"])
-    return Done(clips, outcomes, problems, content["seconds"])
+    problems = tuple(Skipped(**problem) for problem in content["problems"])
+    return UnitResult(clips, outcomes, problems, content["seconds"])
 
 
-def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> Outcome:
+def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
     reason = job.filters.item(item)
     places: list[tuple[int, int]] = []
     kind, static, digest = item.kind, 0, ""
@@ -217,7 +217,7 @@ def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> Outcome:
         file.truncate()
         places, static = [], 0
     captioned = item.caption is not None
-    return Outcome(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
+    return ItemResult(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
 
 
 def sha256(item: RawItem) -> str:
@@ -250,9 +250,9 @@ def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
             yield from itertools.islice(video.clips(file, **time, **size), job.limit)
 
 
-def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> Record:
+def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
     still = len(clip.video) == 1
-    return Record(
+    return ClipRecord(
         key=item.key if still else f"{item.key}#{number:05d}",
         frames=encode(clip.video, job.form.encoding, job.quality),
         caption=item.caption,
@@ -265,7 +265,7 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
     )
 
 
-def stored(part: Clips) -> Iterator[Record]:
+def stored(part: Clips) -> Iterator[ClipRecord]:
     """Reads records back."""
     with part.path.open("rb") as file:
         for offset, size in zip(part.offsets.tolist(), part.sizes.tolist(), strict=True):

@@ -17,7 +17,7 @@ DARK, BRIGHT = 16, 235  # limited range: a set that never leaves it was converte
 
 
 @dataclasses.dataclass
-class Split:
+class SplitStatistics:
     """Of the records looked at, `seen` of `stored`; a list has an entry per record."""
 
     stored: int
@@ -59,7 +59,7 @@ def look(
     most: int,
     count_tokens: Callable[[str], int] | None = None,
     length: int = 0,
-) -> dict[str, Split]:
+) -> dict[str, SplitStatistics]:
     """Reads up to `most` records of each split, evenly spread.
 
     Args:
@@ -74,7 +74,7 @@ def look(
     found = {}
     for name, info in data.info.splits.items():
         stored = records.Records(info.filepaths)
-        split = found[name] = Split(len(stored), length=length)
+        split = found[name] = SplitStatistics(len(stored), length=length)
         for index in contact_sheet.spread(len(stored), most):
             _add(split, contact_sheet.parse(stored[index]), first_of, count_tokens or _bytes)
     return found
@@ -84,7 +84,7 @@ def _bytes(caption: str) -> int:
     return len(caption.encode()) + 1
 
 
-def _add(split: Split, clip: dict, first_of: dict[str, str], count_tokens) -> None:
+def _add(split: SplitStatistics, clip: dict, first_of: dict[str, str], count_tokens) -> None:
     split.seen += 1
     split.frames.append(len(clip["video"]))
     split.fps.append(clip["fps"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.data.prepare import contact_sheet
-from phenaki.data.prepare.inspect import Split
+from phenaki.data.prepare.inspect import SplitStatistics
 
 _STYLE = """body{font:14px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
 td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}img{max-width:100%}.bad{color:#b00}"""
@@ -17,14 +17,14 @@ BINS = 24
 TOP = 12  # sources named
 
 
-def sentence(split: Split) -> str:
+def sentence(split: SplitStatistics) -> str:
     """A split in one line."""
     captions = f"{len(split.tokens)} with captions of {_range(split.tokens)} tokens"
     line = f"{split.seen} of {split.stored} records, {captions}, {len(split.sources)} sources"
     return "; ".join([line, *split.warnings()])
 
 
-def page(directory: Path, found: dict[str, Split]) -> str:
+def page(directory: Path, found: dict[str, SplitStatistics]) -> str:
     """The whole page."""
     parts = [f"<h1>{html.escape(str(directory))}</h1>"]
     for name, split in found.items():
@@ -73,7 +73,7 @@ def _bars(values: Sequence[int | float]) -> str:
     return f'<svg width="480" height="80">{"".join(bars)}</svg>'
 
 
-def _shares(split: Split) -> str:
+def _shares(split: SplitStatistics) -> str:
     rows = [
         f"<tr><td>{html.escape(name)}<td>{count}<td>{count / split.seen:.1%}"
         for name, count in split.sources.most_common(TOP)

@@ -27,7 +27,7 @@ _SPLITS: dict[str, Split] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Window:
+class FileSlice:
     """A part of a file, such as a member of a tar; read where it lies."""
 
     path: Path
@@ -46,7 +46,7 @@ class Frames:
     fps: float | None = None
 
 
-Media = Path | Window | bytes | Frames
+Media = Path | FileSlice | bytes | Frames
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class RawItem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Lost:
+class Skipped:
     """Something of the input that gives no clip, or gives it without what belongs to it."""
 
     name: str
@@ -74,7 +74,7 @@ class Lost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """A piece of work: items that are listed already, or a container that its reader lists."""
 
     name: str
@@ -82,7 +82,7 @@ class Unit:
     reader: functools.partial | None = None
     container: Path | None = None
 
-    def __iter__(self) -> Iterator[RawItem | Lost]:
+    def __iter__(self) -> Iterator[RawItem | Skipped]:
         return self.reader() if self.reader else iter(self.items)
 
     def __len__(self) -> int:
@@ -107,8 +107,8 @@ class Sources:
     """
 
     layout: str
-    units: tuple[Unit, ...]
-    problems: tuple[Lost, ...] = ()
+    units: tuple[WorkUnit, ...]
+    problems: tuple[Skipped, ...] = ()
     other: int = 0
 
     def __iter__(self) -> Iterator[RawItem]:
@@ -133,7 +133,7 @@ def _said(reader: functools.partial | None) -> tuple | None:
     )
 
 
-def _files(unit: Unit) -> Iterator[Path]:
+def _files(unit: WorkUnit) -> Iterator[Path]:
     if unit.container:
         yield unit.container
     for item in unit.items:
@@ -152,9 +152,9 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class _Part(io.RawIOBase):
-    """A `Window` as a file of its own."""
+    """A `FileSlice` as a file of its own."""
 
-    def __init__(self, window: Window):
+    def __init__(self, window: FileSlice):
         self._file = window.path.open("rb")
         self._start, self._size, self._at = window.offset, window.size, 0
 
@@ -183,11 +183,11 @@ class _Part(io.RawIOBase):
         super().close()
 
 
-def opened(media: Path | Window | bytes) -> io.BufferedIOBase:
+def opened(media: Path | FileSlice | bytes) -> io.BufferedIOBase:
     """The media's bytes as a file to read and seek in."""
     if isinstance(media, bytes):
         return io.BytesIO(media)
-    if isinstance(media, Window):
+    if isinstance(media, FileSlice):
         return io.BufferedReader(_Part(media), 2**16)
     return media.open("rb")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from phenaki.data.prepare import ingest
-from phenaki.data.prepare.items import Lost, Sources
+from phenaki.data.prepare.items import Skipped, Sources
 
 REPORT = "report"  # .json and .txt
-LETTERS = "dead_letters.jsonl"  # every loss, a line each
+SKIPPED_LOG = "dead_letters.jsonl"  # every loss, a line each
 NAMED = 1000  # losses in the report itself
 
 
-class Tally:
+class IngestReport:
     """Counts what becomes of every item, and names each loss in the dead-letter list.
 
     Args:
@@ -31,7 +31,7 @@ class Tally:
         self._skipped: list[dict[str, str]] = []
         self._problems: list[dict[str, str]] = []
 
-    def item(self, outcome: ingest.Outcome, reason: str | None) -> None:
+    def item(self, outcome: ingest.ItemResult, reason: str | None) -> None:
         """An item whose clips are used, or left for `reason`."""
         self._counts["found"] += 1
         if reason is None:
@@ -44,7 +44,7 @@ class Tally:
             self._reasons[kind(reason)] += 1
             self._write({"file": outcome.key, "reason": reason}, self._skipped)
 
-    def problem(self, lost: Lost) -> None:
+    def problem(self, lost: Skipped) -> None:
         """Something that is missing or of no use."""
         self._counts["problems"] += 1
         self._write({"name": lost.name, "reason": lost.reason}, self._problems)
@@ -110,5 +110,5 @@ def text(content: dict, most: float = math.inf) -> str:
         lines += [f"{title}: {count}"] * bool(count)
         shown = entries if most >= len(entries) else entries[: int(most)]
         lines += [f"  {entry[name]}: {entry['reason']}" for entry in shown]
-        lines += [f"  ... and {count - len(shown)} more in {LETTERS}"] * (count > len(shown))
+        lines += [f"  ... and {count - len(shown)} more in {SKIPPED_LOG}"] * (count > len(shown))
     return "\n".join(lines)

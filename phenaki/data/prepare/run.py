@@ -29,7 +29,7 @@ text = summary.text
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """What the flags of scripts/prepare_data.py say; the same names."""
 
     input: Path | str
@@ -90,7 +90,7 @@ Runner = Callable[[Callable[[Any], Any], list, Callable[[Any], Any] | None], Ite
 
 
 def prepare(
-    options: Options,
+    options: PrepareOptions,
     progress: Callable[[int], Any] | None = None,
     runner: Runner | None = None,
 ) -> dict:
@@ -139,7 +139,7 @@ class _Silent(contextlib.nullcontext):
         return self
 
 
-def _pool(options: Options) -> Runner:
+def _pool(options: PrepareOptions) -> Runner:
     def run(function, tasks, crashed):
         alone = crashed is None and len(tasks) < MANY
         return workers.run(function, tasks, 1 if alone else options.workers, crashed)
@@ -148,7 +148,7 @@ def _pool(options: Options) -> Runner:
 
 
 @contextlib.contextmanager
-def _claim(options: Options) -> Iterator[Path]:
+def _claim(options: PrepareOptions) -> Iterator[Path]:
     """The working directory beside the output, for this run alone."""
     output, source = options.output.absolute(), Path(options.input).resolve()
     if output.resolve() == source or source in output.resolve().parents:
@@ -174,17 +174,19 @@ def _claim(options: Options) -> Iterator[Path]:
         yield partial
 
 
-def _write(options: Options, found: find.Sources, partial: Path, progress, runner: Runner) -> dict:
+def _write(
+    options: PrepareOptions, found: find.Sources, partial: Path, progress, runner: Runner
+) -> dict:
     """Cuts what is not cut yet, writes the data set into `partial`/set, returns the report."""
     began = time.perf_counter()
     form = format.Format(
         options.frames, float(options.fps), options.height, options.width, options.encoding
     )
     job = ingest.Job(form, options.quality, options.limit, options.filters, partial / "spool")
-    with (partial / summary.LETTERS).open(
+    with (partial / summary.SKIPPED_LOG).open(
         "w", encoding="utf-8", errors="backslashreplace"
     ) as letters:
-        tally = summary.Tally(letters)
+        tally = summary.IngestReport(letters)
         splits = _cut(options, found, job, progress, runner, tally)
     records = {name: split.records for name, split in splits.items()}
     given = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
@@ -199,7 +201,7 @@ def _write(options: Options, found: find.Sources, partial: Path, progress, runne
         write = functools.partial(shards.write, form=form, marks=marks)
         noted = iter(runner(write, files, None))
         written = {split: [next(noted) for _ in part] for split, part in cut_up.items()}
-        (partial / summary.LETTERS).rename(directory / summary.LETTERS)
+        (partial / summary.SKIPPED_LOG).rename(directory / summary.SKIPPED_LOG)
         shards.finish(directory, form, written, options.config(found.layout))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
         report["seconds"] = round(time.perf_counter() - began, 1)
@@ -208,16 +210,16 @@ def _write(options: Options, found: find.Sources, partial: Path, progress, runne
 
 
 def _cut(
-    options: Options,
+    options: PrepareOptions,
     found: find.Sources,
     job: ingest.Job,
     progress,
     runner: Runner,
-    tally: summary.Tally,
-) -> dict[str, shards.Split]:
+    tally: summary.IngestReport,
+) -> dict[str, shards.SplitIndex]:
     """The clips of each split; what gives none goes to the tally."""
     cut, crashed = (functools.partial(f, job=job) for f in (ingest.cut, ingest.crashed))
-    plan = shards.Plan(options.validation, options.drop_duplicates)
+    plan = shards.ShardPlan(options.validation, options.drop_duplicates)
     for problem in found.problems:
         tally.problem(problem)
     with progress(len(found)) as shown:

@@ -45,7 +45,7 @@ class Shard:
         return digest.hexdigest()
 
 
-class Split(Sequence[tuple[int, int]]):
+class SplitIndex(Sequence[tuple[int, int]]):
     """The records of a split in their order; as a sequence, of each item (first record, clips)."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Split(Sequence[tuple[int, int]]):
         return tuple(parts)
 
 
-class Plan:
+class ShardPlan:
     """Gives each item its split, the source's own or one by the hash of its key, in the order in
     which they are added.
 
@@ -104,11 +104,11 @@ class Plan:
     """
 
     def __init__(self, validation: float, drop_duplicates: bool):
-        self.splits: dict[str, Split] = collections.defaultdict(Split)
+        self.splits: dict[str, SplitIndex] = collections.defaultdict(SplitIndex)
         self._validation = validation
         self._first_of: dict[bytes, str] | None = {} if drop_duplicates else None
 
-    def add(self, clips: Path, outcome: ingest.Outcome) -> str | None:
+    def add(self, clips: Path, outcome: ingest.ItemResult) -> str | None:
         """Takes the clips of an item out of their spool file, or says why not."""
         if outcome.reason:
             return outcome.reason
@@ -122,7 +122,7 @@ class Plan:
 
 
 def shards(
-    splits: dict[str, Split], directory: Path, hosts: int, most: int = PER_SHARD
+    splits: dict[str, SplitIndex], directory: Path, hosts: int, most: int = PER_SHARD
 ) -> dict[str, list[Shard]]:
     """Cuts each split into shards of as many records each, `PER_HOST` a host or more, none empty,
     of about `most` bytes at most."""

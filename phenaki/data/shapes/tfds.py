@@ -76,9 +76,9 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
                 key = f"{split}/{index:08d}"
                 yield key, self._record(key, drawn["video"][row], drawn["caption"][row]).example()
 
-    def _record(self, key: str, video: np.ndarray, caption: str) -> format.Record:
+    def _record(self, key: str, video: np.ndarray, caption: str) -> format.ClipRecord:
         world = self.builder_config.world
-        return format.Record(
+        return format.ClipRecord(
             key=key,
             frames=format.encode(video, "png"),
             caption=caption,

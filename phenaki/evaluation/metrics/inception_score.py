@@ -43,15 +43,17 @@ def inception_score(
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def count_codes(codes: Int[np.ndarray, "..."], codebook: int) -> Int[np.ndarray, " k"]:
+def count_codes(tokens: Int[np.ndarray, "..."], codebook: int) -> Int[np.ndarray, " k"]:
     """How often each of `codebook` entries occurs; counts of parts add up.
 
     Raises UserError for a code outside the book, which indexing would silently clamp.
     """
-    codes = np.asarray(codes)
-    if codes.size and not 0 <= codes.min() <= codes.max() < codebook:
-        raise UserError(f"codes from {codes.min()} to {codes.max()}: must be 0 .. {codebook - 1}.")
-    return np.bincount(codes.ravel(), minlength=codebook)
+    tokens = np.asarray(tokens)
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < codebook:
+        raise UserError(
+            f"codes from {tokens.min()} to {tokens.max()}: must be 0 .. {codebook - 1}."
+        )
+    return np.bincount(tokens.ravel(), minlength=codebook)
 
 
 def usage(counts: Int[np.ndarray, " k"]) -> float:

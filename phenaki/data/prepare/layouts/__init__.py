@@ -1,1 +1,1 @@
-"""Readers of what users have on disk: each lists `raw.Unit`s of `raw.RawItem`s."""
+"""Readers of what users have on disk: each lists `items.WorkUnit`s of `items.RawItem`s."""

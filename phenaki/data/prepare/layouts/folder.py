@@ -5,7 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import Lost, RawItem, Sources, clean, kind_of, leads_out, words
+from phenaki.data.prepare.items import RawItem, Skipped, Sources, clean, kind_of, leads_out, words
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
 
@@ -24,7 +24,7 @@ def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
     known = set(found.media)
     items, problems = {}, []
     if table.suffix.lower() in (".csv", ".tsv") and caption_tables.encoding(table) == "latin-1":
-        problems.append(Lost(table.name, "not UTF-8; read as Latin-1"))
+        problems.append(Skipped(table.name, "not UTF-8; read as Latin-1"))
     rows = 0
     for line, row in caption_tables.rows(table):
         name_in, caption_in = _columns(request, table, row)
@@ -42,7 +42,7 @@ def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
         else:
             reason = _why_not(request.root, key)
         if reason:
-            problems.append(Lost(name, f"{table.name}:{line}: {reason}"))
+            problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
     if not rows:
         raise UserError(f"{table}: no caption in this file; it needs rows of file,caption.")
     if not items:
@@ -106,7 +106,7 @@ def find_sidecars(request: walk.Request, found: walk.Listing) -> Sources | None:
                 read, flag = of_json(text) if side.endswith(".json") else (clean(text), None)
                 caption, nsfw = caption or read, nsfw or flag
             except (OSError, ValueError) as error:
-                problems.append(Lost(side, f"no caption taken: {error}"))
+                problems.append(Skipped(side, f"no caption taken: {error}"))
         items[key] = caption, nsfw
     return _sources("a .txt or .json beside each file", found, items, problems)
 
@@ -156,7 +156,7 @@ def find_none(request: walk.Request, found: walk.Listing) -> Sources:
     return _sources("no captions", found, {}, [])
 
 
-def _sources(said: str, found: walk.Listing, items: dict, problems: list[Lost]) -> Sources:
+def _sources(said: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Sources:
     every = (
         RawItem(key, kind, found.root / key, caption, nsfw=nsfw)
         for key in found.media

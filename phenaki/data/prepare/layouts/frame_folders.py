@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from phenaki.data.prepare import caption_tables
 from phenaki.data.prepare.items import (
     Frames,
-    Lost,
     RawItem,
+    Skipped,
     Sources,
     Split,
     clean,
@@ -54,7 +54,7 @@ def find_frames(request: walk.Request, found: walk.Listing) -> Sources:
     return walk.sources(f"folders of frames, {rate}", items, found, problems)
 
 
-def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Lost]]:
+def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Skipped]]:
     table = folder.captions_file(request, found)
     if table is None:
         return {}, []
@@ -67,7 +67,7 @@ def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Lo
         if name and caption and row[name].strip():
             captions[row[name].strip().strip("/")] = clean(row[caption])
         else:
-            problems.append(Lost(table.name, f"line {line}: no file and caption"))
+            problems.append(Skipped(table.name, f"line {line}: no file and caption"))
     return captions, problems
 
 

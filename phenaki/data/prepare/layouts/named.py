@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
 from phenaki.data.prepare.items import (
-    Lost,
     RawItem,
+    Skipped,
     Sources,
     Split,
     clean,
@@ -49,7 +49,7 @@ def find_webvid(request: walk.Request, found: walk.Listing) -> Sources | None:
             key = next((known[place] for place in places if place in known), None)
             if key is None or key in items:
                 reason = "no such file" if key is None else "second row of this file"
-                problems.append(Lost(name, f"{table.name}:{line}: {reason}"))
+                problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
             items[key] = _item(found, key, clean(row["name"]), split)
     said = f"WebVid, captions from {', '.join(path.name for path in paths)}"
@@ -74,7 +74,7 @@ def find_kinetics(request: walk.Request, found: walk.Listing) -> Sources | None:
             key = known.get((row["youtube_id"].strip(), _second(row["time_start"])))
             if key is None or key in items:
                 reason = "no such file" if key is None else "second row of this file"
-                problems.append(Lost(name, f"{table.name}:{line}: {reason}"))
+                problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
             split = split_named(row.get("split") or table.stem)
             items[key] = _item(found, key, words(row.get("label", "")), split)
@@ -95,7 +95,7 @@ def find_moments(request: walk.Request, found: walk.Listing) -> Sources | None:
             key = f"{top}/{row['file'].strip()}"
             labels[key] = row["label"]
             if not (request.root / key).is_file() or kind_of(key) is None:
-                problems.append(Lost(key, f"{name}:{line}: no such file"))
+                problems.append(Skipped(key, f"{name}:{line}: no such file"))
     found.others -= set(_MOMENTS)
     items = {}
     for key in found.media:
@@ -120,10 +120,10 @@ def _item(found: walk.Listing, key: str, caption: str | None, split: Split | Non
     return RawItem(key, kind_of(key) or "video", found.root / key, caption, split)
 
 
-def _complete(said: str, found: walk.Listing, items: dict, problems: list[Lost]) -> Sources:
+def _complete(said: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Sources:
     """Files that no row names stay, without a caption, and are named."""
     for key in found.media:
         if key not in items:
             items[key] = _item(found, key, None, None)
-            problems.append(Lost(key, "no row names it: no caption"))
+            problems.append(Skipped(key, "no row names it: no caption"))
     return walk.sources(said, items.values(), found, problems)

@@ -8,7 +8,16 @@ from typing import Any
 
 from phenaki.data import tensorflow
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import Frames, Kind, Lost, RawItem, Sources, clean, kind_of, words
+from phenaki.data.prepare.items import (
+    Frames,
+    Kind,
+    RawItem,
+    Skipped,
+    Sources,
+    clean,
+    kind_of,
+    words,
+)
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
 
@@ -48,7 +57,7 @@ def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
     return walk.containers("parquet with media in it", keys, found, rows) if keys else None
 
 
-def serialized(path: Path, key: str) -> Iterator[bytes | Lost]:
+def serialized(path: Path, key: str) -> Iterator[bytes | Skipped]:
     """The records of a TFRecord file, up to the first that is broken."""
     tf = tensorflow.tensorflow()
     count = 0
@@ -57,12 +66,12 @@ def serialized(path: Path, key: str) -> Iterator[bytes | Lost]:
             yield record
             count += 1
     except tf.errors.OpError as error:
-        yield Lost(key, f"TFRecord broken after {count} records: {str(error.message)[:60]}")
+        yield Skipped(key, f"TFRecord broken after {count} records: {str(error.message)[:60]}")
 
 
 def _is_sequence(path: Path) -> bool:
     first = next(serialized(path, ""), b"")
-    if isinstance(first, Lost):
+    if isinstance(first, Skipped):
         return False
     try:
         read = tensorflow.tensorflow().train.SequenceExample.FromString(first)
@@ -71,23 +80,23 @@ def _is_sequence(path: Path) -> bool:
     return bool(read.feature_lists.feature_list)
 
 
-def _parsed(proto: str, path: Path, key: str) -> Iterator[tuple[str, Any] | Lost]:
+def _parsed(proto: str, path: Path, key: str) -> Iterator[tuple[str, Any] | Skipped]:
     parse = getattr(tensorflow.tensorflow().train, proto).FromString
     for number, record in enumerate(serialized(path, key)):
         name = f"{key}/{number:09d}"
-        if isinstance(record, Lost):
+        if isinstance(record, Skipped):
             yield record
             continue
         try:
             yield name, parse(record)
         except Exception:
-            yield Lost(name, f"not a {proto}")
+            yield Skipped(name, f"not a {proto}")
 
 
-def examples(path: Path, key: str) -> Iterator[RawItem | Lost]:
+def examples(path: Path, key: str) -> Iterator[RawItem | Skipped]:
     """Examples with key, jpg or mp4 (or another suffix), txt."""
     for parsed in _parsed("Example", path, key):
-        if isinstance(parsed, Lost):
+        if isinstance(parsed, Skipped):
             yield parsed
             continue
         name, example = parsed
@@ -95,33 +104,33 @@ def examples(path: Path, key: str) -> Iterator[RawItem | Lost]:
         yield _row(name, key, row)
 
 
-def rows(path: Path, key: str) -> Iterator[RawItem | Lost]:
+def rows(path: Path, key: str) -> Iterator[RawItem | Skipped]:
     """Rows with key, jpg or mp4 (or another suffix), caption."""
     try:
         for number, row in enumerate(caption_tables.batches(path)):
             yield _row(f"{key}/{number:09d}", key, row)
     except UserError as error:
-        yield Lost(key, str(error).removeprefix(f"{path}: "))
+        yield Skipped(key, str(error).removeprefix(f"{path}: "))
 
 
-def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Lost:
+def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Skipped:
     media = {
         f: k for f, v in row.items() if v and isinstance(v, bytes) and (k := kind_of(f"x.{f}"))
     }
     own = _text(row.get("key"))
     name = f"{key}/{own}" if own else name
     if not media:
-        return Lost(name, "no image or video in this record")
+        return Skipped(name, "no image or video in this record")
     suffix, kind = next(iter(media.items()))
     caption = next((text for f in _CAPTION if (text := clean(_text(row.get(f))))), None)
     nsfw = next((text for f in _NSFW if (text := _text(row.get(f)))), None)
     return RawItem(f"{name}.{suffix}", kind, row[suffix], caption, nsfw=nsfw)
 
 
-def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Lost]:
+def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Skipped]:
     """SequenceExamples with image/encoded; the rate from the clip's time stamps, or `fps`."""
     for parsed in _parsed("SequenceExample", path, key):
-        if isinstance(parsed, Lost):
+        if isinstance(parsed, Skipped):
             yield parsed
             continue
         name, example = parsed
@@ -129,7 +138,7 @@ def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawIte
         frames = [_first(f) for f in example.feature_lists.feature_list[_FRAMES].feature]
         images = [image for image in frames if isinstance(image, bytes)]
         if not images:
-            yield Lost(name, "no image/encoded in this record")
+            yield Skipped(name, "no image/encoded in this record")
             continue
         texts = (clean(_text(context.get(_TEXT))), words(_text(context.get(_LABEL))))
         caption = next(filter(None, texts), None)

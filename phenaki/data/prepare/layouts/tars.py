@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from phenaki.data.prepare.items import (
+    FileSlice,
     Kind,
-    Lost,
     RawItem,
+    Skipped,
     Sources,
-    Window,
     clean,
     is_utf8,
     kind_of,
@@ -35,31 +35,33 @@ def find(request: walk.Request, found: walk.Listing) -> Sources | None:
     return walk.containers(said, keys, found, members)
 
 
-def members(path: Path, key: str) -> Iterator[RawItem | Lost]:
+def members(path: Path, key: str) -> Iterator[RawItem | Skipped]:
     """The media of a tar in its order, each with the caption and flags of its .txt and .json."""
-    groups: dict[str, dict[str, Window]] = collections.defaultdict(dict)
+    groups: dict[str, dict[str, FileSlice]] = collections.defaultdict(dict)
     try:
         for lost_or_member in _spans(path, key):
-            if isinstance(lost_or_member, Lost):
+            if isinstance(lost_or_member, Skipped):
                 yield lost_or_member
                 continue
             name, suffix, window = lost_or_member
             if suffix in groups[name]:
-                yield Lost(f"{key}/{name}.{suffix}", "second member of this name")
+                yield Skipped(f"{key}/{name}.{suffix}", "second member of this name")
             else:
                 groups[name][suffix] = window
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        yield Lost(key, f"tar not readable after {sum(map(len, groups.values()))} files: {reason}")
+        yield Skipped(
+            key, f"tar not readable after {sum(map(len, groups.values()))} files: {reason}"
+        )
     for name, parts in groups.items():
         media = {s: k for s in parts if (k := kind_of(f"x.{s}"))}
         if not media:
-            yield Lost(f"{key}/{name}", f"only .{', .'.join(parts)}: no image or video with it")
+            yield Skipped(f"{key}/{name}", f"only .{', .'.join(parts)}: no image or video with it")
         for suffix, kind in media.items():
             yield from _item(f"{key}/{name}.{suffix}", kind, parts[suffix], parts)
 
 
-def _spans(path: Path, key: str) -> Iterator[Lost | tuple[str, str, Window]]:
+def _spans(path: Path, key: str) -> Iterator[Skipped | tuple[str, str, FileSlice]]:
     size = path.stat().st_size
     with tarfile.open(path, "r:") as tar:
         for member in tar:
@@ -69,23 +71,23 @@ def _spans(path: Path, key: str) -> Iterator[Lost | tuple[str, str, Window]]:
                 continue
             split = _NAME.match(member.name)
             if not is_utf8(member.name):
-                yield Lost(ascii(name), "a name that is not UTF-8")
+                yield Skipped(ascii(name), "a name that is not UTF-8")
             elif leads_out(member.name):
-                yield Lost(name, "its name leads out of the tar")
+                yield Skipped(name, "its name leads out of the tar")
             elif not member.isreg():
-                yield Lost(name, "a link or device, not a file")
+                yield Skipped(name, "a link or device, not a file")
             elif member.sparse is not None:
-                yield Lost(name, "stored with holes")
+                yield Skipped(name, "stored with holes")
             elif split is None:
-                yield Lost(name, "a name without a suffix")
+                yield Skipped(name, "a name without a suffix")
             elif not 0 <= member.size <= size - member.offset_data:
-                yield Lost(name, "cut off: the tar ends before it does")
+                yield Skipped(name, "cut off: the tar ends before it does")
             else:
-                window = Window(path, member.offset_data, member.size)
+                window = FileSlice(path, member.offset_data, member.size)
                 yield split["key"], split["suffix"].lower(), window
 
 
-def _item(name: str, kind: Kind, media: Window, parts: dict) -> Iterator[RawItem | Lost]:
+def _item(name: str, kind: Kind, media: FileSlice, parts: dict) -> Iterator[RawItem | Skipped]:
     caption = nsfw = None
     for suffix in ("json", "txt"):
         if suffix not in parts:
@@ -95,13 +97,13 @@ def _item(name: str, kind: Kind, media: Window, parts: dict) -> Iterator[RawItem
             read, flag = folder.of_json(text) if suffix == "json" else (clean(text), None)
             caption, nsfw = caption or read, nsfw or flag
         except ValueError as error:
-            yield Lost(f"{name} (.{suffix})", f"no caption taken: {error}")
+            yield Skipped(f"{name} (.{suffix})", f"no caption taken: {error}")
     if not {"txt", "json"} & set(parts):
-        yield Lost(name, "no .txt or .json with it: no caption")
+        yield Skipped(name, "no .txt or .json with it: no caption")
     yield RawItem(name, kind, media, caption, nsfw=nsfw)
 
 
-def _text(window: Window) -> str:
+def _text(window: FileSlice) -> str:
     if window.size > MOST_TEXT:
         raise ValueError(f"{window.size} bytes of text")
     with window.path.open("rb") as file:

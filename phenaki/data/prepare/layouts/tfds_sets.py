@@ -14,10 +14,10 @@ from phenaki.data import tensorflow
 from phenaki.data.prepare.items import (
     Frames,
     Kind,
-    Lost,
     RawItem,
+    Skipped,
     Sources,
-    Unit,
+    WorkUnit,
     clean,
     split_named,
     words,
@@ -97,7 +97,7 @@ def find(request: walk.Request) -> Sources:
             if "tfrecord" not in path.name:
                 raise UserError(f"{path}: only TFDS sets in tfrecord files are read.")
             reader = functools.partial(examples, request.root, path, split, fields)
-            units.append(Unit(path.name, reader=reader, container=path))
+            units.append(WorkUnit(path.name, reader=reader, container=path))
     given = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each picture a frame of the clips"
     return Sources(f"TFDS {data.info.full_name}: {given}, {rate}", tuple(units))
@@ -125,22 +125,24 @@ def _fields(request: walk.Request, data) -> Fields:
     return fields
 
 
-def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Lost]:
+def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Skipped]:
     """The examples of one file of a data set."""
     features = _features(root)
     for number, record in enumerate(stored.serialized(path, path.name)):
         name = f"{path.name}/{number:09d}"
-        if isinstance(record, Lost):
+        if isinstance(record, Skipped):
             yield record
             continue
         try:
             example = features.deserialize_example_np(record)
         except Exception as error:  # of TFDS, TensorFlow and protobuf, many kinds
-            yield Lost(name, f"not readable: {str(error).splitlines()[0][:80]}")
+            yield Skipped(name, f"not readable: {str(error).splitlines()[0][:80]}")
             continue
         images = np.asarray(_at(example, fields.media))
         if images.ndim not in (3, 4) or images.dtype != np.uint8:
-            yield Lost(name, f"{fields.media} is {images.dtype}{list(images.shape)}, no pictures")
+            yield Skipped(
+                name, f"{fields.media} is {images.dtype}{list(images.shape)}, no pictures"
+            )
             continue
         caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
         kind: Kind = "image" if images.ndim == 3 or len(images) == 1 else "video"

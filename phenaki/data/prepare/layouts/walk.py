@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare.caption_tables import SUFFIXES
-from phenaki.data.prepare.items import Lost, RawItem, Sources, Unit, is_utf8, kind_of
+from phenaki.data.prepare.items import RawItem, Skipped, Sources, WorkUnit, is_utf8, kind_of
 
 UNITS = 64  # at least, so that processes stay busy and a killed run loses little
 MOST = 128  # files of a unit: of millions, some ten thousand units
@@ -30,7 +30,7 @@ class Listing:
     root: Path
     media: list[str]
     others: set[str]
-    problems: list[Lost]
+    problems: list[Skipped]
 
     def tables(self) -> list[str]:
         """Keys of the files that may be tables, those at the top first."""
@@ -55,9 +55,9 @@ def listing(root: Path) -> Listing:
             if name.startswith("."):
                 continue
             if not is_utf8(key):
-                problems.append(Lost(ascii(key), "a name that is not UTF-8"))
+                problems.append(Skipped(ascii(key), "a name that is not UTF-8"))
             elif path.is_symlink() and not path.resolve().is_relative_to(inside):
-                problems.append(Lost(key, "a link that leads out of the folder"))
+                problems.append(Skipped(key, "a link that leads out of the folder"))
             elif kind_of(key):
                 media.append(key)
             else:
@@ -65,21 +65,23 @@ def listing(root: Path) -> Listing:
     return Listing(root, sorted(media), others, problems)
 
 
-def sources(layout: str, items: Iterable[RawItem], found: Listing, problems: list[Lost]) -> Sources:
+def sources(
+    layout: str, items: Iterable[RawItem], found: Listing, problems: list[Skipped]
+) -> Sources:
     """The items of a folder in units of a few files."""
     every = sorted(items, key=lambda item: item.key)
     size = max(1, min(MOST, len(every) // UNITS))
     units = (tuple(every[first : first + size]) for first in range(0, len(every), size))
     return Sources(
         layout,
-        tuple(Unit(part[0].key, part) for part in units),
+        tuple(WorkUnit(part[0].key, part) for part in units),
         tuple(found.problems + problems),
         len(found.others),
     )
 
 
 def containers(
-    layout: str, keys: list[str], found: Listing, reader: Callable[..., Iterator[RawItem | Lost]]
+    layout: str, keys: list[str], found: Listing, reader: Callable[..., Iterator[RawItem | Skipped]]
 ) -> Sources:
     """Each container is a unit, which `reader`(path, key) lists; media beside them are named."""
     found.others -= set(keys)
@@ -87,6 +89,6 @@ def containers(
     for key in keys:
         path = found.root / key
         part = functools.partial(reader, path, key)
-        units.append(Unit(key, reader=part, container=path))
-    beside = [Lost(key, "beside the containers: not read") for key in found.media]
+        units.append(WorkUnit(key, reader=part, container=path))
+    beside = [Skipped(key, "beside the containers: not read") for key in found.media]
     return Sources(layout, tuple(units), tuple(found.problems + beside), len(found.others))
