@@ -19,6 +19,7 @@ from experiments import common
 from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.io.artifacts import write_json
+from phenaki.progress import Progress
 
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
@@ -59,7 +60,7 @@ def main(argv):
     output.mkdir(parents=True, exist_ok=True)
     report = _begun(output / "guidance.json", model)
     points = _points(critic)
-    with cli.Progress(len(points), "points") as progress:
+    with Progress(len(points), "points") as progress:
         for axis, value, options in points:
             done = report["axes"].setdefault(axis, {})
             if str(value) not in done:

@@ -1,4 +1,10 @@
-"""Exceptions that stand for something else than a defect of the program."""
+"""Errors caused by the user or the environment, reported without a traceback."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 class UserError(ValueError):
@@ -10,7 +16,25 @@ class UserError(ValueError):
 
 
 class Preempted(Exception):
-    """The job was told to stop (SIGTERM) and did, with everything saved.
+    """SIGTERM arrived and the checkpoint is saved.
 
     Scripts exit with 143, which launchers take for "not done: start it again".
     """
+
+
+def one_of(field: str, value: Any, table: Mapping[Any, Value]) -> Value:
+    """`table[value]`; `field` is the config path or flag that the error names.
+
+    Raises:
+        UserError: `value` is not a key of `table`; lists the keys and suggests the nearest.
+    """
+    if value in table:
+        return table[value]
+    known = ", ".join(map(str, table)) or "none"
+    raise UserError(f"{field}={value!r} must be one of {known}{did_you_mean(value, table)}.")
+
+
+def did_you_mean(given: object, known: Iterable[object]) -> str:
+    """ "; did you mean NAME?" for the nearest of `known`, or "" where none is near."""
+    near = difflib.get_close_matches(str(given), [str(name) for name in known], 1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.progress import Progress
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
 flags.mark_flag_as_required("config")
@@ -46,7 +47,7 @@ def main(argv):
     encoder = encode_dataset.Encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )
-    encode_dataset.run(encoder, print, lambda total: cli.Progress(total, "clips"), ESTIMATE.value)
+    encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"), ESTIMATE.value)
 
 
 if __name__ == "__main__":

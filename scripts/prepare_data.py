@@ -24,6 +24,7 @@ from phenaki.data import format
 from phenaki.data.prepare import beam, filters, run
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
+from phenaki.progress import Progress
 
 _INPUT = flags.DEFINE_string(
     "input",
@@ -131,7 +132,7 @@ def main(argv: list[str]) -> None:
         given = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
         shared = options.output.absolute().parent
         runner = beam.runner(_RUNNER.value, given, options.workers, shared)
-    report = run.prepare(options, lambda total: cli.Progress(total, "files"), runner)
+    report = run.prepare(options, lambda total: Progress(total, "files"), runner)
     print(run.text(report, SHOWN))
     print(f"written: {options.output} (contact sheet: {options.output / run.SHEET})")
 

@@ -30,6 +30,7 @@ from absl import flags
 from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.io.artifacts import write_json
+from phenaki.progress import Progress
 
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
@@ -234,7 +235,7 @@ def _story(model, timeline, output):
         kept,
         read_image=read_image,
         distance=distance,
-        progress=lambda total: cli.Progress(total, "windows"),
+        progress=lambda total: Progress(total, "windows"),
         aids=aids,
         scale=scale,
     )

@@ -30,7 +30,7 @@ def test_a_config_that_is_written_again_reads_whole_at_any_moment(tmp_path):
 def test_what_was_begun_and_not_ended_leaves_the_old_file(tmp_path):
     path = tmp_path / "figures.json"
     artifacts.write_json(path, {"seconds": 1})
-    with pytest.raises(KeyboardInterrupt), artifacts.replacing(path) as partial:
+    with pytest.raises(KeyboardInterrupt), artifacts.atomic(path) as partial:
         partial.write_text("{")
         raise KeyboardInterrupt
     assert path.read_text() == '{"seconds": 1}\n'

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from phenaki import cli
+from phenaki.progress import Progress
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -188,7 +189,7 @@ def clock(monkeypatch, seconds):
 
 def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(monkeypatch, capsys):
     clock(monkeypatch, seconds=4.0)
-    with cli.Progress(12, "train", done=2) as progress:
+    with Progress(12, "train", done=2) as progress:
         for step in range(10):
             progress.update(note=f"loss {step}")
     assert capsys.readouterr().err.splitlines() == [
@@ -202,7 +203,7 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(monkeypatch, ca
 def test_progress_rewrites_one_line_on_a_terminal(monkeypatch, capsys):
     clock(monkeypatch, seconds=1.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli.Progress(2, "decode") as progress:
+    with Progress(2, "decode") as progress:
         progress.update()
         progress.update()
         progress.close()

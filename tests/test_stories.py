@@ -19,11 +19,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from phenaki import cli
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 from phenaki.io import media
+from phenaki.progress import Progress
 from phenaki.stories import drift, prompt_check, render
 from phenaki.stories.generate import DriftOptions, WindowCache, recolour, tell
 from phenaki.stories.storyboard import Shot, reroll
@@ -237,7 +237,7 @@ def produce(model, shots, output, folder=None):
         WindowCache(folder or output / "windows"),
         read_image=lambda path: IMAGE,
         distance=(near, "difference"),
-        progress=lambda total: cli.Progress(total, "windows"),
+        progress=lambda total: Progress(total, "windows"),
     )
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from phenaki import cli
 from phenaki.losses import masked_tokens
 from phenaki.pipeline import Phenaki
+from phenaki.progress import Progress
 from phenaki.train import maskgit, optim, stages, state
 from phenaki.types import Text
 
@@ -49,7 +49,7 @@ def clip(config: ConfigDict, video: np.ndarray, *, bar: float, adversary: bool, 
         return masked_tokens.psnr(jnp.square(fake.video - pixels).mean())
 
     what = "one clip with the discriminator" if adversary else "one clip"
-    with cli.Progress(steps, what) as progress:
+    with Progress(steps, what) as progress:
         for number in range(1, steps + 1):
             key = jax.random.key(config.seed)
             current, _ = step(current, stage.frozen, {"video": {"video": video}}, key)
@@ -90,7 +90,7 @@ def pair(model: Phenaki, tokens: np.ndarray, caption: str | None, *, bar: float,
     )
     compiled = jax.jit(step, donate_argnums=0)
     recent: list[float] = []
-    with cli.Progress(steps, "one pair") as progress:
+    with Progress(steps, "one pair") as progress:
         for _ in range(steps):
             current, metrics = compiled(current, {}, {"video": part}, jax.random.key(1))
             recent = [*recent[1 - EVERY :], float(metrics["loss/total"])]

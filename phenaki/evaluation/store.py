@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.io.artifacts import replacing
+from phenaki.io.artifacts import atomic
+from phenaki.progress import Progress
 
 Arrays = Mapping[str, np.ndarray]
 MANIFEST = "settings.json"
@@ -59,7 +59,7 @@ class Store:
         missing = self.missing()
         # By number, not by place in the list: hosts list at different moments.
         mine = [s for s in missing if s % jax.process_count() == jax.process_index()]
-        with cli.Progress(self.total, what, self.total - self._items(missing)) as progress:
+        with Progress(self.total, what, self.total - self._items(missing)) as progress:
             for shard in mine:
                 start, stop = self._span(shard)
                 self._write(shard, make(start, stop))
@@ -76,7 +76,7 @@ class Store:
             if len(array) != stop - start:
                 raise ValueError(f"{name}: {len(array)} rows for items {start} to {stop}.")
         path = self._path(shard)
-        with replacing(path) as partial, partial.open("wb") as file:
+        with atomic(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def read(self, name: str) -> Iterator[np.ndarray]:

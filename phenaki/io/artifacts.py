@@ -1,4 +1,4 @@
-"""Files that a reader, or a run after a kill, finds whole or not at all."""
+"""Files that a reader, also after a kill, finds complete or not at all."""
 
 import contextlib
 import json
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a place to write to, which takes `path`'s name once the block has ended well."""
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path that replaces `path` when the block ends without an error."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     yield partial
@@ -19,5 +19,5 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content: Any, **options: Any) -> None:
     """Writes `content` with a line's end; `options` are those of `json.dumps`."""
-    with replacing(path) as partial:
+    with atomic(path) as partial:
         partial.write_text(json.dumps(content, **options) + "\n", "utf-8")

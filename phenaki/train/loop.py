@@ -11,10 +11,11 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from phenaki import cli, sharding
+from phenaki import sharding
 from phenaki.data.batches import Batches
 from phenaki.errors import Preempted, UserError
 from phenaki.io.checkpoint import Checkpoints, is_run, load_config, save_config
+from phenaki.progress import Progress
 from phenaki.train.logs import Logs, Ratio, mean
 from phenaki.train.skip_updates import SKIPPED, Guard, skip_bad_updates
 from phenaki.train.watch import Watch
@@ -80,7 +81,7 @@ def run(
             batches.restore(data)
             logging.info("resumed %s at step %d", directory, int(state.step))
         number, end = int(state.step), config.train.steps
-        progress = stack.enter_context(cli.Progress(end, "training", done=number))
+        progress = stack.enter_context(Progress(end, "training", done=number))
         stack.enter_context(jax.set_mesh(mesh))
         notice = stack.enter_context(contextlib.closing(PreemptionSignal()))
         alarm = stack.enter_context(contextlib.closing(Watchdog(config.guard.hang_minutes)))

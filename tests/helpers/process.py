@@ -20,7 +20,6 @@ def main(argv):
     import tiny
     import toy
 
-    from phenaki import cli
     from phenaki.train import stages
 
     workdir, fields = Path(job["workdir"]), job["fields"]
@@ -35,11 +34,12 @@ def main(argv):
         toy.counting = slow
         state = toy.run(workdir, devices=None, **fields)
     elif job["kind"] == "encode":
+        from phenaki.progress import Progress
         from phenaki.train import encode_dataset
 
         config, source = tiny.maskgit_config(), fields["source"]
         encoder = encode_dataset.Encoder(config, job["tokenizer"], source, str(workdir), batch=4)
-        encode_dataset.run(encoder, print, lambda total: cli.Progress(total, "clips"))
+        encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"))
         return
     elif job["kind"] == "cvivit":
         state = stages.train_tokenizer(tiny.tokenizer_config(**fields), workdir)

@@ -102,7 +102,7 @@ def prepare(
     Args:
         options: checked here before anything is decoded.
         progress: called with the number of files; gives a context manager with
-            `update(count, note)`, such as `cli.Progress`.
+            `update(count, note)`, such as `Progress`.
         runner: maps a function over tasks, such as `beam.run`; by default `options.workers`
             processes.
 

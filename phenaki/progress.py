@@ -1,0 +1,80 @@
+"""One line of progress on stderr: count, percentage, rate and time left."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+
+
+class Progress:
+    """One line of progress on stderr: count, share, rate and time left.
+
+    ``total`` is the number of items, ``done`` how many of them stand already (a resumed run). On a
+    terminal the line is rewritten in place; elsewhere a new one appears at most every 10 seconds.
+    A context manager: leaving it closes the line.
+    """
+
+    def __init__(self, total: int, what: str, done: int = 0):
+        self.total, self.what, self.done = total, what, done
+        self._first, self._start = done, time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._period = 0.2 if self._terminal else 10.0
+        self._shown = self._start
+        # Rate of the last few lines, counted from the end of the first item: that one was compiled.
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50 if self._terminal else 6)
+        self._note = ""
+        self._open = True
+
+    def update(self, count: int = 1, note: str = "") -> None:
+        """Count ``count`` more items as done; ``note`` (a loss, a file) ends the line."""
+        self.done += count
+        self._note = note or self._note
+        now = time.monotonic()
+        if not self._recent:
+            self._recent.append((now, self.done))
+        if now - self._shown >= self._period:
+            self._show(now)
+
+    def close(self) -> None:
+        """Write the last line, with the time it all took. A second call does nothing."""
+        if self._open:
+            self._open = False
+            seconds = time.monotonic() - self._start
+            rate = (self.done - self._first) / max(seconds, 1e-9)
+            self._write(f"{self._count()}, {rate:.3g}/s, took {_clock(seconds)}", end="\n")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _show(self, now: float) -> None:
+        self._shown = now
+        since, before = self._recent[0]
+        rate = (self.done - before) / max(now - since, 1e-9)
+        self._recent.append((now, self.done))
+        left = _clock((self.total - self.done) / rate) if rate > 0 else "?"
+        note = f", {self._note}" if self._note else ""
+        line = f"{self._count()}, {rate:.3g}/s, {left} left{note}"
+        self._write(line, end="" if self._terminal else "\n")
+
+    def _count(self) -> str:
+        share = 100 * self.done // max(self.total, 1)
+        return f"{self.what}: {self.done}/{self.total} ({share}%)"
+
+    def _write(self, line: str, end: str) -> None:
+        # \x1b[K clears what a longer line left behind.
+        sys.stderr.write(f"\r{line}\x1b[K{end}" if self._terminal else line + end)
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
