@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class Progress:
-    """One line of progress on stderr: count, share, rate and time left.
+    """One line of progress on stderr: count, percentage, rate and time left.
 
     ``total`` is the number of items, ``done`` how many of them stand already (a resumed run). On a
     terminal the line is rewritten in place; elsewhere a new one appears at most every 10 seconds.
@@ -65,8 +65,8 @@ class Progress:
         self._write(line, end="" if self._terminal else "\n")
 
     def _count(self) -> str:
-        share = 100 * self.done // max(self.total, 1)
-        return f"{self.what}: {self.done}/{self.total} ({share}%)"
+        percent = 100 * self.done // max(self.total, 1)
+        return f"{self.what}: {self.done}/{self.total} ({percent}%)"
 
     def _write(self, line: str, end: str) -> None:
         # \x1b[K clears what a longer line left behind.

@@ -1,13 +1,11 @@
 """A user's mistake is one line and exit code 2; a defect keeps its traceback; help stays short."""
 
-import itertools
 import subprocess
 import sys
 
 import pytest
 
 from phenaki import cli
-from phenaki.progress import Progress
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -180,37 +178,3 @@ def test_help_is_the_docstring_and_the_flags(script):
     shown = [line.split("=")[0].strip() for line in result.stdout.splitlines() if "  --" in line]
     assert shown == ["--config", "--format", "--happens", "--seed", "--workdir"]
     assert "random seed (default: 0)" in result.stdout
-
-
-def clock(monkeypatch, seconds):
-    ticks = itertools.count(0.0, seconds)
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(ticks))
-
-
-def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(monkeypatch, capsys):
-    clock(monkeypatch, seconds=4.0)
-    with Progress(12, "train", done=2) as progress:
-        for step in range(10):
-            progress.update(note=f"loss {step}")
-    assert capsys.readouterr().err.splitlines() == [
-        "train: 5/12 (41%), 0.25/s, 0:28 left, loss 2",
-        "train: 8/12 (66%), 0.25/s, 0:16 left, loss 5",
-        "train: 11/12 (91%), 0.25/s, 0:04 left, loss 8",
-        "train: 12/12 (100%), 0.227/s, took 0:44",
-    ]
-
-
-def test_progress_rewrites_one_line_on_a_terminal(monkeypatch, capsys):
-    clock(monkeypatch, seconds=1.0)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress(2, "decode") as progress:
-        progress.update()
-        progress.update()
-        progress.close()
-    written = capsys.readouterr().err
-    assert written.count("\n") == 1
-    assert written.split("\r")[1:] == [
-        "decode: 1/2 (50%), 0/s, ? left\x1b[K",
-        "decode: 2/2 (100%), 1/s, 0:00 left\x1b[K",
-        "decode: 2/2 (100%), 0.667/s, took 0:03\x1b[K\n",
-    ]
