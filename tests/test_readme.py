@@ -1,4 +1,4 @@
-"""Commands in the README and in docstrings name scripts, flags and configs that exist."""
+"""Commands in the README, docs and docstrings name files, flags, configs and targets that exist."""
 
 import functools
 import importlib
@@ -13,17 +13,20 @@ from absl import flags
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "scripts").glob("*.py")),
+    *sorted((ROOT / "experiments").glob("*.py")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]
 
 
 def commands():
     """(page, script, flags) of every documented call."""
+    pattern = r"^ *python ((?:scripts|experiments)/\w+\.py .*)$"
     for page in PAGES:
         text = page.read_text().replace("\\\\\n", " ").replace("\\\n", " ")
-        for line in re.findall(r"^ *python (scripts/\w+\.py .*)$", text, re.MULTILINE):
+        for line in re.findall(pattern, text, re.MULTILINE):
             words = shlex.split(line.split(" # ")[0])
             yield pytest.param(page, words[0], words[1:], id=f"{page.name}:{words[0]}:{len(line)}")
 
@@ -48,6 +51,15 @@ def test_documented_command(page, script, arguments):
             path, _, variant = value.partition(":")
             config = importlib.import_module(path.removesuffix(".py").replace("/", "."))
             assert variant.partition(",")[0] in (*config.VARIANTS, "VARIANT")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_documented_files_and_targets_exist(page):
+    text = page.read_text()
+    for path in re.findall(r"\bpython\s((?:\w+/)+\w+\.py)", text):
+        assert (ROOT / path).is_file() or "NAME.py" in path, path
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE)) <= targets
 
 
 def test_readme_python_runs_on_a_small_model(monkeypatch, tmp_path):
