@@ -65,9 +65,9 @@ def seconds_per_step(config) -> float:
     import numpy as np
 
     from phenaki.models import factory
-    from phenaki.train import stages
+    from phenaki.train import tokenizer
 
-    stage, spec = stages.tokenizer_stage(config), factory.video_spec(config)
+    stage, spec = tokenizer.make_stage(config), factory.video_spec(config)
     state = jax.jit(stage.init)(jax.random.key(0))
     shape = (config.data.batch, spec.frames, spec.height, spec.width, 3)
     video = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)

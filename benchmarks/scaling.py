@@ -127,11 +127,11 @@ def devices() -> list[dict]:
     from configs import cvivit, maskgit
     from phenaki import sharding
     from phenaki.planning import compiled, programs
-    from phenaki.train import stages
+    from phenaki.train.maskgit import with_tokenizer
 
     config = maskgit.get_config("small")
     config.update_from_flattened_dict(SAMPLES)
-    config = stages.with_tokenizer(config, cvivit.get_config("small"), "")
+    config = with_tokenizer(config, cvivit.get_config("small"), "")
     found = []
     for count in COUNTS:
         mesh = sharding.make_mesh(1, count, 1, devices=jax.devices()[:count])

@@ -21,7 +21,7 @@ from configs import cvivit as cvivit_config
 from phenaki import cli
 from phenaki.blocks.attention import attend
 from phenaki.losses import masked_tokens
-from phenaki.losses.tokenizer import make_objective
+from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.maskgit import MaskGIT
 from phenaki.sampling import decode, schedules
@@ -83,12 +83,12 @@ def cases():
     yield "C-ViViT encode, 1 clip", call("encode"), (params, video), side
     yield "C-ViViT decode, 1 clip", call("decode"), (params, tokens), side
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
-    evaluate = make_objective(model, weights={"l2": 1.0, "vq": 1.0}, beta=0.25)
-    step = tokenizer.make_step(
-        model, optimizer, evaluate, ema=0.999, accumulate=1, usage_window=100, revive_until=0
+    loss = TokenizerLoss(model, weights={"l2": 1.0, "vq": 1.0}, beta=0.25)
+    step = tokenizer.TokenizerStep(
+        loss, optimizer, ema=0.999, accumulate=1, usage_window=100, revive_until=0
     )
     batch = {"video": {"video": (video * 255).astype(jnp.uint8)}}
-    trained = state.create(params, optimizer, tokenizer.initial_extra(model.codebook))
+    trained = state.create(params, optimizer, tokenizer.initial_extra(loss))
     yield (
         "C-ViViT train step, 1 clip",
         jax.jit(step),
@@ -113,7 +113,7 @@ def maskgit_cases(tokens, spec, to_video, side):
     text = Text(jax.random.normal(jax.random.key(2), (1, TEXT, 512)), jnp.ones((1, TEXT), bool))
     params = jax.jit(model.init)(jax.random.key(0), tokens, text)["params"]
     optimizer = optim.adamw(lambda _: 1e-4, b1=0.9, b2=0.99, weight_decay=1e-4, clip=10.0)
-    step = maskgit.make_step(
+    step = maskgit.MaskGITStep(
         model,
         optimizer,
         encode=lambda _, part: part["tokens"],

@@ -15,6 +15,7 @@ from phenaki.errors import UserError
 def t2v() -> ConfigDict:
     """About the size of the generators that critics were published for; every number is ours."""
     c = ConfigDict()
+    c.kind = "critic"
     c.critic = dict(
         kind="network",  # or "head": one layer of `width` on the features of the frozen generator
         text=True,

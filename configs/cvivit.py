@@ -15,6 +15,7 @@ from phenaki.errors import UserError
 def paper() -> ConfigDict:
     """Table 6, rows in its order."""
     c = ConfigDict()
+    c.kind = "tokenizer"
     c.video = dict(frames=11, height=128, width=128, fps=6.0)
     c.tokenizer = dict(
         name="cvivit",

@@ -27,6 +27,7 @@ PRESETS = dict(
 def paper() -> ConfigDict:
     """Table 7, rows in its order, and the 1.8B model of B.3.1."""
     c = ConfigDict()
+    c.kind = "maskgit"
     c.model = dict(
         codebook=8192,
         depth=24,

@@ -77,9 +77,9 @@ def _config(system, seed):
 
 
 def _train(config, directory):
-    from phenaki.train import stages
+    from phenaki.train import tokenizer
 
-    stages.train_tokenizer(config, directory)
+    tokenizer.train(config, directory)
 
 
 def _measure(directory, distance):

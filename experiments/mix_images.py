@@ -112,13 +112,14 @@ def _world(design):
 
 def _train(design, mixture, budget, seed, workdir, directory):
     from configs import cvivit, maskgit
-    from phenaki.train import stages
+    from phenaki.train import maskgit as stage2
+    from phenaki.train import tokenizer as stage1
 
     first = cvivit.get_config("mini")
     first.data.world.update(then=0.0, **_world(None))
     first.codebook.revive_until = int(0.7 * TOKENIZER_STEPS.value)
     tokenizer = workdir / f"tokenizer_{seed}"
-    common.train(_lasting(first, TOKENIZER_STEPS.value, seed), tokenizer, stages.train_tokenizer)
+    common.train(_lasting(first, TOKENIZER_STEPS.value, seed), tokenizer, stage1.train)
     config = maskgit.get_config(f"mini,mix={mixture}")
     config.data.world.update(_world(design))
     steps = STEPS.value
@@ -127,7 +128,7 @@ def _train(design, mixture, budget, seed, workdir, directory):
     common.train(
         _lasting(config, steps, seed),
         directory,
-        lambda config, path: stages.train_maskgit(config, tokenizer, path),
+        lambda config, path: stage2.train(config, tokenizer, path),
     )
 
 

@@ -97,11 +97,11 @@ class Phenaki:
                 raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
             return cls(config, params)
         maskgit, config, _ = checkpoint.load_run(directory)
-        if "critic" in config:
+        if config.kind == "critic":
             raise UserError(
                 f"{directory}: is a critic's run; sampling takes it beside its generator."
             )
-        if "model" not in config:
+        if config.kind != "maskgit":
             raise UserError(
                 f"{directory}: is a tokenizer's run; sampling needs one of "
                 "scripts/train_maskgit.py."
@@ -125,13 +125,13 @@ class Phenaki:
     @property
     def fingerprint(self) -> str:
         """Changes with any parameter or size of the tokenizer or the MaskGIT."""
-        return checkpoint.fingerprint(self.params, self.config)
+        return checkpoint.fingerprint(self.params, self.config.to_dict())
 
     @property
     def generator(self) -> str:
         """Changes with what a critic has learned to judge: the tokenizer and the MaskGIT."""
         return checkpoint.fingerprint(
-            {name: self.params[name] for name in ("tokenizer", "maskgit")}, self.config
+            {name: self.params[name] for name in ("tokenizer", "maskgit")}, self.config.to_dict()
         )
 
     def load_critic(self, directory: str | Path) -> Critic:

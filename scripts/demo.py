@@ -41,7 +41,8 @@ def main(argv):
     """Runs what is missing of: tokenizer, MaskGIT, scores, samples, report."""
     del argv
     from configs import cvivit, maskgit
-    from phenaki.train import stages
+    from phenaki.train import maskgit as stage2_training
+    from phenaki.train import tokenizer as stage1_training
 
     workdir = Path(WORKDIR.value)
     stage1, stage2 = cvivit.get_config("demo"), maskgit.get_config("demo")
@@ -52,14 +53,14 @@ def main(argv):
             config.optim.warmup = min(config.optim.warmup, steps // 2)
     seconds = {}
     start = time.monotonic()
-    _train("stage 1, the tokenizer", stage1, workdir / "cvivit", stages.train_tokenizer)
+    _train("stage 1, the tokenizer", stage1, workdir / "cvivit", stage1_training.train)
     seconds["stage 1"] = time.monotonic() - start
     start = time.monotonic()
     _train(
         "stage 2, MaskGIT",
         stage2,
         workdir / "maskgit",
-        lambda config, directory: stages.train_maskgit(config, workdir / "cvivit", directory),
+        lambda config, directory: stage2_training.train(config, workdir / "cvivit", directory),
     )
     seconds["stage 2"] = time.monotonic() - start
     _add_seconds(workdir, seconds)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from phenaki import cli
 from phenaki.errors import UserError
@@ -81,14 +81,15 @@ def main(argv):
 
 
 def _config():
-    from phenaki.train import stages
+    from phenaki.io import migrations
+    from phenaki.train.maskgit import with_tokenizer
 
-    config = CONFIG.value
-    if "model" not in config:
+    config = ConfigDict(migrations.with_kind(CONFIG.value.to_dict()))
+    if config.kind == "tokenizer":
         return config
     if STAGE1.value is None:
         raise UserError("--stage1 is required with a config of stage 2.")
-    return stages.with_tokenizer(config, STAGE1.value, "")
+    return with_tokenizer(config, STAGE1.value, "")
 
 
 def _given(config, topology):

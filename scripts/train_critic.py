@@ -1,11 +1,11 @@
-"""Trains a token critic beside a trained model, whose sampling it may then choose codes for.
+"""Trains a token critic for a trained model, in whose sampling it may then score the tokens.
 
     python scripts/train_critic.py --config=configs/critic.py:demo \\
         --generator=runs/demo/maskgit --workdir=runs/demo/critic
 
-The critic learns which codes of a clip the generator sampled; it belongs to that generator alone.
-Any field of the config can be set: --config.critic.kind=head. A run that stands in --workdir goes
-on.
+The critic learns which tokens of a clip the generator sampled; it works with that generator only.
+Any field of the config can be set: --config.critic.kind=head. Training resumes from the newest
+checkpoint in --workdir.
 """
 
 from absl import flags
@@ -26,9 +26,9 @@ WORKDIR = flags.DEFINE_string(
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki.train import stage_critic
+    from phenaki.train import critic
 
-    stage_critic.train_critic(CONFIG.value, GENERATOR.value, WORKDIR.value)
+    critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value)
 
 
 if __name__ == "__main__":

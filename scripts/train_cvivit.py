@@ -2,8 +2,8 @@
 
     python scripts/train_cvivit.py --config=configs/cvivit.py:laptop --workdir=runs/cvivit
 
-Any field of the config can be set: --config.optim.rate=1e-3. A run that stands in --workdir goes
-on.
+Any field of the config can be set: --config.optim.rate=1e-3. Training resumes from the newest
+checkpoint in --workdir.
 """
 
 from absl import flags
@@ -18,18 +18,20 @@ WORKDIR = flags.DEFINE_string(
 )
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where it is not found by itself")
-PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
+PROCESSES = flags.DEFINE_integer(
+    "processes", 0, "of the job, where JAX does not find them itself"
+)
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
     from phenaki import sharding
-    from phenaki.train import stages
+    from phenaki.train import tokenizer
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    stages.train_tokenizer(CONFIG.value, WORKDIR.value)
+    tokenizer.train(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":

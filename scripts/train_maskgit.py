@@ -1,9 +1,10 @@
-"""Trains MaskGIT over the codes of a trained tokenizer (stage 2).
+"""Trains MaskGIT on the tokens of a trained tokenizer (stage 2).
 
     python scripts/train_maskgit.py --config=configs/maskgit.py:laptop \\
         --tokenizer=runs/cvivit --workdir=runs/maskgit
 
-Any field of the config can be set: --config.drop_text=0.2. A run that stands in --workdir goes on.
+Any field of the config can be set: --config.drop_text=0.2. Training resumes from the newest
+checkpoint in --workdir.
 """
 
 from absl import flags
@@ -21,18 +22,20 @@ WORKDIR = flags.DEFINE_string(
 )
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where it is not found by itself")
-PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
+PROCESSES = flags.DEFINE_integer(
+    "processes", 0, "of the job, where JAX does not find them itself"
+)
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
     from phenaki import sharding
-    from phenaki.train import stages
+    from phenaki.train import maskgit
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    stages.train_maskgit(CONFIG.value, TOKENIZER.value, WORKDIR.value)
+    maskgit.train(CONFIG.value, TOKENIZER.value, WORKDIR.value)
 
 
 if __name__ == "__main__":

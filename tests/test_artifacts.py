@@ -11,11 +11,11 @@ from phenaki.io import artifacts, checkpoint
 def test_a_config_that_is_written_again_reads_whole_at_any_moment(tmp_path):
     # Every process of a job reads it while the first one writes it again.
     config, stop = tiny.whole_config(), threading.Event()
-    checkpoint.save_config(tmp_path, config)
+    checkpoint.save_config(tmp_path, config.to_dict())
 
     def write():
         while not stop.is_set():
-            checkpoint.save_config(tmp_path, config)
+            checkpoint.save_config(tmp_path, config.to_dict())
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # Python with all its libraries takes seconds to start: one does, and forks for each command.
 SERVER = """
 import json, os, runpy, sys, warnings
-import phenaki.pipeline, phenaki.train.stages
+import phenaki.pipeline, phenaki.train.tokenizer, phenaki.train.maskgit
 warnings.filterwarnings("ignore", "os.fork")  # no thread runs yet: no computation was started
 for line in sys.stdin:
     command, stdout, stderr = json.loads(line)
@@ -124,7 +124,7 @@ def test_a_wrong_field_of_stage_1(error_of, tmp_path, change, line):
     ("place", "line"),
     [
         ("missing", "{}: no such directory; give a run's --workdir or a saved bundle."),
-        ("empty", "{}: is not a run (it has no config.json); give a --workdir of training."),
+        ("empty", "{}: is not a run (it has no config.json); give a training run's --workdir."),
         ("begun", "{}: has no checkpoint yet; train until one is written."),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from configs import baselines, cvivit
 from phenaki.errors import UserError
-from phenaki.losses.tokenizer import make_objective
+from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.conv3d_vqgan import Conv3DVQGAN
 from phenaki.models.conv_vqgan import ConvVQGAN
@@ -179,17 +179,17 @@ def test_a_few_steps_on_a_clip_and_an_image_lower_the_loss(name):
     optimizer = optim.adamw(
         optim.schedule(peak=3e-3, warmup=1, decay=None), b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0
     )
-    step = tokenizer.make_step(
-        MODELS[name],
+    loss = TokenizerLoss(MODELS[name], weights=dict(l2=1.0, vq=1.0), beta=0.25)
+    step = tokenizer.TokenizerStep(
+        loss,
         optimizer,
-        make_objective(MODELS[name], weights=dict(l2=1.0, vq=1.0), beta=0.25),
         ema=0.9,
         accumulate=1,
         usage_window=100,
         revive_until=0,
     )
     # The step takes its state away: the parameters of the other tests stay.
-    current = state.create(params(name), optimizer, tokenizer.initial_extra(64))
+    current = state.create(params(name), optimizer, tokenizer.initial_extra(loss))
     clip = np.uint8(255 * VIDEO)
     batch = {"video": {"video": clip}, "image": {"video": clip[:, :1]}}
     step = jax.jit(step)

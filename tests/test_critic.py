@@ -16,8 +16,8 @@ from phenaki.io import checkpoint
 from phenaki.models.critic import SelfCritic, TokenCritic
 from phenaki.models.maskgit import MaskGIT
 from phenaki.pipeline import Phenaki
-from phenaki.train import critic as step_critic
-from phenaki.train import logs, stage_critic, state
+from phenaki.train import critic as training
+from phenaki.train import logs, state
 from phenaki.types import Text
 
 GRID, LENGTH, CODEBOOK, TEXT_DIM, ROWS = (3, 2, 2), 12, 8, 6, 3
@@ -112,10 +112,10 @@ class Judge:
         return logits
 
 
-def one_step(truth, text=None, drop_text=0.0, prefix=0.0, label=step_critic.was_masked, rows=64):
+def one_step(truth, text=None, drop_text=0.0, prefix=0.0, label=training.was_masked, rows=64):
     """(codes shown, logits, metrics, generator, judge, state after) of one step."""
     generator, judge = Generator(), Judge()
-    step = step_critic.make_step(
+    step = training.CriticStep(
         judge, generator, optax.sgd(1.0),
         encode=lambda frozen, part: part["tokens"],
         embed=None if text is None else lambda frozen, part: text,
@@ -154,7 +154,7 @@ def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_
 def test_a_right_guess_is_sampled_by_one_label_and_real_by_the_other():
     # The generator often draws the truth, 0; code 0 says nothing of whether it was masked.
     tokens, logits, strict, *_ = one_step(truth=0)
-    again, _, lenient, *_ = one_step(truth=0, label=step_critic.differs)
+    again, _, lenient, *_ = one_step(truth=0, label=training.differs)
     np.testing.assert_array_equal(tokens, again)
     assert lenient["video/fake"] == pytest.approx((tokens != 0).mean(), rel=1e-5)
     assert strict["video/fake"] > 2 * lenient["video/fake"]
@@ -214,7 +214,7 @@ ONE = jax.devices()[:1]
 def run(bundle, tmp_path_factory):
     """(workdir, final state) of four steps."""
     workdir = tmp_path_factory.mktemp("critic")
-    return workdir, stage_critic.train_critic(config(), bundle, workdir, ONE)
+    return workdir, training.train(config(), bundle, workdir, ONE)
 
 
 def lines(workdir):
@@ -223,8 +223,8 @@ def lines(workdir):
 
 def test_a_resumed_critic_equals_an_uninterrupted_one(run, bundle, tmp_path):
     workdir, whole = run
-    stage_critic.train_critic(config(train={"steps": 2}), bundle, tmp_path, ONE)
-    resumed = stage_critic.train_critic(config(), bundle, tmp_path, ONE)
+    training.train(config(train={"steps": 2}), bundle, tmp_path, ONE)
+    resumed = training.train(config(), bundle, tmp_path, ONE)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(resumed))
     assert lines(workdir) == lines(tmp_path)
     assert {"video/loss", "video/accuracy/real", "video/accuracy/fake"} < lines(workdir)[-1].keys()
@@ -269,7 +269,7 @@ def test_the_score_is_the_critics_logit_of_what_was_filled_in(run):
 
 def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):
     made = config(critic={"kind": "head"}, train={"steps": 2})
-    stage_critic.train_critic(made, bundle, tmp_path, ONE)
+    training.train(made, bundle, tmp_path, ONE)
     params, _ = checkpoint.load_critic(tmp_path)
     assert params.keys() == {"hidden", "hidden_norm", "logit"}
     model = tiny.phenaki()
@@ -287,7 +287,7 @@ def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
         other.load_critic(run[0])
     other.save(tmp_path)
     with pytest.raises(UserError, match=r"holds a run with another config\.generator "):
-        stage_critic.train_critic(config(), tmp_path, run[0], ONE)
+        training.train(config(), tmp_path, run[0], ONE)
     with pytest.raises(UserError, match=r"is a critic's run; sampling takes it beside its"):
         Phenaki.load(run[0])
 

@@ -8,10 +8,10 @@ import tiny
 from absl import logging
 
 from phenaki.diagnostics import doctor, overfit
-from phenaki.losses.tokenizer import Evaluated
+from phenaki.losses.tokenizer import LossOutput
 from phenaki.models import cvivit, factory
-from phenaki.train import health, stages, state
-from phenaki.train.watch import Watch
+from phenaki.train import health, state
+from phenaki.train.stage import Stage
 
 CONFIG = tiny.tokenizer_config()
 STAGE2 = tiny.whole_config()
@@ -51,31 +51,32 @@ def by_name(findings):
 )
 def test_what_the_log_says(config, logged, check, healthy):
     lines = [{"step": 1000 + i, **logged} for i in range(health.RECENT)]
-    assert by_name(health.read(lines, config))[check].healthy is healthy
-    assert health.read(lines[1:], config) == []  # too few to tell
-    assert by_name(health.read(lines[-1:], config, least=1))[check].healthy is healthy
+    options = health.HealthOptions.of(config.to_dict())
+    assert by_name(health.read(lines, options))[check].healthy is healthy
+    assert health.read(lines[1:], options) == []  # too few to tell
+    assert by_name(health.read(lines[-1:], options, least=1))[check].healthy is healthy
 
 
 def test_what_comes_before_the_first_window_or_the_end_of_the_warmup_says_nothing():
     lines = [{"step": 1, "codebook/usage": 0.0}] * health.RECENT
-    assert health.read(lines, CONFIG) == []
+    assert health.read(lines, health.HealthOptions.of(CONFIG.to_dict())) == []
     lines = [{"step": 2, "video/loss": 99.0}] * health.RECENT
-    assert health.read(lines, STAGE2) == []
+    assert health.read(lines, health.HealthOptions.of(STAGE2.to_dict())) == []
 
 
 def test_a_run_warns_once_while_it_is_ill(monkeypatch):
     said = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
-    watch = Watch(CONFIG)
+    watch = health.HealthMonitor(health.HealthOptions.of(CONFIG.to_dict()))
     for step in range(100, 150):
-        watch.look(step, {"codebook/usage": 0.01})
+        watch.update(step, {"codebook/usage": 0.01})
     assert len(said) == 1
     assert "step 119" in said[0]
     assert "revive_until" in said[0]
     for step in range(150, 200):
-        watch.look(step, {"codebook/usage": 0.9})
+        watch.update(step, {"codebook/usage": 0.9})
     for step in range(200, 250):
-        watch.look(step, {"codebook/usage": 0.01})
+        watch.update(step, {"codebook/usage": 0.01})
     assert len(said) == 2
 
 
@@ -105,9 +106,9 @@ def test_each_terms_gradient_is_its_own(weight, healthy):
     def evaluate(params, frozen, real, key, step, averages):
         x = params["generator"]["x"] * params["discriminator"] * averages["real"]
         terms = {"l2": frozen * (3 * x[0] + 4 * x[1]), "adversarial": weight * (x[0] + real.mean())}
-        return Evaluated(sum(terms.values()), terms, {}, jnp.zeros(1), x)
+        return LossOutput(sum(terms.values()), terms, {}, jnp.zeros(1), x)
 
-    stage = stages.Stage(None, None, None, jnp.float32(2.0), evaluate)
+    stage = Stage(None, None, None, jnp.float32(2.0), evaluate)
     player = {"params": jnp.float32(1.0), "averages": {"real": jnp.float32(1.0)}}
     current = state.create({"x": jnp.ones(2)}, optax.sgd(1.0), {"discriminator": player})
     norms = doctor.gradient_norms(stage, current, jnp.zeros((1, 1, 2, 2, 3), jnp.uint8))

@@ -18,7 +18,8 @@ from phenaki.data.prepare import marks
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
-from phenaki.train import encode_dataset, logs, stages
+from phenaki.train import encode_dataset, logs
+from phenaki.train import maskgit as training
 
 CLIPS, STILLS, PER_SHARD = 10, 5, 3
 RNG = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def codes_config(encoded, tokenizer, **fields):
     """Stage 2's config as training has it, with codes for data."""
     _, stage1, digest = checkpoint.load_tokenizer(tokenizer)
     config = tiny.maskgit_config(data=dict(source="codes", sources=str(encoded), **fields))
-    return stages.with_tokenizer(config, stage1, digest)
+    return training.with_tokenizer(config, stage1, digest)
 
 
 def read(config, kind="video", size=2, sources=None, **arguments):
@@ -238,7 +239,7 @@ def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
     then, now = config.fingerprint, bundle(tmp_path / "another", 1.01)
     _, stage1, other = checkpoint.load_tokenizer(now)
     with pytest.raises(UserError, match=f"stale: encoded with tokenizer '{then}'.*'{other}'"):
-        batches.make(stages.with_tokenizer(config, stage1, other), lambda captions: {}).__next__()
+        batches.make(training.with_tokenizer(config, stage1, other), lambda captions: {}).__next__()
     longer = config.copy_and_resolve_references()
     longer.text.length = 50
     with pytest.raises(UserError, match="encoded with text 'bytes, 48 ids'.*'bytes, 50 ids'"):
@@ -320,7 +321,7 @@ def test_training_on_codes_is_training_on_pixels(tokenizer, tmp_path):
             train=dict(steps=6, log_every=1),
             text=dict(cached=False),
         )
-        stages.train_maskgit(config, tokenizer, tmp_path / kind, devices=jax.devices()[:1])
+        training.train(config, tokenizer, tmp_path / kind, devices=jax.devices()[:1])
         losses.append([line["loss/total"] for line in logs.read(tmp_path / kind)])
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

@@ -98,7 +98,7 @@ def test_a_newer_version_is_refused(tmp_path):
 
 def test_a_runs_config_is_of_a_version_and_old_ones_have_none(tmp_path):
     config = tiny.whole_config()
-    checkpoint.save_config(tmp_path, config)
+    checkpoint.save_config(tmp_path, config.to_dict())
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["schema"] == migrations.SCHEMA
     assert checkpoint.load_config(tmp_path).attention == config.attention

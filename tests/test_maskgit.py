@@ -178,7 +178,7 @@ class Watched:
 def first_step(params, drop_text):
     """(compiled step from `params` on given codes, the model it watches)."""
     watched = Watched()
-    step = maskgit.make_step(
+    step = maskgit.MaskGITStep(
         watched,
         optax.sgd(1.0),
         encode=lambda frozen, part: part["ids"],

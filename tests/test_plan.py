@@ -4,7 +4,7 @@ import pytest
 
 from configs import baselines, cvivit, maskgit
 from phenaki.planning import plan
-from phenaki.train import stages
+from phenaki.train.maskgit import with_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_a_tokenizer_and_its_discriminator(variant, size):
 
 
 def test_stage_2_has_frozen_networks():
-    config = stages.with_tokenizer(maskgit.get_config("t2v"), cvivit.get_config("t2v"), "")
+    config = with_tokenizer(maskgit.get_config("t2v"), cvivit.get_config("t2v"), "")
     trained, frozen = plan.parameters(config)
     assert trained == {"MaskGIT": 1_837_010_944}
     assert frozen["tokenizer"] == 51_597_408

@@ -12,11 +12,12 @@ from configs import cvivit, maskgit
 from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
-from phenaki.train import stages
+from phenaki.train import maskgit as maskgit_training
+from phenaki.train import tokenizer as tokenizer_training
 
 
 def stage_2(name="t2v"):
-    return stages.with_tokenizer(maskgit.get_config(name), cvivit.get_config("t2v"), "")
+    return maskgit_training.with_tokenizer(maskgit.get_config(name), cvivit.get_config("t2v"), "")
 
 
 # --- work
@@ -221,7 +222,7 @@ def test_bytes_are_those_of_the_devices():
     sizes = dict(data=2, fsdp=2, sequence=1, tensor=2, slices=1)
     held = meshes.memory(config, sizes)
     mesh = sharding.make_mesh(**sizes)
-    stage = stages.tokenizer_stage(config)
+    stage = tokenizer_training.make_stage(config)
     layout = sharding.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
     state = jax.jit(stage.init, out_shardings=layout)(jax.random.key(0))
     first = jax.devices()[0]
@@ -294,7 +295,7 @@ def test_positions_split_over_devices_train_as_one_device_does():
         return random.normal(size=leaf.shape, scale=0.1).astype(leaf.dtype)
 
     frozen, batch = (jax.tree.map(draw, tree) for tree in program.inputs[1:3])
-    stage = stages.maskgit_stage(config, frozen)
+    stage = maskgit_training.make_stage(config, frozen)
     state = stage.init(jax.random.key(0))
     key = jax.random.key(1)
     _, alone = jax.jit(stage.step)(state, frozen, batch, key)

@@ -116,9 +116,9 @@ def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
     _until(lambda: len(_lines_so_far(tmp_path / "run")) > 3, job)
     job.processes[1].send_signal(signal.SIGTERM)
     said = job.wait(143)
-    assert all("told to stop at step" in text for text in said)
+    assert all("preempted at step" in text for text in said)
     step = checkpoint.Checkpoints(tmp_path / "run").latest
-    assert all(f"told to stop at step {step};" in text for text in said)
+    assert all(f"preempted at step {step};" in text for text in said)
     final = step + 3
     Job("toy", tmp_path / "run", 2, steps=final, save_every=final, log_every=1).wait()
     np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(final))

@@ -16,7 +16,7 @@ from phenaki.blocks.quantizer import (
 )
 from phenaki.diagnostics import causality
 from phenaki.errors import UserError
-from phenaki.losses import tokenizer as tokenizer_losses
+from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.train import state, tokenizer
 
@@ -85,16 +85,16 @@ def test_a_tokenizer_with_it_trains_and_stays_causal(quantizer):
     params = tiny.random_params(model, video)
     assert "quantizer" not in params
     weights = dict(l2=1.0, vq=1.0)
-    step = tokenizer.make_step(
-        model,
+    loss = TokenizerLoss(model, weights=weights, beta=0.25)
+    step = tokenizer.TokenizerStep(
+        loss,
         optax.adam(1e-2),
-        tokenizer_losses.make_objective(model, weights=weights, beta=0.25),
         ema=0.9,
         accumulate=1,
         usage_window=2,
         revive_until=10,
     )
-    current = state.create(params, optax.adam(1e-2), tokenizer.initial_extra(32))
+    current = state.create(params, optax.adam(1e-2), tokenizer.initial_extra(loss))
     step = jax.jit(step)
     batch = {"video": {"video": (255 * video).astype(np.uint8)}}
     losses = []
@@ -135,17 +135,17 @@ def test_averaged_codes_are_the_decayed_means_of_what_chose_them():
 
     table = jnp.asarray(random.normal(size=(codebook, dim)), jnp.float32)
     params = {"quantizer": {"embedding": table}}
-    step = tokenizer.make_step(
-        Bare(),
+    loss = TokenizerLoss(Bare(), weights=dict(l2=1.0, vq=1.0), beta=0.25)
+    step = tokenizer.TokenizerStep(
+        loss,
         optax.sgd(0.1),
-        tokenizer_losses.make_objective(Bare(), weights=dict(l2=1.0, vq=1.0), beta=0.25),
         ema=0.0,
         accumulate=1,
         usage_window=100,
         revive_until=0,
         decay=decay,
     )
-    extra = tokenizer.initial_extra(codebook, averaged=dim)
+    extra = tokenizer.initial_extra(loss, ema_codebook=True)
     current = state.create(params, optax.sgd(0.1), extra)
     sums, expected = np.zeros((codebook, dim)), np.asarray(table, np.float64)
     for _ in range(2):

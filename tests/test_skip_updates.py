@@ -16,7 +16,7 @@ import pytest
 import toy
 
 from phenaki.errors import Preempted, UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, checksums
 from phenaki.train import logs, loop, skip_updates
 
 NAN, INF = float("nan"), float("inf")
@@ -63,20 +63,20 @@ def test_after_many_bad_steps_the_run_goes_back_and_takes_other_data(tmp_path, c
     final = toy.run(tmp_path, bad, guard=dict(patience=3), steps=8, save_every=2, log_every=1)
     # Step 4 was saved, 6 was not; batches 5 to 7 did the harm, and 8 to 11 follow in their place.
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 8, 9, 10, 11))
-    assert "loss/total is nan (also loss/l2) at step 7, 3 steps in a row" in caplog.text
-    assert "back to step 4" in caplog.text
+    assert "loss/total is nan (also loss/l2) at step 7, 3 updates in a row" in caplog.text
+    assert "rolling back to step 4" in caplog.text
 
 
 def test_going_back_often_stops_with_a_diagnosis(tmp_path):
     bad = dict.fromkeys(range(5, 40), NAN)
     message = (
-        r"loss/total is nan \(also loss/l2\) at step \d+, and 3 steps in a row were skipped; went "
-        r"back 2 times\. Lower config\.optim\.rate"
+        r"loss/total is nan \(also loss/l2\) at step \d+, and 3 updates in a row were skipped; "
+        r"rolled back 2 times\. Lower config\.optim\.rate"
     )
     with pytest.raises(skip_updates.Diverged, match=message):
         toy.run(tmp_path, bad, guard=dict(patience=3, tries=2), steps=20, save_every=2, log_every=1)
     assert checkpoint.Checkpoints(tmp_path).latest >= 4
-    with pytest.raises(skip_updates.Diverged, match="no checkpoint to go back to"):
+    with pytest.raises(skip_updates.Diverged, match="no checkpoint to roll back to"):
         toy.run(
             tmp_path / "none", dict.fromkeys(range(9), NAN), guard=dict(patience=3),
             steps=8, save_every=8, log_every=1,
@@ -91,7 +91,7 @@ def test_stopped_at_any_step_and_gone_on_equals_uninterrupted(tick, tmp_path, mo
     monkeypatch.setattr(
         loop.PreemptionSignal, "given", lambda self: given(self) or self._ticks == tick
     )
-    with pytest.raises(Preempted, match=f"told to stop at step {tick}; all is saved"):
+    with pytest.raises(Preempted, match=f"preempted at step {tick}; checkpoint saved"):
         toy.run(tmp_path / "parts", **fields)
     assert checkpoint.Checkpoints(tmp_path / "parts").latest == tick
     monkeypatch.undo()
@@ -135,7 +135,7 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
-    assert "told to stop at step" in said and "Traceback" not in said
+    assert "preempted at step" in said and "Traceback" not in said
     step = checkpoint.Checkpoints(tmp_path / "run").latest
     final = toy.run(tmp_path / "run", steps=step + 1, save_every=10_000, log_every=1)
     np.testing.assert_array_equal(final.params["kernel"], summed(*range(1, step + 2)))
@@ -144,12 +144,12 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
 def test_few_steps_are_under_way_at_a_time(tmp_path, monkeypatch):
     under_way = []
 
-    def asked(batch, mesh, of=loop.parallel.global_batch):
+    def asked(batch, mesh, of=loop.sharding.global_batch):
         mine = [x for x in jax.live_arrays() if x.dtype == np.float16]
         under_way.append(sum(not x.is_ready() for x in mine))
         return of(batch, mesh)
 
-    monkeypatch.setattr(loop.parallel, "global_batch", asked)
+    monkeypatch.setattr(loop.sharding, "global_batch", asked)
     toy.run(tmp_path, slow=300, steps=12, save_every=12, log_every=12)
     assert len(under_way) == 12
     assert 0 < max(under_way) <= loop.AHEAD
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(damage, kept, tmp_pa
         np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 5, 6))
         if passed_over := (run / "damaged").is_dir():
             assert "the checkpoint of step 4 is damaged" in caplog.text
-            assert "going on from step 2" in caplog.text
+            assert "resuming from step 2" in caplog.text
             assert os.listdir(run / "damaged") == ["4"]
         seen += passed_over
         gc.collect()
@@ -218,13 +218,13 @@ def _files(run):
 
 def test_the_sums_see_every_flipped_bit_of_an_array(kept, tmp_path):
     state = {"kernel": jax.numpy.arange(16.0).reshape(8, 2), "step": jax.numpy.int32(3)}
-    before = checkpoint._sums(state)
+    before = checksums.array_sums(state)
     for index in range(16):
         for bit in range(32):
             bits = np.asarray(state["kernel"]).view(np.uint32).copy()
             bits.reshape(-1)[index] ^= np.uint32(1 << bit)
             other = state | {"kernel": jax.numpy.asarray(bits.view(np.float32))}
-            assert checkpoint._sums(other) != before
+            assert checksums.array_sums(other) != before
 
 
 def test_a_run_from_before_sums_and_guards_goes_on(kept, tmp_path):
@@ -264,7 +264,7 @@ def test_a_full_disk_stops_in_one_line_and_keeps_the_last_good_one(tmp_path):
     assert process.returncode == 2, said
     # What Orbax's threads leave on the way may stand on the same line before it.
     (line,) = re.findall(r"error: (.*)", said)
-    assert "a checkpoint could not be written" in line and "that of step 2 is whole" in line
+    assert "a checkpoint could not be written" in line and "that of step 2 is complete" in line
     final = toy.run(tmp_path / "run", steps=4, save_every=2)
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4))
 

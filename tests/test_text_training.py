@@ -1,6 +1,7 @@
 """Stage 2 with a T5 from files, encoding online or cached, and with class names for captions."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
-from phenaki.train import logs, stages
+from phenaki.train import inputs, logs
+from phenaki.train import maskgit as training
 
 ONE = jax.devices()[:1]
 SIZES = ("vocab_size", "width", "heads", "head_dim", "layers", "mlp_dim")
@@ -48,17 +50,20 @@ def t5_config(root, **text):
 
 
 def train(config, root, name):
-    stages.train_maskgit(config, root / "tokenizer", root / name, ONE)
+    training.train(config, root / "tokenizer", root / name, ONE)
     return [line["loss/total"] for line in logs.read(root / name) if "loss/total" in line]
 
 
 def test_cached_captions_are_those_encoded_in_the_step(root):
-    config = stages.with_tokenizer(
+    config = training.with_tokenizer(
         t5_config(root, cached=True, length=96), tiny.tokenizer_config(), ""
     )
-    _, embed = stages.make_encoders(config)
-    params = factory.text_params(config)
-    with contextlib.closing(stages.make_batches(config, config.text, params)) as made:
+    encoder, params = factory.text_encoder(config), factory.text_params(config)
+    embed = functools.partial(inputs.text, encoder)
+    captions = inputs.caption_encoder(
+        factory.vocabulary(config), config.text.vocabulary, encoder, params
+    )
+    with contextlib.closing(batches.make(config, captions)) as made:
         part = jax.tree.map(jnp.asarray, next(made)["video"])
     ids = {"text_ids": part["text_ids"]}
     cached, online = embed({}, part), jax.jit(embed)({"text": params}, ids)
@@ -82,7 +87,7 @@ def test_a_run_trains_and_samples_with_its_encoder(root):
 
 def test_a_class_conditional_run(root):
     config = tiny.maskgit_config(train={"steps": 2})
-    whole = stages.with_tokenizer(config, tiny.tokenizer_config(), "")
+    whole = training.with_tokenizer(config, tiny.tokenizer_config(), "")
     names = sorted(set(batches.captions(whole, 64)))
     (root / "labels.txt").write_text("\n".join(names))
     text = maskgit.get_config("classes").text.to_dict()

@@ -15,10 +15,10 @@ from configs import baselines, cvivit
 from phenaki.errors import UserError
 from phenaki.features import i3d, vgg, weights
 from phenaki.losses import gan, perceptual
-from phenaki.losses import tokenizer as tokenizer_losses
+from phenaki.losses.tokenizer import Adversary, TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.discriminator import Discriminator
-from phenaki.train import stages, state, tokenizer
+from phenaki.train import state, tokenizer
 
 RNG = np.random.default_rng(0)
 CONFIG = tiny.tokenizer_config()
@@ -43,8 +43,8 @@ FROZEN = {"scale": jnp.float32(2.0)}
 OPTIONS = dict(ema=0.9, accumulate=1, usage_window=10, revive_until=0)
 
 
-def evaluate(adversary):
-    return tokenizer_losses.make_objective(
+def equation_2(adversary):
+    return TokenizerLoss(
         MODEL, weights=WEIGHTS, beta=0.25, perceptual=PERCEPTUAL, adversary=adversary
     )
 
@@ -53,19 +53,17 @@ def evaluate(adversary):
 def start(adaptive=0.0, rate=1.0, **options):
     """(step, state) with plain gradient descent on both sides."""
     values = dict(frames=None, start=0, r1=1.0, r1_every=1, lecam=0.1) | options
-    play = gan.make_gan_loss(
+    gan_loss = gan.make_gan_loss(
         lambda params, clips: DISCRIMINATOR.apply({"params": params}, clips),
         gan.LOSSES["non_saturating"],
         **values,
     )
-    adversary = tokenizer_losses.Adversary(play, optax.sgd(0.01), 0.9, adaptive)
+    loss = equation_2(Adversary(gan_loss, optax.sgd(0.01), 0.9, adaptive))
     optimizer = optax.sgd(rate)
-    step = tokenizer.make_step(
-        MODEL, optimizer, evaluate(adversary), **OPTIONS, adversary=adversary
-    )
+    step = tokenizer.TokenizerStep(loss, optimizer, **OPTIONS)
     clip = jnp.asarray(CLIPS["video"][:1] / 255, jnp.float32)
     other = tiny.random_params(DISCRIMINATOR, clip)
-    extra = tokenizer.initial_extra(MODEL.codebook, other, adversary)
+    extra = tokenizer.initial_extra(loss, other)
     return jax.jit(step), state.create(tiny.random_params(MODEL, clip), optimizer, extra)
 
 
@@ -95,8 +93,8 @@ def test_both_players_move_and_only_by_their_own_losses():
     # Before its start the game reaches neither: the tokenizer trains as without an adversary.
     first, late, _ = run({"video": CLIPS}, start=1)
     assert not moved(before, late.extra["discriminator"]["params"])
-    step = tokenizer.make_step(MODEL, optax.sgd(1.0), evaluate(None), **OPTIONS)
-    alone = state.create(first.params, optax.sgd(1.0), tokenizer.initial_extra(MODEL.codebook))
+    step = tokenizer.TokenizerStep(equation_2(None), optax.sgd(1.0), **OPTIONS)
+    alone = state.create(first.params, optax.sgd(1.0), tokenizer.initial_extra(equation_2(None)))
     alone, _ = jax.jit(step)(alone, FROZEN, {"video": CLIPS}, KEY)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
@@ -165,39 +163,18 @@ def test_every_tokenizer_names_what_makes_its_pixels(module, variant):
         assert leaves["kernel"].shape[-1] % 3 == 0  # of colours
 
 
-def test_the_whole_objective_fits_together_at_the_papers_size():
+def test_the_whole_loss_fits_together_at_the_papers_size(monkeypatch):
     config = cvivit.get_config("mit")
-    model, spec = factory.tokenizer(config), factory.video_spec(config)
-    discriminator, optimizer = factory.discriminator(config), stages.make_optimizer(config)
-    adversary = stages._adversary(config, discriminator)
+    spec = factory.video_spec(config)
     names = ("vgg16", "lpips_vgg", "i3d")
     frozen = {name: jax.eval_shape(functools.partial(weights.random, name, 0)) for name in names}
-    terms = stages._perceptual(config)
-    assert set(terms) == {"perceptual", "video_perceptual"}
-    by_term = {name: w for name, w in config.loss.items() if name != "beta"}
-    whole = tokenizer_losses.make_objective(
-        model, weights=by_term, beta=config.loss.beta, perceptual=terms, adversary=adversary
-    )
-    step = tokenizer.make_step(
-        model,
-        optimizer,
-        whole,
-        ema=config.optim.ema,
-        accumulate=1,
-        **config.codebook,
-        adversary=adversary,
-    )
-
-    def init(key):
-        clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
-        other = discriminator.init(key, clip)["params"]
-        extra = tokenizer.initial_extra(model.codebook, other, adversary)
-        return state.create(model.init(key, clip)["params"], optimizer, extra)
-
+    monkeypatch.setattr(factory, "frozen_features", lambda config: frozen)
+    stage = tokenizer.make_stage(config)
+    assert set(stage.loss.perceptual) == {"perceptual", "video_perceptual"}
     shape = (2, spec.frames, spec.height, spec.width, 3)
     batch = {"video": {"video": jax.ShapeDtypeStruct(shape, jnp.uint8)}}
-    first = jax.eval_shape(init, KEY)
-    after, logged = jax.eval_shape(step, first, frozen, batch, KEY)
+    first = jax.eval_shape(stage.init, KEY)
+    after, logged = jax.eval_shape(stage.step, first, frozen, batch, KEY)
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, first)
     expected = {"loss/l2", "loss/vq", "loss/perceptual", "loss/video_perceptual", "gan/generator"}
     assert expected | {"gan/r1", "gan/accuracy_real"} <= set(logged)
@@ -254,5 +231,5 @@ def test_only_metrics_ask_for_the_highest_precision(monkeypatch):
 def test_missing_weights_are_said_before_anything_runs(tmp_path):
     config = tiny.tokenizer_config(loss={"perceptual": 0.1}, features={"weights": str(tmp_path)})
     with pytest.raises(UserError, match=r"vgg16\.npz: is missing.*convert_weights\.py"):
-        stages.train_tokenizer(config, tmp_path / "run", jax.devices()[:1])
+        tokenizer.train(config, tmp_path / "run", jax.devices()[:1])
     assert not (tmp_path / "run").exists()

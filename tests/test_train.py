@@ -17,9 +17,9 @@ from phenaki import sharding
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
-from phenaki.losses.tokenizer import make_objective
+from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models.tokenizer import Reconstruction
-from phenaki.train import logs, optim, stages, state, tokenizer
+from phenaki.train import logs, maskgit, optim, state, tokenizer
 
 ONE = jax.devices()[:1]
 
@@ -63,21 +63,21 @@ def compile_equal_steps_once(root):
 def stage_1(root):
     """(workdir, final state) of four steps without a break."""
     workdir = root / "stage_1"
-    return workdir, stages.train_tokenizer(tiny.tokenizer_config(), workdir, ONE)
+    return workdir, tokenizer.train(tiny.tokenizer_config(), workdir, ONE)
 
 
 @pytest.fixture(scope="module")
 def stage_2(root, stage_1):
     workdir = root / "stage_2"
-    return workdir, stages.train_maskgit(tiny.maskgit_config(), stage_1[0], workdir, ONE)
+    return workdir, maskgit.train(tiny.maskgit_config(), stage_1[0], workdir, ONE)
 
 
 @pytest.fixture
 def train(stage_1):
     def run(stage, workdir, devices=ONE, **fields):
         if stage == "stage_1":
-            return stages.train_tokenizer(tiny.tokenizer_config(**fields), workdir, devices)
-        return stages.train_maskgit(tiny.maskgit_config(**fields), stage_1[0], workdir, devices)
+            return tokenizer.train(tiny.tokenizer_config(**fields), workdir, devices)
+        return maskgit.train(tiny.maskgit_config(**fields), stage_1[0], workdir, devices)
 
     return run
 
@@ -286,7 +286,8 @@ class Toy:
             "out": {"kernel": jnp.asarray(random.normal(size=(3, 3)), jnp.float32)},
             "quantizer": {"embedding": jnp.asarray(random.normal(size=(8, 3)), jnp.float32)},
         }
-        return state.create(params, optimizer, tokenizer.initial_extra(self.codebook))
+        extra = tokenizer.initial_extra(TokenizerLoss(self, WEIGHTS, beta=0.25))
+        return state.create(params, optimizer, extra)
 
 
 WEIGHTS = dict(l2=1.0, vq=1.0)
@@ -294,8 +295,8 @@ WEIGHTS = dict(l2=1.0, vq=1.0)
 
 def toy_step(optimizer, *, weights=WEIGHTS, beta=0.25, **changes):
     options = dict(ema=0.9, accumulate=1, usage_window=2, revive_until=0)
-    evaluate = make_objective(Toy(), weights=weights, beta=beta)
-    return jax.jit(tokenizer.make_step(Toy(), optimizer, evaluate, **options | changes))
+    loss = TokenizerLoss(Toy(), weights=weights, beta=beta)
+    return jax.jit(tokenizer.TokenizerStep(loss, optimizer, **options | changes))
 
 
 def clips(seed, rows=8, frames=3):

@@ -52,7 +52,7 @@ def start():
 def run(batch=BATCH, embed=None, drop_text=0.0, accumulate=1, **options):
     """(parameters after one step, metrics, {kind: codes fed}) of one step."""
     toy = Toy()
-    step = maskgit.make_step(
+    step = maskgit.MaskGITStep(
         toy, optax.sgd(1.0), encode=lambda frozen, part: part["tokens"], embed=embed,
         drop_text=drop_text, ema=0.9, accumulate=accumulate, **options,
     )  # fmt: skip

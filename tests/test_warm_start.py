@@ -9,7 +9,7 @@ import tiny
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
-from phenaki.train import stages
+from phenaki.train import tokenizer
 from phenaki.train.warm_start import warm_start
 
 IMAGES = tiny.tokenizer_config(video={"frames": 1})
@@ -61,10 +61,10 @@ def test_another_size_is_refused(image_params):
 
 def test_a_run_starts_from_another(tmp_path):
     one = jax.devices()[:1]
-    stages.train_tokenizer(IMAGES, tmp_path / "images", one)
+    tokenizer.train(IMAGES, tmp_path / "images", one)
     trained, _, _ = checkpoint.load_tokenizer(tmp_path / "images")
     config = tiny.tokenizer_config(train={"steps": 1}, optim={"rate": 0.0})
     config.start = str(tmp_path / "images")
-    after = stages.train_tokenizer(config, tmp_path / "clips", one)
+    after = tokenizer.train(config, tmp_path / "clips", one)
     for name in ("first_in", "first_out", "encoder_space"):
         jax.tree.map(np.testing.assert_array_equal, after.params[name], trained[name])

@@ -184,7 +184,7 @@ def _tfds(config, host, hosts):
 def _codes(config, host, hosts):
     from phenaki.data import tokens
 
-    if "model" not in config:
+    if config.kind == "tokenizer":
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
     origin = tokens.Origin.of(config)
 

@@ -14,14 +14,15 @@ from ml_collections import ConfigDict
 from phenaki.data import batches
 from phenaki.diagnostics import causality, overfit
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, migrations
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import schedules
-from phenaki.train import health, logs, stages
-from phenaki.train import tokenizer as step_tokenizer
-from phenaki.train.health import Finding
+from phenaki.train import health, inputs, logs, maskgit
+from phenaki.train import tokenizer as stage_1
+from phenaki.train.health import Finding, HealthOptions
+from phenaki.train.stage import Stage
 
 CLIP_BAR = 30.0  # dB of one clip
 PAIR_BAR = 0.05  # cross-entropy of one pair
@@ -39,11 +40,11 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
     """
     params, config, _ = checkpoint.load_run(run)
     lines = logs.read(run)
-    logged = health.read(lines, config, least=1)
-    if "model" in config:
+    logged = health.read(lines, HealthOptions.of(config.to_dict()), least=1)
+    if config.kind == "maskgit":
         model = Phenaki.load(run)
         return [*logged, *examine_maskgit(model, lines), *learn_pair(model, steps)]
-    stage = stages.tokenizer_stage(config)
+    stage = stage_1.make_stage(config)
     with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(stage.init)(jax.random.key(config.seed)))
     return [
@@ -60,8 +61,8 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
     Raises:
         UserError: the tokenizer is missing or not one, or the config is wrong.
     """
-    if "model" not in config:
-        stage = stages.tokenizer_stage(config)
+    if migrations.with_kind(config.to_dict())["kind"] == "tokenizer":
+        stage = stage_1.make_stage(config)
         state = jax.jit(stage.init)(jax.random.key(config.seed))
         return [
             examine_causality(state.params, config),
@@ -71,7 +72,7 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
     if tokenizer is None:
         raise UserError("--tokenizer is required with a config of stage 2.")
     params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-    whole = stages.with_tokenizer(config, stage1, digest)
+    whole = maskgit.with_tokenizer(config, stage1, digest)
     networks = {"tokenizer": params}
     if config.text:
         networks["text"] = factory.text_params(config)
@@ -110,7 +111,7 @@ def examine_tokenizer(params, config: ConfigDict) -> list[Finding]:
     ]
 
 
-def examine_gradients(stage: stages.Stage, state, config: ConfigDict) -> Finding:
+def examine_gradients(stage: Stage, state, config: ConfigDict) -> Finding:
     """How hard each term of equation 2 pulls at the tokenizer."""
     norms = gradient_norms(stage, state, jnp.asarray(_clips(config)))
     largest = max(norms, key=lambda name: norms[name])
@@ -118,11 +119,11 @@ def examine_gradients(stage: stages.Stage, state, config: ConfigDict) -> Finding
         "no term drowns the reconstruction",
         norms[largest] <= DROWNED * norms["l2"],
         "gradient norms " + ", ".join(f"{name} {norm:.2g}" for name, norm in norms.items()),
-        f"lower config.loss.{largest.removesuffix(stages.PROXY)}.",
+        f"lower config.loss.{largest.removesuffix(stage_1.PROXY)}.",
     )
 
 
-def gradient_norms(stage: stages.Stage, state, video: jax.Array) -> dict[str, float]:
+def gradient_norms(stage: Stage, state, video: jax.Array) -> dict[str, float]:
     """The norm of each weighted term's gradient in the tokenizer, on uint8 clips [b f h w 3]."""
     player = state.extra.get("discriminator")
 
@@ -133,9 +134,9 @@ def gradient_norms(stage: stages.Stage, state, video: jax.Array) -> dict[str, fl
             if player is not None:
                 both["discriminator"] = player["params"]
             averages = player["averages"] if player is not None else None
-            real = step_tokenizer.pixels({"video": video})
+            real = inputs.pixels({"video": video})
             key = jax.random.key(0)
-            return stage.evaluate(both, stage.frozen, real, key, state.step, averages).terms
+            return stage.loss(both, stage.frozen, real, key, state.step, averages).terms
 
         values, pull = jax.vjp(terms, params)
         zeros = jax.tree.map(jnp.zeros_like, values)

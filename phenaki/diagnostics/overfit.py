@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from phenaki.losses import masked_tokens
+from phenaki.losses.tokenizer import psnr
 from phenaki.pipeline import Phenaki
 from phenaki.progress import Progress
-from phenaki.train import maskgit, optim, stages, state
+from phenaki.train import maskgit, optim, state, tokenizer
 from phenaki.types import Text
 
 RATE, WARMUP = 1e-3, 10
@@ -38,7 +38,7 @@ def clip(config: ConfigDict, video: np.ndarray, *, bar: float, adversary: bool, 
     # The codes start from data (docs/paper.md#codebook-start).
     config.codebook.update(usage_window=EVERY, revive_until=steps // 2)
     config.start = ""
-    stage = stages.tokenizer_stage(config)
+    stage = tokenizer.make_stage(config)
     current = jax.jit(stage.init)(jax.random.key(config.seed))
     step = jax.jit(stage.step, donate_argnums=0)
     pixels = jnp.asarray(video, jnp.float32) / 255
@@ -46,7 +46,7 @@ def clip(config: ConfigDict, video: np.ndarray, *, bar: float, adversary: bool, 
     @jax.jit
     def quality(params):
         fake: Any = stage.model.apply({"params": params}, pixels)
-        return masked_tokens.psnr(jnp.square(fake.video - pixels).mean())
+        return psnr(jnp.square(fake.video - pixels).mean())
 
     what = "one clip with the discriminator" if adversary else "one clip"
     with Progress(steps, what) as progress:
@@ -73,7 +73,7 @@ def pair(model: Phenaki, tokens: np.ndarray, caption: str | None, *, bar: float,
     text = fresh.embed([caption]) if config.text else None
     rows = jnp.repeat(jnp.asarray(tokens), ROWS, axis=0)
     whole = None if text is None else jax.tree.map(lambda x: jnp.repeat(x, ROWS, axis=0), text)
-    step = maskgit.make_step(
+    step = maskgit.MaskGITStep(
         fresh.network,
         optimizer,
         encode=lambda frozen, part: part["tokens"],

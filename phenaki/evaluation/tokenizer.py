@@ -16,7 +16,7 @@ class FrozenTokenizer:
 
     def __init__(self, config: Any, params: Any, rows: int = 4):
         self.config, self.spec = config, factory.video_spec(config)
-        self.fingerprint = checkpoint.fingerprint(params, config)
+        self.fingerprint = checkpoint.fingerprint(params, config.to_dict())
         network = factory.tokenizer(config)
 
         def through(params, video):

@@ -1,16 +1,15 @@
-"""Orbax checkpoints of runs, and bundles: parameters with the config and facts to use them."""
+"""Orbax checkpoints of training runs, and bundles: parameters with their config and facts."""
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -19,33 +18,27 @@ from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
 from phenaki.io.artifacts import write_json
-from phenaki.io.migrations import SCHEMA, migrate
-
-# Orbax logs the whole stack of a failed write, then raises it: one line of `Checkpoints` is enough.
-logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
+from phenaki.io.checksums import array_sums, digest
+from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 
 
-def fingerprint(params, config: ConfigDict) -> str:
-    """16 hex digits that change with any parameter or any field of `config.tokenizer`, `.video`."""
-    digest = hashlib.sha256()
-    fields = {"tokenizer": config.tokenizer.to_dict(), "video": config.video.to_dict()}
-    digest.update(json.dumps(fields, sort_keys=True).encode())
-    for path, leaf in sorted(
-        (jax.tree_util.keystr(k), v) for k, v in jax.tree_util.tree_leaves_with_path(params)
-    ):
-        digest.update(path.encode())
-        digest.update(np.asarray(leaf, np.float32).tobytes())
-    return digest.hexdigest()[:16]
+def fingerprint(params: Any, sizes: Mapping[str, Any]) -> str:
+    """16 hex digits that change with any parameter or any field of the tokenizer or the clips.
+
+    `sizes` has the fields "tokenizer" and "video" of a plain config; others are ignored.
+    """
+    fields = {"tokenizer": sizes["tokenizer"], "video": sizes["video"]}
+    return digest(params, json.dumps(fields, sort_keys=True).encode())
 
 
 def save_bundle(directory: str | Path, params: dict[str, Any], config: ConfigDict, **facts) -> None:
-    """Writes `params` (one tree per network) and bundle.json; replaces what stood there."""
+    """Writes `params` (one tree per network) and bundle.json; replaces an existing bundle."""
     directory = Path(directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
     if jax.process_index() == 0:
-        content = {"schema": SCHEMA, **facts, "config": config.to_dict()}
+        content = {"schema": SCHEMA, **facts, "config": with_kind(config.to_dict())}
         write_json(directory / "bundle.json", content, indent=2)
 
 
@@ -53,24 +46,34 @@ def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict
     """(parameters as float32 numpy, config, other facts) of a bundle."""
     directory = Path(directory).resolve()
     facts = json.loads((directory / "bundle.json").read_text())
-    config = migrate(facts.pop("config", {}), facts.pop("schema"), directory)
-    return _restore(directory / "params"), ConfigDict(config), facts
+    fields = migrate(facts.pop("config", {}), facts.pop("schema"), directory)
+    return _restore(directory / "params"), ConfigDict(fields), facts
 
 
 def _restore(path: Path):
-    """A checkpointed tree as float32 numpy, whatever devices and types wrote it."""
-    # The checkpointer's own `metadata` wants a file that items of a run's checkpoint do not have.
+    """A checkpointed tree as float32 numpy, whatever devices and dtypes wrote it."""
+    # The checkpointer's own `metadata` needs a file that the items of a run's checkpoint lack.
     tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
     with ocp.PyTreeCheckpointer() as checkpointer:
-        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        params = checkpointer.restore(path, restore_args=kinds)
+        types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        params = checkpointer.restore(path, restore_args=types)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
+def _not_from_orbax(record: Any) -> bool:
+    return "/orbax/" not in record.pathname
+
+
 class Checkpoints:
-    """The checkpoints of one training run: `directory`/config.json and checkpoints/<step>."""
+    """The checkpoints of one training run, `directory`/checkpoints/<step>; keeps the last `keep`.
+
+    Every checkpoint contains checksums: restoring one that is damaged falls back to the one before.
+    """
 
     def __init__(self, directory: str | Path, keep: int = 2):
+        # Orbax logs the whole stack of a failed write and then raises it; our one line is enough.
+        # A logger adds the same filter only once.
+        logging.get_absl_logger().addFilter(_not_from_orbax)
         self.directory = Path(directory).resolve()
         self._steps = self.directory / "checkpoints"
         self._keep = keep
@@ -87,58 +90,61 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The newest whole checkpoint's step, or None."""
+        """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state, data: dict) -> None:
-        """Writes `state` and `data`, the data iterator's state, in the background.
+        """Writes `state` and `data`, the JSON-able state of the run's host side, asynchronously.
 
         Raises:
-            UserError: this one, or the one before, could not be written.
+            UserError: this checkpoint, or the one before, could not be written.
         """
-        # Stored arrays have no checksums of their own: a flipped bit would go unseen.
-        noted = {"data": data, "sums": _sums(state), "data_sum": _data_sum(data)}
+        # Orbax stores no checksums of arrays: without these a flipped bit would go unnoticed.
+        content = {"data": data, "sums": array_sums(state), "data_sum": _data_sum(data)}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(noted)
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(content)
         )
         with self._writing():
             self._manager.save(step, args=items)
 
     def restore(self, state) -> tuple[Any, dict]:
-        """The newest checkpoint that is whole, laid out as the (sharded, maybe abstract) `state`.
+        """(state, data) of the newest undamaged checkpoint, sharded as `state` (abstract or not).
 
-        A damaged one is passed over, with a warning, for the one before, and moved to
-        `directory`/damaged: nothing is thrown away.
+        A damaged checkpoint is skipped with a warning and moved to `directory`/damaged; nothing is
+        deleted.
         """
         damaged: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, state)
-            except Exception as error:  # a damaged file makes the libraries raise anything at all
+            except Exception as error:  # the libraries raise anything on a damaged file
                 damaged[step] = error
                 continue
             for newer, damage in damaged.items():
                 reason = " ".join(str(damage).split())[:200]
                 logging.warning(
-                    "%s: the checkpoint of step %d is damaged (%s); going on from step %d.",
+                    "%s: the checkpoint of step %d is damaged (%s); resuming from step %d.",
                     self.directory, newer, reason, step,
                 )  # fmt: skip
             if damaged:
                 self._set_aside(list(damaged))
             return restored
-        raise next(iter(damaged.values()))  # of all: it is not the files
+        # Where every checkpoint fails, the files are not the reason.
+        raise next(iter(damaged.values()))
 
     def _restore(self, step: int, state) -> tuple[Any, dict]:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
-        state, noted = restored["state"], restored["data"]
-        if "sums" not in noted:  # written before there were any
-            return state, noted
-        if noted["sums"] != _sums(state) or noted["data_sum"] != _data_sum(noted["data"]):
-            raise ValueError("its content is not what was written")
-        return state, noted["data"]
+        state, content = restored["state"], restored["data"]
+        if "sums" not in content:  # an old checkpoint, from before checksums
+            return state, content
+        if content["sums"] != array_sums(state) or content["data_sum"] != _data_sum(
+            content["data"]
+        ):
+            raise ValueError("its checksums do not match")
+        return state, content["data"]
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
@@ -151,12 +157,16 @@ class Checkpoints:
         self._open()
 
     def wait(self) -> None:
-        """Until what is being written is. Raises `UserError` if it could not be."""
+        """Waits until the checkpoint being written is complete.
+
+        Raises:
+            UserError: it could not be written.
+        """
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for what is being written.
+        """Waits for the checkpoint being written, then closes the files.
 
         Raises:
             UserError: it could not be written.
@@ -166,20 +176,20 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self):
-        """Says in one line what stopped a checkpoint, and which one stands."""
+        """Turns a failed write into one line with its reason and the newest complete checkpoint."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            whole = sorted(int(p.name) for p in self._steps.glob("[0-9]*") if p.name.isdigit())
-            stands = f"that of step {whole[-1]} is whole" if whole else "there is none yet"
+            steps = _steps(self._steps)
+            newest = f"that of step {steps[-1]} is complete" if steps else "there is none yet"
             raise UserError(
-                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); {stands}. "
-                "Make room or set it right, and run the same command again."
+                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); {newest}. "
+                "Free space or fix the permissions, and run the same command again."
             ) from error
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, out of what the libraries made of it."""
+    """The system's message, where the libraries' message contains it."""
     text = " ".join(str(error).split())
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
         if os.strerror(code) in text:
@@ -187,19 +197,8 @@ def _reason(error: Exception) -> str:
     return text[:300]
 
 
-def _sums(state) -> list[int]:
-    """A checksum of every array, the same on any mesh: its bits as numbers, added up."""
-    return [int(total) for total in jax.device_get(_bit_sums(jax.tree.leaves(state)))]
-
-
-@jax.jit
-def _bit_sums(leaves):
-    def total(leaf):
-        kind = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-        bits = leaf if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, kind)
-        return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
-
-    return [total(leaf) for leaf in leaves]
+def _steps(directory: Path) -> list[int]:
+    return sorted(int(p.name) for p in directory.glob("[0-9]*") if p.name.isdigit())
 
 
 def _data_sum(data: dict) -> int:
@@ -207,32 +206,36 @@ def _data_sum(data: dict) -> int:
 
 
 def is_run(directory: str | Path) -> bool:
-    """Whether a training run wrote there."""
+    """Whether `directory` contains a training run."""
     return (Path(directory) / "config.json").is_file()
 
 
 def load_config(directory: str | Path) -> ConfigDict:
-    """The config of a run."""
-    config = json.loads((Path(directory) / "config.json").read_text())
-    return ConfigDict(migrate(config, config.pop("schema", 1), directory))
+    """The config of a training run."""
+    fields = json.loads((Path(directory) / "config.json").read_text())
+    return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
-def save_config(directory: str | Path, config: ConfigDict) -> None:
-    """Makes `directory` a run of `config`."""
-    content = {"schema": SCHEMA, **config.to_dict()}
+def save_config(directory: str | Path, fields: Mapping[str, Any]) -> None:
+    """Makes `directory` a training run of the plain config `fields`."""
+    content = {"schema": SCHEMA, **with_kind(fields)}
     write_json(Path(directory) / "config.json", content, indent=2)
 
 
 def steps_done(directory: str | Path) -> int:
-    """The step of a run's newest checkpoint; 0 where there is no run or none yet."""
+    """The step of a run's newest checkpoint; 0 where there is no run or no checkpoint yet."""
     if not is_run(directory):
         return 0
-    with contextlib.closing(Checkpoints(directory)) as run:
-        return run.latest or 0
+    with contextlib.closing(Checkpoints(directory)) as checkpoints:
+        return checkpoints.latest or 0
 
 
 def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
-    """(averaged parameters as numpy, config, step) of a run's newest checkpoint."""
+    """(averaged parameters as numpy, config, step) of a run's newest checkpoint.
+
+    Raises:
+        UserError: `directory` is no training run, or has no checkpoint yet.
+    """
     directory = Path(directory).resolve()  # Orbax refuses relative paths
     if not directory.is_dir():
         raise UserError(
@@ -240,12 +243,10 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
         )
     if not is_run(directory):
         raise UserError(
-            f"{directory}: is not a run (it has no config.json); give a --workdir of training."
+            f"{directory}: is not a run (it has no config.json); give a training run's --workdir."
         )
     config = load_config(directory)
-    steps = sorted(
-        int(p.name) for p in (directory / "checkpoints").glob("[0-9]*") if p.name.isdigit()
-    )
+    steps = _steps(directory / "checkpoints")
     if not steps:
         raise UserError(f"{directory}: has no checkpoint yet; train until one is written.")
     state = _restore(directory / "checkpoints" / str(steps[-1]) / "state")
@@ -253,22 +254,32 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
 
 
 def load_critic(directory: str | Path) -> tuple[Any, ConfigDict]:
-    """(averaged parameters, config) of a critic's run."""
+    """(averaged parameters, config) of a critic's training run.
+
+    Raises:
+        UserError: `directory` is no critic's run.
+    """
     params, config, _ = load_run(directory)
-    if "critic" not in config:
-        raise UserError(f"{directory}: is no critic's run; scripts/train_critic.py makes one.")
+    if config.kind != "critic":
+        raise UserError(f"{directory}: is not a critic's run; {KINDS['critic']} trains one.")
     return params, config
 
 
 def load_tokenizer(directory: str | Path) -> tuple[Any, ConfigDict, str]:
-    """(parameters, config, fingerprint) of a tokenizer's run or bundle, or of a whole model's."""
+    """(parameters, config, fingerprint) of a tokenizer's run or bundle, or of a whole model's.
+
+    Raises:
+        UserError: `directory` is the run of a MaskGIT or of a critic.
+    """
     if (Path(directory) / "bundle.json").is_file():
         params, config, _ = load_bundle(directory)
         params = params["tokenizer"]
     else:
         params, config, _ = load_run(directory)
-        if "model" in config:
+        if config.kind == "maskgit":
             raise UserError(
-                f"{directory}: is a MaskGIT run; its tokenizer lies in {directory}/tokenizer."
+                f"{directory}: is a MaskGIT run; its tokenizer is {directory}/tokenizer."
             )
-    return params, config, fingerprint(params, config)
+        if config.kind != "tokenizer":
+            raise UserError(f"{directory}: is a critic's run; give that of a tokenizer.")
+    return params, config, fingerprint(params, config.to_dict())

@@ -1,34 +1,62 @@
-"""Configs as earlier versions stored them, brought up to date: readers of old files know no more.
+"""Migrations of stored configs: brings those of earlier versions up to the current schema.
 
-`SCHEMA` grows with every change of what bundle.json or a run's config.json holds; the migration
-from the version before is kept and tested.
+`SCHEMA` grows with every change of what bundle.json or a run's config.json contains. The migration
+from each earlier schema is kept and tested, so that no other module knows of old formats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 
-SCHEMA = 2
-
-
-def _from_1(config: dict[str, Any]) -> dict[str, Any]:
-    """Before there were kernels, presets, sets of stills of their own, and other T5 encoders."""
-    config = {"attention": "auto", "presets": {}} | config
-    config["data"] = {"image_sources": ""} | config["data"]
-    if config.get("text"):
-        config["text"] = {"relpos_per_layer": False} | config["text"]
-    return config
+SCHEMA = 3
+# What a config trains -> the script that trains it.
+KINDS = {
+    "tokenizer": "scripts/train_cvivit.py",
+    "maskgit": "scripts/train_maskgit.py",
+    "critic": "scripts/train_critic.py",
+}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def with_kind(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The config `fields` with "kind"; derived from their sections where they have none."""
+    kind = "critic" if "critic" in fields else "maskgit" if "model" in fields else "tokenizer"
+    return {"kind": kind, **fields}
 
 
-def migrate(config: dict[str, Any], schema: int, where: object) -> dict[str, Any]:
-    """`config` of version `schema`, stored at `where`, as this version stores it.
+def of_kind(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The config `fields` with "kind", which must be `kind`.
 
     Raises:
-        UserError: a newer version wrote it.
+        UserError: it is another one; names the script that trains it.
+    """
+    fields = with_kind(fields)
+    script = one_of("config.kind", fields["kind"], KINDS)
+    if fields["kind"] != kind:
+        raise UserError(
+            f"config.kind={fields['kind']!r} must be {kind!r} for {KINDS[kind]}; {script} trains "
+            "this config."
+        )
+    return fields
+
+
+def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Adds the attention implementation, presets, image sources and T5's relative positions."""
+    fields = {"attention": "auto", "presets": {}} | fields
+    fields["data"] = {"image_sources": ""} | fields["data"]
+    if fields.get("text"):
+        fields["text"] = {"relpos_per_layer": False} | fields["text"]
+    return fields
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: with_kind}
+
+
+def migrate(fields: dict[str, Any], schema: int, where: object) -> dict[str, Any]:
+    """The config `fields`, stored at `where` with `schema`, in the current schema.
+
+    Raises:
+        UserError: a newer version of phenaki wrote it.
     """
     if schema > SCHEMA:
         raise UserError(
@@ -36,5 +64,5 @@ def migrate(config: dict[str, Any], schema: int, where: object) -> dict[str, Any
             f"{SCHEMA}."
         )
     for version in range(schema, SCHEMA):
-        config = MIGRATIONS[version](config)
-    return config
+        fields = MIGRATIONS[version](fields)
+    return fields

@@ -1,16 +1,17 @@
-"""The adversarial term of equation 2: what either player minimises, and R1, LeCam, the weight.
+"""GAN losses, R1 and LeCam: the adversarial term of equation 2.
 
-The paper says "StyleGAN" and 0.1 and no more. The defaults of its configs are those of the same
-group's MaskGIT and MAGVIT: the non-saturating loss, R1 on real frames, both players from step 0.
+The paper says "StyleGAN" and the weight 0.1. The configs take the rest from MaskGIT and MAGVIT of
+the same group: the non-saturating loss, R1 on real frames, training of both networks from step 0.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from phenaki.errors import UserError
 from phenaki.types import Video
@@ -20,14 +21,14 @@ Logits = Float[Array, "..."]
 
 
 class Losses(NamedTuple):
-    """What either player minimises, from logits that are high for real."""
+    """The losses of generator and discriminator, as functions of logits that are high for real."""
 
     generator: Callable[[Logits], Scalar]  # of fake logits
     discriminator: Callable[[Logits, Logits], Scalar]  # of real and fake logits
 
 
 class GANLosses(NamedTuple):
-    """One round. The losses share a forward pass and no gradient."""
+    """Both losses of one step. They share a forward pass and no gradient."""
 
     generator: Scalar  # differentiable in the fake clips only
     discriminator: Scalar  # differentiable in the discriminator's parameters only
@@ -50,7 +51,7 @@ def hinge_generator(fake: Logits) -> Scalar:
 
 
 def hinge_discriminator(real: Logits, fake: Logits) -> Scalar:
-    """E max(0, 1 - D(x)) + E max(0, 1 + D(x̂)): VQGAN's without its factor 1/2."""
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(x̂)): that of VQGAN without its factor 1/2."""
     return jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + fake).mean()
 
 
@@ -76,14 +77,14 @@ def lecam_penalty(real: Logits, fake: Logits, averages: Mapping[str, Scalar]) ->
 
 
 def initial_averages() -> dict[str, Scalar]:
-    """Mean logits before the first step; they belong in the checkpoint."""
+    """Mean logits before the first step. They are part of the train state."""
     return {"real": jnp.zeros(()), "fake": jnp.zeros(())}
 
 
 def update_averages(
     averages: Mapping[str, Scalar], metrics: Mapping[str, Scalar], decay: float
 ) -> dict[str, Scalar]:
-    """Moves `averages` by 1 - `decay` towards the mean logits of an outcome's `metrics`."""
+    """Moves `averages` by 1 - `decay` towards the mean logits in the `metrics` of `GANLosses`."""
     return {
         name: decay * average + (1 - decay) * metrics[f"gan/logit_{name}"]
         for name, average in averages.items()
@@ -98,10 +99,10 @@ def adaptive_weight(
     *,
     limit: float,
 ) -> Scalar:
-    """‖∂L_rec/∂θ‖ / (‖∂L_adv/∂θ‖ + 1e-4), at most `limit`; a constant (VQGAN, equation 7).
+    """‖∂L_rec/∂θ‖ / (‖∂L_adv/∂θ‖ + 1e-4), at most `limit`; no gradient (VQGAN, equation 7).
 
-    `decode(last)` gives the fake clips from the last layer's parameters θ = `last`, all that this
-    image or video uses; both losses are functions of these clips.
+    `decode(last)` gives the fake clips from θ = `last`, the parameters of the last layer that this
+    image or video uses. Both losses are functions of these clips.
     """
     fake, pull = jax.vjp(decode, last)
     rec, adv = (
@@ -111,13 +112,41 @@ def adaptive_weight(
 
 
 def pick_frames(key: Key[Array, ""], video: Video, count: int | None) -> Float[Array, "b k h w c"]:
-    """`count` different frames of each clip at random, or all (None, or no more than that)."""
+    """`count` different random frames of each clip; all of them for None or a shorter clip."""
     frames = video.shape[1]
     if count is None or count >= frames:
         return video
     keys = jax.random.split(key, len(video))
     index = jax.vmap(lambda key: jax.random.permutation(key, frames)[:count])(keys)
     return jnp.take_along_axis(video, index[:, :, None, None, None], axis=1)
+
+
+class _Logits(NamedTuple):
+    real: Logits
+    fake: Logits  # gradient to the discriminator only
+    fooling: Logits  # of the same fakes, gradient to the generator only
+
+
+def _discriminate(discriminate, params, real, fake) -> _Logits:
+    constant = jax.lax.stop_gradient
+    return _Logits(
+        real=discriminate(params, real),
+        fake=discriminate(params, constant(fake)),
+        fooling=discriminate(constant(params), fake),
+    )
+
+
+def _weighted_r1(discriminate, params, real, weight):
+    return weight * r1_penalty(lambda frames: discriminate(params, frames), real)
+
+
+def _metrics(logits: _Logits) -> dict[str, Scalar]:
+    return {
+        "gan/logit_real": logits.real.mean(),
+        "gan/logit_fake": logits.fake.mean(),
+        "gan/accuracy_real": (logits.real > 0).mean(),
+        "gan/accuracy_fake": (logits.fake < 0).mean(),
+    }
 
 
 def make_gan_loss(
@@ -130,21 +159,21 @@ def make_gan_loss(
     r1_every: int,
     lecam: float,
 ) -> Callable[..., GANLosses]:
-    """Returns play(params, real, fake, averages, step, key) -> GANLosses.
+    """Returns gan_loss(params, real, fake, averages, step, key) -> GANLosses.
 
-    `discriminate(params, clips)` gives logits. It sees `frames` frames per clip (None: all), the
-    same of the real clip and its fake. Before step `start` neither player learns. `r1` and `lecam`
-    are the weights of the penalties, 0 for none; R1 is computed every `r1_every` steps and then
-    counts that many times. The metrics hold each term as it enters the sum after `start`.
+    `discriminate(params, clips)` gives logits. It sees `frames` frames of each clip (None: all),
+    the same ones of the real clip and of its fake. `r1` and `lecam` weigh the penalties, 0 for
+    none; R1 is computed every `r1_every` steps and multiplied by that number. Before step `start`
+    both losses are 0. The metrics hold each term as it enters the sum from then on.
 
-    The players' parameters get their own gradients from one backward pass over the sum
+    Generator and discriminator get their own gradients from one backward pass over the sum
 
         fake = reconstruct(generator_params)
-        outcome = play(discriminator_params, real, fake, averages, step, key)
-        total = weight * outcome.generator + other_terms(fake) + outcome.discriminator
+        out = gan_loss(discriminator_params, real, fake, averages, step, key)
+        total = weight * out.generator + other_terms(fake) + out.discriminator
 
-    taken with respect to (generator_params, discriminator_params); the forward passes over `fake`
-    are one after XLA has merged them.
+    with respect to (generator_params, discriminator_params). XLA merges the two forward passes
+    over `fake`.
 
     Raises:
         UserError: `frames` or `r1_every` is below 1.
@@ -153,43 +182,26 @@ def make_gan_loss(
         if value is not None and value < 1:
             raise UserError(f"config.gan.{name}={value} must be at least 1; nearest is 1.")
 
-    def penalty(params, real, step):
-        def weighted():
-            return r1_every * r1 * r1_penalty(lambda x: discriminate(params, x), real)
-
-        if r1_every == 1:
-            return weighted()
-        return jax.lax.cond(step % r1_every == 0, weighted, lambda: jnp.zeros(()))
-
-    def play(
-        params: Any,
-        real: Video,
-        fake: Video,
-        averages: Mapping[str, Scalar],
-        step: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> GANLosses:
-        constant = jax.lax.stop_gradient
-        real = constant(pick_frames(key, real, frames))
+    def gan_loss(params, real, fake, averages, step, key) -> GANLosses:
+        real = jax.lax.stop_gradient(pick_frames(key, real, frames))
         fake = pick_frames(key, fake, frames)
-        real_logits = discriminate(params, real)
-        fake_logits = discriminate(params, constant(fake))
-        generator = losses.generator(discriminate(constant(params), fake))
-        terms = {"gan/discriminator": losses.discriminator(real_logits, fake_logits)}
+        logits = _discriminate(discriminate, params, real, fake)
+        generator = losses.generator(logits.fooling)
+        terms = {"gan/discriminator": losses.discriminator(logits.real, logits.fake)}
         if r1:
-            terms["gan/r1"] = penalty(params, real, step)
+            penalty = functools.partial(_weighted_r1, discriminate, params, real, r1 * r1_every)
+            # Every step has the penalty without a branch; otherwise the others skip its cost.
+            terms["gan/r1"] = (
+                penalty()
+                if r1_every == 1
+                else jax.lax.cond(step % r1_every == 0, penalty, lambda: jnp.zeros(()))
+            )
         if lecam:
-            terms["gan/lecam"] = lecam * lecam_penalty(real_logits, fake_logits, averages)
-        playing = (step >= start).astype(jnp.float32)
-        metrics = {
-            "gan/generator": generator,
-            "gan/logit_real": real_logits.mean(),
-            "gan/logit_fake": fake_logits.mean(),
-            "gan/accuracy_real": (real_logits > 0).mean(),
-            "gan/accuracy_fake": (fake_logits < 0).mean(),
-        }
+            terms["gan/lecam"] = lecam * lecam_penalty(logits.real, logits.fake, averages)
+        started = (step >= start).astype(jnp.float32)
+        metrics = {"gan/generator": generator, **_metrics(logits), **terms}
         return GANLosses(
-            playing * generator, playing * sum(terms.values()), constant(metrics | terms)
+            started * generator, started * sum(terms.values()), jax.lax.stop_gradient(metrics)
         )
 
-    return play
+    return gan_loss

@@ -97,7 +97,7 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
         ("train step", programs.train_step(config)),
         *(
             [("sampler", programs.sampler(config, rows_to_sample(place)))]
-            if "model" in config
+            if config.kind == "maskgit"
             else []
         ),
     ):

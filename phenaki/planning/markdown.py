@@ -14,12 +14,12 @@ PF per step | s: products | s: traffic | s: compiled traffic | steps/s | days | 
 def presets() -> dict[str, Any]:
     """The paper's presets of both stages, stage 2's with their tokenizers' sizes."""
     from configs import cvivit, maskgit
-    from phenaki.train import stages
+    from phenaki.train.maskgit import with_tokenizer
 
     found = {f"cvivit:{name}": cvivit.get_config(name) for name in ("mit", "t2v", "bair", "k600")}
     tokenizers = dict(t2v="t2v", nuwa="t2v", bair="bair", k600="k600")
     for name, stage1 in tokenizers.items():
-        config = stages.with_tokenizer(maskgit.get_config(name), cvivit.get_config(stage1), "")
+        config = with_tokenizer(maskgit.get_config(name), cvivit.get_config(stage1), "")
         found[f"maskgit:{name}"] = config
     return found
 

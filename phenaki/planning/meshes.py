@@ -25,7 +25,7 @@ def legal(config: ConfigDict, topology: Topology) -> Iterator[Sizes]:
     """Every mesh of the topology's devices that the batch, heads and positions divide over."""
     count, rows = topology.chips, programs.kinds(config).values()
     divisors = [n for n in range(1, count + 1) if count % n == 0]
-    network = config.model if "model" in config else config.tokenizer
+    network = config.model if config.kind == "maskgit" else config.tokenizer
     _, height, width = factory.video_spec(config).grid()
     for fsdp, sequence, tensor in itertools.product(divisors, repeat=3):
         if count % (fsdp * sequence * tensor):
@@ -118,7 +118,7 @@ def traffic(config: ConfigDict, sizes: Sizes) -> float:
     gradients are summed whole. Tensor exchanges a layer's outputs three times per pass, sequence
     its keys and values.
     """
-    network = config.model if "model" in config else config.tokenizer
+    network = config.model if config.kind == "maskgit" else config.tokenizer
     state, frozen, _, _ = programs.train_step(config).inputs
     kinds = programs.kinds(config)
     item = jnp.dtype(factory.dtype(config)).itemsize

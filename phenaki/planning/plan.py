@@ -16,7 +16,7 @@ from phenaki.types import Text
 def parameters(config: ConfigDict) -> tuple[dict[str, int], dict[str, int]]:
     """(trained, frozen): numbers of parameters by network. Stage 2's config has the tokenizer's."""
     state, frozen, _, _ = programs.train_step(config).inputs
-    if "model" in config:
+    if config.kind == "maskgit":
         names = {"tokenizer": "tokenizer", "text": "text encoder"}
         frozen = {names[name]: programs.count(tree) for name, tree in frozen.items()}
         return {"MaskGIT": programs.count(state.params)}, frozen
@@ -36,7 +36,7 @@ def forward(config: ConfigDict, frames: int | None = None) -> float:
     """FLOPs of the trained network's forward pass over one clip (or `frames` frames)."""
     spec = factory.video_spec(config)
     frames = spec.frames if frames is None else frames
-    if "model" not in config:
+    if config.kind == "tokenizer":
         network = factory.tokenizer(config)
         inputs: tuple = (_zeros(1, frames, spec.height, spec.width, 3),)
     else:

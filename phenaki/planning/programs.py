@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from phenaki import pipeline, sharding
 from phenaki.models import factory
 from phenaki.sampling import options
-from phenaki.train import stages
+from phenaki.train import maskgit, tokenizer
 from phenaki.types import Text
 
 
@@ -31,9 +31,9 @@ def train_step(config: ConfigDict, rows: dict[str, int] | None = None) -> Progra
     config = ConfigDict(config.to_dict())
     rows = rows or kinds(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    if "model" in config:
+    if config.kind == "maskgit":
         config.code_init = 0.0  # needs the codes, and changes no size
-        stage = stages.maskgit_stage(config, _frozen(config))
+        stage = maskgit.make_stage(config, _frozen(config))
         frozen = stage.frozen
     else:
         config.start = ""
@@ -41,7 +41,7 @@ def train_step(config: ConfigDict, rows: dict[str, int] | None = None) -> Progra
         made = []
 
         def load():
-            made.append(stages.tokenizer_stage(config))
+            made.append(tokenizer.make_stage(config))
             return made[0].frozen
 
         frozen = jax.eval_shape(load)

@@ -155,7 +155,7 @@ def _identity(model: Phenaki) -> dict[str, Any]:
     fields = {key: whole.get(key) for key in ("model", "text", "dtype")}
     return {
         "version": __version__,
-        "model": checkpoint.fingerprint(model.params, model.config),
+        "model": checkpoint.fingerprint(model.params, whole),
         "config": fields,
     }
 

@@ -1,27 +1,44 @@
-"""One training step of a token critic beside a frozen generator (docs/paper.md#token-critic)."""
+"""Training of a token critic next to a frozen generator: step, networks, run.
 
+Not in the paper: see docs/paper.md#token-critic.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
+from phenaki import pipeline
+from phenaki.data import batches
+from phenaki.errors import one_of
+from phenaki.io import migrations
 from phenaki.losses import masked_tokens
+from phenaki.models import factory
 from phenaki.sampling import decode, schedules
+from phenaki.train import inputs, kinds, loop, samples, state
 from phenaki.train.logs import Ratio
-from phenaki.train.optim import value_and_grad
+from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+
+# Sections of the config that a critic takes from its generator.
+SHARED = ("video", "tokenizer", "model", "text", "fingerprint", "sample", "presets")
 
 
 def was_masked(mask, sampled, tokens):
-    """The label of the critic's paper: also a code that was guessed right was sampled."""
+    """The label of the critic's paper: a token that was sampled right counts as sampled, too."""
     del sampled, tokens
     return mask
 
 
 def differs(mask, sampled, tokens):
-    """A code that was guessed right counts as the data's."""
+    """A token that was sampled right counts as real."""
     del mask
     return sampled != tokens
 
@@ -29,90 +46,160 @@ def differs(mask, sampled, tokens):
 LABELS = {"masked": was_masked, "differs": differs}
 
 
-def make_step(
-    critic,
-    generator,
-    optimizer,
-    *,
-    encode: Callable,
-    embed: Callable | None,
-    grid: tuple[int, int, int],
-    drop_text: float,
-    prefix: float,
-    ema: float,
-    accumulate: int,
-    label: Callable = was_masked,
-    schedule: schedules.Schedule = schedules.COSINE,
-):
-    """Returns step(state, frozen, batch, key) -> (state, metrics).
+@dataclasses.dataclass(frozen=True, eq=False)
+class CriticStep:
+    """One training step: step(state, frozen, batch, key) -> (state, metrics).
 
-    `frozen["maskgit"]` fills the masks of a sample in one step, at temperature 1 and with its text;
-    the critic learns to tell these codes, by `label(mask, sampled, codes)`, from all others, with
-    the share `drop_text` of texts withheld from it. In the share `prefix` of clips the codes of
-    some first frames are given: never masked, seen, and not counted. `encode` and `embed` are those
-    of `step_maskgit`; `grid` is the (t, m, n) of a clip.
+    The generator `frozen["maskgit"]` fills the masked tokens of a sample in one step, at
+    temperature 1 and with its text. The critic learns to tell these tokens, by
+    `label(mask, sampled, tokens)`, from all others. In some clips the tokens of the first frames
+    are known: never masked, seen by both networks, and not counted in the loss.
     """
 
-    def loss_fn(params, batch, key, trunk):
-        params = critic.merge_params(params, trunk)
-        keys = _keys(batch, key)
-        out = {kind: terms(params, batch[kind], keys[kind]) for kind in batch}
-        rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
-        loss = sum(rows[kind] * out[kind]["loss"] for kind in batch) / sum(rows.values())
-        return loss, out
+    critic: Any
+    generator: Any
+    optimizer: optax.GradientTransformation
+    encode: Callable  # (frozen, sub-batch) -> tokens [b t m n] or [b s]
+    embed: Callable | None  # (frozen, sub-batch) -> Text; None: an unconditional model
+    grid: tuple[int, int, int]  # (t, m, n) of a clip
+    drop_text: float  # fraction of samples whose text the critic does not see
+    prefix: float  # fraction of clips with known first frames, as in stories
+    ema: float  # decay of the averaged parameters
+    accumulate: int  # micro-batches
+    label: Callable = was_masked
+    schedule: schedules.Schedule = schedules.COSINE
 
-    def terms(params, part, key):
-        logits = critic.apply(
-            {"params": params},
-            part["tokens"],
-            part.get("text"),
-            deterministic=False,
-            rngs={"dropout": key},
-        )
-        fake, counted = part["fake"], ~part["known"]
-        loss = masked_tokens.masked_mean(
-            masked_tokens.binary_cross_entropy(logits, fake), counted
-        ).mean()
-        right = (logits > 0) == fake
-        return {
-            "loss": loss,
-            "accuracy/fake": Ratio((right & fake).sum(), fake.sum()),
-            "accuracy/real": Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
-            "fake": masked_tokens.masked_mean(fake, counted).mean(),
-        }
+    def __call__(self, state: TrainState, frozen, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        keys = kinds.split_by_kind(key, batch)
+        filled = {kind: self.prepare(frozen, batch[kind], keys[kind]) for kind in batch}
+        loss_fn = functools.partial(batch_loss, self.critic, frozen["maskgit"])
+        loss, metrics, grads = value_and_grad(loss_fn, state.params, filled, key, self.accumulate)
+        named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
+        named |= kinds.prefixed(jax.tree.map(jnp.mean, metrics))
+        return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
 
-    def prepare(frozen, part, key):
+    def prepare(self, frozen, part, key):
+        """What the loss needs of a sub-batch: tokens, which are known, which are fake, and text."""
         names = ("mask", "prefix", "sample", "drop_text")
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-        tokens = encode(frozen, part)
+        tokens = self.encode(frozen, part)
         tokens = tokens.reshape(len(tokens), -1)
-        size = (tokens.shape[1] // (grid[1] * grid[2]), *grid[1:])
-        known = schedules.sample_prefix(keys["prefix"], len(tokens), size, prefix)
-        mask = schedules.sample_mask(keys["mask"], tokens.shape, schedule, known)
-        text = None if embed is None else embed(frozen, part)
-        hidden = schedules.apply_mask(tokens, mask, generator.mask_id)
-        logits = generator.apply({"params": frozen["maskgit"]}, hidden, text)
+        size = (tokens.shape[1] // (self.grid[1] * self.grid[2]), *self.grid[1:])
+        known = schedules.sample_prefix(keys["prefix"], len(tokens), size, self.prefix)
+        mask = schedules.sample_mask(keys["mask"], tokens.shape, self.schedule, known)
+        text = None if self.embed is None else self.embed(frozen, part)
+        masked = schedules.apply_mask(tokens, mask, self.generator.mask_id)
+        logits = self.generator.apply({"params": frozen["maskgit"]}, masked, text)
         drawn = decode.draw(jax.random.split(keys["sample"], len(tokens)), logits)
         sampled = jnp.where(mask, drawn, tokens)
-        ready = {"tokens": sampled, "known": known, "fake": label(mask, sampled, tokens)}
-        if critic.reads_text and text is not None:
-            keep = schedules.keep_text(keys["drop_text"], len(tokens), drop_text)
-            ready["text"] = text.dropped(keep)
-        return jax.lax.stop_gradient(ready)
-
-    def step(state: TrainState, frozen, batch, key):
-        key = jax.random.fold_in(key, state.step)
-        keys = _keys(batch, key)
-        ready = {kind: prepare(frozen, batch[kind], keys[kind]) for kind in batch}
-        of_params = functools.partial(loss_fn, trunk=frozen["maskgit"])
-        loss, metrics, grads = value_and_grad(of_params, state.params, ready, key, accumulate)
-        named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
-        for kind, values in jax.tree.map(jnp.mean, metrics).items():
-            named |= {f"{kind}/{name}": value for name, value in values.items()}
-        return apply_gradients(state, grads, optimizer, ema=ema), named
-
-    return step
+        filled = {"tokens": sampled, "known": known, "fake": self.label(mask, sampled, tokens)}
+        if self.critic.reads_text and text is not None:
+            keep = schedules.keep_text(keys["drop_text"], len(tokens), self.drop_text)
+            filled["text"] = text.dropped(keep)
+        return jax.lax.stop_gradient(filled)
 
 
-def _keys(batch, key):
-    return dict(zip(sorted(batch), jax.random.split(key, len(batch)), strict=True))
+def batch_loss(critic, trunk, params, batch, key):
+    """(loss, metrics by kind) of a micro-batch; `trunk` are the generator's parameters."""
+    params = critic.merge_params(params, trunk)
+    keys = kinds.split_by_kind(key, batch)
+    out = {kind: kind_loss(critic, params, batch[kind], keys[kind]) for kind in batch}
+    rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
+    return kinds.weighted_mean({kind: one["loss"] for kind, one in out.items()}, rows), out
+
+
+def kind_loss(critic, params, part, key):
+    """Metrics of one kind; "loss" is the mean cross-entropy over tokens that are not known."""
+    logits = critic.apply(
+        {"params": params},
+        part["tokens"],
+        part.get("text"),
+        deterministic=False,
+        rngs={"dropout": key},
+    )
+    fake, counted = part["fake"], ~part["known"]
+    errors = masked_tokens.binary_cross_entropy(logits, fake)
+    right = (logits > 0) == fake
+    return {
+        "loss": masked_tokens.masked_mean(errors, counted).mean(),
+        "accuracy/fake": Ratio((right & fake).sum(), fake.sum()),
+        "accuracy/real": Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
+        "fake": masked_tokens.masked_mean(fake, counted).mean(),
+    }
+
+
+def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
+    """The critic and its step; `config` has its generator's sizes.
+
+    `frozen` has the parameters "tokenizer", "maskgit" and, where captions are encoded in the step,
+    "text".
+    """
+    critic, text, optim = factory.critic(config), config.text, OptimOptions(**config.optim)
+    spec = factory.video_spec(config)
+    step = CriticStep(
+        critic,
+        factory.maskgit(config),
+        make_optimizer(optim),
+        encode=functools.partial(inputs.tokens, factory.tokenizer(config)),
+        embed=functools.partial(inputs.text, factory.text_encoder(config)) if text else None,
+        grid=spec.grid(),
+        drop_text=config.drop_text,
+        prefix=config.prefix,
+        ema=optim.ema,
+        accumulate=optim.accumulate,
+        label=one_of("config.labels", config.labels, LABELS),
+        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
+    )
+    sizes = spec.tokens(), (text.length, text.width) if text else None
+
+    def init(key):
+        tokens, captions = inputs.example(*sizes)
+        params = critic.init(key, tokens, captions if critic.reads_text else None)["params"]
+        # A head on the generator's features has no copy of the generator.
+        own = {name: value for name, value in params.items() if name != "trunk"}
+        return state.create(own, step.optimizer)
+
+    return Stage(critic, init, step, frozen)
+
+
+def train(
+    config: ConfigDict, generator: str | Path, workdir: str | Path, devices=None
+) -> TrainState:
+    """Trains the critic of `config` (configs/critic.py) next to the `generator` of a run or bundle.
+
+    Raises:
+        UserError: see `loop.run`; or the config is of another kind.
+    """
+    fields = migrations.of_kind("critic", config.to_dict())
+    model = pipeline.Phenaki.load(generator)
+    theirs = model.config.to_dict()
+    shared = {name: theirs[name] for name in SHARED if name in theirs}
+    data = theirs["data"] | fields["data"]
+    config = ConfigDict({**fields, **shared, "data": data, "generator": model.generator})
+    text = config.text
+    frozen = {name: model.params[name] for name in ("tokenizer", "maskgit")}
+    if text and not text.cached:
+        frozen["text"] = model.params["text"]
+    stage = make_stage(config, frozen)
+    encode_captions: inputs.CaptionEncoder = inputs.no_captions
+    if text:
+        encoder = factory.text_encoder(config) if text.cached else None
+        encode_captions = inputs.caption_encoder(
+            factory.vocabulary(config), text.vocabulary, encoder, model.params["text"]
+        )
+    count, fps = samples.SHOWN, model.spec.fps
+    captions = batches.captions(config, count) if text else [None] * count
+    world = batches.world(config) if config.data.source == "moving_shapes" else None
+
+    def sample(current, frozen, index, folder):
+        model.params |= frozen
+        critic = pipeline.Critic(stage.model, current.ema)
+        videos = model.generate(captions, seed=0, critic=critic)
+        images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
+        scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
+        return images, scores
+
+    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
+    options = RunOptions.of(config.to_dict())
+    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)

@@ -26,7 +26,8 @@ from phenaki.data.prepare import marks
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
-from phenaki.train import stages
+from phenaki.train import inputs
+from phenaki.train.maskgit import with_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Encoder:
         self, config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
     ):
         params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-        self.config = stages.with_tokenizer(config, stage1, digest)
+        self.config = with_tokenizer(config, stage1, digest)
         self.spec = factory.video_spec(self.config)
         self.source, self.output = source, output
         devices = jax.local_devices()
@@ -67,13 +68,19 @@ class Encoder:
         mesh = Mesh(np.array(devices), ("data",))
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        encode, _ = stages.make_encoders(self.config)
+        network = factory.tokenizer(self.config)
         self._encode = jax.jit(
-            lambda params, video: encode({"tokenizer": params}, {"video": video})
+            lambda params, video: inputs.tokens(network, {"tokenizer": params}, {"video": video})
         )
         self._batch = {"video": batch, "image": batch * self.spec.frames}
         self.origin = tokens.Origin.of(self.config)
-        self._text = stages.text_encoder(self.config) if self.config.text else None
+        self._text = None
+        if text := self.config.text:
+            vocabulary, encoder, weights = factory.vocabulary(self.config), None, None
+            if text.cached:
+                encoder = factory.text_encoder(self.config)
+                weights = factory.text_params(self.config)
+            self._text = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
 
     def files(self) -> list[File]:
         """All files of the data set, in one order."""

@@ -1,16 +1,19 @@
-"""Signs of a failing training in what it logs: for the doctor, and live while it trains."""
+"""Health checks on logged metrics; warn once per failure."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
-RECENT = 20  # logged lines that count as now
+RECENT = 20  # logged lines that a check averages
 
 
 class Finding(NamedTuple):
-    """One check: what was measured, and what to change when it is not `healthy`."""
+    """One check: what was measured, and what to change where it is not `healthy`."""
 
     check: str
     healthy: bool
@@ -18,76 +21,127 @@ class Finding(NamedTuple):
     advice: str
 
 
-def read(lines: Sequence[dict], config, least: int = RECENT) -> list[Finding]:
-    """The checks for which `lines`, in order, have something to say, of a run of `config`.
+@dataclasses.dataclass(frozen=True)
+class HealthOptions:
+    """The numbers of a config that its checks depend on."""
 
-    A check is of the mean over the last `RECENT` lines that log its figure, those before the first
-    whole window of codes, or within twice the warm-up, left out; `least` of them must be there.
+    codebook: int  # entries
+    warmup: int  # steps of the optimiser's warm-up
+    usage_window: int = 0  # steps over which codebook usage is counted; stage 1
+    gan_start: int = 0  # step from which the discriminator trains; stage 1
+    text: bool = False  # whether captions condition the model
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "HealthOptions":
+        """Those of the plain config `fields`, as its run stores them."""
+        return cls(
+            codebook=fields["tokenizer"]["codebook"],
+            warmup=fields["optim"]["warmup"],
+            usage_window=fields.get("codebook", {}).get("usage_window", 0),
+            gan_start=fields.get("gan", {}).get("start", 0),
+            text=bool(fields.get("text")),
+        )
+
+
+def read(
+    lines: Sequence[Mapping[str, Any]], options: HealthOptions, least: int = RECENT
+) -> list[Finding]:
+    """The findings of all checks whose metrics `lines`, in order of their steps, contain.
+
+    A check takes the mean over the last `RECENT` lines that contain its metrics and come after its
+    first step (twice the warm-up, the first usage window, or the discriminator's start); it needs
+    at least `least` of them.
     """
-    found = []
-    for names, since, check in _CHECKS:
+    findings = []
+    for names, first_step, check in _CHECKS:
         logged = [line for line in lines if all(name in line for name in names)]
-        late = [line for line in logged if line["step"] > since(config)][-RECENT:]
+        late = [line for line in logged if line["step"] > first_step(options)][-RECENT:]
         if len(late) >= least:
             means = (float(np.mean([line[name] for line in late])) for name in names)
-            found.append(check(config, *means))
-    return found
+            findings.append(check(options, *means))
+    return findings
 
 
-def _usage(config, usage):
-    del config
+class HealthMonitor:
+    """Checks every logged line of a run while it trains."""
+
+    def __init__(self, options: HealthOptions):
+        self._options = options
+        self._lines: deque[dict] = deque(maxlen=RECENT)
+        self._failed: set[str] = set()
+
+    def update(self, step: int, scalars: Mapping[str, float | int]) -> None:
+        """Takes one line; warns of each check that fails now and did not fail before."""
+        self._lines.append({"step": step, **scalars})
+        for finding in read(self._lines, self._options):
+            if finding.healthy:
+                self._failed.discard(finding.check)
+            elif finding.check not in self._failed:
+                self._failed.add(finding.check)
+                logging.warning(
+                    "step %d: failed check: %s (%s). %s",
+                    step, finding.check, finding.figure, finding.advice,
+                )  # fmt: skip
+
+
+def _usage(options, usage):
+    del options
     return Finding(
         "the codebook is used",
         usage >= 0.05,
         f"{usage:.1%} of the codes over the last windows",
-        "it has collapsed: set config.codebook.revive_until, for most of the training.",
+        "it has collapsed: set config.codebook.revive_until to most of the run's steps.",
     )
 
 
-def _accuracy(config, real, fake):
-    del config
+def _accuracy(options, real, fake):
+    del options
     return Finding(
         "the discriminator can be fooled",
         min(real, fake) < 0.95,
-        f"{real:.0%} of real and {fake:.0%} of fake frames told right",
+        f"{real:.0%} of real and {fake:.0%} of fake frames classified right",
         "it wins: raise config.gan.r1, start it later, or lower config.loss.adversarial.",
     )
 
 
-def _entropy(config, loss):
-    chance = math.log(config.tokenizer.codebook)
+def _entropy(options, loss):
+    chance = math.log(options.codebook)
     return Finding(
         "the loss is below chance",
         loss < 0.98 * chance,
-        f"cross-entropy {loss:.2f}, of {config.tokenizer.codebook} equally likely codes "
-        f"{chance:.2f}",
-        "nothing is learned: see config.optim.rate and that the tokenizer is the one it was "
-        "trained with.",
+        f"cross-entropy {loss:.2f}; chance is {chance:.2f}, that of {options.codebook} equally "
+        "likely tokens",
+        "nothing is learned: check config.optim.rate, and that the tokenizer is the one of "
+        "training.",
     )
 
 
-def _variety(config, predicted):
+def _variety(options, predicted):
+    del options
     return Finding(
         "predictions vary",
         predicted >= 0.01,
-        f"{predicted:.2%} of the codes are ever predicted",
-        "the model has collapsed to few codes: lower config.optim.rate, look at the tokenizer.",
+        f"{predicted:.2%} of the codebook is ever predicted",
+        "the model has collapsed to few tokens: lower config.optim.rate, check the tokenizer.",
     )
 
 
-def _unconditional(config, share):
+def _unconditional(options, fraction):
     return Finding(
         "guidance is trained",
-        not config.text or 0.03 <= share <= 0.5,
-        f"{share:.1%} of the samples trained without text",
+        not options.text or 0.03 <= fraction <= 0.5,
+        f"{fraction:.1%} of the samples trained without text",
         "set config.drop_text=0.1: without such samples the unconditional logits are noise.",
     )
 
 
-_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], int], Callable[..., Finding]], ...] = (
-    (("codebook/usage",), lambda config: config.codebook.usage_window, _usage),
-    (("gan/accuracy_real", "gan/accuracy_fake"), lambda config: config.gan.start, _accuracy),
-    (("video/loss",), lambda config: 2 * config.optim.warmup, _entropy),
-    (("video/predicted",), lambda config: 2 * config.optim.warmup, _variety),
-    (("video/unconditional",), lambda config: 0, _unconditional),
+# (metrics, the last step before the check applies, the check of their means).
+_CHECKS: tuple[
+    tuple[tuple[str, ...], Callable[[HealthOptions], int], Callable[..., Finding]], ...
+] = (
+    (("codebook/usage",), lambda options: options.usage_window, _usage),
+    (("gan/accuracy_real", "gan/accuracy_fake"), lambda options: options.gan_start, _accuracy),
+    (("video/loss",), lambda options: 2 * options.warmup, _entropy),
+    (("video/predicted",), lambda options: 2 * options.warmup, _variety),
+    (("video/unconditional",), lambda options: 0, _unconditional),
 )

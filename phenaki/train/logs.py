@@ -1,4 +1,4 @@
-"""Scalars and pictures of a run: JSON lines always, TensorBoard where it is installed."""
+"""Scalars and images of a run, as JSON lines and, where it is installed, for TensorBoard."""
 
 import contextlib
 import json
@@ -12,22 +12,22 @@ import numpy as np
 
 try:
     from tensorboardX import SummaryWriter
-except ImportError:  # an accelerator machine may do without it
+except ImportError:  # optional: an accelerator machine may lack it
     SummaryWriter = None
 
 
 class Ratio(NamedTuple):
-    """A figure of some of a step's samples: their sum, and how many they were, perhaps none."""
+    """A metric of some of a step's samples: the sum over them and their number, perhaps 0."""
 
     total: Any
     count: Any
 
 
 def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over steps of their metrics; of a `Ratio` over all its samples, absent if none."""
+    """Means over steps of their metrics; a `Ratio` is averaged over samples, absent without any."""
     means = {}
-    for name, last in steps[-1].items():
-        if isinstance(last, Ratio):
+    for name, value in steps[-1].items():
+        if isinstance(value, Ratio):
             total, count = np.sum([step[name] for step in steps], axis=0)
             if count:
                 means[name] = float(total / count)
@@ -37,8 +37,11 @@ def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Logs:
-    """Writes `workdir`/metrics.jsonl and events; of a line's "seconds", since the start or the last
-    resume, "seconds_waited" were spent waiting for batches."""
+    """Writes `workdir`/metrics.jsonl and TensorBoard events, on the first process only.
+
+    A line's "seconds" count from the start or the last resume; "seconds_waited" of them were spent
+    waiting for batches.
+    """
 
     def __init__(self, workdir: Path):
         main = jax.process_index() == 0
@@ -49,13 +52,13 @@ class Logs:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time within is waiting for a batch."""
+        """Counts the time within the block as waiting for a batch."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
 
     def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
-        """One line."""
+        """Writes one line."""
         if self._lines is None or not values:
             return
         times = {"seconds": time.monotonic() - self._start, "seconds_waited": self._waited}
@@ -67,7 +70,7 @@ class Logs:
                 self._events.add_scalar(name, value, step)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """uint8 [h w 3] pictures for TensorBoard."""
+        """Writes uint8 images [h w 3] for TensorBoard."""
         if self._events is not None:
             for name, image in images.items():
                 self._events.add_image(name, image, step, dataformats="HWC")
@@ -81,7 +84,7 @@ class Logs:
 
 
 def read(workdir: str | Path) -> list[dict]:
-    """One object per step of metrics.jsonl; where a resumed run repeats a step, the last counts."""
+    """A dictionary per step of metrics.jsonl; where a resumed run repeated a step, the last one."""
     path = Path(workdir) / "metrics.jsonl"
     steps: dict[int, dict] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():

@@ -1,174 +1,184 @@
-"""The one training loop: sharded state, checkpoints, logs, samples."""
+"""The training loop of every stage: sharded state, checkpoints, logs, samples."""
 
 import contextlib
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
-from ml_collections import ConfigDict
 
 from phenaki import sharding
 from phenaki.data.batches import Batches
-from phenaki.errors import Preempted, UserError
-from phenaki.io.checkpoint import Checkpoints, is_run, load_config, save_config
+from phenaki.errors import Preempted
+from phenaki.io.checkpoint import Checkpoints
 from phenaki.progress import Progress
+from phenaki.train.health import HealthMonitor
 from phenaki.train.logs import Logs, Ratio, mean
-from phenaki.train.skip_updates import SKIPPED, Guard, skip_bad_updates
-from phenaki.train.watch import Watch
+from phenaki.train.skip_updates import SKIPPED, SkipUpdates, skip_bad_updates
+from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.watchdog import PreemptionSignal, Watchdog
+from phenaki.train.workdir import claim
 
-# A resumed run may change how it trains, never what it trains.
-FIXED = ("video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed")
-
-# Steps under way before the newest: one would let the devices wait for the host; many would hold as
-# many batches in memory, and a notice to stop would be heeded only after all of them.
+# Steps dispatched before the newest one is waited for. With one, the devices would wait for the
+# host; many would hold as many batches in memory, and a preemption would wait for all of them.
 AHEAD = 2
+
+Sampler = Callable[[Any, Any, int, Path], tuple[Mapping, Mapping]]
 
 
 def run(
-    config: ConfigDict,
+    stage: Stage,
+    batches: Batches,
+    options: RunOptions,
     workdir: str | Path,
     *,
-    init: Callable[[jax.Array], Any],
-    step: Callable,
-    frozen: Any,
-    batches: Batches,
-    sample: Callable[[Any, Any, int, Path], tuple[Mapping, Mapping]] | None = None,
+    sample: Sampler | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Any:
-    """Trains until `config.train.steps`, resuming from `workdir`; returns the final state.
+    """Trains `stage` until `options.steps`, resuming from `workdir`; returns the final state.
 
-    `init(key)` makes the state, `step(state, frozen, batch, key)` is pure, `sample(state, frozen,
-    step, dir)` writes what people look at and returns images for TensorBoard and scores by name.
-    `batches` are closed in the end. `devices` are all by default.
+    `sample(state, frozen, step, directory)` writes samples and returns (images for TensorBoard,
+    scores), each by name. `batches` are closed at the end. `devices` are all by default.
 
-    A step whose loss or gradient is no number, or a spike, changes nothing; after too many in a row
-    the run goes back to its last checkpoint, with the data that follow (see `Guard`).
+    An update with a non-finite or spiking loss or gradient is skipped; after too many in a row the
+    run rolls back to its last checkpoint and continues with the data that follow (`SkipUpdates`).
 
     Raises:
-        UserError: `workdir` holds another run, the batch does not divide over the devices, or a
+        UserError: `workdir` contains another run, the batch does not divide over the devices, or a
             checkpoint cannot be written.
-        Preempted: SIGTERM came; all is saved.
-        Diverged: going back did not help, or there was nowhere to go back to.
+        Preempted: SIGTERM arrived; the checkpoint is saved.
+        Diverged: rolling back did not help, or there was no checkpoint to roll back to.
     """
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    for field in ("batch", "image_batch"):
-        sharding.check_batch(
-            f"config.data.{field}", config.data[field], mesh, config.optim.accumulate
-        )
-    directory = _claim(config, workdir)
-    key = jax.random.key(config.seed)
-    layout = sharding.shardings(jax.eval_shape(init, key), mesh)
-    state = jax.jit(init, out_shardings=layout)(key)
-    frozen = jax.device_put(frozen, sharding.shardings(frozen, mesh))
-    train_step = jax.jit(skip_bad_updates(step), donate_argnums=0, out_shardings=(layout, None))
-    guard = Guard(config.guard.spike, config.guard.patience, config.guard.tries)
+    mesh = sharding.make_mesh(**options.mesh, devices=devices)
+    for field, size in options.batch_sizes.items():
+        sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
+    directory = claim(workdir, options.stored)
+    key = jax.random.key(options.seed)
+    state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
+    state = jax.jit(stage.init, out_shardings=state_sharding)(key)
+    frozen = jax.device_put(stage.frozen, sharding.shardings(stage.frozen, mesh))
+    compiled = jax.jit(
+        skip_bad_updates(stage.step), donate_argnums=0, out_shardings=(state_sharding, None)
+    )
+
+    def step(state, batch, limits):
+        return compiled(state, frozen, sharding.global_batch(batch, mesh), key, limits)
+
+    def write_samples(state, number):
+        return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(directory, keep=config.train.keep))
-        )
-        logs = stack.enter_context(contextlib.closing(Logs(directory)))
-        stack.enter_context(contextlib.closing(batches))
-        pending = []  # metrics stay on the devices until due: reading them stops the pipeline
-        if checkpoints.latest is not None:
-            state, data = checkpoints.restore(state)
-            pending = _go_on(data, guard)
-            batches.restore(data)
-            logging.info("resumed %s at step %d", directory, int(state.step))
-        number, end = int(state.step), config.train.steps
-        progress = stack.enter_context(Progress(end, "training", done=number))
+        training = _Training(stack, directory, batches, options)
+        state = training.resume(state)
         stack.enter_context(jax.set_mesh(mesh))
-        notice = stack.enter_context(contextlib.closing(PreemptionSignal()))
-        alarm = stack.enter_context(contextlib.closing(Watchdog(config.guard.hang_minutes)))
-        watch = Watch(config)
-
-        while number < end:
-            alarm.kick()
-            with logs.waiting():
-                batch = next(batches)
-            batch = sharding.global_batch(batch, mesh)
-            state, metrics = train_step(state, frozen, batch, key, guard.limits())
-            number += 1
-            pending.append(metrics)
-            jax.block_until_ready(pending[-1 - AHEAD : -AHEAD])
-            progress.update(1)
-            stop = notice.given() and number < end
-            due = {what for what in ("log", "save", "sample") if _due(config, what, number)}
-            if due:
-                last = jax.device_get(pending)
-                pending = []
-                made = guard.look(last)
-                means = (mean(made) if made else {}) | {SKIPPED: guard.skipped}
-                logs.scalars(number, means)
-                watch.look(number, means)
-                if guard.lost:
-                    checkpoints.wait()
-                    guard.go_back(number, checkpoints.latest, last[-1])
-                    state, _ = checkpoints.restore(state)
-                    progress.update(int(state.step) - number)
-                    number = int(state.step)
-                    continue
-            if ("save" in due and (guard.steady or number == end)) or stop:
-                checkpoints.save(number, state, batches.state() | _stand(pending, guard))
-            if "sample" in due and sample is not None:
-                images, scores = sample(state, frozen, number, directory / "samples")
-                logs.images(number, images)
-                logs.scalars(number, scores)
-            if stop:
-                checkpoints.wait()
-                raise Preempted(
-                    f"{directory}: told to stop at step {number}; all is saved, and the same "
-                    "command goes on."
-                )
-    return state
+        return training.loop(state, step, write_samples)
 
 
-def _stand(pending, guard):
-    """What else a checkpoint keeps, so that logs and limits go on as without a break."""
-    plain = jax.tree.map(float, jax.device_get(pending))  # a Ratio becomes a list in JSON
-    return {"guard": guard.state(), "pending": plain}
+class _Training:
+    """The open files of a run, which `stack` closes, and its metrics that are not logged yet."""
 
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        directory: Path,
+        batches: Batches,
+        options: RunOptions,
+    ):
+        self.directory, self.options = directory, options
+        checkpoints = Checkpoints(directory, keep=options.keep)
+        self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
+        self.logs = stack.enter_context(contextlib.closing(Logs(directory)))
+        self.batches = stack.enter_context(contextlib.closing(batches))
+        self.skips = SkipUpdates(options.spike, options.patience, options.max_rollbacks)
+        self.health = HealthMonitor(options.health)
+        # They stay on the devices until a log is due: reading them would wait for the devices.
+        self.pending: list[Mapping[str, Any]] = []
 
-def _go_on(data, guard):
-    """Takes what `_stand` gave out of `data`; returns the metrics that were not logged yet."""
-    if "guard" not in data:  # written before there was one
-        return []
-    guard.restore(data.pop("guard"))
-    return [
-        {name: Ratio(*value) if isinstance(value, list) else value for name, value in one.items()}
-        for one in data.pop("pending")
-    ]
+    def resume(self, state):
+        """The state of the newest checkpoint, sharded as `state`; `state` where there is none."""
+        if self.checkpoints.latest is None:
+            return state
+        state, data = self.checkpoints.restore(state)
+        self._restore_pending(data)
+        self.batches.restore(data)
+        logging.info("resumed %s at step %d", self.directory, int(state.step))
+        return state
 
+    def loop(self, state, step: Callable, sample: Callable):
+        """Trains to the last step: `step(state, batch, limits)`, `sample(state, step)`."""
+        number, options = int(state.step), self.options
+        with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(Progress(options.steps, "training", done=number))
+            preemption = stack.enter_context(contextlib.closing(PreemptionSignal()))
+            watchdog = stack.enter_context(contextlib.closing(Watchdog(options.hang_minutes)))
+            while number < options.steps:
+                watchdog.kick()
+                with self.logs.waiting():
+                    batch = next(self.batches)
+                state, metrics = step(state, batch, self.skips.limits())
+                number += 1
+                self.pending.append(metrics)
+                jax.block_until_ready(self.pending[-1 - AHEAD : -AHEAD])
+                progress.update()
+                preempted = preemption.given() and number < options.steps
+                log_due = options.due(options.log_every, number)
+                save_due = options.due(options.save_every, number)
+                sample_due = options.due(options.sample_every, number)
+                if log_due or save_due or sample_due:
+                    last = self._log(number)
+                    if self.skips.should_roll_back:
+                        state = self._roll_back(state, number, last)
+                        progress.update(int(state.step) - number)
+                        number = int(state.step)
+                        continue
+                # A state whose last updates were all skipped may itself be the reason.
+                if (save_due and (self.skips.healthy or number == options.steps)) or preempted:
+                    data = self.batches.state() | self._pending_state()
+                    self.checkpoints.save(number, state, data)
+                if sample_due:
+                    images, scores = sample(state, number)
+                    self.logs.images(number, images)
+                    self.logs.scalars(number, scores)
+                if preempted:
+                    self.checkpoints.wait()
+                    raise Preempted(
+                        f"{self.directory}: preempted at step {number}; checkpoint saved. The "
+                        "same command resumes the run."
+                    )
+        return state
 
-def _due(config, what, number):
-    return number == config.train.steps or number % config.train[f"{what}_every"] == 0
+    def _log(self, number: int) -> Mapping[str, Any]:
+        """Logs the pending metrics as one line, means over applied updates; returns the last."""
+        metrics, self.pending = jax.device_get(self.pending), []
+        applied = self.skips.update(metrics)
+        means = (mean(applied) if applied else {}) | {SKIPPED: self.skips.skipped}
+        self.logs.scalars(number, means)
+        self.health.update(number, means)
+        return metrics[-1]
 
+    def _roll_back(self, state, number: int, last: Mapping[str, Any]):
+        """The state of the last checkpoint; the batches continue from here, past the bad ones."""
+        self.checkpoints.wait()
+        self.skips.roll_back(number, self.checkpoints.latest, last)
+        state, _ = self.checkpoints.restore(state)
+        return state
 
-def _claim(config, workdir) -> Path:
-    """Makes `workdir` this run's, or checks that it already is."""
-    if "://" in os.fspath(workdir):
-        raise UserError(
-            f"--workdir={workdir}: must be a folder; mount a bucket on every host, as by gcsfuse "
-            "BUCKET /mnt/BUCKET, and give /mnt/BUCKET/RUN."
-        )
-    workdir = Path(workdir)
-    if is_run(workdir):
-        before = load_config(workdir).to_dict()
-        now = json.loads(json.dumps(config.to_dict()))
-        for name in FIXED:
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"{workdir}: holds a run with another config.{name} ({before.get(name)}); "
-                    "give the same config, or a new --workdir."
-                )
-    elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
-        raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
-    workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        save_config(workdir, config)
-    return workdir
+    def _pending_state(self) -> dict[str, Any]:
+        """What a checkpoint stores so that logs and limits continue as without an interruption."""
+        # A `Ratio` becomes a list in JSON. The names are part of the checkpoint format.
+        metrics = jax.tree.map(float, jax.device_get(self.pending))
+        return {"guard": self.skips.state(), "pending": metrics}
+
+    def _restore_pending(self, data: dict[str, Any]) -> None:
+        """Takes what `_pending_state` stored out of `data`."""
+        if "guard" not in data:  # an old checkpoint, from before updates were skipped
+            return
+        self.skips.restore(data.pop("guard"))
+        self.pending = [
+            {
+                name: Ratio(*value) if isinstance(value, list) else value
+                for name, value in metrics.items()
+            }
+            for metrics in data.pop("pending")
+        ]

@@ -1,106 +1,201 @@
-"""One training step of MaskGIT over the codes of a frozen tokenizer (§2.2, equation 3)."""
+"""Stage 2, training of MaskGIT on a frozen tokenizer's tokens: step, networks and run (§2.2)."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
+from phenaki import pipeline
+from phenaki.blocks import sharding
+from phenaki.data import batches
+from phenaki.errors import one_of
+from phenaki.io import checkpoint, migrations
 from phenaki.losses import masked_tokens
+from phenaki.models import factory
+from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
+from phenaki.train import inputs, kinds, loop, samples, state
 from phenaki.train.logs import Ratio
-from phenaki.train.optim import value_and_grad
+from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 
 
-def make_step(
-    model,
-    optimizer,
-    *,
-    encode: Callable,
-    embed: Callable | None,
-    drop_text: float,
-    ema: float,
-    accumulate: int,
-    schedule: schedules.Schedule = schedules.COSINE,
-    weigh: Callable = masked_tokens.weight_samples,
-    smoothing: float = 0.0,
-):
-    """Returns step(state, frozen, batch, key) -> (state, metrics).
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskGITStep:
+    """One training step: step(state, frozen, batch, key) -> (state, metrics).
 
-    `encode(frozen, part)` gives a sub-batch's codes [b t m n]; `embed(frozen, part)` its `Text`, or
-    is None for the unconditional model. The share `drop_text` of samples trains without text. An
-    image is a 256-code forward of its own (at 128 px). `weigh` is one of `losses.REDUCTIONS`: by
-    default samples weigh alike whatever their kind. Masks and dropped texts are those of the whole
-    step, so micro-batches change neither them nor the loss.
+    Masks and dropped captions are sampled for the whole batch: micro-batches change neither them
+    nor the loss. An image is a forward pass of its own over the tokens of one frame.
     """
 
-    def terms(params, part, key):
-        tokens, mask = part["tokens"], part["mask"]
-        logits = model.apply(
-            {"params": params},
-            schedules.apply_mask(tokens, mask, model.mask_id),
-            part.get("text"),
-            deterministic=False,
-            rngs={"dropout": jax.random.split(key, 3)[2]},
-        )
-        loss, accuracy = masked_tokens.masked_cross_entropy(logits, tokens, mask, smoothing)
-        ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
-        metrics: dict[str, Any] = {
-            "loss": loss.mean(),
-            "accuracy": accuracy.mean(),
-            "entropy": masked_tokens.masked_entropy(jax.lax.stop_gradient(logits), mask).mean(),
-            "predicted": ever.sum() / jnp.minimum(mask.sum(), model.codebook),
-        }
-        tenth = jax.nn.one_hot(schedules.decile(mask), 10)
-        for name, values in (("loss", loss), ("accuracy", accuracy)):
-            for index, (total, count) in enumerate(zip(values @ tenth, tenth.sum(0), strict=True)):
-                metrics[f"{name}/masked_{10 * index}"] = Ratio(total, count)
-        return (part["weight"] * loss).mean(), metrics
+    model: Any
+    optimizer: optax.GradientTransformation
+    encode: Callable  # (frozen, sub-batch) -> tokens [b t m n] or [b s]
+    embed: Callable | None  # (frozen, sub-batch) -> Text; None: an unconditional model
+    drop_text: float  # fraction of samples trained without text, for guidance (§2.2)
+    ema: float  # decay of the averaged parameters
+    accumulate: int  # micro-batches
+    schedule: schedules.Schedule = schedules.COSINE
+    weigh: Callable = masked_tokens.weight_samples  # one of masked_tokens.REDUCTIONS
+    smoothing: float = 0.0  # of labels
 
-    def loss_fn(params, batch, key):
-        rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
-        keys = _keys(batch, key)
-        out = {kind: terms(params, batch[kind], keys[kind]) for kind in batch}
-        loss = sum(rows[kind] * out[kind][0] for kind in batch) / sum(rows.values())
-        return loss, {kind: out[kind][1] for kind in batch}
-
-    def prepare(frozen, part, key):
-        """A sub-batch as the loss sees it, and what was drawn for it."""
-        keys = dict(zip(("mask", "drop_text"), jax.random.split(key, 3)[:2], strict=True))
-        tokens = encode(frozen, part)
-        tokens = tokens.reshape(len(tokens), -1)
-        ready = {
-            "tokens": tokens,
-            "mask": schedules.sample_mask(keys["mask"], tokens.shape, schedule),
-        }
-        drawn = {}
-        if embed is not None:
-            text = embed(frozen, part)
-            keep = schedules.keep_text(keys["drop_text"], len(tokens), drop_text)
-            ready["text"] = text.dropped(keep)
-            drawn["unconditional"] = 1 - ready["text"].mask.any(-1).mean()
-            captioned = text.mask.any(-1)
-            drawn["dropped"] = Ratio((captioned & ~keep).sum(), captioned.sum())
-        return jax.lax.stop_gradient(ready), drawn
-
-    def step(state: TrainState, frozen, batch, key):
+    def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
-        keys = _keys(batch, key)
-        prepared = {kind: prepare(frozen, batch[kind], keys[kind]) for kind in batch}
-        ready = {kind: part for kind, (part, _) in prepared.items()}
-        weights = weigh({kind: part["mask"].sum(-1) for kind, part in ready.items()})
-        ready = {kind: part | {"weight": weights[kind]} for kind, part in ready.items()}
-        loss, metrics, grads = value_and_grad(loss_fn, state.params, ready, key, accumulate)
+        keys = kinds.split_by_kind(key, batch)
+        prepared = {kind: self.prepare(frozen, batch[kind], keys[kind]) for kind in batch}
+        masked = {kind: part for kind, (part, _) in prepared.items()}
+        weights = self.weigh({kind: part["mask"].sum(-1) for kind, part in masked.items()})
+        masked = {kind: part | {"weight": weights[kind]} for kind, part in masked.items()}
+        loss_fn = functools.partial(batch_loss, self.model, self.smoothing)
+        loss, metrics, grads = value_and_grad(loss_fn, state.params, masked, key, self.accumulate)
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics = {kind: values | prepared[kind][1] for kind, values in metrics.items()}
         named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
-        for kind, values in jax.tree.map(jnp.mean, metrics).items():
-            values |= prepared[kind][1]
-            named |= {f"{kind}/{name}": value for name, value in values.items()}
-        return apply_gradients(state, grads, optimizer, ema=ema), named
+        named |= kinds.prefixed(metrics)
+        return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
 
-    return step
+    def prepare(self, frozen, part, key):
+        """(what the loss needs of a sub-batch: tokens, mask and text; metrics of the text)."""
+        # The third key is that of dropout: see `kind_loss`.
+        mask_key, text_key, _ = jax.random.split(key, 3)
+        tokens = self.encode(frozen, part)
+        tokens = tokens.reshape(len(tokens), -1)
+        mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule)
+        masked, metrics = {"tokens": tokens, "mask": mask}, {}
+        if self.embed is not None:
+            text = self.embed(frozen, part)
+            keep = schedules.keep_text(text_key, len(tokens), self.drop_text)
+            masked["text"] = text.dropped(keep)
+            metrics["unconditional"] = 1 - masked["text"].mask.any(-1).mean()
+            captioned = text.mask.any(-1)
+            metrics["dropped"] = Ratio((captioned & ~keep).sum(), captioned.sum())
+        return jax.lax.stop_gradient(masked), metrics
 
 
-def _keys(batch, key):
-    return dict(zip(sorted(batch), jax.random.split(key, len(batch)), strict=True))
+def batch_loss(model, smoothing: float, params, batch, key):
+    """(loss, metrics by kind) of a micro-batch of masked tokens."""
+    keys = kinds.split_by_kind(key, batch)
+    out = {
+        kind: kind_loss(model, smoothing, params, part, keys[kind]) for kind, part in batch.items()
+    }
+    rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
+    loss = kinds.weighted_mean({kind: value for kind, (value, _) in out.items()}, rows)
+    return loss, {kind: metrics for kind, (_, metrics) in out.items()}
+
+
+def kind_loss(model, smoothing: float, params, part, key):
+    """(loss, metrics) of one kind: equation 3, also by tenths of the masked fraction."""
+    tokens, mask = part["tokens"], part["mask"]
+    logits = model.apply(
+        {"params": params},
+        schedules.apply_mask(tokens, mask, model.mask_id),
+        part.get("text"),
+        deterministic=False,
+        rngs={"dropout": jax.random.split(key, 3)[2]},
+    )
+    loss, accuracy = masked_tokens.masked_cross_entropy(logits, tokens, mask, smoothing)
+    ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
+    metrics: dict[str, Any] = {
+        "loss": loss.mean(),
+        "accuracy": accuracy.mean(),
+        "entropy": masked_tokens.masked_entropy(jax.lax.stop_gradient(logits), mask).mean(),
+        "predicted": ever.sum() / jnp.minimum(mask.sum(), model.codebook),
+    }
+    tenth = jax.nn.one_hot(schedules.decile(mask), 10)
+    for name, values in (("loss", loss), ("accuracy", accuracy)):
+        for index, (total, count) in enumerate(zip(values @ tenth, tenth.sum(0), strict=True)):
+            metrics[f"{name}/masked_{10 * index}"] = Ratio(total, count)
+    return (part["weight"] * loss).mean(), metrics
+
+
+def with_tokenizer(config: ConfigDict, stage1: ConfigDict, fingerprint: str) -> ConfigDict:
+    """Stage 2's `config` with the tokenizer's sizes and fingerprint, as its run stores it."""
+    fields = migrations.of_kind("maskgit", config.to_dict())
+    sizes = {name: stage1[name].to_dict() for name in ("video", "tokenizer")}
+    return ConfigDict({**fields, **sizes, "fingerprint": fingerprint})
+
+
+def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
+    """The network and the step of stage 2; `config` has its tokenizer's sizes.
+
+    `frozen` has the parameters "tokenizer" and, where captions are encoded in the step, "text".
+    """
+    model, optim = factory.maskgit(config), OptimOptions(**config.optim)
+    text = config.text
+    embed = functools.partial(inputs.text, factory.text_encoder(config)) if text else None
+    step = MaskGITStep(
+        model,
+        make_optimizer(optim),
+        encode=functools.partial(inputs.tokens, factory.tokenizer(config)),
+        embed=embed,
+        drop_text=config.drop_text,
+        ema=optim.ema,
+        accumulate=optim.accumulate,
+        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
+        weigh=one_of("config.loss.reduction", config.loss.reduction, masked_tokens.REDUCTIONS),
+        smoothing=config.loss.smoothing,
+    )
+    sizes = factory.video_spec(config).tokens(), (text.length, text.width) if text else None
+
+    def init(key):
+        params = model.init(key, *inputs.example(*sizes))["params"]
+        if config.code_init:
+            known = jnp.asarray(frozen["tokenizer"]["quantizer"]["embedding"])
+            table = embed_codes(params["embedding"], known, key, config.code_init)
+            params = {**params, "embedding": table}
+        return state.create(params, step.optimizer)
+
+    return Stage(model, init, step, frozen)
+
+
+def train(
+    config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None
+) -> TrainState:
+    """Trains stage 2 of `config` (configs/maskgit.py) on `devices` (all); returns the final state.
+
+    `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it.
+
+    Raises:
+        UserError: see `loop.run`; or the config is of another kind or codebook.
+    """
+    params, stage1, fingerprint = checkpoint.load_tokenizer(tokenizer)
+    config = with_tokenizer(config, stage1, fingerprint)
+    fps, text = factory.video_spec(config).fps, config.text
+    frozen = {"tokenizer": params}
+    sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
+    encode_captions: inputs.CaptionEncoder = inputs.no_captions
+    if text:
+        vocabulary = factory.vocabulary(config)  # before the encoder's parameters, which are large
+        sampler.params["text"] = factory.text_params(config)
+        encoder = factory.text_encoder(config) if text.cached else None
+        if not text.cached:
+            frozen["text"] = sampler.params["text"]
+        encode_captions = inputs.caption_encoder(
+            vocabulary, text.vocabulary, encoder, sampler.params["text"]
+        )
+    stage = make_stage(config, frozen)
+    count = samples.SHOWN
+    captions = batches.captions(config, count) if text else [None] * count
+    world = batches.world(config) if config.data.source == "moving_shapes" else None
+    directory = Path(workdir) / "tokenizer"
+    if not sharding.agreed((directory / "bundle.json").is_file()):
+        checkpoint.save_bundle(
+            directory, {"tokenizer": params}, stage1, kind="tokenizer", fingerprint=fingerprint
+        )
+
+    def sample(current, frozen, index, folder):
+        sampler.params |= {**frozen, "maskgit": current.ema}
+        videos = sampler.generate(captions, seed=0)
+        images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
+        return images, samples.measure_alignment(sampler, world, config.train.sample_count)
+
+    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
+    options = RunOptions.of(config.to_dict())
+    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)

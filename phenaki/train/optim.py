@@ -1,8 +1,48 @@
-"""Optimiser, schedules, and gradients accumulated over micro-batches."""
+"""The optimiser, its learning-rate schedule, and gradients accumulated over micro-batches."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from phenaki.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimOptions:
+    """The optimiser's numbers, those of `config.optim`."""
+
+    rate: float  # peak of the learning rate
+    warmup: int  # steps of its linear increase
+    decay: int | None  # step at which its cosine reaches 0; None: constant after the warm-up
+    b1: float
+    b2: float
+    weight_decay: float
+    clip: float  # global norm of the gradient
+    ema: float  # decay of the averaged parameters
+    accumulate: int  # micro-batches per step
+
+
+def make_optimizer(options: OptimOptions) -> optax.GradientTransformation:
+    """AdamW with the schedule and clipping of `options`.
+
+    Raises:
+        UserError: the decay ends before the warm-up.
+    """
+    if options.decay is not None and options.decay <= options.warmup:
+        raise UserError(
+            f"config.optim.decay={options.decay} must be above config.optim.warmup="
+            f"{options.warmup}; nearest is {options.warmup + 1}."
+        )
+    rate = schedule(peak=options.rate, warmup=options.warmup, decay=options.decay)
+    return adamw(
+        rate,
+        b1=options.b1,
+        b2=options.b2,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
+    )
 
 
 def schedule(*, peak: float, warmup: int, decay: int | None) -> optax.Schedule:
@@ -17,7 +57,7 @@ def schedule(*, peak: float, warmup: int, decay: int | None) -> optax.Schedule:
 def adamw(
     rate: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip: float
 ) -> optax.GradientTransformation:
-    """AdamW with global-norm clipping; decays matrices only: no biases, norms or tables."""
+    """AdamW with global-norm clipping; weight decay for matrices only: no biases, norms, tables."""
 
     def decayed(params):
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
@@ -32,9 +72,11 @@ def value_and_grad(loss_fn, params, batch, key, parts: int):
     """Loss and gradients of `loss_fn(params, batch, key) -> (loss, aux)` in `parts` micro-batches.
 
     Returns (loss, aux, gradients): means over the parts, and `aux` stacked along a new first axis.
+    Every leaf of `batch` is split along its first axis, and every part has a key of its own.
     """
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     if parts == 1:
+        # The key is not split: a run without accumulation has the numbers it always had.
         (loss, aux), grads = gradient(params, batch, key)
         return loss, jax.tree.map(lambda x: x[None], aux), grads
     slices = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
@@ -43,6 +85,7 @@ def value_and_grad(loss_fn, params, batch, key, parts: int):
         (loss, aux), grads = gradient(params, *part)
         return jax.tree.map(jnp.add, total, (loss, grads)), aux
 
+    # A scan holds the activations of one part at a time.
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
     (loss, grads), aux = jax.lax.scan(add, zeros, (slices, jax.random.split(key, parts)))
     return loss / parts, aux, jax.tree.map(lambda g: g / parts, grads)

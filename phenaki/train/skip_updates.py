@@ -1,4 +1,4 @@
-"""Updates that would do harm are not made, and a run that makes no other goes back or stops."""
+"""Skips non-finite or spiking updates; rolls back to the last checkpoint after many in a row."""
 
 import dataclasses
 from collections import deque
@@ -11,22 +11,28 @@ import numpy as np
 from absl import logging
 
 WATCHED = ("loss/total", "grad_norm", "gan/grad_norm")
-STEADY = WATCHED[:2]  # the other is 0 until the discriminator starts: its first value is no spike
-SKIPPED = "skipped"  # 1 where an update was not made
-RECENT = 200  # good steps that a spike is measured by; before there are as many, nothing is one
+# Spikes are measured in these only: gan/grad_norm is 0 until the discriminator starts to train, so
+# its first value would count as a spike.
+SPIKING = WATCHED[:2]
+SKIPPED = "skipped"  # metric: 1 where an update was skipped
+RECENT = 200  # applied updates that a spike is compared with; before there are as many, none is one
 
 
 class Diverged(RuntimeError):
-    """Training cannot go on; says since when, in which terms, and what to change."""
+    """Training cannot continue; the message has the step, the metrics, and what to change."""
 
 
 def skip_bad_updates(step: Callable) -> Callable:
-    """`step` as (state, frozen, batch, key, limits) -> (state, metrics), which keeps the old state
-    where a watched metric is no number or above its limit; the step still counts."""
+    """`step` as (state, frozen, batch, key, limits) -> (state, metrics) that skips bad updates.
+
+    Where a watched metric is not finite or exceeds its limit, the state stays as it was except for
+    its step number.
+    """
 
     def guarded(state, frozen, batch, key, limits):
         following, metrics = step(state, frozen, batch, key)
         watched = {name: metrics[name] for name in WATCHED if name in metrics}
+        # A NaN compares as False, so `not <=` covers it; infinity exceeds the largest limit.
         bad = jnp.any(
             jnp.stack([~(jnp.abs(value) <= limits[name]) for name, value in watched.items()])
         )
@@ -36,106 +42,115 @@ def skip_bad_updates(step: Callable) -> Callable:
     return guarded
 
 
-class Guard:
-    """What is too much, and whether to go on; its state goes into the checkpoint.
+class SkipUpdates:
+    """Counts skipped updates and keeps the limits of the watched metrics.
+
+    Its `state()` goes into the checkpoint.
 
     Args:
-        spike: a watched metric so many times its recent mean is not trained on; 0: only what is no
-            number.
-        patience: skipped steps in a row before the run goes back to its last checkpoint.
-        tries: times that it goes back before it stops.
+        spike: skip an update where a metric exceeds this many times its recent mean; 0: only where
+            it is not finite.
+        patience: skipped updates in a row before a roll-back.
+        max_rollbacks: roll-backs before training stops with `Diverged`.
     """
 
-    def __init__(self, spike: float | int, patience: int, tries: int):
-        self._spike, self._patience, self._tries = spike, patience, tries
+    def __init__(self, spike: float | int, patience: int, max_rollbacks: int):
+        self._spike, self._patience, self._max_rollbacks = spike, patience, max_rollbacks
         self._recent: dict[str, deque] = {name: deque(maxlen=RECENT) for name in WATCHED}
-        self._row = 0
+        self.consecutive_skips = 0
         self.skipped = 0
-        self.went_back = 0
+        self.rollbacks = 0
 
     def limits(self) -> dict[str, np.ndarray]:
-        """The largest healthy value of each watched metric."""
+        """The largest value of each watched metric whose update is applied, float32 scalars."""
         limits = {}
         for name, values in self._recent.items():
-            enough = self._spike and name in STEADY and len(values) == RECENT
-            top = self._spike * np.mean(values) if enough else np.finfo(np.float32).max
-            limits[name] = np.asarray(top, np.float32)
+            enough = self._spike and name in SPIKING and len(values) == RECENT
+            limit = self._spike * np.mean(values) if enough else np.finfo(np.float32).max
+            limits[name] = np.asarray(limit, np.float32)
         return limits
 
-    def look(self, metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The steps whose update was made, of `metrics` in order."""
-        made = []
-        for one in metrics:
-            if one[SKIPPED]:
+    def update(self, metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Takes the metrics of steps in order; returns those of applied updates."""
+        applied = []
+        for step in metrics:
+            if step[SKIPPED]:
                 self.skipped += 1
-                self._row += 1
+                self.consecutive_skips += 1
             else:
-                self._row = 0
-                made.append(one)
+                self.consecutive_skips = 0
+                applied.append(step)
                 for name in WATCHED:
-                    if name in one:
-                        self._recent[name].append(abs(float(one[name])))
-        return made
+                    if name in step:
+                        self._recent[name].append(abs(float(step[name])))
+        return applied
 
     @property
-    def steady(self) -> bool:
-        """Whether the last update was made: where it was not, the state itself may be wrong."""
-        return self._row == 0
+    def healthy(self) -> bool:
+        """Whether the last update was applied. If not, the state itself may be the reason."""
+        return self.consecutive_skips == 0
 
     @property
-    def lost(self) -> bool:
-        """Whether as many steps in a row as patience allows were skipped."""
-        return self._row >= self._patience
+    def should_roll_back(self) -> bool:
+        """Whether as many updates in a row as `patience` were skipped."""
+        return self.consecutive_skips >= self._patience
 
-    def go_back(self, step: int, to: int | None, last: Mapping[str, Any]) -> None:
-        """Notes that the run goes back from `step` to checkpoint `to`.
+    def roll_back(self, step: int, to: int | None, last: Mapping[str, Any]) -> None:
+        """Counts a roll-back from `step` to checkpoint `to`; `last` are the last step's metrics.
 
         Raises:
-            Diverged: there is none, or it did so too often.
+            Diverged: there is no checkpoint, or there were `max_rollbacks` before.
         """
-        why = diagnosis(last, self.limits())
-        if to is None or self.went_back >= self._tries:
+        reason = diagnosis(last, self.limits())
+        if to is None or self.rollbacks >= self._max_rollbacks:
             where = (
-                "no checkpoint to go back to" if to is None else f"went back {self._tries} times"
+                "no checkpoint to roll back to"
+                if to is None
+                else f"rolled back {self._max_rollbacks} times"
             )
             raise Diverged(
-                f"{why} at step {step}, and {self._row} steps in a row were skipped; {where}. "
-                "Lower config.optim.rate, lengthen config.optim.warmup, or look at the data of "
-                "these steps; the checkpoints are untouched."
+                f"{reason} at step {step}, and {self.consecutive_skips} updates in a row were "
+                f"skipped; {where}. Lower config.optim.rate, lengthen config.optim.warmup, or look "
+                "at the data of these steps; the checkpoints are unchanged."
             )
-        self.went_back += 1
-        self._row = 0
+        self.rollbacks += 1
+        self.consecutive_skips = 0
         logging.warning(
-            "%s at step %d, %d steps in a row were skipped; back to step %d, with the data after.",
-            why, step, self._patience, to,
+            "%s at step %d, %d updates in a row were skipped; rolling back to step %d, and "
+            "continuing with the data that follow.",
+            reason, step, self._patience, to,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
+        """What `restore` needs, JSON-able."""
+        # The names are part of the checkpoint format.
         return {
             "recent": {name: list(values) for name, values in self._recent.items()},
-            "row": self._row,
+            "row": self.consecutive_skips,
             "skipped": self.skipped,
-            "went_back": self.went_back,
+            "went_back": self.rollbacks,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on as the guard that gave `state`."""
+        """Continues from a `state()`."""
         for name, values in state["recent"].items():
             self._recent[name] = deque(values, maxlen=RECENT)
-        self._row, self.skipped = state["row"], state["skipped"]
-        self.went_back = state["went_back"]
+        self.consecutive_skips, self.skipped = state["row"], state["skipped"]
+        self.rollbacks = state["went_back"]
 
 
 def diagnosis(metrics: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
-    """Which metrics are no numbers, or else which are above their limits."""
-    numbers = {name: value for name, value in metrics.items() if np.ndim(value) == 0}
-    broken = [name for name, value in numbers.items() if not np.isfinite(float(value))]
+    """Which metrics are not finite, or else which exceed their limits."""
+    scalars = {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+    # The watched metrics come first: they are why the update was skipped.
     first = [name for name in WATCHED if name in broken]
     if broken:
         rest = [name for name in broken if name not in first]
         also = f" (also {', '.join(rest)})" if rest else ""
         head = (first or rest)[0]
-        return f"{head} is {float(numbers[head])}{also if first else ''}"
-    above = [n for n in WATCHED if n in numbers and float(numbers[n]) > float(limits[n])]
-    return "; ".join(f"{n} is {float(numbers[n]):.4g}, above {float(limits[n]):.4g}" for n in above)
+        return f"{head} is {scalars[head]}{also if first else ''}"
+    above = [name for name in WATCHED if name in scalars and scalars[name] > float(limits[name])]
+    return "; ".join(
+        f"{name} is {scalars[name]:.4g}, above {float(limits[name]):.4g}" for name in above
+    )

@@ -1,165 +1,223 @@
-"""One training step of a tokenizer: equation 2, the codebook's usage, dead-code revival."""
+"""Stage 1, training of a video tokenizer: step, networks and run (§2.1, equation 2)."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from absl import logging
+from ml_collections import ConfigDict
 
 from phenaki.blocks import sharding
-from phenaki.blocks.quantizer import nearest, normalize
-from phenaki.losses import gan, masked_tokens
-from phenaki.losses.tokenizer import Adversary, Evaluated
-from phenaki.train.optim import value_and_grad
+from phenaki.data import batches
+from phenaki.errors import one_of
+from phenaki.io import checkpoint, migrations
+from phenaki.losses import gan, perceptual
+from phenaki.losses.tokenizer import Adversary, TokenizerLoss, psnr
+from phenaki.models import factory
+from phenaki.train import codebook, inputs, kinds, loop, samples, state
+from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.warm_start import warm_start
+
+PROXY = "_proxy"  # suffix of the terms of untrained feature networks
 
 
-def pixels(part: Mapping) -> jax.Array:
-    """The uint8 clips of a sub-batch as float32 in [0, 1]."""
-    video = sharding.constrain(part["video"], {0: sharding.BATCH, 2: "sequence"})
-    return video.astype(jnp.float32) / 255
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenizerStep:
+    """One training step: step(state, frozen, batch, key) -> (state, metrics).
 
-
-def initial_extra(
-    codebook: int,
-    discriminator=None,
-    adversary: Adversary | None = None,
-    averaged: int | None = None,
-) -> dict:
-    """Code counts of the running window and of the last whole one; the discriminator's state.
-
-    With `averaged`, the values of a code, also the averages that become the codebook.
+    Tokenizer and discriminator share one forward pass; each learns from its own loss only.
     """
-    extra: dict = {name: jnp.zeros((codebook,), jnp.int32) for name in ("running", "window")}
-    if averaged:
-        extra["sums"] = jnp.zeros((codebook, averaged))
-    if adversary is not None:
+
+    loss: TokenizerLoss
+    optimizer: optax.GradientTransformation
+    ema: float  # decay of the averaged parameters
+    accumulate: int  # micro-batches
+    usage_window: int  # steps; see codebook.count_and_revive
+    revive_until: int  # step; 0: never
+    decay: float = 0.0  # of the EMA codebook; 0: codes learn by gradient (equation 1)
+
+    def __call__(self, state: TrainState, frozen, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        index, params = state.step, trainable(state)
+        rows = {kind: len(part["video"]) for kind, part in batch.items()}
+        loss_fn = functools.partial(batch_loss, self.loss, state, frozen, rows)
+        _, aux, grads = value_and_grad(loss_fn, params, batch, key, self.accumulate)
+        metrics, counts, encoded = aux
+        metrics = jax.tree.map(jnp.mean, metrics)
+        named = name_metrics(metrics, rows) | {"grad_norm": optax.tree.norm(grads["generator"])}
+        state = apply_gradients(state, grads["generator"], self.optimizer, ema=self.ema)
+        if self.loss.adversary is not None:
+            named["gan/grad_norm"] = optax.tree.norm(grads["discriminator"])
+            state = train_discriminator(state, self.loss.adversary, grads["discriminator"], metrics)
+        encoded = encoded.reshape(-1, self.loss.model.code_dim)
+        if self.decay:
+            used = params["generator"]["quantizer"]["embedding"]
+            state = codebook.ema_update(state, used, encoded, self.decay)
+        state, usage = codebook.count_and_revive(
+            state, index, counts.sum(0), encoded, key,
+            usage_window=self.usage_window, revive_until=self.revive_until,
+        )  # fmt: skip
+        return state, named | usage
+
+
+def trainable(state: TrainState) -> dict[str, Any]:
+    """The parameters of a state by network: "generator" and, if it has one, "discriminator"."""
+    params = {"generator": state.params}
+    if "discriminator" in state.extra:
+        params["discriminator"] = state.extra["discriminator"]["params"]
+    return params
+
+
+def batch_loss(loss: TokenizerLoss, state: TrainState, frozen, rows, params, batch, key):
+    """(loss, (metrics by kind, code counts [k], encoder outputs [n e])) of a micro-batch.
+
+    Every sample has the same weight, whatever its kind; `rows` are those of the whole batch.
+    """
+    keys = kinds.split_by_kind(key, batch)
+    averages = state.extra["discriminator"]["averages"] if "discriminator" in state.extra else None
+    out = {
+        kind: loss(params, frozen, inputs.pixels(part), keys[kind], state.step, averages)
+        for kind, part in batch.items()
+    }
+    total = kinds.weighted_mean({kind: one.loss for kind, one in out.items()}, rows)
+    encoded = jnp.concatenate([one.inputs for one in out.values()])
+    metrics = {kind: one.metrics for kind, one in out.items()}
+    return total, (metrics, sum(one.counts for one in out.values()), encoded)
+
+
+def name_metrics(metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int]):
+    """Metrics of the step from those of each kind: names of clips have no prefix; PSNR of MSE."""
+    total = kinds.weighted_mean({kind: metrics[kind]["loss/total"] for kind in rows}, rows)
+    named = {"loss/total": total}
+    for name, value in kinds.prefixed(metrics).items():
+        name = name.removeprefix("video/")
+        if name.endswith("loss/total"):
+            continue
+        # The mean is taken over squared errors, of all micro-batches: PSNR is no mean of PSNRs.
+        if "mse/" in name:
+            name, value = name.replace("mse/", "psnr/"), psnr(value)
+        named[name] = value
+    return named
+
+
+def train_discriminator(state: TrainState, adversary: Adversary, grads, metrics) -> TrainState:
+    """One optimiser update of the discriminator, and of its mean logits."""
+    own = state.extra["discriminator"]
+    updates, opt_state = adversary.optimizer.update(grads, own["opt_state"], own["params"])
+    logits = metrics["video"] if "video" in metrics else metrics["image"]
+    own = {
+        "params": optax.apply_updates(own["params"], updates),
+        "opt_state": opt_state,
+        "averages": gan.update_averages(own["averages"], logits, adversary.average_decay),
+    }
+    return dataclasses.replace(state, extra=state.extra | {"discriminator": own})
+
+
+def initial_extra(loss: TokenizerLoss, discriminator=None, ema_codebook: bool = False) -> dict:
+    """`TrainState.extra` at step 0; `discriminator` are the parameters of one that trains."""
+    model = loss.model
+    extra: dict = codebook.initial_extra(model.codebook, model.code_dim if ema_codebook else None)
+    if loss.adversary is not None:
         extra["discriminator"] = {
             "params": discriminator,
-            "opt_state": adversary.optimizer.init(discriminator),
+            "opt_state": loss.adversary.optimizer.init(discriminator),
             "averages": gan.initial_averages(),
         }
     return extra
 
 
-def make_step(
-    model,
-    optimizer,
-    evaluate: Callable[..., Evaluated],
-    *,
-    ema: float,
-    accumulate: int,
-    usage_window: int,
-    revive_until: int,
-    decay: float = 0.0,
-    adversary: Adversary | None = None,
-):
-    """Returns step(state, frozen, batch, key) -> (state, metrics).
+def make_adversary(
+    discriminator, optimizer, *, loss: str, lecam_decay: float, adaptive_limit: float, **options
+) -> Adversary:
+    """The adversary of `config.gan`; `options` are those of `gan.make_gan_loss`."""
+    gan_loss = gan.make_gan_loss(
+        lambda params, clips: discriminator.apply({"params": params}, clips),
+        one_of("config.gan.loss", loss, gan.LOSSES),
+        **options,
+    )
+    return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit)
 
-    `evaluate` is of `objective.make_objective`, with the same `adversary`. Both players learn from
-    one forward pass, each from its own loss only.
 
-    Codes unused over a window of `usage_window` steps are re-drawn from that step's encoder outputs
-    until step `revive_until` (0 = never, as in the paper; without it a small codebook collapses).
-    The first such draw, at step 0, replaces every code: a start from data.
+def video_loss(taps: tuple[str, ...], frozen, real, fake):
+    """L_VP, None for images: an image has no motion (docs/paper.md#image-losses)."""
+    return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps)
 
-    With a `decay`, codes follow running averages of the encoder outputs that chose them instead of
-    the gradient (VQ-VAE's other rule; the paper's is the gradient of equation 1).
+
+def make_stage(config: ConfigDict) -> Stage:
+    """The networks and the step of stage 1, with the frozen networks that its losses need."""
+    spec = factory.video_spec(config)
+    model, discriminator = factory.tokenizer(config), factory.discriminator(config)
+    frozen = factory.frozen_features(config)
+    start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
+    optim = OptimOptions(**config.optim)
+    optimizer, weights = make_optimizer(optim), dict(config.loss)
+    beta = weights.pop("beta")
+
+    terms: dict[str, Callable] = {}
+    if weights["perceptual"]:
+        terms["perceptual"] = perceptual.image_loss
+    if weights["video_perceptual"]:
+        terms["video_perceptual"] = functools.partial(video_loss, tuple(config.features.i3d))
+    if config.remat != "none":  # the feature networks' activations outweigh the tokenizer's
+        terms = {name: jax.checkpoint(term) for name, term in terms.items()}
+    if config.features.weights == "random":
+        weights |= {f"{name}{PROXY}": weights.pop(name) for name in terms}
+        terms = {f"{name}{PROXY}": term for name, term in terms.items()}
+    adversary = None
+    if discriminator is not None:
+        options = {k: v for k, v in config.gan.items() if k not in ("network", "width")}
+        # The paper trains the discriminator with the tokenizer's optimiser (B.1.2).
+        adversary = make_adversary(discriminator, make_optimizer(optim), **options)
+    loss = TokenizerLoss(model, weights, beta, terms, adversary)
+    step = TokenizerStep(loss, optimizer, optim.ema, optim.accumulate, **config.codebook)
+
+    def init(key):
+        clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
+        params = model.init(key, clip)["params"]
+        if start is not None:
+            params = warm_start(params, start, config.start)
+        other = None
+        if discriminator is not None:
+            other = discriminator.init(jax.random.fold_in(key, 1), clip)["params"]
+        extra = initial_extra(loss, other, ema_codebook=bool(step.decay))
+        return state.create(params, optimizer, extra)
+
+    return Stage(model, init, step, frozen, loss)
+
+
+def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
+    """Trains stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state.
+
+    Raises:
+        UserError: see `loop.run`; or the config is of another kind.
     """
+    config = ConfigDict(migrations.of_kind("tokenizer", config.to_dict()))
+    stage, fps = make_stage(config), factory.video_spec(config).fps
+    if stage.frozen and config.features.weights == "random":
+        names = ", ".join(stage.frozen)
+        logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
+    make_batches = functools.partial(
+        batches.make, config, inputs.no_captions, jax.process_index(), jax.process_count()
+    )
+    with contextlib.closing(make_batches()) as first:
+        shown = next(first)["video"]["video"][: samples.SHOWN].astype(np.float32) / 255
+    reconstruct = jax.jit(lambda params, video: stage.model.apply({"params": params}, video).video)
 
-    def step(state: TrainState, frozen, batch, key):
-        key = jax.random.fold_in(key, state.step)
-        index = state.step
-        player = state.extra.get("discriminator")
-        params = {"generator": state.params}
-        if player is not None:
-            params["discriminator"] = player["params"]
+    def sample(current, frozen, index, directory):
+        del frozen
+        output = np.clip(sharding.fetch(reconstruct(current.ema, shown)), 0, 1)
+        pairs = np.concatenate([shown, output], axis=3)
+        labels = ["original | reconstruction"] * len(pairs)
+        return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
-        averages = player["averages"] if player is not None else None
-        rows = {kind: len(part["video"]) for kind, part in batch.items()}
-
-        def loss_fn(params, batch, key):
-            # Images are one-frame clips of another shape; samples weigh alike whatever their kind.
-            keys = dict(zip(sorted(batch), jax.random.split(key, len(batch)), strict=True))
-            out = {
-                kind: evaluate(params, frozen, pixels(part), keys[kind], index, averages)
-                for kind, part in batch.items()
-            }
-            loss = sum(rows[kind] * out[kind].loss for kind in batch) / sum(rows.values())
-            metrics = {kind: out[kind].metrics for kind in batch}
-            inputs = jnp.concatenate([out[kind].inputs for kind in batch])
-            return loss, (metrics, sum(out[kind].counts for kind in batch), inputs)
-
-        _, aux, grads = value_and_grad(loss_fn, params, batch, key, accumulate)
-        metrics, counts, inputs = aux
-        metrics = jax.tree.map(jnp.mean, metrics)
-        total = sum(rows[kind] * metrics[kind].pop("loss/total") for kind in rows)
-        named = {
-            "loss/total": total / sum(rows.values()),
-            "grad_norm": optax.tree.norm(grads["generator"]),
-        }
-        for kind, values in metrics.items():
-            prefix = "" if kind == "video" else f"{kind}/"
-            for name, value in values.items():
-                if name.startswith("mse/"):
-                    name, value = name.replace("mse", "psnr"), masked_tokens.psnr(value)
-                named[prefix + name] = value
-        state = apply_gradients(state, grads["generator"], optimizer, ema=ema)
-        if player is not None:
-            named["gan/grad_norm"] = optax.tree.norm(grads["discriminator"])
-            player = _train_discriminator(adversary, player, grads["discriminator"], metrics)
-            state = dataclasses.replace(state, extra=state.extra | {"discriminator": player})
-        inputs = inputs.reshape(-1, model.code_dim)
-        if decay:
-            state = average_codes(state, params["generator"]["quantizer"]["embedding"], inputs)
-        state, usage = count_codes(state, index, counts.sum(0), inputs, key)
-        return state, named | usage
-
-    def average_codes(state, table, inputs):
-        chosen = nearest(inputs, normalize(table))
-        sums = decay * state.extra["sums"] + (1 - decay) * jnp.zeros_like(table).at[chosen].add(
-            inputs
-        )
-        # Tokens are normalised when used: a sum is as good as a mean. Unused ones stay.
-        table = jnp.where(jnp.any(sums, axis=-1, keepdims=True), sums, table)
-        params = {**state.params, "quantizer": {"embedding": table}}
-        return dataclasses.replace(state, params=params, extra=state.extra | {"sums": sums})
-
-    def count_codes(state, index, counts, inputs, key):
-        running = state.extra["running"] + counts
-        ended = (index + 1) % usage_window == 0
-        window = jnp.where(ended, running, state.extra["window"])
-        dead = ((index == 0) | (ended & (running == 0))) & (index < revive_until)
-        drawn = inputs[jax.random.randint(key, (model.codebook,), 0, len(inputs))]
-
-        def revive(params):
-            if "quantizer" not in params:  # it has no codebook to revive
-                return params
-            table = jnp.where(dead[:, None], drawn, params["quantizer"]["embedding"])
-            return {**params, "quantizer": {"embedding": table}}
-
-        usage = {
-            "codebook/usage": (window > 0).mean(),
-            "codebook/perplexity": masked_tokens.perplexity(window.astype(jnp.float32)),
-        }
-        extra = state.extra | {"running": jnp.where(ended, 0, running), "window": window}
-        if decay:
-            extra["sums"] = jnp.where(dead[:, None], drawn, extra["sums"])
-        state = dataclasses.replace(
-            state, params=revive(state.params), ema=revive(state.ema), extra=extra
-        )
-        return state, usage
-
-    return step
-
-
-def _train_discriminator(adversary, player, grads, metrics):
-    updates, opt_state = adversary.optimizer.update(grads, player["opt_state"], player["params"])
-    seen = metrics["video"] if "video" in metrics else metrics["image"]
-    averages = gan.update_averages(player["averages"], seen, adversary.average_decay)
-    return {
-        "params": optax.apply_updates(player["params"], updates),
-        "opt_state": opt_state,
-        "averages": averages,
-    }
+    options = RunOptions.of(config.to_dict())
+    return loop.run(stage, make_batches(), options, workdir, sample=sample, devices=devices)

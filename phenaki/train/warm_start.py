@@ -1,4 +1,4 @@
-"""Starting a C-ViViT from another one's parameters, also from one trained on images only."""
+"""Warm start of a C-ViViT from another one, also from one trained on images only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,15 @@ from phenaki.errors import UserError
 
 
 def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`params`, a fresh C-ViViT's, with the values of `source`, named `where` in errors.
+    """The freshly initialised `params` of a C-ViViT with the values of `source`.
 
-    A tokenizer that saw images only has no stem and head for the later frames: those start as the
-    first frame's, so that a clip that stands still is encoded and decoded as its image is. Tables
-    of positions in time that are too short go on with their last row.
+    A tokenizer of images only has no stem and head for the later frames. They start as those of
+    the first frame: a clip of equal frames is then encoded and decoded like the image. Position
+    tables over time that are too short are extended with their last row. `where` names `source`
+    in errors.
 
     Raises:
-        UserError: a parameter of another shape.
+        UserError: `source` is no C-ViViT, or a parameter has another shape.
     """
     found = flatten_dict(source, sep="/")
     result = {}
@@ -37,11 +38,13 @@ def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str)
 def _from_first(path, leaf, found, where):
     twin = path.replace("rest_", "first_")
     if twin not in found:
-        raise UserError(f"config.start={where}: is no C-ViViT; it has no {path}.")
+        raise UserError(f"config.start={where}: is not a C-ViViT; it has no {path}.")
     first = np.asarray(found[twin])
     if path == "rest_in/bias":
         return first
-    axis = 0 if path.startswith("rest_in") else -1  # pixels go in, or come out
+    # A tubelet's pixels are the stem's input axis and the head's output axis.
+    axis = 0 if path.startswith("rest_in") else -1
     repeats = leaf.shape[axis] // first.shape[axis]  # frames of a tubelet
+    # The stem sums over the frames: a mean of equal frames gives what the first frame gives.
     tiled = np.concatenate([first] * repeats, axis=axis)
     return tiled / repeats if path == "rest_in/kernel" else tiled

@@ -1,4 +1,4 @@
-"""Being told to stop, and noticing that nothing goes on."""
+"""Preemption handling and a hang watchdog."""
 
 import contextlib
 import faulthandler
@@ -13,29 +13,29 @@ from phenaki.errors import UserError
 
 
 class PreemptionSignal:
-    """Whether the job was told to stop: SIGTERM to this process, or to any other of the job.
+    """Whether any process of the job received SIGTERM, which schedulers send before a preemption.
 
-    Schedulers send it before they take a machine away. It listens until it is closed.
+    Installs a signal handler; `close` restores the previous one.
     """
 
     def __init__(self):
         self._given = False
         self._ticks = 0
-        self._before = contextlib.ExitStack()
-        # With several processes JAX listens itself, and tells all of them.
+        self._previous = contextlib.ExitStack()
+        # With several processes JAX installs its own handler and tells all of them.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGTERM, self._note)
-            self._before.callback(signal.signal, signal.SIGTERM, before)
+            previous = signal.signal(signal.SIGTERM, self._receive)
+            self._previous.callback(signal.signal, signal.SIGTERM, previous)
 
     def close(self) -> None:
-        """Listens no more."""
-        self._before.close()
+        """Restores the previous signal handler."""
+        self._previous.close()
 
-    def _note(self, number, frame) -> None:
+    def _receive(self, number, frame) -> None:
         self._given = True
 
     def given(self) -> bool:
-        """To be asked once a step, by all processes alike; all hear it at the same step, and on."""
+        """Call it once per step in every process: all of them see the signal at the same step."""
         self._ticks += 1
         if jax.process_count() > 1 and not self._given:
             self._given = multihost_utils.reached_preemption_sync_point(self._ticks)
@@ -43,10 +43,10 @@ class PreemptionSignal:
 
 
 class Watchdog:
-    """Ends the process, with the stack of each of its threads, unless it is put off in time.
+    """Ends the process `minutes` after the last `kick`, with the stacks of all threads on stderr.
 
-    All hosts of a job wait for one that hangs: the stacks tell which one waits for something else.
-    `minutes` of 0 is never. It counts until it is closed.
+    All hosts of a job wait for one that hangs; the stacks show which one waits for something else.
+    0 minutes disable it.
     """
 
     def __init__(self, minutes: float | int):
@@ -56,12 +56,12 @@ class Watchdog:
         self.kick()
 
     def kick(self) -> None:
-        """Work goes on: counts from now."""
+        """Restarts the timer."""
         if self._seconds:
             stderr = sys.__stderr__ or 2
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=stderr)
 
     def close(self) -> None:
-        """Never rings."""
+        """Stops the timer."""
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()

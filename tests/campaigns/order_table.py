@@ -46,10 +46,10 @@ def prepare(work: Path, mixture: str):
     from configs import cvivit, maskgit
     from phenaki.data import tokens
     from phenaki.models import factory
-    from phenaki.train import stages
+    from phenaki.train.maskgit import with_tokenizer
 
     config = maskgit.get_config(f"t2v,mix={mixture}")
-    config = stages.with_tokenizer(config, cvivit.get_config(), "of the table")
+    config = with_tokenizer(config, cvivit.get_config(), "of the table")
     spec = factory.video_spec(config)
     counts = {"video": spec.tokens(), "image": spec.tokens(1)}
     origin, data = tokens.Origin.of(config), config.data

@@ -1,4 +1,4 @@
-"""One process of a job of several, for the tests: python process.py PORT COUNT INDEX JSON."""
+"""One process of a job of several processes: python process.py PORT COUNT INDEX JSON."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def main(argv):
     import tiny
     import toy
 
-    from phenaki.train import stages
+    from phenaki.train import maskgit, tokenizer
 
     workdir, fields = Path(job["workdir"]), job["fields"]
     if job["kind"] == "toy":
@@ -42,9 +42,9 @@ def main(argv):
         encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"))
         return
     elif job["kind"] == "cvivit":
-        state = stages.train_tokenizer(tiny.tokenizer_config(**fields), workdir)
+        state = tokenizer.train(tiny.tokenizer_config(**fields), workdir)
     else:
-        state = stages.train_maskgit(tiny.maskgit_config(**fields), job["tokenizer"], workdir)
+        state = maskgit.train(tiny.maskgit_config(**fields), job["tokenizer"], workdir)
     if index == 0:
         leaf = jax.tree.leaves(state.params)[0]
         print(int(state.step), leaf.sharding.num_devices, flush=True)
@@ -53,6 +53,6 @@ def main(argv):
 if __name__ == "__main__":
     from phenaki import cli
 
-    # They are no flags.
+    # They are not flags.
     arguments, sys.argv = sys.argv, sys.argv[:1]
     cli.run(lambda _: main(arguments))

@@ -1,4 +1,4 @@
-"""The smallest run that the loop can make: it adds up its batches."""
+"""The smallest training run of the loop: it adds up its batches."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import tiny
 
 from phenaki.data.batches import Batches
 from phenaki.train import loop, state
+from phenaki.train.stage import RunOptions, Stage
 
 ONE = jax.devices()[:1]
 
@@ -46,12 +47,6 @@ def run(workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, **train):
             metrics["last"] = last[0, 0].astype(jnp.float16)
         return following, metrics
 
-    return loop.run(
-        config,
-        workdir,
-        init=init,
-        step=step,
-        frozen={"offset": np.full(2, 0.5, np.float32)},
-        batches=Batches(counting),
-        devices=devices,
-    )
+    stage = Stage(None, init, step, frozen={"offset": np.full(2, 0.5, np.float32)})
+    options = RunOptions.of(config.to_dict())
+    return loop.run(stage, Batches(counting), options, workdir, devices=devices)

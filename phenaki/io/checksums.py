@@ -1,0 +1,34 @@
+"""Checksums of parameter trees and of checkpointed arrays."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def digest(tree: Any, header: bytes = b"") -> str:
+    """16 hex digits that change with `header`, and with any path or value of `tree`."""
+    sha = hashlib.sha256(header)
+    for path, leaf in sorted(
+        (jax.tree_util.keystr(k), v) for k, v in jax.tree_util.tree_leaves_with_path(tree)
+    ):
+        sha.update(path.encode())
+        sha.update(np.asarray(leaf, np.float32).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def array_sums(tree: Any) -> list[int]:
+    """A checksum of every array on any mesh: the sum of its elements' bits as integers."""
+    return [int(total) for total in jax.device_get(_bit_sums(jax.tree.leaves(tree)))]
+
+
+@jax.jit
+def _bit_sums(leaves):
+    def total(leaf):
+        unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        bits = leaf if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, unsigned)
+        return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+    return [total(leaf) for leaf in leaves]
