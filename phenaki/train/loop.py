@@ -78,7 +78,7 @@ def run(
         if checkpoints.latest is not None:
             state, data = checkpoints.restore(state)
             pending = _go_on(data, guard)
-            batches.restore(data)
+            batches.set_state(data)
             logging.info("resumed %s at step %d", directory, int(state.step))
         number, end = int(state.step), config.train.steps
         progress = stack.enter_context(Progress(end, "training", done=number))
@@ -114,7 +114,7 @@ def run(
                     number = int(state.step)
                     continue
             if ("save" in due and (guard.steady or number == end)) or stop:
-                checkpoints.save(number, state, batches.state() | _stand(pending, guard))
+                checkpoints.save(number, state, batches.get_state() | _stand(pending, guard))
             if "sample" in due and sample is not None:
                 images, scores = sample(state, frozen, number, directory / "samples")
                 logs.images(number, images)
