@@ -22,7 +22,7 @@ from PIL import Image
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
-from phenaki.io import images, media
+from phenaki.io import images
 from phenaki.progress import Progress
 from phenaki.stories import drift, prompt_check, render
 from phenaki.stories.generate import DriftOptions, WindowCache, recolour, tell

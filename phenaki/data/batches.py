@@ -140,13 +140,13 @@ def _world(data, video, seed: int) -> World:
 
 
 def _rows(data, video, seed: int, text, fingerprint: str | None) -> Callable[..., Rows]:
-    """rows(kind, size, taken, host, hosts) of `data.source`; the other arguments are values."""
-    opened = {
+    """rows(kind, size, taken, host, hosts) of `config.data.source`, from values of the config."""
+    sources: dict[str, Callable[[], Callable[..., Rows]]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
         "tfds": lambda: _clips(_rates(data), video, seed),
         "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint),
     }
-    return one_of("config.data.source", data.source, opened)()
+    return one_of("config.data.source", data.source, sources)()
 
 
 def _rates(data) -> dict[str, dict[str, float]]:

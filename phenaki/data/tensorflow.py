@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def seqio() -> ModuleType:
 class GFiles:
     """`io.artifacts.FileSystem` of every path that TensorFlow opens, buckets included."""
 
-    def open(self, path: str, mode: str) -> IO[Any]:
+    def open(self, path: str, mode: str) -> Any:
         """Opens a file; text is UTF-8."""
         return tensorflow().io.gfile.GFile(path, mode)
 

@@ -11,15 +11,16 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 CHUNK = 2**24  # bytes hashed at a time
 
 
+@runtime_checkable
 class FileSystem(Protocol):
     """What this module needs of a file system; `data.tensorflow.GFILES` is that of buckets."""
 
-    def open(self, path: str, mode: str) -> IO[Any]:
+    def open(self, path: str, mode: str) -> Any:
         """Opens a file; text is UTF-8."""
 
     def replace(self, source: str, target: str) -> None:
@@ -35,7 +36,7 @@ class FileSystem(Protocol):
 class LocalFiles:
     """The `FileSystem` of this machine."""
 
-    def open(self, path: str, mode: str) -> IO[Any]:
+    def open(self, path: str, mode: str) -> Any:
         """Opens a file; text is UTF-8."""
         return open(path, mode, encoding=None if "b" in mode else "utf-8")
 

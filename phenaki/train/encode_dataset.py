@@ -74,8 +74,8 @@ class Encoder:
         """uint8 [b f h w 3], b at most `batch_of(kind)` -> tokens [b n]."""
         padded = np.zeros((self.batch_of(kind), *video.shape[1:]), np.uint8)
         padded[: len(video)] = video
-        tokens = self.encode(self.params, jax.device_put(padded, _split(jax.local_devices())))
-        tokens = np.asarray(tokens).reshape(len(padded), -1)[: len(video)]
+        encoded = self.encode(self.params, jax.device_put(padded, _split(jax.local_devices())))
+        tokens = np.asarray(encoded).reshape(len(padded), -1)[: len(video)]
         return tokens.astype(np.uint16 if self.codebook <= 2**16 else np.uint32)
 
     def seconds(self, kind: str) -> float:
