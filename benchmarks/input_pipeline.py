@@ -1,12 +1,12 @@
-"""Clips a second that one core reads: raw mp4, prepared JPEG clips, codes; beside bare limits.
+"""Clips per second read by one core: raw mp4, prepared JPEG clips, stored tokens; and their limits.
 
-    python benchmarks/input_pipeline.py    # some minutes; makes its own data and removes it
+    python benchmarks/input_pipeline.py    # minutes; writes its own data and removes it
 
-Every rate is of one core. The bare limits do the same work with a library alone and in the stored
-order: PyAV with the same resize, TensorFlow's reader and JPEG decoder, its reader of records, and a
-copy in memory. "late" is a disk behind a network, played by waiting --late seconds in every read;
-beside it, what one read after another could give. Prints a table, how many cores feed --batch
-samples at --rate steps a second, and the memory of reading codes over --steps steps; writes
+Every rate is that of one core. The limits do the same work with a library alone, in stored order:
+PyAV with the same resize, TensorFlow's reader and JPEG decoder, its reader of records, and a copy
+in memory. "late" simulates a network disk by sleeping --late seconds in every read; its limit is
+one read at a time. Prints a table, the number of cores that feed --batch samples at --rate steps
+per second, and the memory of reading tokens over --steps steps. Writes
 benchmarks/results/input_pipeline.json.
 """
 
@@ -27,54 +27,58 @@ from absl import flags
 
 from phenaki import cli
 
-REPEATS = flags.DEFINE_integer("repeats", 3, "measurements; the median counts", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 4.0, "of each measurement", lower_bound=0.1)
-STEPS = flags.DEFINE_integer("steps", 10_000, "over which memory is watched", lower_bound=10)
-BATCH = flags.DEFINE_integer("batch", 512, "samples of a step", lower_bound=1)
-RATE = flags.DEFINE_float("rate", 2.3, "steps a second that are to be fed", lower_bound=0.001)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "measurements, of which the median is used", lower_bound=1
+)
+SECONDS = flags.DEFINE_float("seconds", 4.0, "seconds per measurement", lower_bound=0.1)
+STEPS = flags.DEFINE_integer("steps", 10_000, "steps over which memory is measured", lower_bound=10)
+BATCH = flags.DEFINE_integer("batch", 512, "samples per step", lower_bound=1)
+RATE = flags.DEFINE_float("rate", 2.3, "steps per second to feed", lower_bound=0.001)
 LATE = flags.DEFINE_float(
-    "late", 0.03, "seconds that a read waits for a network", lower_bound=0.001
+    "late", 0.03, "simulated latency of a read, in seconds", lower_bound=0.001
 )
 OUTPUT = flags.DEFINE_string(
-    "output", "benchmarks/results/input_pipeline.json", "where the figures are written"
+    "output", "benchmarks/results/input_pipeline.json", "path of the results"
 )
 
-FRAMES, SIZE, FPS, CODES, STILL, LENGTH = 11, 128, 8.0, 1536, 256, 128
-SOURCE = (256, 340, 25, 250)  # height, width, frames a second, frames
-CLIPS, ROWS = 160, 20_000  # stored clips, stored rows of codes
+FRAMES, SIZE, FPS, TOKENS, IMAGE_TOKENS, LENGTH = 11, 128, 8.0, 1536, 256, 128
+SOURCE = (256, 340, 25, 250)  # height, width, frames per second, frames
+CLIPS, ROWS = 160, 20_000  # stored clips, stored samples of tokens
 
 
 def main(argv):
-    """Measures every stage and its limit."""
+    """Measures every case and its limit."""
     del argv
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})  # before TensorFlow counts them
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        print("making the data", flush=True)
-        video, clips, codes = _write_video(root), _write_clips(root), _write_codes(root)
+        print("writing the data", flush=True)
+        video, clips, tokens = _write_video(root), _write_clips(root), _write_tokens(root)
         rows: list[dict[str, Any]] = []
         for case, unit, limit, measure in (
             ("raw mp4, 340x256 h264", "clips", "PyAV and the same resize", _raw(video)),
             ("prepared 11x128x128 JPEG clips", "clips", "TFRecord and decode_jpeg", _clips(clips)),
-            ("codes of clips, and ids", "samples", "TFRecord", _codes(codes)),
+            ("tokens of clips, and ids", "samples", "TFRecord", _tokens(tokens)),
         ):
             ours, bare = (_rate(one) for one in measure)
             rows.append(dict(case=case, unit=unit, per_second=ours, limit=limit, bare=bare))
             print(f"{case}: {ours:,.0f} {unit}/s; {limit}: {bare:,.0f}", flush=True)
         for case, unit, (measure, _) in (
             ("the clips, late", "clips", _clips(clips)),
-            ("the codes, late", "samples", _codes(codes)),
+            ("the tokens, late", "samples", _tokens(tokens)),
         ):
             with _late(LATE.value):
                 ours, bare = _rate(measure), 1 / LATE.value
             limit = "one read after another"
             rows.append(dict(case=case, unit=unit, per_second=ours, limit=limit, bare=bare))
             print(f"{case}: {ours:,.0f} {unit}/s; {limit}: {bare:,.0f}", flush=True)
-        memory = _memory(codes)
+        memory = _memory(tokens)
     need = BATCH.value * RATE.value
-    print(f"{BATCH.value} samples at {RATE.value} steps a second are {need:,.0f} samples a second")
-    print(f"{'of one core':34} {'per second':>12} {'bare':>10} {'share':>6} {'cores for that':>16}")
+    print(
+        f"{BATCH.value} samples at {RATE.value} steps per second are {need:,.0f} samples per second"
+    )
+    print(f"{'of one core':34} {'per second':>12} {'bare':>10} {'ratio':>6} {'cores for that':>16}")
     for row in rows:
         row["share"] = row["per_second"] / row["bare"]
         row["cores"] = need / row["per_second"]
@@ -84,7 +88,7 @@ def main(argv):
         )
     copy = _copy_rate()
     print(f"a copy in memory: {copy / 1e9:.1f} GB/s")
-    print("memory while codes are read: " + ", ".join(f"{k}: {v} MB" for k, v in memory.items()))
+    print("memory while tokens are read: " + ", ".join(f"{k}: {v} MB" for k, v in memory.items()))
     record.write(
         OUTPUT.value,
         ("numpy", "tensorflow", "av"),
@@ -98,7 +102,7 @@ def main(argv):
 
 
 def _rate(make: Callable[[], Iterator[int]]) -> float:
-    """Items a second of an endless iterator of counts, its start left out."""
+    """Items per second of an endless iterator of counts, without its start."""
     rates = []
     for _ in range(REPEATS.value):
         counts = make()
@@ -113,7 +117,7 @@ def _rate(make: Callable[[], Iterator[int]]) -> float:
 
 @contextlib.contextmanager
 def _late(seconds: float) -> Iterator[None]:
-    """Every read of a stored record waits."""
+    """Adds a latency to every read of a stored record."""
     from phenaki.data import records
 
     read = records._read
@@ -130,7 +134,7 @@ def _late(seconds: float) -> Iterator[None]:
 
 
 def _smooth(count: int, height: int, width: int, random) -> np.ndarray:
-    """Pictures with the detail of photographs rather than of noise: [n h w 3]."""
+    """Images [n h w 3] that compress like photographs, not like noise."""
     coarse = random.integers(0, 256, (count, height // 16 + 2, width // 16 + 2, 3))
     fine = np.repeat(np.repeat(coarse, 16, 1), 16, 2)[:, :height, :width].astype(np.float32)
     kernel = np.ones(15) / 15
@@ -144,53 +148,54 @@ def _write_video(root: Path) -> Path:
     import av
 
     height, width, fps, frames = SOURCE
-    picture = _smooth(1, height, width + frames, np.random.default_rng(0))[0]
+    image = _smooth(1, height, width + frames, np.random.default_rng(0))[0]
     path = root / "video.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for shift in range(frames):  # the camera moves to the right
-            image = np.ascontiguousarray(picture[:, shift : shift + width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            frame = np.ascontiguousarray(image[:, shift : shift + width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
 
 
 def _write_clips(root: Path) -> Path:
-    from phenaki.data import format
+    from phenaki.data import format, tensorflow
 
     directory, random = root / "clips", np.random.default_rng(0)
     directory.mkdir()
-    form = format.Format(FRAMES, FPS, SIZE, SIZE, "jpeg")
-    with format.Writer(directory, form) as writer:
-        for number in range(CLIPS):
-            picture = _smooth(1, SIZE, SIZE + FRAMES, random)[0]
-            video = np.stack([picture[:, shift : shift + SIZE] for shift in range(FRAMES)])
-            encoded = format.encode(video)
-            writer.add(
-                "video_train",
-                format.ClipRecord(
-                    f"{number}", encoded, "a caption", "", "", (SIZE, SIZE), 0.0, FPS
-                ),
-            )
+    records = []
+    for number in range(CLIPS):
+        image = _smooth(1, SIZE, SIZE + FRAMES, random)[0]
+        video = np.stack([image[:, shift : shift + SIZE] for shift in range(FRAMES)])
+        encoded, size = format.encode(video), (SIZE, SIZE)
+        record = format.ClipRecord(f"{number}", encoded, "a caption", "", "", size, 0.0, FPS)
+        records.append(record.example())
+    info = format.describe(directory, format.ClipFormat(FRAMES, FPS, SIZE, SIZE, "jpeg"))
+    writer = tensorflow.datasets().core.SequentialWriter(info, max_examples_per_shard=512)
+    with tensorflow.quiet_logs():
+        writer.initialize_splits(["video_train"])
+        writer.add_examples({"video_train": records})
+        writer.close_all()
     return directory
 
 
-def _write_codes(root: Path) -> Path:
-    from phenaki.data import records, tensorflow, tokens
+def _write_tokens(root: Path) -> Path:
+    from phenaki.data import records, tensorflow, token_files
 
-    directory, random = root / "codes", np.random.default_rng(0)
+    directory, random = root / "tokens", np.random.default_rng(0)
     directory.mkdir()
     tf, files = tensorflow.tensorflow(), []
     for shard in range(8):
         path = directory / f"clips-video_train.tfrecord-{shard:05d}"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for number in range(ROWS // 8):
-                codes = random.integers(0, 8192, CODES, dtype=np.uint16)
+                tokens = random.integers(0, 8192, TOKENS, dtype=np.uint16)
                 ids = np.zeros(LENGTH, np.int32)
                 ids[:24] = random.integers(1, 32_000, 24)
-                record = tokens.example(
-                    codes, ids, None, b"a caption of some words, as long as most", True,
+                record = token_files.example(
+                    tokens, ids, None, b"a caption of some words, as long as most", True,
                     b"%d" % number, "",
                 )  # fmt: skip
                 writer.write(record)
@@ -198,12 +203,12 @@ def _write_codes(root: Path) -> Path:
             np.save(file, records.lengths(str(path)))
         files.append({"name": path.name})
     manifest = {
-        "schema": tokens.SCHEMA,
+        "schema": token_files.SCHEMA,
         "origin": dict(tokenizer="t", pixels="p", text="t", encoder=""),
-        "sizes": dict(video=CODES, image=STILL, text=LENGTH, width=0),
+        "sizes": dict(video=TOKENS, image=IMAGE_TOKENS, text=LENGTH, width=0),
         "files": {"video_train": files},
     }
-    (directory / tokens.MANIFEST).write_text(json.dumps(manifest))
+    (directory / token_files.MANIFEST).write_text(json.dumps(manifest))
     return directory
 
 
@@ -275,7 +280,7 @@ def _clips(directory: Path):
     return ours, bare
 
 
-def _codes(directory: Path):
+def _tokens(directory: Path):
     from phenaki.data import tensorflow
 
     tf = tensorflow.tensorflow()
@@ -294,10 +299,11 @@ def _codes(directory: Path):
 
 
 def _batches(directory: Path):
-    from phenaki.data import tokens
+    from phenaki.data import tokens as stored_tokens
+    from phenaki.data.token_files import Origin
 
-    origin = tokens.Origin("t", "p", "t", "")
-    return tokens.batches(
+    origin = Origin("t", "p", "t", "")
+    return stored_tokens.batches(
         str(directory), split="train", kind="video", size=BATCH.value, origin=origin, seed=0
     )
 
@@ -314,7 +320,7 @@ def _copy_rate() -> float:
 
 
 def _memory(directory: Path) -> dict[str, int]:
-    """Resident megabytes after some of the steps."""
+    """Resident megabytes after some steps."""
     shown = {}
     marks = {max(STEPS.value // 100, 1), STEPS.value // 10, STEPS.value // 2, STEPS.value}
     for number, _ in enumerate(itertools.islice(_batches(directory), STEPS.value), 1):
@@ -324,7 +330,7 @@ def _memory(directory: Path) -> dict[str, int]:
 
 
 def _resident() -> int:
-    """Megabytes of this process, mapped files left out."""
+    """Anonymous memory of this process in megabytes, without mapped files."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) // 1024

@@ -36,9 +36,9 @@ def steps_for_clips(config, steps: int) -> int:
 
 def combinations(world, split: str, count: int) -> np.ndarray:
     """What `count` unseen clips of `split` show: [b, 3] colour, shape, direction."""
-    from phenaki.data.shapes import render
+    from phenaki.data.shapes import attributes
 
-    clips = render.draw(world, split, np.arange(count))
+    clips = attributes.sample(world, split, np.arange(count))
     return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
 
 

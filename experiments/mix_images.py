@@ -202,7 +202,7 @@ def _ceiling(model, world, wanted):
     fake = model.reconstruct(real.astype(np.float32) / 255)
     shown = dataclasses.replace(world, then=0.0)
     index = shapes_world.palette(shown).index(PURPLE)
-    share = (detector.read(shown, fake).colour == index).mean(1) >= detector.PRESENT_SHARE
+    share = (detector.read(shown, fake).colour == index).mean(1) >= detector.PRESENT_FRACTION
     return float(share.mean())
 
 

@@ -1,12 +1,13 @@
-"""Encodes a prepared data set once, so that stage 2 trains on codes and ids instead of pixels.
+"""Encodes a prepared data set once, so that stage 2 trains on tokens and ids instead of pixels.
 
     python scripts/encode_dataset.py --config=configs/maskgit.py:small --tokenizer=runs/cvivit \\
         --input=data/clips --output=data/codes
 
-Then train with --config.data.source=codes --config.data.sources=data/codes. Size and time are said
-first; --estimate stops there. Run it on every host of a job: each takes its share of the files. A
-run that was stopped goes on; after a change of tokenizer or data only what changed is done again.
-With --config.text.cached=True the captions' embeddings are stored, too: for small sets alone.
+Then train with --config.data.source=codes --config.data.sources=data/codes. Size and time are
+printed first; --estimate stops there. Run it on every host of a job: each encodes its part of the
+files. A stopped run resumes; after a change of tokenizer or data only what changed is encoded
+again.
+With --config.text.cached=True the embeddings of captions are stored as well, for small sets only.
 """
 
 import os
@@ -23,17 +24,17 @@ TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "stage 1: the --workdir of its run, or a bundle", required=True
 )
 INPUT = flags.DEFINE_string("input", None, "what scripts/prepare_data.py wrote", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "directory of the codes", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "directory of the tokens", required=True)
 BATCH = flags.DEFINE_integer("batch", 8, "clips per call, over this host's devices", lower_bound=1)
-ESTIMATE = flags.DEFINE_bool("estimate", False, "only say what size it has and what time it takes")
+ESTIMATE = flags.DEFINE_bool("estimate", False, "only print size and time")
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where it is not found by itself")
-PROCESS = flags.DEFINE_integer("process", -1, "the index of this one, from 0")
+PROCESSES = flags.DEFINE_integer("processes", 0, "number of processes of the job, if not detected")
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main(argv):
-    """Encodes what is missing."""
+    """Encodes the files that are missing or stale."""
     del argv
     from phenaki import sharding
     from phenaki.errors import UserError
@@ -44,7 +45,7 @@ def main(argv):
             f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
         )
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    encoder = encode_dataset.Encoder(
+    encoder = encode_dataset.open_encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )
     encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"), ESTIMATE.value)

@@ -1,10 +1,10 @@
-"""Shows what a prepared data set holds, as one HTML page that needs nothing else.
+"""Writes statistics of a prepared data set as one self-contained HTML page.
 
 python scripts/inspect_data.py --data=DIR [--vocabulary=sentencepiece.model] [--most=2000]
 
-Contact sheets, lengths and rates, captions in tokens, the share of clips per source, brightness and
-range, clips that are equal. Tokens are T5's where its vocabulary is given. Of large sets an even
-part of the records is read.
+Contact sheets, lengths and rates, tokens per caption, clips per source, brightness and range,
+duplicates. Tokens are those of T5 if its vocabulary is given. Of large sets evenly spaced records
+are read.
 """
 
 from pathlib import Path
@@ -15,14 +15,17 @@ from phenaki import cli
 from phenaki.errors import UserError
 
 _DATA = flags.DEFINE_string("data", None, "directory of the data set", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "page to be written; DIR/inspect.html by default")
+_OUTPUT = flags.DEFINE_string("output", None, "path of the page; by default DIR/inspect.html")
 _VOCABULARY = flags.DEFINE_string(
-    "vocabulary", "bytes", "what captions are counted in: T5's sentencepiece.model, or bytes (ByT5)"
+    "vocabulary", "bytes", "tokens to count: those of T5's sentencepiece.model, or bytes (ByT5)"
 )
 _LENGTH = flags.DEFINE_integer(
-    "length", 128, "tokens that training keeps of a caption: config.text.length", lower_bound=2
+    "length",
+    128,
+    "tokens after which training truncates a caption: config.text.length",
+    lower_bound=2,
 )
-_MOST = flags.DEFINE_integer("most", 2000, "records read of each split")
+_MOST = flags.DEFINE_integer("most", 2000, "records read per split")
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> None:
     count = None
     if _VOCABULARY.value != "bytes":
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
-    found = inspect.look(directory, _MOST.value, count, _LENGTH.value)
+    found = inspect.measure(directory, _MOST.value, count, _LENGTH.value)
     path = Path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
     path.write_text(inspect_page.page(directory, found))
     for name, split in found.items():

@@ -1,15 +1,15 @@
-"""Turns videos and images, in whatever layout they lie, into a captioned data set for training.
+"""Prepares a captioned data set for training from videos and images in any layout.
 
 python scripts/prepare_data.py --input=FOLDER --output=DIR [--captions=captions.csv] [--size=128]
 
-FOLDER may hold media with a table of captions, a .txt or .json beside each file, or class folders;
+FOLDER may hold media with a table of captions, a .txt or .json next to each file, or class folders;
 WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset
-or DMVR; or be tfds:NAME. What was recognised is said; --layout forces it. Videos are cut into clips
-without overlap, stills become clips of one frame. What cannot be used is skipped and named.
+or DMVR; or be tfds:NAME. The detected layout is printed; --layout overrides it. Videos are cut into
+clips without overlap, images become clips of one frame. Unreadable files are skipped and reported.
 
-DIR then holds the data set (TFDS), report.txt, report.json, dead_letters.jsonl (every loss and its
-reason), manifest.json and contact_sheet.png. A run that was stopped goes on when started again; the
-same input gives the same bytes.
+DIR then holds the data set (TFDS), report.txt, report.json, dead_letters.jsonl (everything skipped,
+with reasons), manifest.json and contact_sheet.png. The same command resumes a stopped run; the same
+input gives the same bytes.
 """
 
 import os
@@ -21,7 +21,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.data import format
-from phenaki.data.prepare import beam, filters, run
+from phenaki.data.prepare import beam, filters, report, run
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 from phenaki.progress import Progress
@@ -29,17 +29,17 @@ from phenaki.progress import Progress
 _INPUT = flags.DEFINE_string(
     "input",
     None,
-    "folder, searched deeply; one tar, tfrecord or parquet file; or tfds:NAME",
+    "folder, searched recursively; one tar, tfrecord or parquet file; or tfds:NAME",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the data set", required=True)
 _CAPTIONS = flags.DEFINE_string(
     "captions",
     None,
-    "table (csv, tsv, jsonl, parquet) of file, caption; FOLDER/captions.csv is found",
+    "table (csv, tsv, jsonl, parquet) of file, caption; by default FOLDER/captions.csv",
 )
 _LAYOUT = flags.DEFINE_enum(
-    "layout", "auto", find.LAYOUTS, f"of the input: {', '.join(find.LAYOUTS)}"
+    "layout", "auto", find.LAYOUTS, f"layout of the input: {', '.join(find.LAYOUTS)}"
 )
 _FIELDS = flags.DEFINE_string(
     "fields",
@@ -47,36 +47,44 @@ _FIELDS = flags.DEFINE_string(
     "columns of the table: file=A,caption=B; of a TFDS set: media=A,caption=B,nsfw=C",
 )
 _SOURCE_FPS = flags.DEFINE_float(
-    "source_fps", None, "rate of sources that are pictures; without it each is a frame of a clip"
+    "source_fps",
+    None,
+    "frame rate of image sequences; without it each image is one frame of a clip",
 )
 _FRAMES = flags.DEFINE_integer("frames", 11, "frames of a clip, 1 + 2n")
 _FPS = flags.DEFINE_float("fps", 8.0, "frames per second of the clips")
 _SIZE = flags.DEFINE_string("size", "128", "pixels: of a square, or HEIGHTxWIDTH")
-_VALIDATION = flags.DEFINE_float("validation", 0.1, "share of the files kept for validation")
-_ENCODING = flags.DEFINE_enum("encoding", "jpeg", ["jpeg", "png"], "of the frames: jpeg or png")
-_QUALITY = flags.DEFINE_integer("quality", 95, "of JPEG frames")
-_LIMIT = flags.DEFINE_integer("limit", None, "most clips of a file; its rest is not looked at")
-_DROP_NSFW = flags.DEFINE_list("drop_nsfw", "NSFW", "flags of the source that leave an item out")
-_MIN_WORDS = flags.DEFINE_integer("min_words", 0, "of a caption, or the item is left out")
-_MAX_WORDS = flags.DEFINE_integer("max_words", None, "of a caption, or the item is left out")
+_VALIDATION = flags.DEFINE_float("validation", 0.1, "fraction of the files for validation")
+_ENCODING = flags.DEFINE_enum(
+    "encoding", "jpeg", ["jpeg", "png"], "encoding of the frames: jpeg or png"
+)
+_QUALITY = flags.DEFINE_integer("quality", 95, "quality of JPEG frames")
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "maximum clips per file; the rest of the file is not read"
+)
+_DROP_NSFW = flags.DEFINE_list("drop_nsfw", "NSFW", "flags of the source whose items are skipped")
+_MIN_WORDS = flags.DEFINE_integer("min_words", 0, "minimum words of a caption")
+_MAX_WORDS = flags.DEFINE_integer("max_words", None, "maximum words of a caption")
 _MIN_MOTION = flags.DEFINE_float(
-    "min_motion", 0.0, "mean change between frames, 0 to 255, below which a clip is left out"
+    "min_motion", 0.0, "mean change between frames, 0 to 255, below which a clip is skipped"
 )
-_DROP_DUPLICATES = flags.DEFINE_bool("drop_duplicates", False, "keep one of files of equal bytes")
-_HOSTS = flags.DEFINE_integer("hosts", 1, "that will train: each gets 8 shards of a split or more")
-# Two at least: a process of its own is what a crash of the decoder is to cost.
-_WORKERS = flags.DEFINE_integer(
-    "workers", max(2, os.cpu_count() or 1), "files decoded side by side"
+_DROP_DUPLICATES = flags.DEFINE_bool(
+    "drop_duplicates", False, "keep one of several identical files"
 )
+_HOSTS = flags.DEFINE_integer(
+    "hosts", 1, "hosts of the training run: at least 8 shards per host and split"
+)
+# At least two: with one, the decoder runs in this process and a crash would end it.
+_WORKERS = flags.DEFINE_integer("workers", max(2, os.cpu_count() or 1), "files decoded in parallel")
 _RUNNER = flags.DEFINE_string(
     "runner",
     None,
-    "of Apache Beam, instead of processes: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner",
+    "Apache Beam runner: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner",
 )
-_BEAM = flags.DEFINE_list("beam", "", "options of the pipeline, such as flink_master=HOST:PORT")
+_BEAM = flags.DEFINE_list("beam", "", "pipeline options, such as flink_master=HOST:PORT")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace a data set in DIR")
 
-SHOWN = 20  # skipped files named on the screen; the report names all
+SHOWN = 20  # skipped files that are printed; the log names all
 
 
 def _size(value: str) -> tuple[int, int]:
@@ -95,7 +103,7 @@ def _fields(value: str) -> dict[str, str]:
 
 def _options() -> run.PrepareOptions:
     for flag in (_INPUT, _OUTPUT):
-        if not flag.value:  # --input= with nothing after it
+        if not flag.value:  # "--input=" is not caught by required=True
             raise UserError(f"--{flag.name} is required")
     height, width = _size(_SIZE.value)
     return run.PrepareOptions(
@@ -110,7 +118,7 @@ def _options() -> run.PrepareOptions:
         height=height,
         width=width,
         validation=_VALIDATION.value,
-        encoding=cast(format.Encoding, _ENCODING.value),  # the flag admits nothing else
+        encoding=cast(format.Encoding, _ENCODING.value),  # checked by the flag
         quality=_QUALITY.value,
         limit=_LIMIT.value,
         filters=filters.Filters(
@@ -129,11 +137,11 @@ def main(argv: list[str]) -> None:
     options = _options()
     runner = None
     if _RUNNER.value:
-        given = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
+        pipeline = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
         shared = options.output.absolute().parent
-        runner = beam.runner(_RUNNER.value, given, options.workers, shared)
-    report = run.prepare(options, lambda total: Progress(total, "files"), runner)
-    print(run.text(report, SHOWN))
+        runner = beam.runner(_RUNNER.value, pipeline, options.workers, shared)
+    summary = run.prepare(options, lambda total: Progress(total, "files"), runner)
+    print(report.text(summary, SHOWN))
     print(f"written: {options.output} (contact sheet: {options.output / run.SHEET})")
 
 

@@ -147,9 +147,9 @@ def _prompts(model, options):
         known = np.repeat(_last_frames(VIDEO.value, model.spec)[None], len(prompts), 0)
         return model.extend(known, prompts, seed=SEED.value, **options)
     if IMAGE.value:
-        from phenaki.io import media
+        from phenaki.io import images as image_files
 
-        image = media.read_image(IMAGE.value, size, _say)
+        image = image_files.read_frame(IMAGE.value, size, _say)
         images = np.repeat(image[None], len(prompts), 0)
         return model.animate(images, prompts, seed=SEED.value, **options)
     return model.generate(prompts, seed=SEED.value, frames=FRAMES.value, **options)
@@ -157,13 +157,13 @@ def _prompts(model, options):
 
 def _last_frames(path, spec):
     """The last frames of a file, at most a clip of them: float32 [f h w 3] in [0, 1]."""
-    from phenaki.data.prepare import images as pictures
     from phenaki.data.prepare import video
+    from phenaki.io.images import UnreadableMedia
 
     single = video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width)
     try:
         last = collections.deque(single, maxlen=spec.frames)
-    except pictures.UnreadableMedia as error:
+    except UnreadableMedia as error:
         raise UserError(f"--video={path}: {error.reason}; give another file.") from None
     return np.concatenate([clip.video for clip in last]).astype(np.float32) / 255
 
@@ -207,7 +207,7 @@ def _rerolled(shots):
 
 
 def _story(model, timeline, output):
-    from phenaki.io import media
+    from phenaki.io import images, media
     from phenaki.sampling.windows import windows
     from phenaki.stories import drift, generate, render
     from phenaki.stories.storyboard import notices
@@ -225,7 +225,7 @@ def _story(model, timeline, output):
     )
 
     def read_image(path):
-        return media.read_image(path, (spec.height, spec.width), _say)
+        return images.read_frame(path, (spec.height, spec.width), _say)
 
     scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
     report = render.produce(

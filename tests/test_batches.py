@@ -1,4 +1,4 @@
-"""Batches: the same stream for any number of hosts, and from any place in it."""
+"""Batches: the same stream for any number of hosts, from any start."""
 
 import contextlib
 import threading
@@ -18,8 +18,8 @@ def encode(captions):
 def take(count, config, taken=0, **hosts):
     with contextlib.closing(batches.make(config, encode, **hosts)) as made:
         if taken:
-            made.restore({"taken": taken})
-        return [next(made) for _ in range(count)], made.state()
+            made.set_state({"taken": taken})
+        return [next(made) for _ in range(count)], made.get_state()
 
 
 def assert_same(one, other):
@@ -30,25 +30,22 @@ def assert_same(one, other):
             np.testing.assert_array_equal(one[kind][name], other[kind][name])
 
 
-def test_hosts_share_one_stream():
+def test_hosts_split_one_stream():
     config = tiny.tokenizer_config(data=dict(image_batch=4))
     whole, _ = take(3, config)
     parts = [take(3, config, host=host, hosts=2)[0] for host in range(2)]
     assert whole[0]["video"]["video"].shape == (8, 11, 16, 16, 3)
     assert whole[0]["image"]["video"].shape == (4, 1, 16, 16, 3)
-    for batch, *shares in zip(whole, *parts, strict=True):
+    for batch, *own in zip(whole, *parts, strict=True):
         joined = {
-            kind: {
-                name: np.concatenate([share[kind][name] for share in shares])
-                for name in batch[kind]
-            }
+            kind: {name: np.concatenate([part[kind][name] for part in own]) for name in batch[kind]}
             for kind in batch
         }
         assert_same(batch, joined)
     assert np.any(whole[0]["video"]["video"] != whole[1]["video"]["video"])
 
 
-def test_a_restored_stream_goes_on():
+def test_a_stream_continues_from_its_state():
     config = tiny.tokenizer_config(data=dict(image_batch=4))
     whole, state = take(5, config)
     assert state == {"taken": 5}
@@ -72,7 +69,7 @@ def test_nothing_is_made_after_the_end():
         assert not thread.is_alive()
 
 
-def test_what_goes_wrong_is_raised_where_the_batch_is_taken():
+def test_errors_of_the_thread_are_raised_by_next():
     config = tiny.tokenizer_config()
 
     def refuse(captions):
@@ -85,7 +82,7 @@ def test_what_goes_wrong_is_raised_where_the_batch_is_taken():
         next(made)
 
 
-def test_an_unknown_source_names_those_there_are():
+def test_an_unknown_source_names_the_known_ones():
     config = tiny.tokenizer_config(data=dict(source="moving_shape"))
     with pytest.raises(
         UserError, match=r"config\.data\.source='moving_shape' must be one of moving_shapes, tfds"

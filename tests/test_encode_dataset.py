@@ -1,10 +1,12 @@
-"""Tokens computed once: right, equal after any stop, refused when stale, trained on as pixels."""
+"""Stored tokens: correct, equal after any stop, refused when stale, equivalent to pixels."""
 
 import itertools
 import json
 import os
 import shutil
+from pathlib import Path
 
+import clip_sets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,35 +14,33 @@ import pytest
 import test_seqio_source
 import tiny
 
-from phenaki.data import batches, format, seqio_source
+from phenaki.data import batches, format, mixture, records, tensorflow, token_files
 from phenaki.data import tokens as stored_tokens
-from phenaki.data.prepare import marks
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
 from phenaki.train import encode_dataset, logs
 from phenaki.train import maskgit as training
 
-CLIPS, STILLS, PER_SHARD = 10, 5, 3
+CLIPS, IMAGES, PER_SHARD = 10, 5, 3
 RNG = np.random.default_rng(0)
 # Larger and longer than the tokenizer's clips: the centre of the first frames is taken.
-FRAMES = RNG.integers(0, 256, (CLIPS + STILLS, 13, 20, 18, 3), np.uint8)
+FRAMES = RNG.integers(0, 256, (CLIPS + IMAGES, 13, 20, 18, 3), np.uint8)
 
 
 def write(directory, frames=FRAMES, size=(13, 20, 18)):
     """A data set; clip n is frames[n], cut to `size`; every third is without caption."""
     count, height, width = size
-    directory.mkdir(parents=True)
-    form = format.Format(count, 8.0, height, width, "png")
-    with format.Writer(directory, form, per_shard=PER_SHARD) as writer:
-        for n in range(CLIPS + STILLS):
-            video = frames[n, :count, :height, :width]
-            caption = None if n % 3 == 0 else f"number {n}"
-            kind = "video" if n < CLIPS else "image"
-            encoded = format.encode(video if kind == "video" else video[:1], "png")
-            record = format.ClipRecord(f"key {n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
-            writer.add(f"{kind}_train", record)
-    return directory
+    form = format.ClipFormat(count, 8.0, height, width, "png")
+    stored = {"video_train": [], "image_train": []}
+    for n in range(CLIPS + IMAGES):
+        video = frames[n, :count, :height, :width]
+        caption = None if n % 3 == 0 else f"number {n}"
+        kind = "video" if n < CLIPS else "image"
+        encoded = format.encode(video if kind == "video" else video[:1], "png")
+        record = format.ClipRecord(f"key {n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
+        stored[f"{kind}_train"].append(record)
+    return clip_sets.write(directory, form, stored, PER_SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,16 @@ def bundle(directory, scale):
 
 
 def encode(tokenizer, data, output, config=None, **arguments):
-    """All of it by one host; what was said."""
+    """Encodes everything on one host; returns what is logged."""
+    logged = []
+    encoder = opened(tokenizer, data, output, config)
+    encode_dataset.run(encoder, logged.append, Silent, **arguments)
+    return logged
+
+
+def opened(tokenizer, data, output, config=None):
     config = tiny.maskgit_config() if config is None else config
-    said = []
-    encoder = encode_dataset.Encoder(config, tokenizer, str(data), str(output), batch=8)
-    encode_dataset.run(encoder, said.append, Silent, **arguments)
-    return said
+    return encode_dataset.open_encoder(config, tokenizer, str(data), str(output), batch=8)
 
 
 class Silent:
@@ -96,25 +100,30 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-def codes_config(encoded, tokenizer, **fields):
-    """Stage 2's config as training has it, with codes for data."""
+def tokens_config(encoded, tokenizer, **fields):
+    """The config of stage 2 in training, with stored tokens as data."""
     _, stage1, digest = checkpoint.load_tokenizer(tokenizer)
     config = tiny.maskgit_config(data=dict(source="codes", sources=str(encoded), **fields))
     return training.with_tokenizer(config, stage1, digest)
 
 
+def origin_of(config):
+    return token_files.Origin.of(config.fingerprint, config.video, config.text)
+
+
 def read(config, kind="video", size=2, sources=None, **arguments):
     arguments = dict(split="train", kind=kind, size=size, seed=0) | arguments
-    origin = stored_tokens.Origin.of(config)
-    return stored_tokens.batches(sources or config.data.sources, origin=origin, **arguments)
+    return stored_tokens.batches(
+        sources or config.data.sources, origin=origin_of(config), **arguments
+    )
 
 
-def test_stored_codes_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(encoded, tokenizer):
+def test_stored_tokens_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(encoded, tokenizer):
     params, config, _ = checkpoint.load_tokenizer(tokenizer)
     network = factory.tokenizer(config)
-    whole = codes_config(encoded, tokenizer)
+    whole = tokens_config(encoded, tokenizer)
     vocabulary = factory.vocabulary(whole)
-    for kind, first, count, frames in (("video", 0, CLIPS, 11), ("image", CLIPS, STILLS, 1)):
+    for kind, first, count, frames in (("video", 0, CLIPS, 11), ("image", CLIPS, IMAGES, 1)):
         pixels = FRAMES[first : first + count, :frames, 2:18, 1:17].astype(np.float32) / 255
         params = jax.tree.map(jnp.asarray, params)
         wanted = network.apply({"params": params}, jnp.asarray(pixels), method="encode")
@@ -122,44 +131,46 @@ def test_stored_codes_and_ids_are_those_of_the_tokenizer_and_the_vocabulary(enco
         wanted = {bytes(np.asarray(row, np.int32)): n for n, row in enumerate(wanted, first)}
         seen = []
         for arrays, captions in itertools.islice(read(whole, kind, size=1), count):
-            (codes,), (caption,) = arrays["tokens"], captions
-            number = wanted[codes.tobytes()]
+            (tokens,), (caption,) = arrays["tokens"], captions
+            number = wanted[tokens.tobytes()]
             seen.append(number)
             assert caption == (None if number % 3 == 0 else f"number {number}")
             np.testing.assert_array_equal(arrays["text_ids"], vocabulary.encode([caption]))
         assert sorted(seen) == list(range(first, first + count))
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(encoded, tokenizer, data, tmp_path):
+def test_an_interrupted_run_resumes_and_gives_the_same_bytes(
+    encoded, tokenizer, data, tmp_path, monkeypatch
+):
     class Stopped(Exception):
         pass
 
-    class Stops(encode_dataset.Encoder):
-        def encode(self, file, digest):
-            if stops and file.output.endswith(stops[0]):
-                part = f"{file.output}.part"
-                with open(part, "w") as half:
+    def stopping(encoder, file, sha256):
+        if stops and file.output.endswith(stops[0]):
+            for name in (f"{file.output}.part", f".{file.output}.12345678.partial"):
+                with open(tmp_path / "out" / os.path.basename(name), "w") as half:
                     half.write("half")
-                stops.pop(0)
-                raise Stopped
-            made.append(os.path.basename(file.output))
-            return super().encode(file, digest)
+            stops.pop(0)
+            raise Stopped
+        made.append(os.path.basename(file.output))
+        return encode_file(encoder, file, sha256)
 
+    encode_file = encode_dataset.encode_file
+    monkeypatch.setattr(encode_dataset, "encode_file", stopping)
     made, stops = [], ["video_train.tfrecord-00001", "video_train.tfrecord-00002"]
+    encoder = opened(tokenizer, data, tmp_path / "out")
     for _ in range(2):
-        encoder = Stops(tiny.maskgit_config(), tokenizer, str(data), str(tmp_path / "out"), 8)
         with pytest.raises(Stopped):
             encode_dataset.run(encoder, print, Silent)
         with pytest.raises(UserError, match=r"no codes\.json"):
-            stored_tokens.open_codes(tmp_path / "out")
-    encoder = Stops(tiny.maskgit_config(), tokenizer, str(data), str(tmp_path / "out"), 8)
+            token_files.read_manifest(tmp_path / "out")
     encode_dataset.run(encoder, print, Silent)
-    assert len(made) == len(set(made)) == 6  # 4 files of clips, 2 of stills: none twice
+    assert len(made) == len(set(made)) == 6  # 4 files of clips, 2 of images: none twice
     assert contents(tmp_path / "out") == contents(encoded)
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_the_files_and_write_the_same_bytes(
+def test_hosts_split_the_files_and_write_the_same_bytes(
     encoded, tokenizer, data, tmp_path, monkeypatch, hosts
 ):
     from jax.experimental import multihost_utils
@@ -167,14 +178,14 @@ def test_hosts_share_the_files_and_write_the_same_bytes(
     monkeypatch.setattr(jax, "process_count", lambda: hosts)
     monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: None)
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", np.ones_like)  # all are missing
-    shares = []
+    counts = []
     for host in reversed(range(hosts)):  # host 0 waits for the others
         monkeypatch.setattr(jax, "process_index", lambda host=host: host)
         before = set(os.listdir(tmp_path))
         encode(tokenizer, data, tmp_path)
-        done = [n for n in set(os.listdir(tmp_path)) - before if n.endswith(marks.DONE)]
-        shares.append(len(done))
-    assert sum(shares) == 6 and max(shares) - min(shares) <= 1
+        done = [n for n in set(os.listdir(tmp_path)) - before if n.endswith(token_files.DONE)]
+        counts.append(len(done))
+    assert sum(counts) == 6 and max(counts) - min(counts) <= 1
     assert contents(tmp_path) == contents(encoded)
 
 
@@ -186,7 +197,7 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
 
     def renewed():
         now = {name: (output / name).stat().st_mtime_ns for name in os.listdir(output)}
-        names = {n for n in now if "tfrecord" in n and n.endswith(marks.DONE)}
+        names = {n for n in now if "tfrecord" in n and n.endswith(token_files.DONE)}
         again = {name for name in names if before.get(name) != now[name]}
         before.update(now)
         return again
@@ -196,12 +207,12 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
     other = write(tmp_path / "other", 255 - FRAMES) / changed
     shutil.copy(other, source / changed)
     encode(tokenizer, source, output)
-    assert renewed() == {changed + marks.DONE}
-    (output / "clips-image_train.tfrecord-00000").write_bytes(b"cut short")
+    assert renewed() == {changed + token_files.DONE}
+    (output / "clips-image_train.tfrecord-00000").write_bytes(b"truncated")
     encode(tokenizer, source, output)
-    assert renewed() == {"clips-image_train.tfrecord-00000" + marks.DONE}
+    assert renewed() == {"clips-image_train.tfrecord-00000" + token_files.DONE}
     left = output / "clips-video_train.tfrecord-00009"
-    left.write_bytes(b"of a data set that was there before")
+    left.write_bytes(b"of an older data set")
     encode(bundle(tmp_path / "another", 1.01), source, output)
     assert len(renewed()) == 6 and not left.exists()
 
@@ -210,32 +221,32 @@ def test_a_damaged_file_is_named(tokenizer, data, tmp_path):
     source = tmp_path / "set"
     shutil.copytree(data, source)
     test_seqio_source.damage(source / "clips-video_train.tfrecord-00002", 1)
-    with pytest.raises(UserError, match=r"video_train\.tfrecord-00002: is damaged; write the data"):
+    with pytest.raises(UserError, match=r"video_train\.tfrecord-00002: corrupt; write the data"):
         encode(tokenizer, source, tmp_path / "codes")
     shutil.copy(data / "clips-video_train.tfrecord-00002", source)
-    said = encode(tokenizer, source, tmp_path / "codes")
-    assert any(line.startswith("4 files are encoded already") for line in said)
+    logged = encode(tokenizer, source, tmp_path / "codes")
+    assert any(line.startswith("4 files are encoded already") for line in logged)
 
 
-def test_codes_that_are_being_renewed_are_not_taken_for_whole(encoded, data, tmp_path):
+def test_tokens_that_are_being_replaced_are_not_complete(encoded, data, tmp_path, monkeypatch):
     output = tmp_path / "codes"
     shutil.copytree(encoded, output)
-    config = tiny.maskgit_config()
     other = bundle(tmp_path / "another", 1.01)
 
-    class Stops(encode_dataset.Encoder):
-        def encode(self, file, digest):
-            super().encode(file, digest)
-            raise KeyboardInterrupt
+    def stopping(encoder, file, sha256):
+        encode_file(encoder, file, sha256)
+        raise KeyboardInterrupt
 
+    encode_file = encode_dataset.encode_file
+    monkeypatch.setattr(encode_dataset, "encode_file", stopping)
     with pytest.raises(KeyboardInterrupt):
-        encode_dataset.run(Stops(config, other, str(data), str(output), 8), print, Silent)
-    with pytest.raises(UserError, match=r"no codes\.json, so it is not codes, or not all of them"):
-        stored_tokens.open_codes(output)
+        encode_dataset.run(opened(other, data, output), print, Silent)
+    with pytest.raises(UserError, match=r"no codes\.json: not stored tokens, or not all of them"):
+        token_files.read_manifest(output)
 
 
-def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
-    config = codes_config(encoded, tokenizer)
+def test_stale_tokens_are_refused_naming_both(encoded, tokenizer, tmp_path):
+    config = tokens_config(encoded, tokenizer)
     then, now = config.fingerprint, bundle(tmp_path / "another", 1.01)
     _, stage1, other = checkpoint.load_tokenizer(now)
     with pytest.raises(UserError, match=f"stale: encoded with tokenizer '{then}'.*'{other}'"):
@@ -246,15 +257,15 @@ def test_stale_codes_are_refused_naming_both(encoded, tokenizer, tmp_path):
         next(read(longer))
     embedded = config.copy_and_resolve_references()
     embedded.text.cached = True
-    # The tiny preset caches embeddings: without them is what other presets have.
+    # Unlike other presets the tiny one caches embeddings.
     plain = config.copy_and_resolve_references()
     plain.text.cached = False
     assert next(read(plain))[0].keys() == {"tokens", "text_ids"}
 
 
-def test_a_directory_that_is_no_codes_is_named(data, tokenizer, tmp_path):
+def test_a_directory_without_tokens_is_named(data, tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"set: has no codes\.json"):
-        next(read(codes_config(data, tokenizer)))
+        next(read(tokens_config(data, tokenizer)))
     config = tiny.tokenizer_config(data=dict(source="codes"))
     with pytest.raises(UserError, match="stage 1 trains on pixels"):
         batches.make(config, lambda captions: {})
@@ -265,7 +276,7 @@ def test_a_directory_that_is_no_codes_is_named(data, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_no_host_loses_or_repeats_a_sample_of_an_epoch(encoded, tokenizer, hosts):
-    config = codes_config(encoded, tokenizer)
+    config = tokens_config(encoded, tokenizer)
     size = 4 // hosts
     streams = [
         read(config, size=size, shard_index=host, shard_count=hosts) for host in range(hosts)
@@ -285,23 +296,48 @@ def test_no_host_loses_or_repeats_a_sample_of_an_epoch(encoded, tokenizer, hosts
 def test_mixtures_keep_their_counts(encoded, tokenizer, tmp_path):
     other = tmp_path / "codes"
     encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
-    config = codes_config(encoded, tokenizer)
+    config = tokens_config(encoded, tokenizer)
     sources = {str(encoded): 0.75, str(other): 0.25}
     first = {row.tobytes() for row in next(read(config, size=CLIPS))[0]["tokens"]}
     rows = [row.tobytes() for row in next(read(config, size=1000, sources=sources))[0]["tokens"]]
     assert sum(row in first for row in rows) == 750 and len(set(rows)) == 2 * CLIPS
 
 
+class StoredTokens:
+    """An `ExampleSource` of a directory of tokens; as in training the seed is (0, index)."""
+
+    def __init__(self, directory, index):
+        files = json.loads((Path(directory) / token_files.MANIFEST).read_text())["files"]
+        self.paths = [os.path.join(directory, file["name"]) for file in files["video_train"]]
+        self.records = records.Records(self.paths)
+        self.order = mixture.Order(len(self.records), (0, index))
+
+    def decode(self, numbers):
+        tf = tensorflow.tensorflow()
+
+        def parse(number):
+            record = tf.numpy_function(
+                lambda n: self.records[self.order(int(n))], [number], tf.string
+            )
+            feature = {"codes": tf.io.FixedLenFeature([], tf.string)}
+            return tf.io.parse_single_example(tf.ensure_shape(record, ()), feature)
+
+        return numbers.map(parse)
+
+
 def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_path):
+    from phenaki.data import seqio_source
+
     other = tmp_path / "codes"
     encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
-    config = codes_config(encoded, tokenizer)
+    config = tokens_config(encoded, tokenizer)
     sources = {str(encoded): 0.75, str(other): 0.25}
-    stream = seqio_source.Stream(start=6, shard_index=1, shard_count=2)
-    origin = stored_tokens.Origin.of(config)
-    mixture = stored_tokens.register("codes", sources, "video", "train", origin, 0, stream)
+    stream = mixture.Stream(start=6, shard_index=1, shard_count=2)
+    parts = [StoredTokens(directory, index) for index, directory in enumerate(sources)]
+    features = {"codes": tensorflow.seqio().ContinuousFeature(tensorflow.tensorflow().string, 0)}
+    mix = seqio_source.mix("tokens", parts, list(sources.values()), features, "train", 0, stream)
     examples = itertools.islice(
-        seqio_source.dataset(mixture, "train", 0, stream).as_numpy_iterator(), 40
+        seqio_source.dataset(mix, "train", 0, stream).as_numpy_iterator(), 40
     )
     theirs = np.stack([np.frombuffer(example["codes"], "<u2") for example in examples])
     place = dict(sources=sources, size=2, shard_index=1, shard_count=2, start=3)
@@ -309,9 +345,9 @@ def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_p
     np.testing.assert_array_equal(np.concatenate(ours), theirs)
 
 
-def test_training_on_codes_is_training_on_pixels(tokenizer, tmp_path):
-    source = write(tmp_path / "set", size=(11, 16, 16))  # nothing to cut at random
-    # Ids alone: embeddings are stored in half the bits.
+def test_training_on_tokens_is_training_on_pixels(tokenizer, tmp_path):
+    source = write(tmp_path / "set", size=(11, 16, 16))  # no random crops
+    # Without embeddings, which are stored in bfloat16.
     config = tiny.maskgit_config(text=dict(cached=False))
     encode(tokenizer, source, tmp_path / "codes", config)
     losses = []
@@ -328,15 +364,15 @@ def test_training_on_codes_is_training_on_pixels(tokenizer, tmp_path):
 
 
 def test_the_estimate_writes_nothing(tokenizer, data, tmp_path):
-    said = "\n".join(encode(tokenizer, data, tmp_path / "codes", estimate=True))
-    assert "video_train: 10 of 24 codes: 480 B of codes" in said
-    assert "6 files to encode on this host: about" in said
+    logged = "\n".join(encode(tokenizer, data, tmp_path / "codes", estimate=True))
+    assert "video_train: 10 of 24 tokens: 480 B of tokens" in logged
+    assert "6 files to encode on this host: about" in logged
     assert not (tmp_path / "codes").exists()
 
 
-def test_the_manifest_says_what_the_codes_were_made_with(encoded, tokenizer):
-    manifest = json.loads((encoded / stored_tokens.MANIFEST).read_text())
-    assert manifest["records"] == {"image_train": STILLS, "video_train": CLIPS}
+def test_the_manifest_holds_the_origin(encoded, tokenizer):
+    manifest = json.loads((encoded / token_files.MANIFEST).read_text())
+    assert manifest["records"] == {"image_train": IMAGES, "video_train": CLIPS}
     assert manifest["sizes"]["video"] == 24 and manifest["sizes"]["image"] == 4
     assert manifest["origin"]["pixels"] == "11x16x16 at 8 fps"
     assert manifest["origin"]["tokenizer"] == checkpoint.load_tokenizer(tokenizer)[2]

@@ -66,7 +66,7 @@ def test_design_1_shows_purple_in_stills_alone():
     colours, named = captions(world)
     assert PURPLE not in colours
     assert named.all()
-    colours, named = captions(world, moving_shapes.render_stills)
+    colours, named = captions(world, moving_shapes.render_images)
     assert 0.2 < (colours == PURPLE).mean() < 0.3
     assert named.all()
 
@@ -83,7 +83,7 @@ def test_design_2_shows_purple_in_videos_and_names_it_in_stills_alone():
     assert abs(named[~purple].mean() - 0.4) < 0.05
     # Which colour a caption without one has: what clips alone get right by chance.
     assert abs(purple[~named].mean() - 1 / 7 / (1 / 7 + 6 / 7 * 0.6)) < 0.05
-    colours, named = captions(world, moving_shapes.render_stills)
+    colours, named = captions(world, moving_shapes.render_images)
     assert 0.1 < (colours == PURPLE).mean() < 0.19
     assert named.all()
 

@@ -1,4 +1,4 @@
-"""Folders of media and where their captions come from; what is wrong is counted and named."""
+"""Folders of media and the sources of their captions; defects are counted and named."""
 
 import json
 
@@ -69,10 +69,10 @@ def test_rows_that_fit_no_file_are_named(folder, tmp_path):
     (folder / "captions.csv").write_text("file,caption\n" + "\n".join(rows))
     found = find.find(folder)
     assert captions(found)["b.mp4"] == "one"
-    reasons = {lost.name: lost.reason for lost in found.problems}
-    assert reasons["b.mp4"].endswith("second row of this file; the first counts")
+    reasons = {skipped.name: skipped.reason for skipped in found.problems}
+    assert reasons["b.mp4"].endswith("second row of this file; the first is used")
     assert reasons["gone.mp4"] == "captions.csv:4: no such file"
-    assert "leads out" in reasons["../secret.mp4"] and "leads out" in reasons["/etc/passwd"]
+    assert "escapes" in reasons["../secret.mp4"] and "escapes" in reasons["/etc/passwd"]
     assert "not a video or image" in reasons["deep/notes.md"]
     assert "quote the caption" in reasons["a.PNG"]
     assert len(found) == 3
@@ -97,7 +97,7 @@ def test_useless_captions_files_are_refused(folder, content, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_captions_file_that_is_not_there_is_refused(folder):
+def test_a_missing_captions_file_is_refused(folder):
     for wanted in (dict(captions="other.csv"), dict(layout="csv")):
         with pytest.raises(UserError, match="no such captions file"):
             find.find(folder, **wanted)
@@ -109,9 +109,10 @@ def test_sidecars(folder):
     (folder / "deep/er/c.json").write_text("{broken")
     found = find.find(folder)
     assert captions(found) == {"a.PNG": "a cat", "b.mp4": "a red ball", "deep/er/c.webm": None}
-    assert found.layout == "a .txt or .json beside each file"
-    (lost,) = found.problems
-    assert lost.name == "deep/er/c.json" and lost.reason.startswith("no caption taken")
+    assert found.layout == "a .txt or .json next to each file"
+    (skipped,) = found.problems
+    assert skipped.name == "deep/er/c.json"
+    assert skipped.reason.startswith("unreadable caption")
     assert found.other == 1
 
 
@@ -125,12 +126,12 @@ def test_class_folders(tmp_path):
     assert set(captions(find.find(tmp_path, layout="none")).values()) == {None}
 
 
-def test_links_that_lead_out_are_left_aside(folder, tmp_path):
+def test_links_to_outside_are_skipped(folder, tmp_path):
     (tmp_path / "outside.mp4").touch()
     (folder / "link.mp4").symlink_to(tmp_path / "outside.mp4")
     (folder / "inside.mp4").symlink_to(folder / "b.mp4")
     found = find.find(folder)
-    assert found.problems == (items.Skipped("link.mp4", "a link that leads out of the folder"),)
+    assert found.problems == (items.Skipped("link.mp4", "a link to outside the folder"),)
     assert "inside.mp4" in captions(found) and "link.mp4" not in captions(found)
 
 

@@ -1,4 +1,4 @@
-"""Hostile inputs: they end in a reason, read nothing else, and write nowhere else."""
+"""Hostile inputs: skipped with a reason; nothing outside the input and output is touched."""
 
 import io
 import tarfile
@@ -9,10 +9,10 @@ import layouts
 import pytest
 from numbered_clips import regular, write_video
 
-from phenaki.data.prepare import caption_tables, images, video
-from phenaki.data.prepare import items as raw
+from phenaki.data.prepare import caption_tables, items, video
 from phenaki.data.prepare.layouts import find, tars
 from phenaki.errors import UserError
+from phenaki.io import images
 
 
 @pytest.fixture(scope="module")
@@ -21,33 +21,33 @@ def hostile():
 
 
 def listed(path, content) -> tuple[list[str], list[str]]:
-    """(keys of items, reasons of losses) of a tar."""
+    """(keys of items, reasons of what is skipped) of a tar."""
     path.write_bytes(content)
     found = list(tars.members(path, path.name))
-    items = [entry for entry in found if isinstance(entry, raw.RawItem)]
-    return [i.key for i in items], [e.reason for e in found if isinstance(e, raw.Skipped)]
+    keys = [entry.key for entry in found if isinstance(entry, items.RawItem)]
+    return keys, [entry.reason for entry in found if isinstance(entry, items.Skipped)]
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     {
-        "parent": "its name leads out of the tar",
-        "absolute": "its name leads out of the tar",
-        "deep": "its name leads out of the tar",
+        "parent": "its path escapes the tar",
+        "absolute": "its path escapes the tar",
+        "deep": "its path escapes the tar",
         "link": "a link or device, not a file",
         "hard": "a link or device, not a file",
         "device": "a link or device, not a file",
         "pipe": "a link or device, not a file",
-        "lonely_text": "only .txt: no image or video with it",
-        "lonely_picture": "no .txt or .json with it: no caption",
-        "bad_json": "no caption taken",
+        "lonely_text": "only .txt: no image or video",
+        "lonely_image": "no .txt or .json: no caption",
+        "bad_json": "unreadable caption",
         "not_utf8": "a name that is not UTF-8",
     }.items(),
 )
-def test_a_tar_gives_what_is_good_and_counts_the_rest(name, reason, hostile, tmp_path):
+def test_a_tar_gives_its_readable_members_and_counts_the_rest(name, reason, hostile, tmp_path):
     keys, reasons = listed(tmp_path / "a.tar", hostile[f"{name}.tar"])
     assert keys[0] == "a.tar/0.jpg"
-    assert reasons and all(reason in given for given in reasons)
+    assert reasons and all(reason in found for found in reasons)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
@@ -55,17 +55,17 @@ def test_a_member_is_read_as_it_was_packed(hostile, tmp_path):
     (tmp_path / "a.tar").write_bytes(hostile["lonely_text.tar"])
     item = next(tars.members(tmp_path / "a.tar", "a.tar"))
     assert (item.caption, item.kind) == ("good", "image")
-    with raw.opened(item.media) as file:
-        assert file.read() == layouts.picture(7, "JPEG")
+    with items.open_media(item.media) as file:
+        assert file.read() == layouts.image(7, "JPEG")
         assert (file.seek(-2, 2), file.read(), file.read()) != (0, b"", b"")
         assert file.tell() == item.media.size
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert tar.getmember("0.jpg").offset_data == item.media.offset
 
 
-def test_broken_tars_say_after_how_many_files(hostile, tmp_path):
+def test_corrupt_tars_report_the_number_of_files_before(hostile, tmp_path):
     keys, reasons = listed(tmp_path / "a.tar", hostile["device.tar"][:1500])
-    assert keys == [] and "cut off" in " ".join(reasons) or "not readable" in " ".join(reasons)
+    assert keys == [] and "truncated" in " ".join(reasons) or "not readable" in " ".join(reasons)
     for name in ("text.tar", "gzip.tar"):
         keys, reasons = listed(tmp_path / "a.tar", hostile[name])
         assert keys == [] and "not readable after 0 files" in reasons[0]
@@ -83,9 +83,9 @@ def test_a_list_of_files_under_a_videos_name_opens_none_of_them(tmp_path):
                 list(video.clips(source, frames=3, fps=8, height=48, width=64))
 
 
-def test_a_frame_said_to_last_for_hours_ends(tmp_path):
+def test_a_frame_with_a_duration_of_hours_ends(tmp_path):
     path = write_video(tmp_path / "a.mkv", [*regular(3, 8), *(3500 * k for k in range(1, 9))])
-    with pytest.raises(images.UnreadableMedia, match="are to be shown"):
+    with pytest.raises(images.UnreadableMedia, match="would be shown"):
         for _ in video.clips(path, frames=3, fps=8, height=8, width=8):
             pass
 
@@ -116,16 +116,18 @@ def test_what_cannot_be_written_as_utf8_is_replaced_or_named(hostile, tmp_path):
     (tmp_path / "a.tar").write_bytes(hostile["half_a_pair.tar"])
     captions = [item.caption for item in find.find(tmp_path)]
     assert captions == ["good", "a ? b"]
-    (tmp_path / "\udcff.png").write_bytes(layouts.picture(3))
-    assert [lost.reason for lost in find.find(tmp_path).problems] == ["a name that is not UTF-8"]
+    (tmp_path / "\udcff.png").write_bytes(layouts.image(3))
+    assert [skipped.reason for skipped in find.find(tmp_path).problems] == [
+        "a name that is not UTF-8"
+    ]
 
 
 def test_a_container_has_the_same_name_in_every_process(hostile, tmp_path):
     (tmp_path / "a.tar").write_bytes(hostile["half_a_pair.tar"])
     (unit,) = find.find(tmp_path).units
-    told = raw._said(unit.reader)
-    assert told[:2] == ("phenaki.data.prepare.layouts.tars", "members")
-    assert " at 0x" not in repr(told)
+    identity = items._identity(unit.reader)
+    assert identity[:2] == ("phenaki.data.prepare.layouts.tars", "members")
+    assert " at 0x" not in repr(identity)
 
 
 def test_numbers_in_tables_stay_text(tmp_path):
@@ -143,7 +145,7 @@ def test_layouts_are_forced_and_refused(tmp_path):
     layouts.make("DAVIS", tmp_path / "davis")
     forced = find.find(tmp_path / "davis", layout="none")
     assert {item.kind for item in forced} == {"image"}
-    with pytest.raises(UserError, match="is not laid out so"):
+    with pytest.raises(UserError, match="does not have this layout"):
         find.find(tmp_path / "davis", layout="kinetics")
     with pytest.raises(UserError, match="no such data set"):
         find.find("tfds:no_such_set")
@@ -158,5 +160,5 @@ def test_an_unknown_tfds_set_asks_for_its_fields_and_a_camera_can_be_chosen(tmp_
 
 
 def test_a_dozen_of_the_fuzzers_inputs(tmp_path):
-    count, wrong = fuzz_media.fuzz(tmp_path, seed=0, share=1 / 17)
+    count, wrong = fuzz_media.fuzz(tmp_path, seed=0, fraction=1 / 17)
     assert count >= 10 and wrong == []

@@ -1,4 +1,4 @@
-"""The page of a data set: what it counts is what is there, and it needs no other file."""
+"""The page of a data set: its counts are right, and it needs no other file."""
 
 import re
 
@@ -27,12 +27,12 @@ def directory(tmp_path_factory):
     return root / "set"
 
 
-def test_it_counts_what_is_there(directory):
-    split = inspect.look(directory, 100)["video_train"]
+def test_it_counts_the_records(directory):
+    split = inspect.measure(directory, 100)["video_train"]
     assert (split.stored, split.seen, split.uncaptioned) == (5, 5, 2)
     assert split.frames == [11] * 5 and split.fps == [8.0] * 5
     assert split.source_fps == pytest.approx([8.0] * 5, abs=0.01)
-    assert sorted(split.tokens) == [5, 5, 9]  # bytes and an end
+    assert sorted(split.tokens) == [5, 5, 9]  # bytes and an end token
     assert split.sources == {"a.mp4": 2, "b.mp4": 1, "copy.mp4": 1, "black.mp4": 1}
     assert split.equal == [("copy.mp4#00000", "b.mp4#00000")]
     shown = numbered(5)  # frame 5 is the middle of the first clip
@@ -42,7 +42,7 @@ def test_it_counts_what_is_there(directory):
 
 
 def test_a_part_is_spread_evenly(directory):
-    split = inspect.look(directory, 2)["video_train"]
+    split = inspect.measure(directory, 2)["video_train"]
     assert (split.seen, split.stored) == (2, 5)
     assert set(split.sources) == {"a.mp4", "black.mp4"}  # the middles of both halves
 
@@ -51,11 +51,11 @@ def test_captions_are_counted_in_pieces_and_long_ones_named(directory, run_scrip
     model = tmp_path / "tiny.model"
     model.write_bytes(trained())
     pieces = vocabulary.sentencepiece(model, 4)
-    split = inspect.look(directory, 100, pieces.count, length=4)["video_train"]
+    split = inspect.measure(directory, 100, pieces.count, length=4)["video_train"]
     wanted = [len(pieces.model.encode(text)) + 1 for text in ("four", "four", "<b>seven")]
     assert sorted(split.tokens) == sorted(wanted) and max(wanted) > 4
     cut = sum(count > 4 for count in wanted)
-    assert f"{cut} captions have more than 4 tokens and will be cut" in split.warnings()
+    assert f"{cut} captions have more than 4 tokens and are truncated" in split.warnings()
     given = [f"--data={directory}", f"--output={tmp_path / 'p'}", "--length=4"]
     done = run_script("scripts/inspect_data.py", *given, f"--vocabulary={model}")
     assert f"{cut} captions have more than 4 tokens" in done.stdout, done.stderr
@@ -71,7 +71,7 @@ def test_limited_range_is_noticed():
     assert any("16 to 235" in line for line in split.warnings())
 
 
-def test_the_page_stands_alone(directory, run_script, tmp_path):
+def test_the_page_is_self_contained(directory, run_script, tmp_path):
     done = run_script(
         "scripts/inspect_data.py", f"--data={directory}", f"--output={tmp_path / 'p'}"
     )
@@ -80,6 +80,6 @@ def test_the_page_stands_alone(directory, run_script, tmp_path):
     page = (tmp_path / "p").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "data:image/png;base64," in page and "<b>seven" not in page
-    assert "40.0%" in page  # a.mp4's share
-    found = inspect.look(directory, 100)["video_train"]
+    assert "40.0%" in page  # the clips of a.mp4
+    found = inspect.measure(directory, 100)["video_train"]
     assert inspect_page.sentence(found) in done.stdout

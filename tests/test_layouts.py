@@ -1,4 +1,4 @@
-"""Each layout that people have becomes the same records: pictures, captions, splits, losses."""
+"""Every layout becomes the same records: images and videos, captions, splits, skipped items."""
 
 import layouts
 import pytest
@@ -9,7 +9,7 @@ from phenaki.data.prepare import run as prepare
 from phenaki.errors import UserError
 
 Seen = tuple[int, str | None]  # first number shown, caption
-# (what is said of it, records by split, reasons of items left out, reasons of problems)
+# (part of its description, records by split, reasons of skipped items, reasons of problems)
 EXPECTED = {
     "captions.csv": (
         "captions file",
@@ -19,7 +19,7 @@ EXPECTED = {
     ),
     "metadata.jsonl": (
         "metadata.jsonl",
-        {"image_train": [(5, "a still")], "video_train": [(0, "a video")]},
+        {"image_train": [(5, "an image")], "video_train": [(0, "a video")]},
         {},
         [],
     ),
@@ -29,7 +29,7 @@ EXPECTED = {
         {},
         ["no such file"],
     ),
-    "sidecars": ("beside each file", {"image_train": [(0, "picture 0")]}, {"nsfw": 1}, []),
+    "sidecars": ("next to each file", {"image_train": [(0, "image 0")]}, {"nsfw": 1}, []),
     "class folders": (
         "folder names",
         {"video_train": [(30, "adult female singing"), (0, "brushing teeth")]},
@@ -71,7 +71,7 @@ EXPECTED = {
     ),
     "img2dataset tar": (
         "tars",
-        {"image_train": [(0, "picture 0"), (2, "picture 2")]},
+        {"image_train": [(0, "image 0"), (2, "image 2")]},
         {"nsfw": 1},
         [],
     ),
@@ -86,13 +86,13 @@ EXPECTED = {
     ),
     "tfrecord": (
         "TFRecords of img2dataset",
-        {"image_train": [(3, "a picture")], "video_train": [(0, "a clip")]},
+        {"image_train": [(3, "an image")], "video_train": [(0, "a clip")]},
         {},
         [],
     ),
     "parquet": (
         "parquet with media",
-        {"image_train": [(3, "a picture")], "video_train": [(0, "a clip")]},
+        {"image_train": [(3, "an image")], "video_train": [(0, "a clip")]},
         {},
         [],
     ),
@@ -105,7 +105,7 @@ EXPECTED = {
     ),
     "tfds laion400m": (
         "TFDS laion400m",
-        {"image_train": [(0, "picture 0"), (1, "picture 1")]},
+        {"image_train": [(0, "image 0"), (1, "image 1")]},
         {"nsfw": 1},
         [],
     ),
@@ -139,7 +139,7 @@ def run(source, output, **changes) -> dict:
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_a_layout_becomes_records(name, tmp_path):
-    said, records, reasons, problems = EXPECTED[name]
+    layout, records, reasons, problems = EXPECTED[name]
     source = layouts.make(name, tmp_path / "in")
     if not records:
         with pytest.raises(UserError, match=next(iter(reasons))):
@@ -151,7 +151,7 @@ def test_a_layout_becomes_records(name, tmp_path):
         )
     else:
         report = run(source, tmp_path / "set")
-    assert said in report["captions"]
+    assert layout in report["captions"]
     assert read(tmp_path / "set") == records
     assert report["reasons"] == reasons
     assert len(report["problems"]) == len(problems)

@@ -1,4 +1,4 @@
-"""From a folder to a data set that TFDS opens: what is written, skipped, said and refused."""
+"""From a folder to a data set that TFDS opens: what is written, skipped, reported and refused."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numbered_clips import cut_or_crash, numbered, read_number, regular, write_video
+from numbered_clips import decode_or_crash, numbered, read_number, regular, write_video
 from PIL import Image
 
 from phenaki.data import format, tensorflow
@@ -22,17 +22,17 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three good videos, a still, and one file each that is broken, cut, short or foreign."""
+    """Three good videos, an image, and files that are corrupt, truncated, short or not media."""
     root = tmp_path_factory.mktemp("media")
     for name, frames in {"a.mp4": 30, "b.mkv": 11, "c.mp4": 12, "short.mp4": 10}.items():
         write_video(root / name, regular(frames, 8))
-    Image.fromarray(numbered(77)).save(root / "still.png")
+    Image.fromarray(numbered(77)).save(root / "image.png")
     (root / "broken.mp4").write_bytes(b"not a video")
     (root / "empty.webm").touch()
     good = write_video(root / "cut.mkv", regular(60, 8)).read_bytes()
     (root / "cut.mkv").write_bytes(good[: len(good) // 2])
     (root / "notes.md").write_text("hello")
-    rows = ["a.mp4,first", "b.mkv,", "still.png,a still", "gone.mp4,nothing"]
+    rows = ["a.mp4,first", "b.mkv,", "image.png,an image", "gone.mp4,nothing"]
     (root / "captions.csv").write_text("file,caption\n" + "\n".join(rows))
     return root
 
@@ -64,9 +64,9 @@ def test_tfds_reads_what_was_written(prepared):
     assert [read_number(image) for image in second["video"]] == list(range(11, 22))
     assert (second["caption"].decode(), second["captioned"]) == ("first", True)
     assert not clips["b.mkv#00000"]["captioned"] and not clips["c.mp4#00000"]["captioned"]
-    (still,) = read(output, "image_train")
-    assert still["video"].shape == (1, 48, 64, 3)
-    assert read_number(still["video"][0]) == 77
+    (image,) = read(output, "image_train")
+    assert image["video"].shape == (1, 48, 64, 3)
+    assert read_number(image["video"][0]) == 77
     assert report["clips"] == {"image_train": 1, "video_train": 4}
 
 
@@ -120,19 +120,17 @@ def test_same_bytes_again_and_with_several_processes(prepared, folder, tmp_path)
     assert files(tmp_path / "again") == files(output)
 
 
-def test_a_decoder_that_dies_costs_one_file(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "cut", cut_or_crash)
+def test_a_crash_of_the_decoder_skips_one_file(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "decode_unit", decode_or_crash)
     for name in ("crash.mp4", "fine.mp4", "last.mp4"):
         (tmp_path / "media").mkdir(exist_ok=True)
         (tmp_path / "media" / name).write_bytes((folder / "b.mkv").read_bytes())
     report = run.prepare(options(tmp_path / "media", tmp_path / "set", workers=2))
-    assert report["skipped"] == [
-        {"file": "crash.mp4", "reason": "the decoder crashed on it or did not come back"}
-    ]
+    assert report["skipped"] == [{"file": "crash.mp4", "reason": "the decoder crashed or hung"}]
     assert report["clips"] == {"video_train": 2}
 
 
-def test_validation_is_a_stable_share_of_the_files():
+def test_validation_is_a_stable_fraction_of_the_files():
     keys = [f"{k}.mp4" for k in range(4000)]
     small, large = ({k for k in keys if format.split_of(k, s) != "train"} for s in (0.1, 0.3))
     assert abs(len(small) / 4000 - 0.1) < 0.02
@@ -150,7 +148,7 @@ def test_validation_is_a_stable_share_of_the_files():
         (dict(validation=1.0), "--validation=1"),
         (dict(quality=0), "--quality=0"),
         (dict(workers=0), "--workers"),
-        (dict(layout="magic"), "--layout=magic"),
+        (dict(layout="magic"), "--layout='magic' must be one of auto"),
         (dict(captions="none.csv"), "none.csv: no such captions file"),
         (dict(input=Path("/nowhere")), "/nowhere: not a folder"),
     ],
@@ -182,9 +180,9 @@ def test_outputs_that_cannot_be_written_are_refused(folder, tmp_path):
 def test_overwrite_replaces_a_data_set(folder, prepared, tmp_path):
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "b.mkv").write_bytes((folder / "b.mkv").read_bytes())
-    given = options(tmp_path / "media", tmp_path / "set", encoding="jpeg")
-    run.prepare(given)
-    run.prepare(dataclasses.replace(given, overwrite=True, frames=5))
+    chosen = options(tmp_path / "media", tmp_path / "set", encoding="jpeg")
+    run.prepare(chosen)
+    run.prepare(dataclasses.replace(chosen, overwrite=True, frames=5))
     (_, second) = read(tmp_path / "set", "video_train")
     assert [read_number(image) for image in second["video"]] == [5, 6, 7, 8, 9]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["media", "set"]
@@ -204,17 +202,17 @@ def script(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_the_script_writes_and_says_what(folder, tmp_path):
+def test_the_script_writes_and_reports(folder, tmp_path):
     result = script(f"--input={folder}", f"--output={tmp_path / 'set'}", "--size=32")
     assert result.returncode == 0, result.stderr
-    assert "files: 4 read (3 videos, 1 stills), 4 skipped, 1 neither" in result.stdout
+    assert "files: 4 read (3 videos, 1 images), 4 skipped, 1 neither" in result.stdout
     assert "short.mp4: too short" in result.stdout
     assert "8/8 (100%)" in result.stderr
     assert (tmp_path / "set" / "contact_sheet.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--size=wide"], "--size=wide"),
         (["--frames=10"], "nearest is 11"),
@@ -222,10 +220,10 @@ def test_the_script_writes_and_says_what(folder, tmp_path):
         (["--outptu=x"], "did you mean --output"),
     ],
 )
-def test_the_script_says_a_mistake_in_one_line(folder, tmp_path, arguments, said):
+def test_the_script_reports_a_mistake_in_one_line(folder, tmp_path, arguments, message):
     result = script(f"--input={folder}", f"--output={tmp_path / 'set'}", *arguments)
     assert result.returncode == 2
-    assert said in result.stderr and result.stderr.startswith("error: ")
+    assert message in result.stderr and result.stderr.startswith("error: ")
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "set").exists()
 

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on: nothing is decoded twice, the bytes are those of a calm run."""
+"""A stopped run resumes: nothing is decoded twice, the bytes are those of an undisturbed run."""
 
 import dataclasses
 import json
@@ -7,8 +7,11 @@ import kill_prepare
 import layouts
 import pytest
 
+from phenaki.data import format
 from phenaki.data.prepare import filters, ingest, run, video
+from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
+from phenaki.io import artifacts
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,9 @@ def options(folder, output, **changes) -> run.PrepareOptions:
     return run.PrepareOptions(input=folder, output=output, **(size | changes))
 
 
-def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
-    given = options(folder, tmp_path / "set")
-    calm = run.prepare(dataclasses.replace(given, output=tmp_path / "calm"))
+def test_complete_units_are_not_decoded_again(folder, tmp_path, monkeypatch):
+    chosen = options(folder, tmp_path / "set")
+    undisturbed = run.prepare(dataclasses.replace(chosen, output=tmp_path / "undisturbed"))
     decoded, real = [], video.clips
 
     def clips(file, **how):
@@ -41,19 +44,21 @@ def test_what_was_cut_is_not_decoded_again(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(video, "clips", clips)
     with pytest.raises(KeyboardInterrupt):
-        run.prepare(given)
+        run.prepare(chosen)
     assert not (tmp_path / "set").exists()
-    again = run.prepare(given)
-    assert len(decoded) == 3 + 4  # two stood, the third was interrupted
-    assert (again["clips"], again["skipped"]) == (calm["clips"], calm["skipped"])
-    assert kill_prepare.contents(tmp_path / "set") == kill_prepare.contents(tmp_path / "calm")
+    again = run.prepare(chosen)
+    assert len(decoded) == 3 + 4  # two are complete, the third is interrupted
+    assert (again["clips"], again["skipped"]) == (undisturbed["clips"], undisturbed["skipped"])
+    assert kill_prepare.contents(tmp_path / "set") == kill_prepare.contents(
+        tmp_path / "undisturbed"
+    )
     assert not (tmp_path / ".set.partial").exists()
 
 
-def test_another_way_of_cutting_or_a_changed_file_is_cut_anew(folder, tmp_path):
+def test_other_options_or_a_changed_file_are_decoded_again(folder, tmp_path):
     layouts.video(tmp_path / "in" / "a.mp4", 22)
-    (unit,) = run.sources.find(tmp_path / "in").units
-    form = run.builder.Format(11, 8.0, 48, 64, "png")
+    (unit,) = find.find(tmp_path / "in").units
+    form = format.ClipFormat(11, 8.0, 48, 64, "png")
     job = ingest.Job(form, 95, None, filters.Filters(), tmp_path)
     names = {job.name(unit), dataclasses.replace(job, limit=1).name(unit)}
     names.add(dataclasses.replace(job, filters=filters.Filters(min_words=1)).name(unit))
@@ -64,14 +69,14 @@ def test_another_way_of_cutting_or_a_changed_file_is_cut_anew(folder, tmp_path):
 
 
 def test_two_runs_of_one_output_are_refused(folder, tmp_path):
-    given = options(folder, tmp_path / "set")
-    with run._claim(given), pytest.raises(UserError, match="another run is writing it"):
-        run.prepare(given)
+    chosen = options(folder, tmp_path / "set")
+    with run._claim(chosen), pytest.raises(UserError, match="another run is writing it"):
+        run.prepare(chosen)
 
 
-def test_filters_count_what_they_leave_out(folder, tmp_path):
-    chosen = filters.Filters(min_words=1, max_words=2)
-    report = run.prepare(options(folder, tmp_path / "a", filters=chosen))
+def test_filters_count_what_they_skip(folder, tmp_path):
+    words = filters.Filters(min_words=1, max_words=2)
+    report = run.prepare(options(folder, tmp_path / "a", filters=words))
     assert report["reasons"] == {"caption too long": 1, "caption too short": 3}
     assert report["clips"] == {"video_train": 4}
     report = run.prepare(options(folder, tmp_path / "b", drop_duplicates=True, limit=1))
@@ -80,31 +85,31 @@ def test_filters_count_what_they_leave_out(folder, tmp_path):
     assert report["clips"] == {"video_train": 4}
 
 
-def test_clips_that_do_not_move_are_left_out(tmp_path):
-    still, moving = tmp_path / "in" / "still.mp4", tmp_path / "in" / "moving.mp4"
+def test_clips_without_motion_are_skipped(tmp_path):
+    static, moving = tmp_path / "in" / "static.mp4", tmp_path / "in" / "moving.mp4"
     layouts.video(moving, 22)
-    layouts.write_video(still, layouts.regular(22, 8), [layouts.numbered(9)] * 22)
-    given = options(tmp_path / "in", tmp_path / "set", filters=filters.Filters(min_motion=1.0))
-    report = run.prepare(given)
+    layouts.write_video(static, layouts.regular(22, 8), [layouts.numbered(9)] * 22)
+    chosen = options(tmp_path / "in", tmp_path / "set", filters=filters.Filters(min_motion=1.0))
+    report = run.prepare(chosen)
     assert report["skipped"] == [
-        {"file": "still.mp4", "reason": "near-static: each of its 2 clips"}
+        {"file": "static.mp4", "reason": "near-static: each of its 2 clips"}
     ]
     assert report["clips"] == {"video_train": 2}
 
 
-def test_every_host_gets_eight_shards_and_the_manifest_tells_all(tmp_path):
+def test_every_host_gets_eight_shards_and_the_manifest_has_them(tmp_path):
     layouts.video(tmp_path / "in" / "a.mp4", 40)
-    given = options(tmp_path / "in", tmp_path / "set", frames=3, hosts=1)
-    run.prepare(given)
+    chosen = options(tmp_path / "in", tmp_path / "set", frames=3, hosts=1)
+    run.prepare(chosen)
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert manifest["records"] == {"video_train": 13} and manifest["shards"] == {"video_train": 8}
     for name, noted in manifest["files"].items():
-        assert run.shards.checksum(tmp_path / "set" / name) == noted
+        assert artifacts.checksum(tmp_path / "set" / name) == noted
     shards = [
         name for name in manifest["files"] if ".tfrecord" in name and not name.endswith(".npy")
     ]
     assert len(shards) == 8
-    run.prepare(dataclasses.replace(given, hosts=4, output=tmp_path / "more"))
+    run.prepare(dataclasses.replace(chosen, hosts=4, output=tmp_path / "more"))
     more = json.loads((tmp_path / "more" / "manifest.json").read_text())
     assert more["shards"] == {"video_train": 13}  # never an empty one
     assert more["config_sha256"] != manifest["config_sha256"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import clip_sets
 import numpy as np
 import pytest
 from numbered_clips import numbered, read_number
@@ -34,19 +35,18 @@ class Spec:
 
 def write(directory, first: int, count: int, encoding: str = "png", noise: bool = False):
     """A data set whose clip n shows the number `first` + n; every third clip has no caption."""
-    directory.mkdir()
     random = np.random.default_rng(first)
-    with format.Writer(directory, format.Format(5, 8.0, 48, 64, encoding), per_shard=7) as writer:
-        for n in range(first, first + count):
-            images = np.stack([numbered(n)] * 5)
-            if noise:
-                images = random.integers(0, 256, images.shape, np.uint8)
-            caption = None if n % 3 == 0 else f"number {n}"
-            for kind, video in (("video", images), ("image", images[:1])):
-                encoded = format.encode(video, encoding)
-                record = format.ClipRecord(f"{n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
-                writer.add(f"{kind}_train", record)
-    return directory
+    stored = {"video_train": [], "image_train": []}
+    for n in range(first, first + count):
+        images = np.stack([numbered(n)] * 5)
+        if noise:
+            images = random.integers(0, 256, images.shape, np.uint8)
+        caption = None if n % 3 == 0 else f"number {n}"
+        for kind, video in (("video", images), ("image", images[:1])):
+            encoded = format.encode(video, encoding)
+            record = format.ClipRecord(f"{n}", encoded, caption, "", "", (48, 64), 0.0, 8.0)
+            stored[f"{kind}_train"].append(record)
+    return clip_sets.write(directory, format.ClipFormat(5, 8.0, 48, 64, encoding), stored, 7)
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +115,16 @@ def count_reads(read: list, original=clips.Records.__getitem__):
 
 
 @pytest.mark.parametrize("hosts", [2, 3])
-def test_hosts_share_one_stream(data, other, hosts):
+def test_hosts_split_one_stream(data, other, hosts):
     sources = {str(data): 0.6, str(other): 0.4}
     single = shown(take(sources, 30))
-    shares = [
+    parts = [
         shown(take(sources, 30 // hosts, shard_index=host, shard_count=hosts))
         for host in range(hosts)
     ]
-    assert [n for row in zip(*shares, strict=True) for n in row] == single
+    assert [n for row in zip(*parts, strict=True) for n in row] == single
     resumed = shown(take(sources, 4, start=5, shard_index=1, shard_count=hosts))
-    assert resumed == shares[1][5:9]
+    assert resumed == parts[1][5:9]
 
 
 def test_a_mixture_keeps_its_rates_exactly(data, other):
@@ -134,7 +134,7 @@ def test_a_mixture_keeps_its_rates_exactly(data, other):
 
 
 @pytest.mark.parametrize("rates", [[1.0, 1.0], [4.0, 1.0], [0.8, 0.1, 0.1]])
-def test_every_step_of_every_host_has_nearly_the_shares(rates):
+def test_every_step_of_every_host_has_nearly_the_rates(rates):
     pattern = np.tile(mixing.pattern(rates, 0), 3)
     for hosts in (1, 2, 4):
         for host in range(hosts):
@@ -142,7 +142,7 @@ def test_every_step_of_every_host_has_nearly_the_shares(rates):
             for step in steps.reshape(-1, 100):
                 counts = np.bincount(step, minlength=len(rates))
                 wanted = np.array(rates) / sum(rates) * 100
-                # A job's are within one of the share; a host's as those of random draws.
+                # A job's counts are within one; a host's are as if sampled at random.
                 slack = 1.5 if hosts == 1 else 5 * np.sqrt(wanted)
                 assert (abs(counts - wanted) <= slack).all()
 
@@ -153,7 +153,7 @@ def test_without_shuffle_the_stored_order_is_read(data):
     assert clips.size(data, "validation", "video") == 0
 
 
-def test_random_parts_are_real_parts(tmp_path):
+def test_random_crops_are_crops(tmp_path):
     directory = write(tmp_path / "noise", 0, 4, noise=True)
     (whole,) = take(directory, 1, shuffle=False)
     spec = Spec(frames=3, height=40, width=40)
@@ -221,23 +221,24 @@ def damage(path, number: int) -> None:
     path.write_bytes(content)
 
 
-def test_the_next_record_takes_a_damaged_ones_place(data, tmp_path, caplog):
+def test_a_damaged_record_is_replaced_by_the_next_one(data, tmp_path, caplog):
     directory = tmp_path / "set"
     shutil.copytree(data, directory)
     shard = directory / "clips-video_train.tfrecord-00001"  # of seven clips: 7 to 13
     damage(shard, 2)
     calm, harmed = shown(take(data, 2 * COUNT)), shown(take(directory, 2 * COUNT))
     assert calm.count(9) == 2 and harmed == [10 if number == 9 else number for number in calm]
-    said = [line for line in caplog.messages if "damaged" in line]
-    assert said == [
-        f"{shard}: its record 2 is damaged; write the data set again. The next one takes its place."
+    logged = [line for line in caplog.messages if "corrupt" in line]
+    assert logged == [
+        f"{shard}: record 2 is corrupt; write the data set again. It is replaced by the next "
+        "record."
     ]
-    with pytest.raises(records.Damaged, match="00001: its record 2 is damaged"):
+    with pytest.raises(records.Damaged, match="00001: record 2 is corrupt"):
         records.Records([shard])[2]
     for number in range(7):
         if number != 2:
             damage(shard, number)
-    with pytest.raises(records.Damaged, match="its record"):
+    with pytest.raises(records.Damaged, match="is corrupt"):
         records.Records([shard]).take([0])
 
 

@@ -1,4 +1,4 @@
-"""Moving shapes are what their captions say, and the detector reads it back from the pixels."""
+"""Moving shapes match their captions, and the detector reads them back from the pixels."""
 
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from phenaki.data.shapes import detector, render
+from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
@@ -47,7 +47,7 @@ def as_set(rows):
 
 
 @world_named
-def test_a_clip_is_made_on_its_own(name, rendered):
+def test_a_clip_does_not_depend_on_its_batch(name, rendered):
     world, whole = WORLDS[name], rendered[name]
     some = np.array([199, 3, 77])
     alone = render.render(world, "test", some)
@@ -78,7 +78,7 @@ def test_nothing_leaves_the_frame(name, rendered):
 
 
 def coverage(world, clips, row, grid=None):
-    """[f y x] of one object, on a canvas as large as one likes."""
+    """Coverage [f y x] of one object, on a canvas of any size."""
     grid = np.arange(world.size) if grid is None else grid
     frames = []
     for frame, (y, x) in enumerate(clips.centre[row]):
@@ -120,11 +120,11 @@ def test_held_out_combinations_are_never_trained_on(then):
     assert len(seen) + len(held) == 6 * 3 * 4
     assert not as_set(seen) & as_set(held)
     for split in ("train", "test"):
-        clips = render.draw(world, split, np.arange(5000))
+        clips = attributes.sample(world, split, np.arange(5000))
         shown = as_set(combinations(clips)) | as_set(combinations(clips, leg=1))
         assert shown == as_set(seen)
         assert then == clips.then.mean()
-    held_clips = render.draw(world, "held_out", np.arange(1000))
+    held_clips = attributes.sample(world, "held_out", np.arange(1000))
     assert as_set(combinations(held_clips)) == as_set(held)
     assert not held_clips.then.any()
 
@@ -141,7 +141,7 @@ def test_every_pair_of_values_is_trained_on(world):
 
 def test_a_second_leg_changes_one_thing_at_most():
     world = World(then=1.0)
-    clips = render.draw(world, "train", np.arange(2000))
+    clips = attributes.sample(world, "train", np.arange(2000))
     changed = (combinations(clips) != combinations(clips, leg=1)).sum(-1)
     assert set(changed) == {0, 1}
     assert 0.6 < changed.mean() < 0.85
@@ -160,19 +160,19 @@ def test_captions_are_true(name, rendered):
     for row, caption in enumerate(made["caption"]):
         phrases = [match.groupdict() for match in re.finditer(WORDS, caption)]
         if clips.pair is not None and clips.pair[row]:
-            told = [(clips, 0), (clips.other, 0)]
+            named = [(clips, 0), (clips.other, 0)]
         elif caption.startswith("then "):
-            told = [(clips, 1)]
+            named = [(clips, 1)]
             assert clips.then[row]
         elif ", then " in caption:
-            told = [(clips, 0), (clips, 1)]
+            named = [(clips, 0), (clips, 1)]
             assert clips.then[row]
         else:
-            told = [(clips, 0)]
+            named = [(clips, 0)]
             if clips.then[row]:  # nothing changes at the turn
                 np.testing.assert_array_equal(*(combinations(clips, leg)[row] for leg in (0, 1)))
-        assert len(phrases) == len(told), caption
-        for phrase, (layer, leg) in zip(phrases, told, strict=True):
+        assert len(phrases) == len(named), caption
+        for phrase, (layer, leg) in zip(phrases, named, strict=True):
             assert phrase["colour"] == world.colours[layer.colour[row, leg]]
             assert phrase["shape"] == world.shapes[layer.shape[row, leg]]
             assert phrase["direction"] == world.directions[layer.direction[row, leg]]
@@ -182,7 +182,7 @@ def test_captions_are_true(name, rendered):
         if "background" in caption:
             ground = world.backgrounds[clips.background[row]]
             assert f"on a {ground} background" in caption
-    assert bool(sized) == (len(world.sizes) > 1)  # a lone size goes without saying
+    assert bool(sized) == (len(world.sizes) > 1)  # a single size is not named
 
 
 @pytest.mark.parametrize("then", [0.0, 0.5])
@@ -210,25 +210,25 @@ def test_the_laptops_world_is_too_large_to_memorise():
     assert World(radius=5.5, sizes=("large",), then=0.4).distinct() > 100_000
 
 
-def test_some_colours_occur_in_stills_only():
+def test_some_colours_occur_in_images_only():
     world = World(still_colours=("orange", "purple"))
-    stills = render.render_stills(world, "train", np.arange(2000))
-    assert stills["video"].shape == (2000, 1, 32, 32, 3)
-    names = np.array(shapes_world.palette(world))[stills["clips"].colour[:, 0]]
+    images = render.render_images(world, "train", np.arange(2000))
+    assert images["video"].shape == (2000, 1, 32, 32, 3)
+    names = np.array(shapes_world.palette(world))[images["clips"].colour[:, 0]]
     assert 0.2 < np.isin(names, world.still_colours).mean() < 0.3
     assert set(names) == {*world.colours, *world.still_colours}
-    for colour, caption in zip(names, stills["caption"], strict=True):
+    for colour, caption in zip(names, images["caption"], strict=True):
         assert colour in caption.split()
-    clips = render.draw(world, "train", np.arange(5000))
+    clips = attributes.sample(world, "train", np.arange(5000))
     assert clips.colour.max() < len(world.colours)
-    reading = detector.read(world, stills["video"][:COUNT])
-    assert (reading.colour[:, 0] == stills["clips"].colour[:COUNT, 0]).mean() >= 0.995
+    reading = detector.read(world, images["video"][:COUNT])
+    assert (reading.colour[:, 0] == images["clips"].colour[:COUNT, 0]).mean() >= 0.995
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(colours=("red", "pink")), r"world\.colours: unknown 'pink'; known: red, "),
+        (dict(colours=("red", "pink")), r"world\.colours='pink' must be one of red, "),
         (dict(speed=3.0), r"world\.speed=3\.0 .* the fastest that stays inside is 1\.5"),
     ],
 )
@@ -288,7 +288,7 @@ def test_the_detector_notices_nothing_and_too_much(rendered):
     empty = np.broadcast_to(video[:, :, :1, :1], video.shape)
     noise = np.random.default_rng(0).integers(256, size=video.shape).astype(np.uint8)
     blurred = (video + 3.0 * empty) / 4
-    still = np.broadcast_to(video[:, :1], video.shape)
+    static = np.broadcast_to(video[:, :1], video.shape)
     plus = video.copy()
     plus[:, :, 22:30, 2:10] = np.array([170, 60, 220])  # a purple square in a corner
     world_with_purple = dataclasses.replace(world, still_colours=("purple",))
@@ -296,6 +296,6 @@ def test_the_detector_notices_nothing_and_too_much(rendered):
         verdict = judged(where, made, clips, 0, detector.read(where, shown))
         assert verdict.present.mean() <= 0.1
         assert verdict.all.mean() <= 0.005 + 0.1 * (shown is plus)
-    assert judged(world, made, clips, 0, detector.read(world, still)).direction.mean() == 0
+    assert judged(world, made, clips, 0, detector.read(world, static)).direction.mean() == 0
     faint = judged(world, made, clips, 0, detector.read(world, blurred.astype(np.uint8)))
     assert faint.all.mean() <= 0.005

@@ -22,7 +22,7 @@ from PIL import Image
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
-from phenaki.io import media
+from phenaki.io import images
 from phenaki.progress import Progress
 from phenaki.stories import drift, prompt_check, render
 from phenaki.stories.generate import DriftOptions, WindowCache, recolour, tell
@@ -287,7 +287,7 @@ def test_a_folder_has_all_there_is_to_a_story(model, whole, tmp_path):
     assert [chapter["metadata"]["title"] for chapter in chapters] == [s.prompt for s in SHOTS]
     assert [chapter["start"] * chapter["time_base"] for chapter in chapters] == [0, 17 / 8, 29 / 8]
     assert "00:00:02,125 --> 00:00:03,625\nthen a blue" in (tmp_path / "story.srt").read_text()
-    assert media.read_image(tmp_path / "story.png", (100, 100)).std() > 0.05
+    assert images.read_frame(tmp_path / "story.png", (100, 100)).std() > 0.05
     figures = json.loads((tmp_path / "drift.json").read_text())
     assert figures["distance"] == "difference"
     assert [line["scene"] for line in figures["windows"]] == [1, 1, 2, 2, 3]
@@ -343,7 +343,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
     assert "windows: 20/20 (100%)" in done.stderr
     assert json.loads((tmp_path / "out" / "drift.json").read_text())["distance"] == "lpips_proxy"
 
-    image = media.read_image(tmp_path / "first.png", (16, 16))
+    image = images.read_frame(tmp_path / "first.png", (16, 16))
     few = {"steps": 2}
     shots = [
         Shot("a red circle moves right", 15.0, True, 0, tmp_path / "first.png", few),

@@ -1,4 +1,4 @@
-"""Decoding: which frame is shown when, upright and in the right colours; bad files say why."""
+"""Decoding: timing, orientation and colours of frames; corrupt files give a reason."""
 
 import functools
 import io
@@ -19,10 +19,10 @@ from numbered_clips import (
 )
 from PIL import Image
 
-from phenaki.data.prepare import images as pictures
 from phenaki.data.prepare import video
+from phenaki.io import images
 
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared clips are not here")
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared clips")
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)
 cut = functools.partial(video.clips, frames=3, fps=8, height=48, width=64)
 
@@ -35,7 +35,7 @@ def numbers(path, fps: float) -> list[int]:
 
 
 def by_definition(times, end, fps) -> list[int]:
-    """The last frame with pts <= t0 + k / fps, as long as the video lasts."""
+    """The last frame with pts <= t0 + k / fps, until the end of the video."""
     shown, tick = [], Fraction(1, 90_000)
     while (target := times[0] + len(shown) / Fraction(str(fps))) < end - tick:
         shown.append(max(i for i, time in enumerate(times) if time <= target + tick))
@@ -45,7 +45,7 @@ def by_definition(times, end, fps) -> list[int]:
 @pytest.mark.parametrize("seed", range(6))
 def test_last_frame_not_after_the_target_time_is_shown(tmp_path, seed):
     random = np.random.default_rng(seed)
-    gaps = random.integers(500, 20_000, 40)  # of 1/90000 s: from 4.5 to 180 frames per second
+    gaps = random.integers(500, 20_000, 40)  # 1/90000 s: 4.5 to 180 frames per second
     ticks = np.concatenate([[random.integers(0, 30_000)], gaps]).cumsum()
     times = [Fraction(int(tick), 90_000) for tick in ticks]
     path = write_video(tmp_path / "variable.mp4", times)
@@ -53,11 +53,11 @@ def test_last_frame_not_after_the_target_time_is_shown(tmp_path, seed):
     shown = numbers(path, fps)
     expected = by_definition(times, times[-1], fps)
     assert shown[: len(expected)] == expected
-    assert set(shown[len(expected) :]) <= {40}  # the last frame, for as long as the file says
+    assert set(shown[len(expected) :]) <= {40}  # the last frame, for its duration in the file
 
 
 @pytest.mark.parametrize("rate", [8, 24, Fraction(30_000, 1001), 60])
-def test_a_clip_says_the_rate_of_its_source(tmp_path, rate):
+def test_a_clip_has_the_rate_of_its_source(tmp_path, rate):
     times = [k / Fraction(rate) for k in range(40)]
     clips = list(cut(write_video(tmp_path / "a.mp4", times), frames=3, fps=6))
     assert [clip.source_fps for clip in clips] == pytest.approx(
@@ -66,7 +66,7 @@ def test_a_clip_says_the_rate_of_its_source(tmp_path, rate):
     uneven = [0, 1, 1.1, 1.2, 1.3, 2]  # five frames in the first two seconds
     (clip,) = cut(write_video(tmp_path / "b.mp4", uneven), frames=3, fps=1.5)
     assert clip.source_fps == pytest.approx(2.5, rel=0.01)
-    assert video.still(io.BytesIO(png()), height=8, width=8).source_fps == 0
+    assert video.image_clip(io.BytesIO(png()), height=8, width=8).source_fps == 0
 
 
 def png() -> bytes:
@@ -85,7 +85,7 @@ def test_milliseconds_of_matroska_neither_drop_nor_repeat_a_frame(tmp_path, rate
     assert numbers(path, rate)[:60] == list(range(60))
 
 
-def test_unordered_time_stamps_are_sorted():
+def test_unordered_timestamps_are_sorted():
     random = np.random.default_rng(0)
     for _ in range(50):
         order = np.arange(20)
@@ -108,7 +108,7 @@ def test_clips_follow_each_other_without_overlap(tmp_path):
     assert [clip.start for clip in clips] == [0, 11 / 8, 22 / 8]
 
 
-def test_a_video_of_one_frame_is_a_still(tmp_path):
+def test_a_video_of_one_frame_is_an_image(tmp_path):
     (clip,) = cut(write_video(tmp_path / "a.mp4", [0], codec="mjpeg", pix_fmt="yuvj420p"))
     assert clip.video.shape == (1, 48, 64, 3)
     assert clip.start == 0
@@ -157,17 +157,17 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path):
     assert (clip.video[0, :, :12] < 50).all()
 
 
-def test_resize_averages_what_it_leaves_out():
+def test_resize_is_antialiased():
     board = np.indices((96, 96)).sum(0) % 2 * 255
     image = Image.fromarray(np.repeat(board[..., None], 3, -1).astype(np.uint8))
-    small = pictures.fit(image, 12, 12)
+    small = images.fit(image, 12, 12)
     assert np.abs(small.astype(int) - 127).max() <= 3
 
 
 @pytest.mark.parametrize(("crop", "middle"), [(0.0, 16), (0.5, 32), (1.0, 48)])
 def test_short_side_fits_and_the_rest_is_cropped(crop, middle):
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (32, 64, 3))
-    result = pictures.fit(Image.fromarray(np.ascontiguousarray(ramp)), 16, 16, (0.5, crop))
+    result = images.fit(Image.fromarray(np.ascontiguousarray(ramp)), 16, 16, (0.5, crop))
     assert result.shape == (16, 16, 3)
     assert abs(result.mean() - (middle - 0.5)) < 0.6
 
@@ -179,7 +179,7 @@ def test_exif_orientation_is_applied(tmp_path):
         exif[0x0112] = orientation
         path = tmp_path / f"{orientation}.png"
         Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
-        np.testing.assert_array_equal(np.asarray(pictures.read_image(path)), upright)
+        np.testing.assert_array_equal(np.asarray(images.read_image(path)), upright)
 
 
 def test_every_kind_of_pixel_becomes_rgb(tmp_path):
@@ -187,7 +187,7 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path):
     clear = np.dstack([np.full((8, 8, 3), 10, np.uint8), np.zeros((8, 8), np.uint8)])
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 200, 50, 30])
-    images = {
+    files = {
         "grey.png": (Image.fromarray(grey), (100,) * 3),
         "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), (100,) * 3),
         "bilevel.png": (Image.fromarray(grey > 50), (255,) * 3),
@@ -196,9 +196,9 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path):
         "inks.jpg": (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), (254, 0, 0)),
         "web.webp": (Image.new("RGB", (8, 8), (200, 50, 30)), (200, 50, 30)),
     }
-    for name, (image, expected) in images.items():
+    for name, (image, expected) in files.items():
         image.save(tmp_path / name)
-        pixels = np.asarray(pictures.read_image(tmp_path / name)).astype(int)
+        pixels = np.asarray(images.read_image(tmp_path / name)).astype(int)
         assert np.abs(pixels - expected).max() <= 4, (name, pixels[0, 0])
 
 
@@ -210,7 +210,7 @@ def huge_png() -> bytes:
     return content
 
 
-def test_bad_stills_say_why(tmp_path):
+def test_corrupt_images_give_a_reason(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
         whole, "PNG"
@@ -223,13 +223,13 @@ def test_bad_stills_say_why(tmp_path):
     }
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(pictures.UnreadableMedia, match=reason) as caught:
-            video.still(tmp_path / name, height=8, width=8)
+        with pytest.raises(images.UnreadableMedia, match=reason) as caught:
+            video.image_clip(tmp_path / name, height=8, width=8)
         assert "\n" not in caught.value.reason
         assert str(tmp_path) not in caught.value.reason
 
 
-def test_bad_videos_say_why(tmp_path):
+def test_corrupt_videos_give_a_reason(tmp_path):
     good = write_video(tmp_path / "good.mp4", regular(60, 8)).read_bytes()
     mkv = write_video(tmp_path / "good.mkv", regular(60, 8)).read_bytes()
     contents = {
@@ -240,28 +240,28 @@ def test_bad_videos_say_why(tmp_path):
     }
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(pictures.UnreadableMedia, match=reason) as caught:
+        with pytest.raises(images.UnreadableMedia, match=reason) as caught:
             list(cut(tmp_path / name))
         assert "\n" not in caught.value.reason
         assert str(tmp_path) not in caught.value.reason
-    with pytest.raises(pictures.UnreadableMedia, match="not readable: no such file"):
+    with pytest.raises(images.UnreadableMedia, match="not readable: no such file"):
         list(cut(tmp_path / "absent.mp4"))
-    with pytest.raises(pictures.UnreadableMedia, match="too short: 8 frames at 8 fps, 11 needed"):
+    with pytest.raises(images.UnreadableMedia, match="too short: 8 frames at 8 fps, 11 needed"):
         list(cut(write_video(tmp_path / "short.mp4", regular(8, 8)), frames=11))
 
 
-def test_clips_come_while_the_file_is_still_being_read(tmp_path):
+def test_clips_are_yielded_while_the_file_is_read(tmp_path):
     mkv = write_video(tmp_path / "good.mkv", regular(200, 8)).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(mkv[: len(mkv) // 2])
     stream = cut(tmp_path / "cut.mkv")
     assert [read_number(image) for image in next(stream).video] == [0, 1, 2]
-    with pytest.raises(pictures.UnreadableMedia):
+    with pytest.raises(images.UnreadableMedia):
         list(stream)
 
 
 @needs_shared
 def test_shared_frame_numbers():
-    # Ten frames at ten a second: at 8 a second frames 4 and 9 fall out.
+    # Ten frames at 10 fps; at 8 fps frames 4 and 9 are not shown.
     path = SHARED / "codec_h265_10frames_framenumbers.mp4"
     read = functools.partial(video.clips, path, height=128, width=128, frames=1)
     every = [clip.video for clip in read(fps=10)]
@@ -277,5 +277,5 @@ def test_shared_rotations_and_broken_files():
         clip = next(cut(SHARED / f"rot_{degrees}.mov", frames=1))
         assert clip.source_size == size
     assert len(list(cut(SHARED / "bad_unordered_pts.mov", frames=1, fps=32))) == 4
-    with pytest.raises(pictures.UnreadableMedia, match="after 28 frames"):
+    with pytest.raises(images.UnreadableMedia, match="after 28 frames"):
         list(cut(SHARED / "bad_corrupted.mp4"))

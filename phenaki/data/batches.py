@@ -1,24 +1,32 @@
-"""Endless host-local batches of a stage, resumable by their number."""
+"""Endless host-local batches of a stage; the state of the iterator is a single number."""
 
 import contextlib
+import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from phenaki.data.shapes import render as moving_shapes
-from phenaki.data.shapes import world as shapes_world
-from phenaki.errors import UserError
+from phenaki.data.shapes import render
+from phenaki.data.shapes.world import World
+from phenaki.errors import UserError, one_of
 
 Batch = dict[str, dict[str, np.ndarray]]
-AHEAD = 4  # batches made in advance; uint8 clips are small
-PATIENCE = 10.0  # seconds that a batch in the making may take before it is left alone
+Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
+PREFETCH = 4  # batches made in advance; uint8 clips are small
+JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 
 
 class Batches:
-    """Iterator over `make(number)`-th batches whose whole state is the number of batches taken."""
+    """Iterator whose whole state is the number of batches taken.
+
+    A thread makes `PREFETCH` batches in advance.
+
+    Args:
+        stream: number of batches to skip -> iterator over the others.
+    """
 
     def __init__(self, stream: Callable[[int], Iterator[Batch]]):
         self._stream = stream
@@ -26,7 +34,7 @@ class Batches:
 
     def _start(self, taken: int) -> None:
         self._taken = taken
-        self._queue: queue.Queue = queue.Queue(AHEAD)
+        self._queue: queue.Queue = queue.Queue(PREFETCH)
         self._closed = threading.Event()
         arguments = (self._stream, taken, self._queue, self._closed)
         self._thread = threading.Thread(target=_fill, args=arguments, daemon=True)
@@ -42,23 +50,23 @@ class Batches:
         self._taken += 1
         return batch
 
-    def state(self) -> dict:
-        """What `restore` needs; goes into the checkpoint."""
+    def get_state(self) -> dict:
+        """The argument of `set_state` that continues here; checkpoints store it."""
         return {"taken": self._taken}
 
-    def restore(self, state: dict) -> None:
-        """Goes on as an iterator from which `state["taken"]` batches were taken."""
+    def set_state(self, state: dict) -> None:
+        """Continues after the first `state["taken"]` batches."""
         self.close()
         self._start(int(state["taken"]))
 
     def close(self) -> None:
-        """Stops making batches."""
+        """Stops the thread."""
         self._closed.set()
         with contextlib.suppress(queue.Empty):
-            while True:  # room for the batch that the thread may be waiting to hand over
+            while True:  # makes room for the batch that the thread may be waiting to put
                 self._queue.get_nowait()
-        # TensorFlow aborts the process if a thread is still inside it when Python ends.
-        self._thread.join(PATIENCE)
+        # TensorFlow aborts the process if a thread is inside it when Python ends.
+        self._thread.join(JOIN_TIMEOUT)
 
 
 def _fill(stream, taken, out, closed):
@@ -67,109 +75,123 @@ def _fill(stream, taken, out, closed):
             out.put(batch)
             if closed.is_set():
                 return
-    except BaseException as error:  # raised again where the batch is taken
+    except BaseException as error:  # raised again by `__next__`
         out.put(error)
 
 
 def make(
     config, encode_text: Callable[[list], dict[str, np.ndarray]], host: int = 0, hosts: int = 1
 ) -> Batches:
-    """Batches of `config.data` as {kind: {"video": uint8 [b f h w 3], ...}}.
+    """Batches of `config.data` as {kind: {"video": uint8 [b f h w 3], **encode_text(captions)}}.
 
-    The rest of a part is what `encode_text(captions)` gives: arrays by name, [b ...]. Kinds are
-    "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and stills of
-    all hosts together; "image" is absent where the latter is 0. `config.data.source` is
-    "moving_shapes", or "tfds" with `.sources`: a directory, or several with rates as
-    "DIR=0.8,DIR=0.2"; stills may have `.image_sources` of their own. "codes" has the same fields,
-    of directories of codes: parts are then what `stored_codes.batches` gives. The stream depends
-    on `config.seed` only, not on `hosts`.
+    Kinds are "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and
+    images of all hosts together; "image" is absent if the latter is 0. `config.data.source` is
+
+    - "moving_shapes": rendered;
+    - "tfds": data sets in `.sources`, a directory or "DIR=0.8,DIR=0.2" with rates; images may have
+      `.image_sources` of their own;
+    - "codes": stored tokens, with the same fields: {kind: what `tokens.batches` yields}.
+
+    The stream depends on `config.seed`, not on `hosts`.
+
+    Raises:
+        UserError: unknown source, bad rates, or stored tokens in stage 1.
     """
-    kinds = {"video": config.data.batch, "image": config.data.image_batch}
-    kinds = {kind: size // hosts for kind, size in kinds.items() if size}
-    rows = _rows(config, host, hosts)
+    sizes = {"video": config.data.batch, "image": config.data.image_batch}
+    sizes = {kind: size // hosts for kind, size in sizes.items() if size}
+    text, fingerprint = config.get("text"), config.get("fingerprint")
+    rows = _rows(config.data, config.video, config.seed, text, fingerprint)
 
-    def stream(taken):
-        parts = {kind: rows(kind, size, taken) for kind, size in kinds.items()}
+    def stream(taken: int) -> Iterator[Batch]:
+        parts = {kind: rows(kind, size, taken, host, hosts) for kind, size in sizes.items()}
         while True:
             batch = {}
             for kind, part in parts.items():
                 arrays, captions = next(part)
-                text = {} if "tokens" in arrays else encode_text(captions)
-                batch[kind] = {**arrays, **text}
+                encoded = {} if "tokens" in arrays else encode_text(captions)
+                batch[kind] = {**arrays, **encoded}
             yield batch
 
     return Batches(stream)
 
 
 def captions(config, count: int) -> list[str | None]:
-    """Captions of the first training clips, as prompts to look at while training."""
-    return next(_rows(config, 0, 1)("video", count, 0))[1]
+    """Captions of the first training clips: prompts for samples during training."""
+    text, fingerprint = config.get("text"), config.get("fingerprint")
+    rows = _rows(config.data, config.video, config.seed, text, fingerprint)
+    return next(rows("video", count, 0, 0, 1))[1]
 
 
-def world(config) -> shapes_world.World:
+def world(config) -> World:
     """The moving-shapes world of `config.data.world`, at the size and length of `config.video`."""
+    return _world(config.data, config.video, config.seed)
+
+
+def _world(data, video, seed: int) -> World:
     values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list | tuple) else v for k, v in config.data.world.items()
+        k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.world.items()
     }
-    if config.video.height != config.video.width:
+    if video.height != video.width:
         raise UserError(
-            f"config.video.width={config.video.width}: moving shapes are square; nearest is "
-            f"{config.video.height}, the height."
+            f"config.video.width={video.width}: moving shapes are square; nearest is "
+            f"{video.height}, the height."
         )
-    return shapes_world.World(
-        size=config.video.height, frames=config.video.frames, seed=config.seed, **values
-    )
+    return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 
-def _rows(config, host, hosts):
-    sources = {"moving_shapes": _shapes, "tfds": _tfds, "codes": _codes}
-    if config.data.source not in sources:
-        raise UserError(
-            f"config.data.source={config.data.source!r} must be one of {', '.join(sources)}."
-        )
-    return sources[config.data.source](config, host, hosts)
+def _rows(data, video, seed: int, text, fingerprint: str | None) -> Callable[..., Rows]:
+    """rows(kind, size, taken, host, hosts) of `config.data.source`, from values of the config."""
+    sources: dict[str, Callable[[], Callable[..., Rows]]] = {
+        "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
+        "tfds": lambda: _clips(_rates(data), video, seed),
+        "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint),
+    }
+    return one_of("config.data.source", data.source, sources)()
 
 
-def _shapes(config, host, hosts):
-    shapes = world(config)
-
-    def rows(kind, size, taken):
-        render = moving_shapes.render if kind == "video" else moving_shapes.render_stills
-        while True:
-            first = (taken * hosts + host) * size  # every step has clips that no other step has
-            made = render(shapes, "train", np.arange(first, first + size))
-            yield {"video": made["video"]}, made["caption"]
-            taken += 1
-
-    return rows
+def _rates(data) -> dict[str, dict[str, float]]:
+    """Directory -> rate, by kind."""
+    videos = _parsed("sources", data.sources)
+    images = _parsed("image_sources", data.get("image_sources", ""))
+    return {"video": videos, "image": images or videos}
 
 
-def _sources(config, kind: str) -> dict[str, float]:
+def _parsed(field: str, sources: str) -> dict[str, float]:
     """ "a=0.8,b=0.2" or "a" as directory -> rate."""
-    stills = config.data.get("image_sources", "") if kind == "image" else ""
-    sources, rates = stills or config.data.sources, {}
-    for part in sources.split(","):
+    rates = {}
+    for part in sources.split(",") if sources else ():
         directory, _, rate = part.partition("=")
         try:
             rates[directory.strip()] = float(rate or 1)
         except ValueError:
             raise UserError(
-                f"config.data.sources={sources!r}: {rate!r} must be a number, as in "
+                f"config.data.{field}={sources!r}: {rate!r} must be a number, as in "
                 "DIR=0.8,DIR=0.2."
             ) from None
     return rates
 
 
-def _tfds(config, host, hosts):
+def _shapes(world: World, kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
+    make = render.render if kind == "video" else render.render_images
+    while True:
+        first = (taken * hosts + host) * size  # no clip occurs in two steps
+        made = make(world, "train", np.arange(first, first + size))
+        yield {"video": made["video"]}, made["caption"]
+        taken += 1
+
+
+def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Callable[..., Rows]:
     from phenaki.data import clips  # TensorFlow, only where it is used
 
-    def rows(kind, size, taken):
+    spec = clips.ClipSize(**video)
+
+    def rows(kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
         examples = clips.examples(
-            _sources(config, kind),
+            rates[kind],
             split="train",
             kind=kind,
-            spec=config.video,
-            seed=config.seed,
+            spec=spec,
+            seed=seed,
             shard_index=host,
             shard_count=hosts,
             start=taken * size,
@@ -181,21 +203,24 @@ def _tfds(config, host, hosts):
     return rows
 
 
-def _codes(config, host, hosts):
-    from phenaki.data import tokens
+def _tokens(
+    rates: Mapping[str, Mapping[str, float]], video, seed: int, text, fingerprint: str | None
+) -> Callable[..., Rows]:
+    from phenaki.data import token_files  # TensorFlow, only where it is used
+    from phenaki.data import tokens as stored_tokens
 
-    if config.kind == "tokenizer":
+    if fingerprint is None:
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
-    origin = tokens.Origin.of(config)
+    origin = token_files.Origin.of(fingerprint, video, text)
 
-    def rows(kind, size, taken):
-        return tokens.batches(
-            _sources(config, kind),
+    def rows(kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
+        return stored_tokens.batches(
+            rates[kind],
             split="train",
             kind=kind,
             size=size,
             origin=origin,
-            seed=config.seed,
+            seed=seed,
             shard_index=host,
             shard_count=hosts,
             start=taken,

@@ -1,23 +1,33 @@
-"""Prepared clips and stills as endless streams of pixels and captions."""
+"""Prepared clips and images as endless streams of pixels and captions."""
 
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from phenaki.data import format, seqio_source, tensorflow
+from phenaki.data import format, tensorflow
 from phenaki.data import mixture as mixing
+from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError
 
-WHOLE = seqio_source.Stream()
+WHOLE = Stream()
+
+
+class ClipSize(NamedTuple):
+    """The simplest `Spec`."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
 
 
 @runtime_checkable
 class Spec(Protocol):
-    """The fields of `types.VideoSpec` that matter here."""
+    """The fields of `types.VideoSpec` that reading clips depends on."""
 
     @property
     def frames(self) -> int: ...
@@ -30,7 +40,7 @@ class Spec(Protocol):
 
 
 def examples(
-    sources: mixing.Sources,
+    sources: mixing.SourceRates,
     *,
     split: str,
     kind: str,
@@ -45,28 +55,31 @@ def examples(
 
     Args:
         sources: directories of data sets and their rates, such as {"/data/a": 0.8, "/data/b": 0.2};
-            or such pairs, or a lone path. Their order matters, the paths themselves do not.
+            or such pairs, or a single path. Their order decides the stream, their paths do not.
         split: "train" or "validation".
-        kind: "video" for clips of `spec.frames` frames, "image" for stills (one frame).
-        spec: frames, height, width, fps. Stored clips may be longer or larger: a random part is
-            taken, the same for the same seed and example; with `shuffle=False` the first frames and
-            the centre.
-        seed: of the order, of the mixture and of the random parts.
-        shard_index, shard_count: of this host. Its example j is number
-            j * shard_count + shard_index of the whole job.
-        start: examples of this host to leave out, as after `start` calls of next(); takes no time.
-        shuffle: False reads in the stored order, for evaluation; `size` says how many there are.
+        kind: "video" for clips of `spec.frames` frames, "image" for images (one frame).
+        spec: frames, height, width, fps. Stored clips may be longer or larger: a random crop in
+            space and time is taken, determined by the seed and the example; with `shuffle=False`
+            the first frames and the centre.
+        seed: of the order, of the mixture and of the random crops.
+        shard_index, shard_count: of this host. Its example j is example
+            j * shard_count + shard_index of the job.
+        start: number of this host's examples to skip, as after `start` calls of next(); O(1).
+        shuffle: False reads in stored order, for evaluation; `size` is the number of examples.
 
     Returns:
         an iterator of {"video": uint8 [f h w 3], "caption": str, or None for unconditional}.
 
     Raises:
-        UserError: at once, for a missing data set or split, clips too small, too short or of
-            another rate.
+        UserError: at once, for a missing data set or split, or for clips that are too small, too
+            short or of another rate.
     """
-    stream = seqio_source.Stream(start, shard_index, shard_count, shuffle)
+    from phenaki.data import seqio_source  # imports seqio
+
+    stream = Stream(start, shard_index, shard_count, shuffle)
     mixture = register(f"phenaki_{kind}_{split}", sources, kind, split, spec, seed, stream)
-    return map(_example, seqio_source.Examples(seqio_source.dataset(mixture, split, seed, stream)))
+    data = seqio_source.dataset(mixture, split, seed, stream)
+    return map(_example, seqio_source.NumpyExamples(data))
 
 
 def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +88,7 @@ def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def size(directory: Path | str, split: str, kind: str) -> int:
-    """Number of stored examples; 0 where the data set has none of that kind in that split."""
+    """Number of stored examples; 0 if the data set has none of that kind in that split."""
     data, _ = format.open_set(directory)
     found = data.info.splits.get(f"{kind}_{split}")
     return found.num_examples if found else 0
@@ -83,23 +96,26 @@ def size(directory: Path | str, split: str, kind: str) -> int:
 
 def register(
     name: str,
-    sources: mixing.Sources,
+    sources: mixing.SourceRates,
     kind: str,
     split: str,
     spec: Spec,
     seed: int,
-    stream: seqio_source.Stream = WHOLE,
+    stream: Stream = WHOLE,
 ):
-    """Adds a seqio mixture `name` and its tasks `name:0`, `name:1` ... to the registries.
+    """Registers the seqio mixture `name` and its tasks `name:0`, `name:1`, ...
 
-    Call it once the config is known; what carries the name already is replaced. Features: video
-    uint8 [f h w 3], text (a string) and captioned (False: there is no caption).
+    An older mixture of that name is replaced. Features: video uint8 [f h w 3], text (a string) and
+    captioned (False for unconditional).
     """
+    from phenaki.data import seqio_source  # imports seqio
+
+    rates = mixing.rates(sources)
     parts = [
-        _Clips(directory, kind, split, spec, (seed, index), stream.shuffle)
-        for index, directory in enumerate(mixing.rates(sources))
+        _ClipSource(directory, kind, split, spec, (seed, index), stream.shuffle)
+        for index, directory in enumerate(rates)
     ]
-    return seqio_source.mix(name, parts, sources, _features(), split, seed, stream)
+    return seqio_source.mix(name, parts, list(rates.values()), _features(), split, seed, stream)
 
 
 def _features():
@@ -111,8 +127,8 @@ def _features():
     }
 
 
-class _Clips:
-    """The records of one source: which one an example shows, and which part of it."""
+class _ClipSource:
+    """An `ExampleSource`: maps an example number to a record and to a crop of it."""
 
     def __init__(self, directory, kind: str, split: str, spec: Spec, seed, shuffle: bool):
         data, self.form = format.open_set(directory)
@@ -135,7 +151,7 @@ class _Clips:
         self.seed, self.shuffle = seed, shuffle
 
     def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The records of these examples of the source; where the part of each begins (f, y, x)."""
+        """Returns (records, corners): the crop of each record begins at its corner (f, y, x)."""
         records = self.records.take([self.order(int(number)) for number in numbers])
         slack = np.array(self.slack)
         corners = np.tile((slack * (0, 1, 1) // 2).astype(np.int32), (len(records), 1))
@@ -146,7 +162,7 @@ class _Clips:
         return np.array(records, object), corners
 
     def decode(self, numbers):
-        """Reads and decodes the part of each record that is asked for."""
+        """Maps example numbers to the decoded crops of their records."""
         tf = tensorflow.tensorflow()
 
         def read(numbers):
@@ -157,14 +173,14 @@ class _Clips:
             fields = _parse(record, corner, self.form, self.shape)
             return {name: fields[name] for name in ("video", "text", "captioned")}
 
-        # There is no Python control flow to convert, and finding that out takes seconds.
+        # AutoGraph would search for Python control flow for seconds; there is none.
         read, decode = map(tf.autograph.experimental.do_not_convert, (read, decode))
-        groups = numbers.batch(THREADS).map(read, num_parallel_calls=2)  # one ahead of the other
+        groups = numbers.batch(THREADS).map(read, num_parallel_calls=2)  # reads one batch ahead
         return groups.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _parse(record, corner, form: format.Format, shape: tuple[int, int, int, int]):
-    """The features of a record's part of `shape` that begins at `corner` (f, y, x), and its key."""
+def _parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, int]):
+    """Decodes the crop of `shape` at `corner` (f, y, x) of a record; returns features and key."""
     tf = tensorflow.tensorflow()
     fields = tf.io.parse_single_example(
         record,
@@ -189,8 +205,10 @@ def _parse(record, corner, form: format.Format, shape: tuple[int, int, int, int]
 
 
 def shard(path: str, directory: Path | str, kind: str, spec: Spec):
-    """tf.data of one file's clips as stored: the first frames, the centre; video, text, captioned
-    and key."""
+    """tf.data of the clips of one file in stored order, cropped to the first frames and the centre.
+
+    Features: video, text, captioned and key.
+    """
     tf = tensorflow.tensorflow()
     _, form = format.open_set(directory)
     _check(directory, kind, form, spec)
@@ -202,7 +220,7 @@ def shard(path: str, directory: Path | str, kind: str, spec: Spec):
     return tf.data.TFRecordDataset(path).map(step, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _check(directory, kind: str, form: format.Format, spec: Spec) -> None:
+def _check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
     if form.height < spec.height or form.width < spec.width:
         raise UserError(
             f"{directory}: clips of {form.height}x{form.width} pixels; config.video wants "
@@ -220,7 +238,7 @@ def _check(directory, kind: str, form: format.Format, spec: Spec) -> None:
         )
 
 
-def _image(encoded, form: format.Format):
+def _image(encoded, form: format.ClipFormat):
     tf = tensorflow.tensorflow()
     if form.encoding == "png":
         image = tf.io.decode_png(encoded, channels=3)

@@ -1,5 +1,11 @@
-"""Which source an example comes from, and which record: any place can be computed alone."""
+"""Mixture and shuffle as pure index maps: example number -> source -> record.
 
+Example g of a job is a function of the seed and g alone, so a stream starts anywhere at no cost
+and does not depend on the number of hosts. A mixture takes its sources in a fixed pattern of
+`PERIOD` examples, in exact proportion; each source is permuted anew in every epoch.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +14,23 @@ import numpy as np
 
 from phenaki.errors import UserError
 
-# As pairs where a path has a dot: config files take no such key.
-Sources = Mapping[str, float | int] | Sequence[tuple[str, float | int]] | str | Path
-PERIOD = 1000  # draws in which a mixture meets its rates
+# Pairs for paths with a dot, which config files do not accept as a key.
+SourceRates = Mapping[str, float | int] | Sequence[tuple[str, float | int]] | str | Path
+PERIOD = 1000  # examples in which a mixture meets its rates
 
 
-def rates(sources: Sources) -> dict[str, float]:
-    """Source -> rate; a lone path is all of it.
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Part of an endless stream: the examples of one host, from its example `start` on."""
+
+    start: int = 0
+    shard_index: int = 0
+    shard_count: int = 1
+    shuffle: bool = True
+
+
+def rates(sources: SourceRates) -> dict[str, float]:
+    """Source -> rate; a single path is the whole mixture.
 
     Raises:
         UserError: no source, or a rate that is not above 0.
@@ -28,10 +44,10 @@ def rates(sources: Sources) -> dict[str, float]:
 
 
 def pattern(rate: list[float], seed: int) -> np.ndarray:
-    """The source of each draw in a period; each source at least once.
+    """The source of each example in a period; each source occurs at least once.
 
-    Shuffled, but a draw stays in its share of the period, so that every step, and of several hosts
-    each, has very nearly the mixture's shares.
+    Occurrences of a source are jittered around an even spacing: every step, of one host or of
+    several, contains very nearly the rates of the mixture.
     """
     if len(rate) == 1:
         return np.zeros(1, np.int64)
@@ -46,28 +62,32 @@ def pattern(rate: list[float], seed: int) -> np.ndarray:
 
 
 def draws(pattern: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the source of these examples of the whole job, their numbers among that source's own)."""
+    """Maps example numbers of the job to (source, example number within that source)."""
     source, own = pattern[numbers % len(pattern)], np.zeros(len(numbers), np.int64)
     for index in np.unique(source):
         mine = pattern == index
-        before = np.cumsum(mine) - mine  # draws of this source earlier in the period
+        before = np.cumsum(mine) - mine  # occurrences of this source earlier in the period
         here = numbers[source == index]
         own[source == index] = here // len(pattern) * mine.sum() + before[here % len(pattern)]
     return source, own
 
 
 def random(seed: int, *path: int | str) -> np.random.Generator:
-    """A generator of its own for every seed and path."""
+    """An independent generator for every seed and path."""
     words = [int.from_bytes(p.encode()[:8]) if isinstance(p, str) else p for p in path]
     return np.random.default_rng([seed, *words])
 
 
 class Order:
-    """Example number -> record, of `count`: each once an epoch, in a new order every epoch."""
+    """Maps the example number of a source to one of its `count` records.
+
+    Each record occurs once per epoch, in a new order in every epoch; in stored order without
+    `shuffle`.
+    """
 
     def __init__(self, count: int, seed: Sequence[int], shuffle: bool = True):
         self._count, self._seed, self._shuffle = count, seed, shuffle
-        self._of = functools.lru_cache(maxsize=2)(self._order)  # neighbours of an epoch's end
+        self._of = functools.lru_cache(maxsize=2)(self._order)  # two: a batch may span epochs
 
     def __call__(self, number: int) -> int:
         epoch, index = divmod(number, self._count)

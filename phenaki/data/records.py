@@ -1,6 +1,7 @@
-"""Random access to TFRecord shards: any order and any start without reading what lies before.
+"""Random access to the records of TFRecord shards.
 
-Every record is checked against its checksum when it is read.
+Records are read in any order, without reading those before them. Each is verified against its
+checksum when it is read.
 """
 
 import concurrent.futures
@@ -18,38 +19,38 @@ from absl import logging
 from phenaki.data import tensorflow
 from phenaki.errors import UserError
 
-_HEADER = struct.Struct("<Q4x")  # length and its checksum; a checksum of the data follows it
+_HEADER = struct.Struct("<Q4x")  # length and its checksum; after the data follows their checksum
 _FOOTER = 4
-_MASK = 0xA282EAD8  # TFRecord's checksums are turned by 15 bits, and this is added
-LENGTHS = ".lengths.npy"  # beside a shard: the lengths of its records, so that nobody scans it
+_MASK = 0xA282EAD8  # a TFRecord checksum is rotated by 15 bits, then this is added
+LENGTHS = ".lengths.npy"  # suffix of the file with a shard's record lengths, which saves a scan
 OPEN = 256  # local shards held open at a time
-# Reads at a time: of a network's disk each takes tens of milliseconds, of which none is work.
+# Concurrent reads. On a network disk a read waits tens of milliseconds without using the CPU.
 THREADS = 32
-DAMAGED = 100  # records in a row that may be damaged before it is no accident
+DAMAGED = 100  # consecutive corrupt records that are skipped; more are an error
 
 
 class Damaged(UserError):
-    """A record that is not what was written."""
+    """A record whose checksum is wrong."""
 
 
 class Records:
     """The records of several shards as one sequence of bytes objects.
 
-    Construction reads the lengths of the records once, from beside a shard or out of it; 16 bytes
-    per record stay in memory. Reading is safe, and worth while, from several threads.
+    The constructor reads the record lengths, from `LENGTHS` files or from the shards; 16 bytes per
+    record stay in memory. Reads are thread-safe, and faster from several threads.
 
     Raises:
-        Damaged: on reading a record that is not what was written.
+        Damaged: on reading a record whose checksum is wrong.
     """
 
     def __init__(self, paths: Sequence[os.PathLike | str]):
         self.paths = [os.fspath(path) for path in paths]
-        spans = side_by_side(_spans, self.paths)
+        spans = parallel_map(_spans, self.paths)
         self._shard = np.repeat(np.arange(len(spans), dtype=np.int32), [len(s) for s in spans])
         self._offset = np.concatenate([s[:, 0] for s in spans] or [np.zeros(0, np.int64)])
         lengths = np.concatenate([s[:, 1] for s in spans] or [np.zeros(0, np.int64)])
         self._length = lengths.astype(np.uint32)
-        # Opening a file for every record would cost more than reading it.
+        # Opening a file takes longer than reading a record.
         self._open = functools.lru_cache(OPEN)(_open)
         self._damaged: set[int] = set()
 
@@ -61,32 +62,32 @@ class Records:
         found = _read(path, self._open(path), int(self._offset[index]), length + _FOOTER)
         if _checksum(found[:length]) != found[length:]:
             number = index - int(np.searchsorted(self._shard, self._shard[index]))
-            raise Damaged(f"{path}: its record {number} is damaged; write the data set again.")
+            raise Damaged(f"{path}: record {number} is corrupt; write the data set again.")
         return found[:length]
 
     def take(self, indices: Sequence[int]) -> list[bytes]:
-        """The records of these numbers, in their order, `THREADS` of them read at a time.
+        """Reads the records `indices`, `THREADS` at a time; returns them in that order.
 
-        In the place of a damaged record the next sound one is given, in every run, and it is said.
+        A corrupt record is replaced by the next valid one, deterministically, with a warning.
         """
         parts = np.array_split(np.asarray(indices), min(THREADS, max(len(indices), 1)))
-        read = side_by_side(lambda part: [self._sound(int(index)) for index in part], parts)
+        read = parallel_map(lambda part: [self._next_valid(int(index)) for index in part], parts)
         return [record for part in read for record in part]
 
-    def _sound(self, index: int) -> bytes:
+    def _next_valid(self, index: int) -> bytes:
         for place in range(index, index + DAMAGED):
             try:
                 return self[place % len(self)]
             except Damaged as error:
                 if place not in self._damaged:
-                    logging.warning("%s The next one takes its place.", error)
+                    logging.warning("%s It is replaced by the next record.", error)
                 self._damaged.add(place)
                 last = error
         raise last
 
 
-def side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """[function(item) for item in items] in `THREADS` threads, for what waits for disks."""
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """[function(item) for item in items] in `THREADS` threads, for functions that wait for I/O."""
     return list(_threads().map(function, items))
 
 
@@ -96,7 +97,7 @@ def _threads() -> concurrent.futures.ThreadPoolExecutor:
 
 
 def lengths(path: str) -> np.ndarray:
-    """The lengths of a shard's records, in bytes, to be saved beside it."""
+    """The lengths of a shard's records in bytes, as its `LENGTHS` file holds them."""
     return _scan(path)[:, 1].astype(np.uint32)
 
 
@@ -105,22 +106,23 @@ def _checksum(content: bytes) -> bytes:
     return (((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-class _Local:
-    """A file of this machine's own file systems, open as long as anyone holds it."""
+class _LocalFile:
+    """A local file, open until its last reference is dropped."""
 
     def __init__(self, path: str):
         self.descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.descriptor).atexit = False  # threads may still read
 
 
-def _open(path: str) -> _Local | None:
-    """None for a file in a bucket."""
-    return _Local(path) if os.path.isfile(path) else None
+def _open(path: str) -> _LocalFile | None:
+    """Returns None for a file in a bucket."""
+    return _LocalFile(path) if os.path.isfile(path) else None
 
 
-def _read(path: str, file: _Local | None, offset: int, length: int) -> bytes:
+def _read(path: str, file: _LocalFile | None, offset: int, length: int) -> bytes:
     if file is not None:
-        return os.pread(file.descriptor, length, offset)  # needs no place of its own, nor the GIL
+        # Threads share the descriptor: `pread` has no file position, and releases the GIL.
+        return os.pread(file.descriptor, length, offset)
     with tensorflow.tensorflow().io.gfile.GFile(path, "rb") as remote:
         remote.seek(offset)
         return remote.read(length)
@@ -135,9 +137,7 @@ def _spans(path: str) -> np.ndarray:
         known = np.load(file, allow_pickle=False).astype(np.int64)
     ends = np.cumsum(known + _HEADER.size + _FOOTER)
     if gfile.stat(path).length != (ends[-1] if len(ends) else 0):
-        raise UserError(
-            f"{path}: is not the file of {LENGTHS} beside it; write the data set again."
-        )
+        raise UserError(f"{path}: does not match its {LENGTHS} file; write the data set again.")
     return np.stack([ends - known - _FOOTER, known], 1)
 
 

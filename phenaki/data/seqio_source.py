@@ -1,13 +1,10 @@
-"""seqio tasks and mixtures over data sets on disk, as a stream that can start anywhere.
+"""seqio tasks and mixtures over `mixture`'s index maps, as tf.data streams that start anywhere.
 
-Example number g of the whole job is a function of the seed and g alone: not of the number of hosts,
-and not of what was read before. A mixture draws its sources in a fixed pattern of 1000, in exact
-proportion; each source goes through its records in a new order every epoch. Only record numbers are
-shuffled, never bytes or pixels, and skipping costs nothing.
+Importing this module imports seqio and TensorFlow: callers import it where they need it.
+Only record numbers are shuffled, never bytes or pixels.
 """
 
 import atexit
-import dataclasses
 import functools
 import weakref
 from collections.abc import Sequence
@@ -15,31 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from phenaki.data import mixture as mixing
-from phenaki.data import tensorflow
+from phenaki.data import mixture, tensorflow
+from phenaki.data.mixture import Stream
+
+if TYPE_CHECKING:
+    import seqio
+else:
+    seqio = tensorflow.seqio()
 
 ENDLESS = 2**62
-RAM_BUDGET = 2**29  # bytes of decoded clips that TensorFlow may hold ready
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """Which part of the endless stream: from this host's example `start` on."""
-
-    start: int = 0
-    shard_index: int = 0
-    shard_count: int = 1
-    shuffle: bool = True
-
-    def numbers(self):
-        """tf.data of the job-wide numbers of this host's examples."""
-        first = self.start * self.shard_count + self.shard_index
-        return tensorflow.tensorflow().data.Dataset.range(first, ENDLESS, self.shard_count)
+RAM_BUDGET = 2**29  # bytes of decoded clips that tf.data may prefetch
 
 
 @runtime_checkable
-class Part(Protocol):
-    """What a source stores: files, and numbers of its examples -> their features."""
+class ExampleSource(Protocol):
+    """One source of a mixture: its files, and a map from its example numbers to features."""
 
     @property
     def paths(self) -> list[str]: ...
@@ -48,27 +35,28 @@ class Part(Protocol):
 
 def mix(
     name: str,
-    parts: Sequence[Part],
-    sources: mixing.Sources,
+    sources: Sequence[ExampleSource],
+    rates: Sequence[float],
     features: dict,
     split: str,
     seed: int,
     stream: Stream,
 ):
-    """Adds the seqio mixture `name` of `parts` at the rates of `sources`, as `register` does."""
-    seqio = tensorflow.seqio()
-    rates = list(mixing.rates(sources).values())
-    pattern = mixing.pattern(rates, seed)
+    """Registers the mixture `name` of `sources` at `rates`, and its tasks `name:0`, `name:1`, ...
+
+    An older mixture and tasks of that name are replaced.
+    """
+    pattern = mixture.pattern(list(rates), seed)
     for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
         for old in [n for n in registry.names() if n == name or n.startswith(f"{name}:")]:
             registry.remove(old)
-    for index, part in enumerate(parts):
+    for index, source in enumerate(sources):
         seqio.TaskRegistry.add(
             f"{name}:{index}",
-            source=_source(split, stream, pattern, index, part.paths),
-            preprocessors=[part.decode],
+            source=_ExampleNumbers(split, stream, pattern, index, source.paths),
+            preprocessors=[source.decode],
             output_features=features,
-            shuffle_buffer_size=None,  # the source is in random order already
+            shuffle_buffer_size=None,  # the example numbers are mapped to shuffled records
         )
     return seqio.MixtureRegistry.add(
         name,
@@ -84,7 +72,7 @@ def dataset(mixture, split: str, seed: int, stream: Stream):
         split=split,
         shuffle=stream.shuffle,
         seed=seed,
-        shard_info=tensorflow.seqio().ShardInfo(stream.shard_index, stream.shard_count),
+        shard_info=seqio.ShardInfo(stream.shard_index, stream.shard_count),
         num_epochs=1,  # the sources themselves are endless
         trim_output_features=False,
         try_in_mem_cache=False,
@@ -95,61 +83,73 @@ def dataset(mixture, split: str, seed: int, stream: Stream):
     return made.with_options(options)
 
 
-class Examples:
-    """Iterator over a tf.data as numpy arrays, ended before Python itself ends.
+class NumpyExamples:
+    """Iterator over a tf.data as numpy arrays, closed before the interpreter shuts down.
 
-    TensorFlow's threads that call Python then would never come back, nor would the process end.
+    Otherwise TensorFlow's threads that call Python would block forever, and the process with them.
     """
 
-    _all: weakref.WeakSet["Examples"] = weakref.WeakSet()
+    _open: weakref.WeakSet["NumpyExamples"] = weakref.WeakSet()
 
     def __init__(self, data):
+        _close_at_exit()
         self._iterator = data.as_numpy_iterator()
-        self._all.add(self)
+        self._open.add(self)
 
-    def __iter__(self) -> "Examples":
+    def __iter__(self) -> "NumpyExamples":
         return self
 
     def __next__(self) -> dict[str, Any]:
         return next(self._iterator)
 
     def close(self) -> None:
-        """Frees TensorFlow's iterator, which waits for its threads."""
+        """Frees TensorFlow's iterator, which joins its threads."""
         self._iterator = iter(())
 
+    @classmethod
+    def close_all(cls) -> None:
+        """Closes every iterator that is still referenced."""
+        for examples in list(cls._open):
+            examples.close()
 
-@atexit.register
-def _close_all() -> None:
-    for one in list(Examples._all):
-        one.close()
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Registers `NumpyExamples.close_all` once, when the first stream opens."""
+    atexit.register(NumpyExamples.close_all)
 
 
-def _source(split: str, stream: Stream, pattern: np.ndarray, index: int, paths: list[str]):
-    """A seqio source of this source's example numbers, as drawn by the mixture."""
-    tf = tensorflow.tensorflow()
-    if TYPE_CHECKING:
-        import seqio
-    else:
-        seqio = tensorflow.seqio()
-    mine = pattern == index
-    before = np.cumsum(mine) - mine  # draws of this source earlier in the period
+def _job_numbers(stream: Stream):
+    """tf.data of the example numbers of this host within the job."""
+    first = stream.start * stream.shard_count + stream.shard_index
+    return tensorflow.tensorflow().data.Dataset.range(first, ENDLESS, stream.shard_count)
 
-    class Numbers(seqio.DataSource):
-        supports_arbitrary_sharding = True
 
-        def list_shards(self, split):
-            return paths
+class _ExampleNumbers(seqio.DataSource):
+    """The example numbers of source `index`: those that `mixture.draws` assigns to it."""
 
-        def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused):
-            numbers = stream.numbers().filter(lambda n: tf.constant(mine)[n % len(pattern)])
-            return numbers.map(
-                lambda n: n // len(pattern) * mine.sum() + tf.constant(before)[n % len(pattern)]
-            )
+    supports_arbitrary_sharding = True
 
-    return Numbers([split], caching_permitted=False, performs_internal_shuffling=True)
+    def __init__(
+        self, split: str, stream: Stream, pattern: np.ndarray, index: int, paths: list[str]
+    ):
+        super().__init__([split], caching_permitted=False, performs_internal_shuffling=True)
+        self._stream, self._paths = stream, paths
+        self._mine = pattern == index
+        self._before = np.cumsum(self._mine) - self._mine  # its examples earlier in the period
+
+    def list_shards(self, split):
+        return self._paths
+
+    def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused):
+        tf, mine, before = tensorflow.tensorflow(), self._mine, self._before
+        numbers = _job_numbers(self._stream).filter(lambda n: tf.constant(mine)[n % len(mine)])
+        return numbers.map(
+            lambda n: n // len(mine) * mine.sum() + tf.constant(before)[n % len(mine)]
+        )
 
 
 def _choose(datasets, rates, seed, *, stream: Stream, pattern: np.ndarray):
     tf = tensorflow.tensorflow()
-    choices = stream.numbers().map(lambda n: tf.constant(pattern)[n % len(pattern)])
+    choices = _job_numbers(stream).map(lambda n: tf.constant(pattern)[n % len(pattern)])
     return tf.data.Dataset.choose_from_datasets(datasets, choices)

@@ -1,4 +1,4 @@
-"""TensorFlow and its kin: imported on first use only, quietly, and kept off the accelerators."""
+"""Lazy, quiet imports of TensorFlow, TFDS and seqio, kept off the accelerators."""
 
 import contextlib
 import functools
@@ -7,16 +7,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 
 @functools.cache
 def tensorflow() -> ModuleType:
-    """The `tensorflow` module; its devices are the CPU alone, or it would take all GPU memory."""
+    """The `tensorflow` module with the CPU as its only device: it would claim all GPU memory."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _quiet():
         import tensorflow as tf
 
-        with contextlib.suppress(RuntimeError):  # someone used TensorFlow before us
+        with contextlib.suppress(RuntimeError):  # TensorFlow is initialized already
             tf.config.set_visible_devices([], "GPU")
             tf.config.set_visible_devices([], "TPU")
     return tf
@@ -40,14 +41,38 @@ def seqio() -> ModuleType:
     return module
 
 
+class GFiles:
+    """`io.artifacts.FileSystem` of every path that TensorFlow opens, buckets included."""
+
+    def open(self, path: str, mode: str) -> Any:
+        """Opens a file; text is UTF-8."""
+        return tensorflow().io.gfile.GFile(path, mode)
+
+    def replace(self, source: str, target: str) -> None:
+        """Renames `source`, replacing `target`."""
+        tensorflow().io.gfile.rename(source, target, overwrite=True)
+
+    def remove(self, path: str) -> None:
+        """Removes a file."""
+        tensorflow().io.gfile.remove(path)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; -1 if there is none."""
+        gfile = tensorflow().io.gfile
+        return gfile.stat(path).length if gfile.exists(path) else -1
+
+
+GFILES = GFiles()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops what C++ libraries write to stderr while they load; no setting of theirs stops it."""
+    """Drops what C++ libraries write to stderr while they load; they have no setting for it."""
     sys.stderr.flush()
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        with contextlib.suppress(OSError):  # no stderr to speak of
+        with contextlib.suppress(OSError):  # stderr is closed
             kept = os.dup(2)
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 2)
@@ -59,7 +84,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Silences warnings that TFDS raises against its own code."""
+    """Silences warnings that TFDS raises about its own code."""
     from absl import logging
 
     level = logging.get_verbosity()

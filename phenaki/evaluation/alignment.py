@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phenaki.data.shapes import detector, render
+from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.pipeline import Phenaki
@@ -117,7 +117,7 @@ def measure(
     rows = {"ceiling": shares(verdict(world, video, ask(world, combination)))}
     rows["ceiling"]["psnr"] = float(-10 * np.log10(np.mean((video - truth["video"] / 255.0) ** 2)))
     for name, split in (("seen", "test"), ("held_out", "held_out")):
-        asked = ask(world, _combination(render.draw(plain, split, np.arange(count))))
+        asked = ask(world, _combination(attributes.sample(plain, split, np.arange(count))))
         video = sample(model, asked, seed, **sampler)
         rows[name] = shares(verdict(world, video, asked)) | {
             "start_bits": _start_bits(world, video)
@@ -164,9 +164,11 @@ def stories(model, world, combination, seed, **sampler) -> list[Evidence]:
     for scene in range(1, SCENES):
 
         def random(slot, first=100 * scene):
-            return render.uniform(world, "test", np.arange(len(combination)), first + slot)
+            return attributes.uniform(world, "test", np.arange(len(combination)), first + slot)
 
-        asked.append(ask(world, render.changed(world, asked[-1].combination, random), then=True))
+        asked.append(
+            ask(world, attributes.changed(world, asked[-1].combination, random), then=True)
+        )
     seconds = [model.spec.frames / model.spec.fps] + [0.1] * (SCENES - 1)  # one window each
     parts = segments(
         windows([Scene("", s) for s in seconds], model.spec, model.config.sample.context)
@@ -198,11 +200,11 @@ def evidence(
     plain = dataclasses.replace(world, then=0.0, pair=0.0)
     rows = {}
     for name, split in (("seen", "test"), ("held_out", "held_out"), ("stills_only", "test")):
-        combination = _combination(render.draw(plain, split, np.arange(count)))
+        combination = _combination(attributes.sample(plain, split, np.arange(count)))
         if name == "stills_only":
             if not world.still_colours:
                 continue
-            extra = render.uniform(world, "test", np.arange(count), 77)
+            extra = attributes.uniform(world, "test", np.arange(count), 77)
             combination[:, 0] = len(world.colours) + (extra * len(world.still_colours)).astype(int)
         asked = ask(world, combination)
         rows[name] = Evidence(sample(model, asked, seed, **sampler), asked)

@@ -88,7 +88,7 @@ class MovingShapes:
         """By index, so any part is made on its own."""
         numbers = np.arange(start, stop)
         if self.split == "stills":
-            made = render.render_stills(self.world, "test", numbers)
+            made = render.render_images(self.world, "test", numbers)
         else:
             made = render.render(self.world, self.split, numbers)
         return made["video"].astype(np.float32) / 255, made["caption"]

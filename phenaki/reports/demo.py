@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from phenaki.data import batches
-from phenaki.data.shapes import render
+from phenaki.data.shapes import attributes, render
 from phenaki.evaluation import alignment
 from phenaki.io import media
 from phenaki.io.artifacts import write_json
@@ -120,7 +120,7 @@ def _samples(report, model, seed):
         ("Combinations seen in training", "test"),
         ("Combinations never seen", "held_out"),
     ):
-        clips = render.draw(world, split, np.arange(10_000, 10_000 + SHOWN))
+        clips = attributes.sample(world, split, np.arange(10_000, 10_000 + SHOWN))
         asked = alignment.ask(
             world, np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
         )

@@ -1,8 +1,7 @@
-"""Tokens and caption ids of a whole data set, computed once, by any number of hosts (§2.2).
+"""Encodes a data set once: tokens and caption ids of every clip, on any number of hosts (§2.2).
 
-Each file of the data set becomes a file of codes of the same name: written under another name,
-renamed when whole, and then marked by NAME.done. A run that was stopped goes on; one with another
-tokenizer, or over changed data, does again what changed and nothing else.
+Each file of the data set becomes a file of tokens of the same name (`data.token_files`). A stopped
+run resumes; after a change of tokenizer or data only what changed is encoded again.
 """
 
 import contextlib
@@ -10,7 +9,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,24 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from phenaki.data import clips as stored_clips
-from phenaki.data import format, records, tensorflow, tokens
-from phenaki.data.prepare import marks
+from phenaki.data import clips, format, records, tensorflow, token_files
+from phenaki.data.prepare import manifest
+from phenaki.data.tensorflow import GFILES
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import artifacts, checkpoint
 from phenaki.models import factory
 from phenaki.train import inputs
 from phenaki.train.maskgit import with_tokenizer
+from phenaki.types import VideoSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
-    """One file of the data set, and what becomes of it in `output`."""
+class SourceFile:
+    """One file of the data set, and the path of its tokens."""
 
     split: str
-    source: str
-    count: int
+    path: str
+    count: int  # clips
     output: str
 
     @property
@@ -45,237 +45,245 @@ class File:
         return self.split.partition("_")[0]
 
 
+@dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A tokenizer and a vocabulary over one data set; `encode` does one file of it.
+    """Encodes the files of the data set `source` into the directory `output`.
 
-    Batches of `batch` clips (`batch` frames' worth of stills) are split over this host's devices.
+    Attributes:
+        encode: (parameters, uint8 video [b f h w 3]) -> tokens [b t m n]; compiled.
+        text: captions -> {"text_ids": [b l], "text": [b l d] if stored}; None without captions.
+        codebook: number of codes.
+        batch: clips per call, split over this host's devices; images fill as many frames.
     """
 
-    def __init__(
-        self, config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
-    ):
-        params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-        self.config = with_tokenizer(config, stage1, digest)
-        self.spec = factory.video_spec(self.config)
-        self.source, self.output = source, output
-        devices = jax.local_devices()
-        if batch % len(devices):
-            nearest = max(round(batch / len(devices)), 1) * len(devices)
-            raise UserError(
-                f"--batch={batch} must be a multiple of the {len(devices)} devices; nearest is "
-                f"{nearest}."
-            )
-        mesh = Mesh(np.array(devices), ("data",))
-        self._rows = NamedSharding(mesh, PartitionSpec("data"))
-        self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        network = factory.tokenizer(self.config)
-        self._encode = jax.jit(
-            lambda params, video: inputs.tokens(network, {"tokenizer": params}, {"video": video})
-        )
-        self._batch = {"video": batch, "image": batch * self.spec.frames}
-        self.origin = tokens.Origin.of(self.config)
-        self._text = None
-        if text := self.config.text:
-            vocabulary, encoder, weights = factory.vocabulary(self.config), None, None
-            if text.cached:
-                encoder = factory.text_encoder(self.config)
-                weights = factory.text_params(self.config)
-            self._text = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
+    source: str
+    output: str
+    params: Any
+    encode: Callable[[Any, jax.Array], jax.Array]
+    text: Callable[[list], dict[str, np.ndarray]] | None
+    origin: token_files.Origin
+    sizes: token_files.Sizes
+    spec: VideoSpec
+    codebook: int
+    batch: int
 
-    def files(self) -> list[File]:
-        """All files of the data set, in one order."""
+    def batch_of(self, kind: str) -> int:
+        """Clips or images per call."""
+        return self.batch if kind == "video" else self.batch * self.spec.frames
+
+    def tokens(self, kind: str, video: np.ndarray) -> np.ndarray:
+        """uint8 [b f h w 3], b at most `batch_of(kind)` -> tokens [b n]."""
+        padded = np.zeros((self.batch_of(kind), *video.shape[1:]), np.uint8)
+        padded[: len(video)] = video
+        encoded = self.encode(self.params, jax.device_put(padded, _split(jax.local_devices())))
+        tokens = np.asarray(encoded).reshape(len(padded), -1)[: len(video)]
+        return tokens.astype(np.uint16 if self.codebook <= 2**16 else np.uint32)
+
+    def seconds(self, kind: str) -> float:
+        """Measured time per clip of `kind`, without compilation."""
+        frames = self.spec.frames if kind == "video" else 1
+        shape = (self.batch_of(kind), frames, self.spec.height, self.spec.width, 3)
+        video = np.zeros(shape, np.uint8)
+        self.tokens(kind, video)
+        start = time.perf_counter()
+        self.tokens(kind, video)
+        return (time.perf_counter() - start) / len(video)
+
+    def files(self) -> list[SourceFile]:
+        """All files of the data set, in the same order on every host."""
         data, _ = format.open_set(self.source)
         found = []
         for split, info in sorted(data.info.splits.items()):
             for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
                 output = os.path.join(self.output, os.path.basename(path))
-                found.append(File(split, os.fspath(path), count, output))
+                found.append(SourceFile(split, os.fspath(path), count, output))
         return found
 
-    def sizes(self) -> tokens.Sizes:
-        """Of what a record holds."""
-        text = self.config.text
-        return tokens.Sizes(
-            video=self.spec.tokens(),
-            image=self.spec.tokens(1),
+
+def open_encoder(
+    config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
+) -> Encoder:
+    """The encoder of a stage-2 config with a stage-1 run or bundle.
+
+    Raises:
+        UserError: `batch` does not divide over this host's devices; no such tokenizer.
+    """
+    params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
+    config = with_tokenizer(config, stage1, digest)
+    devices = jax.local_devices()
+    if batch % len(devices):
+        nearest = max(round(batch / len(devices)), 1) * len(devices)
+        raise UserError(
+            f"--batch={batch} must be a multiple of the {len(devices)} devices; nearest is "
+            f"{nearest}."
+        )
+    spec, text = factory.video_spec(config), config.text
+    network = factory.tokenizer(config)
+
+    def encode(params, video):
+        return inputs.tokens(network, {"tokenizer": params}, {"video": video})
+
+    return Encoder(
+        source=source,
+        output=output,
+        params=jax.device_put(params, NamedSharding(_split(devices).mesh, PartitionSpec())),
+        encode=jax.jit(encode),
+        text=_caption_encoder(config) if text else None,
+        origin=token_files.Origin.of(digest, spec, text),
+        sizes=token_files.Sizes(
+            video=spec.tokens(),
+            image=spec.tokens(1),
             text=text.length if text else 0,
             width=text.width if text and text.cached else 0,
-        )
-
-    def codes(self, kind: str, video: np.ndarray) -> np.ndarray:
-        """uint8 [b f h w 3], b at most the batch of `kind` -> codes [b n]."""
-        padded = np.zeros((self._batch[kind], *video.shape[1:]), np.uint8)
-        padded[: len(video)] = video
-        codes = self._encode(self._params, jax.device_put(padded, self._rows))
-        codes = np.asarray(codes).reshape(len(padded), -1)[: len(video)]
-        return codes.astype(np.uint16 if self.config.tokenizer.codebook <= 2**16 else np.uint32)
-
-    def seconds(self, kind: str) -> float:
-        """WindowMetrics time per clip of `kind`, compilation left out."""
-        frames = self.spec.frames if kind == "video" else 1
-        shape = (self._batch[kind], frames, self.spec.height, self.spec.width, 3)
-        video = np.zeros(shape, np.uint8)
-        self.codes(kind, video)
-        start = time.perf_counter()
-        self.codes(kind, video)
-        return (time.perf_counter() - start) / len(video)
-
-    def encode(self, file: File, digest: str) -> None:
-        """Writes the codes of one file, whose content is `digest`, and its mark."""
-        tf = tensorflow.tensorflow()
-        part, lengths = f"{file.output}.part", []
-        with tf.io.TFRecordWriter(part) as writer:
-            for record in self._records(file):
-                writer.write(record)
-                lengths.append(len(record))
-        mark = {
-            "name": os.path.basename(file.output),
-            "records": len(lengths),
-            "origin": self.origin.digest(),
-            "input": digest,
-            **marks.checksum(part),
-        }
-        with tf.io.gfile.GFile(file.output + records.LENGTHS, "wb") as beside:
-            np.save(beside, np.array(lengths, np.uint32))
-        tf.io.gfile.rename(part, file.output, overwrite=True)
-        marks.write_json(file.output + marks.DONE, mark)
-
-    def _read(self, file: File) -> Iterator[dict[str, Any]]:
-        """Batches of the clips of a file.
-
-        Raises:
-            UserError: it is damaged.
-        """
-        clips = stored_clips.shard(file.source, self.source, file.kind, self.config.video)
-        try:
-            yield from clips.batch(self._batch[file.kind]).prefetch(2).as_numpy_iterator()
-        except tensorflow.tensorflow().errors.OpError as error:
-            raise UserError(
-                f"{file.source}: is damaged; write the data set again, then the same command "
-                "encodes what changed."
-            ) from error
-
-    def _records(self, file: File) -> Iterator[bytes]:
-        origin = self.origin.digest()
-        for rows in self._read(file):
-            captions = [
-                text.decode(errors="replace") if known else None
-                for text, known in zip(rows["text"], rows["captioned"], strict=True)
-            ]
-            ids, text = np.zeros((len(captions), 0), np.int32), None
-            if self._text is not None:
-                encoded = self._text(captions)
-                ids, text = encoded["text_ids"], encoded.get("text")
-            codes = self.codes(file.kind, rows["video"])
-            for row in range(len(codes)):
-                yield tokens.example(
-                    codes[row],
-                    ids[row],
-                    None if text is None else text[row],
-                    rows["text"][row],
-                    bool(rows["captioned"][row]),
-                    rows["key"][row],
-                    origin,
-                )
+        ),
+        spec=spec,
+        codebook=config.tokenizer.codebook,
+        batch=batch,
+    )
 
 
-def run(encoder: Encoder, say: Callable[[str], Any], progress, estimate: bool = False) -> None:
-    """Encodes this host's share of the files; the last thing written is the manifest.
+def _caption_encoder(config: ConfigDict) -> inputs.CaptionEncoder:
+    """Captions -> what is stored of them, as training on clips encodes them."""
+    vocabulary, encoder, params = factory.vocabulary(config), None, None
+    if config.text.cached:
+        encoder, params = factory.text_encoder(config), factory.text_params(config)
+    return inputs.caption_encoder(vocabulary, config.text.vocabulary, encoder, params)
+
+
+def _split(devices: list) -> NamedSharding:
+    """Sharding of a batch over its rows."""
+    return NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
+
+
+def encode_file(encoder: Encoder, file: SourceFile, sha256: str) -> None:
+    """Writes the tokens of one file, whose content has that SHA-256.
+
+    Raises:
+        UserError: the file is corrupt.
+    """
+    token_files.write_file(file.output, _examples(encoder, file), encoder.origin, sha256)
+
+
+def _examples(encoder: Encoder, file: SourceFile) -> Iterator[bytes]:
+    origin = encoder.origin.digest()
+    for rows in _batches(encoder, file):
+        captions = [
+            text.decode(errors="replace") if known else None
+            for text, known in zip(rows["text"], rows["captioned"], strict=True)
+        ]
+        ids, text = np.zeros((len(captions), 0), np.int32), None
+        if encoder.text is not None:
+            encoded = encoder.text(captions)
+            ids, text = encoded["text_ids"], encoded.get("text")
+        tokens = encoder.tokens(file.kind, rows["video"])
+        for row in range(len(tokens)):
+            yield token_files.example(
+                tokens[row],
+                ids[row],
+                None if text is None else text[row],
+                rows["text"][row],
+                bool(rows["captioned"][row]),
+                rows["key"][row],
+                origin,
+            )
+
+
+def _batches(encoder: Encoder, file: SourceFile) -> Iterator[dict[str, Any]]:
+    data = clips.shard(file.path, encoder.source, file.kind, encoder.spec)
+    try:
+        yield from data.batch(encoder.batch_of(file.kind)).prefetch(2).as_numpy_iterator()
+    except tensorflow.tensorflow().errors.OpError as error:
+        raise UserError(
+            f"{file.path}: corrupt; write the data set again, then the same command encodes what "
+            "changed."
+        ) from error
+
+
+def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = False) -> None:
+    """Encodes this host's part of the files; the manifest is written last.
 
     Args:
-        say: gets a line at a time. progress: of a total, gives a context manager with `update`.
-        estimate: stop after saying what it will take.
+        log: called with a line at a time.
+        progress: called with a total; returns a context manager with `update(count)`.
+        estimate: only log sizes and times.
 
     Raises:
         UserError: the data set is missing, or its clips are smaller or shorter than those of the
             tokenizer.
     """
-    gfile = tensorflow.tensorflow().io.gfile
     host, hosts = jax.process_index(), jax.process_count()
     files = encoder.files()
-    digests = marks.noted_digests(encoder.source)
-    missing = np.zeros(len(files), bool)
-    if host == 0:
-        missing[:] = records.side_by_side(lambda file: not _stands(encoder, file, digests), files)
-        if missing.any() and not estimate:  # what stands is not whole any more
-            with contextlib.suppress(tensorflow.tensorflow().errors.NotFoundError):
-                gfile.remove(os.path.join(encoder.output, tokens.MANIFEST))
-    if hosts > 1:  # one list for all, so that every file is one host's, and the shares are equal
-        missing = multihost_utils.broadcast_one_to_all(missing)
+    known = manifest.checksums(encoder.source)
+    missing = _missing(encoder, files, known, remove_manifest=not estimate)
+    # All hosts have the same list: every file has one host, and their numbers of files are equal.
     mine = [file for file, absent in zip(files, missing, strict=True) if absent][host::hosts]
     for line in _estimate(encoder, files, mine, len(files) - int(missing.sum())):
-        say(line)
+        log(line)
     if estimate:
         return
-    gfile.makedirs(encoder.output)
+    tensorflow.tensorflow().io.gfile.makedirs(encoder.output)
     with progress(sum(file.count for file in mine)) as shown:
         for file in mine:
-            encoder.encode(file, _digest(file, digests))
+            encode_file(encoder, file, _sha256(file, known))
             shown.update(file.count)
     if hosts > 1:
         multihost_utils.sync_global_devices("encoded")
     if host == 0:
-        _finish(encoder, files)
-        say(f"{encoder.output}/{tokens.MANIFEST}: all {len(files)} files are encoded")
+        outputs: dict[str, list[str]] = {}
+        for file in files:
+            outputs.setdefault(file.split, []).append(file.output)
+        token_files.finish(encoder.output, outputs, encoder.origin, encoder.sizes)
+        log(f"{encoder.output}/{token_files.MANIFEST}: all {len(files)} files are encoded")
 
 
-def _digest(file: File, noted: Mapping[str, str]) -> str:
-    return noted.get(os.path.basename(file.source)) or marks.checksum(file.source)["sha256"]
+def _missing(
+    encoder: Encoder, files: list[SourceFile], known: dict[str, str], remove_manifest: bool
+) -> np.ndarray:
+    """Which files have no complete tokens, found by host 0."""
+    missing = np.zeros(len(files), bool)
+
+    def absent(file: SourceFile) -> bool:
+        return not token_files.is_complete(file.output, encoder.origin, _sha256(file, known))
+
+    if jax.process_index() == 0:
+        missing[:] = records.parallel_map(absent, files)
+        if missing.any() and remove_manifest:  # the directory is not complete any more
+            with contextlib.suppress(tensorflow.tensorflow().errors.NotFoundError):
+                GFILES.remove(os.path.join(encoder.output, token_files.MANIFEST))
+    if jax.process_count() > 1:
+        missing = multihost_utils.broadcast_one_to_all(missing)
+    return missing
 
 
-def _stands(encoder: Encoder, file: File, noted: Mapping[str, str]) -> bool:
-    return marks.done(file.output, encoder.origin.digest(), _digest(file, noted))
+def _sha256(file: SourceFile, known: dict[str, str]) -> str:
+    return known.get(os.path.basename(file.path)) or artifacts.checksum(file.path, GFILES)["sha256"]
 
 
-def _estimate(encoder: Encoder, files, missing, stood: int) -> Iterator[str]:
-    """Lines: what there is, what stands, what is to be written and how long it takes."""
-    sizes = encoder.sizes()
-    width = 2 if encoder.config.tokenizer.codebook <= 2**16 else 4
+def _estimate(encoder: Encoder, files, mine, complete: int) -> Iterator[str]:
+    """Lines: the data set, what is encoded already, what is to be encoded and how long it takes."""
+    sizes = encoder.sizes
+    width = 2 if encoder.codebook <= 2**16 else 4
     per_id = 4 + (2 * sizes.width)
     for split in sorted({file.split for file in files}):
         count = sum(file.count for file in files if file.split == split)
-        codes = getattr(sizes, split.partition("_")[0])
-        size = f"{_si(count * codes * width)}B"
+        tokens = getattr(sizes, split.partition("_")[0])
+        size = f"{_si(count * tokens * width)}B"
         text = f", captions at most {_si(count * sizes.text * per_id)}B" if sizes.text else ""
-        yield f"{split}: {count:,} of {codes} codes: {size} of codes{text}"
-    if stood:
-        yield f"{stood} files are encoded already"
+        yield f"{split}: {count:,} of {tokens} tokens: {size} of tokens{text}"
+    if complete:
+        yield f"{complete} files are encoded already"
     total = 0.0
-    for kind in sorted({file.kind for file in missing}):
-        count = sum(file.count for file in missing if file.kind == kind)
+    for kind in sorted({file.kind for file in mine}):
+        count = sum(file.count for file in mine if file.kind == kind)
         seconds = encoder.seconds(kind)
         total += seconds * count
-        yield f"{kind}: {1 / seconds:.4g} a second on this host's devices"
+        yield f"{kind}: {1 / seconds:.4g} per second on this host's devices"
     hosts = jax.process_count()
-    share = f" of {hosts}" if hosts > 1 else ""
-    yield f"{len(missing)} files to encode on this host{share}: about {total:.0f} s of encoding"
+    part = f" of {hosts}" if hosts > 1 else ""
+    yield f"{len(mine)} files to encode on this host{part}: about {total:.0f} s of encoding"
 
 
 def _si(count: float | int) -> str:
-    """A number with three digits and a prefix."""
+    """A number with three digits and an SI prefix."""
     step = min(int(math.log10(max(count, 1)) / 3), 4)
     return f"{count / 1000**step:.3g} {('', 'k', 'M', 'G', 'T')[step]}"
-
-
-def _finish(encoder: Encoder, files: list[File]) -> None:
-    """Removes what belongs to no file of the data set any more, then writes the manifest."""
-    gfile = tensorflow.tensorflow().io.gfile
-    ours = {os.path.basename(file.output) for file in files}
-    for name in gfile.listdir(encoder.output):
-        stem = name.removesuffix(marks.DONE).removesuffix(records.LENGTHS).removesuffix(".part")
-        if ".tfrecord-" in name and (stem not in ours or name.endswith(".part")):
-            gfile.remove(os.path.join(encoder.output, name))
-    by_split: dict[str, list] = {}
-    found = records.side_by_side(lambda file: marks.mark(file.output), files)
-    for file, mark in zip(files, found, strict=True):
-        if mark is None:
-            raise UserError(f"{file.output}: is missing; run scripts/encode_dataset.py again.")
-        by_split.setdefault(file.split, []).append(mark)
-    manifest = {
-        "schema": tokens.SCHEMA,
-        "origin": dataclasses.asdict(encoder.origin),
-        "sizes": dataclasses.asdict(encoder.sizes()),
-        "records": {split: sum(m["records"] for m in made) for split, made in by_split.items()},
-        "files": by_split,
-    }
-    marks.write_json(os.path.join(encoder.output, tokens.MANIFEST), manifest)

@@ -101,7 +101,7 @@ class _Training:
             return state
         state, data = self.checkpoints.restore(state)
         self._restore_pending(data)
-        self.batches.restore(data)
+        self.batches.set_state(data)
         logging.info("resumed %s at step %d", self.directory, int(state.step))
         return state
 
@@ -134,7 +134,7 @@ class _Training:
                         continue
                 # A state whose last updates were all skipped may itself be the reason.
                 if (save_due and (self.skips.healthy or number == options.steps)) or preempted:
-                    data = self.batches.state() | self._pending_state()
+                    data = self.batches.get_state() | self._pending_state()
                     self.checkpoints.save(number, state, data)
                 if sample_due:
                     images, scores = sample(state, number)

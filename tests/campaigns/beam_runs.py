@@ -1,4 +1,4 @@
-"""Prepares one folder without Beam and on three of its runners, and compares every byte.
+"""Prepares one folder without Beam and with three of its runners, and compares every byte.
 
 python tests/campaigns/beam_runs.py    needs the extra beam, and dask and distributed; a minute
 """
@@ -28,7 +28,7 @@ SERVICE = "apache_beam.runners.portability.local_job_service_main"
 
 
 def prepare(work: Path, name: str, flags: list[str]) -> dict[str, bytes]:
-    """The files that scripts/prepare_data.py writes, less the seconds it took."""
+    """The files that scripts/prepare_data.py writes, except the report."""
     command = [sys.executable, ROOT / "scripts" / "prepare_data.py", f"--input={work / 'in'}"]
     command += [f"--output={work / name}", "--size=48x64", "--encoding=png", "--workers=2"]
     subprocess.run([*command, *flags], check=True, capture_output=True, env=ENVIRONMENT)
@@ -36,7 +36,7 @@ def prepare(work: Path, name: str, flags: list[str]) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Prints a line per runner; 1 if one differs."""
+    """Prints a line per runner; exits with 1 if one differs."""
     differ = 0
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
@@ -55,8 +55,8 @@ def main() -> None:
                 start = time.monotonic()
                 equal = prepare(work, name, flags) == plain
                 differ += not equal
-                said = "equal" if equal else "DIFFER"
-                print(f"{name}: {len(plain)} files, {said}, {time.monotonic() - start:.0f} s")
+                result = "equal" if equal else "DIFFER"
+                print(f"{name}: {len(plain)} files, {result}, {time.monotonic() - start:.0f} s")
         finally:
             service.kill()
             service.wait()

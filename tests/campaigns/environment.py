@@ -1,4 +1,4 @@
-"""Import this first: the repository and the tests' helpers become importable."""
+"""Makes the repository and the helpers of the tests importable; imported first."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Feeds scripts/prepare_data.py hundreds of hostile inputs, and checks what becomes of each.
+"""Feeds scripts/prepare_data.py hundreds of hostile inputs and checks the result of each.
 
 python tests/campaigns/fuzz_media.py [SEED]
 
-No crash, no hang, memory bounded, every loss counted with its reason, nothing written or read
-outside. Prints a line per group; 1 if something was not as it should be.
+No crash, no hang, bounded memory, everything skipped is counted with its reason, nothing is read or
+written outside. Prints a line per group; exits with 1 if a check fails.
 """
 
 import json
@@ -21,7 +21,7 @@ import layouts
 from environment import ROOT
 
 SECONDS = 600  # of a group
-MEGABYTES = 2500  # of one process; TensorFlow alone has 600, a picture of MAX_PIXELS 200
+MEGABYTES = 2500  # of one process; TensorFlow takes 600, an image of MAX_PIXELS 200
 
 
 def write(root: Path, named: Iterable[hostile_media.Named]) -> int:
@@ -35,7 +35,7 @@ def write(root: Path, named: Iterable[hostile_media.Named]) -> int:
 
 
 def tree(work: Path) -> dict[str, bytes]:
-    """All files, but those of outputs."""
+    """All files except outputs."""
     paths = (path for path in work.rglob("*") if path.is_file() and "out" not in path.parts)
     return {path.relative_to(work).as_posix(): path.read_bytes() for path in paths}
 
@@ -74,7 +74,7 @@ def _megabytes(pid: int) -> int:
 
 
 def judge(work: Path, name: str, source: Path, must: int, refusable: bool = False) -> list[str]:
-    """What is wrong with how `source` was prepared; `must` is how many items must be accounted."""
+    """Failed checks after preparing `source`, of which at least `must` items are counted."""
     before = tree(work)
     code, stderr, peak = prepare(source, work / "out" / name, "--workers=2")
     wrong = []
@@ -90,25 +90,25 @@ def judge(work: Path, name: str, source: Path, must: int, refusable: bool = Fals
         if files["found"] != files["read"] + files["skipped"] or files["found"] < must:
             wrong.append(f"{must} items given, {files} counted")
         if not all(entry["reason"] for entry in report["skipped"] + report["problems"]):
-            wrong.append("a loss without a reason")
+            wrong.append("skipped without a reason")
         if any(hostile_media.SECRET in p.read_bytes() for p in (work / "out" / name).iterdir()):
-            wrong.append("it holds what lies outside the input")
+            wrong.append("it holds content from outside the input")
     return [f"{name}: {one}" for one in wrong]
 
 
 def outside(work: Path) -> None:
-    """What hostile inputs point to."""
+    """Writes the files that hostile inputs point to."""
     layouts.video(work / "outside.mkv", 40)
-    (work / "outside.png").write_bytes(layouts.picture(200) + hostile_media.SECRET)
+    (work / "outside.png").write_bytes(layouts.image(200) + hostile_media.SECRET)
 
 
-def fuzz(work: Path, seed: int, share: float = 1.0) -> tuple[int, list[str]]:
-    """(inputs tried, what was wrong). `share` below 1 takes that part of each group."""
+def fuzz(work: Path, seed: int, fraction: float = 1.0) -> tuple[int, list[str]]:
+    """(number of inputs, failed checks), for a fraction of each group."""
     outside(work)
 
     def some(named):
         every = list(named)
-        step = max(1, round(1 / share))
+        step = max(1, round(1 / fraction))
         return every[seed % step :: step]
 
     (work / "scratch").mkdir()
@@ -124,14 +124,16 @@ def fuzz(work: Path, seed: int, share: float = 1.0) -> tuple[int, list[str]]:
     for name, named, must in groups:
         write(work / "in" / name, [(n, clip if c is None else c) for n, c in named])
         began = time.monotonic()
-        said = judge(work, name, work / "in" / name, must, refusable=name not in ("media", "tars"))
-        print(f"{name}: {len(named)} inputs, {time.monotonic() - began:.0f} s", *said, flush=True)
-        wrong += said
+        failed = judge(
+            work, name, work / "in" / name, must, refusable=name not in ("media", "tars")
+        )
+        print(f"{name}: {len(named)} inputs, {time.monotonic() - began:.0f} s", *failed, flush=True)
+        wrong += failed
     return count, wrong
 
 
 def main(seed: int = 0) -> int:
-    """1 if anything was wrong."""
+    """Returns 1 if a check fails."""
     with tempfile.TemporaryDirectory() as directory:
         count, wrong = fuzz(Path(os.path.realpath(directory)), seed)
     print(f"{count} inputs, {len(wrong)} wrong")

@@ -1,6 +1,6 @@
-"""Kills scripts/prepare_data.py at random moments and compares what it leaves with a calm run.
+"""Kills scripts/prepare_data.py at random moments and compares its output with an undisturbed run.
 
-python tests/campaigns/kill_prepare.py [ROUNDS]  20 by default, each a kill -9 of all
+python tests/campaigns/kill_prepare.py [ROUNDS]  20 by default, each a kill -9
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import layouts
 from environment import ROOT
 
-LEFT_OUT = ("report.json", "report.txt")  # the seconds it took
+EXCLUDED = ("report.json", "report.txt")  # they hold the duration
 
 
 def start(source: Path, output: Path, workers: int) -> subprocess.Popen:
@@ -24,7 +24,7 @@ def start(source: Path, output: Path, workers: int) -> subprocess.Popen:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name not in LEFT_OUT}
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name not in EXCLUDED}
 
 
 def reasons(directory: Path) -> list:
@@ -32,9 +32,9 @@ def reasons(directory: Path) -> list:
 
 
 def kill_rounds(work: Path, rounds: int, seed: int = 0) -> list[str]:
-    """Prepares once in peace; then kills `rounds` times, and says what differs at the end.
+    """Prepares once undisturbed; then kills `rounds` times. Returns what differs.
 
-    The kills go on with one output until it is whole, then with the next.
+    One output is killed until it is complete, then the next.
     """
     chance = random.Random(seed)
     source = work / "in"
@@ -42,14 +42,14 @@ def kill_rounds(work: Path, rounds: int, seed: int = 0) -> list[str]:
         layouts.video(source / f"{index:02d}.mp4", frames=11 + index % 5, first=index)
     (source / "broken.mp4").write_bytes(b"no video")
     began = time.monotonic()
-    assert start(source, work / "calm", 2).wait() == 0
-    whole = time.monotonic() - began
-    said, killed, output = [], 0, work / "0"
+    assert start(source, work / "undisturbed", 2).wait() == 0
+    duration = time.monotonic() - began
+    differences, killed, output = [], 0, work / "0"
     while True:
         running = start(source, output, chance.choice((2, 3)))
         if killed < rounds:
             try:
-                running.wait(chance.uniform(0, 1.1 * whole))
+                running.wait(chance.uniform(0, 1.1 * duration))
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
@@ -57,21 +57,21 @@ def kill_rounds(work: Path, rounds: int, seed: int = 0) -> list[str]:
                 if not output.exists():
                     continue
         elif running.wait() != 0:
-            return [*said, f"{output.name}: a run that nobody killed failed"]
-        same = contents(output) == contents(work / "calm")
-        if not same or reasons(output) != reasons(work / "calm"):
-            said.append(f"{output.name}: differs after {killed} kills")
+            return [*differences, f"{output.name}: a run that was not killed failed"]
+        same = contents(output) == contents(work / "undisturbed")
+        if not same or reasons(output) != reasons(work / "undisturbed"):
+            differences.append(f"{output.name}: differs after {killed} kills")
         if killed >= rounds:
-            return said
+            return differences
         output = work / str(killed)
 
 
 def main(rounds: int = 20) -> int:
     """Prints a line; 1 if an output differs."""
     with tempfile.TemporaryDirectory() as directory:
-        said = kill_rounds(Path(directory), rounds)
-    print("\n".join([*said, f"{rounds} kills, {len(said)} differences"]))
-    return int(bool(said))
+        differences = kill_rounds(Path(directory), rounds)
+    print("\n".join([*differences, f"{rounds} kills, {len(differences)} differences"]))
+    return int(bool(differences))
 
 
 if __name__ == "__main__":

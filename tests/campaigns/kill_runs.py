@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import clip_sets
 import numpy as np
 import tiny
 from environment import ROOT
@@ -38,18 +39,17 @@ def start(script: str, *arguments: object) -> subprocess.Popen:
 
 
 def data_set(directory: Path) -> Path:
-    """Clips and stills of noise at the tiny tokenizer's size, in many shards."""
-    directory.mkdir()
+    """Clips and images of noise at the tiny tokenizer's size, in many shards."""
     frames = np.random.default_rng(0).integers(0, 256, (240, 11, 16, 16, 3), np.uint8)
-    form = format.Format(11, 8.0, 16, 16, "png")
-    with format.Writer(directory, form, per_shard=12) as writer:
-        for number, video in enumerate(frames):
-            kind = "image" if number % 4 == 0 else "video"
-            encoded = format.encode(video[:1] if kind == "image" else video, "png")
-            caption = f"number {number}"
-            record = format.ClipRecord(f"{number}", encoded, caption, "", "", (16, 16), 0.0, 8.0)
-            writer.add(f"{kind}_train", record)
-    return directory
+    records: dict[str, list] = {"image_train": [], "video_train": []}
+    for number, video in enumerate(frames):
+        kind = "image" if number % 4 == 0 else "video"
+        encoded = format.encode(video[:1] if kind == "image" else video, "png")
+        caption = f"number {number}"
+        record = format.ClipRecord(f"{number}", encoded, caption, "", "", (16, 16), 0.0, 8.0)
+        records[f"{kind}_train"].append(record)
+    form = format.ClipFormat(11, 8.0, 16, 16, "png")
+    return clip_sets.write(directory, form, records, per_shard=12)
 
 
 def tokenizer(directory: Path) -> Path:

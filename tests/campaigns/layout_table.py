@@ -1,4 +1,4 @@
-"""The table of docs/data.md: each layout through scripts/prepare_data.py, as a user runs it.
+"""The table of layouts in docs/data.md, made with scripts/prepare_data.py.
 
 python tests/campaigns/layout_table.py    prints Markdown; some minutes
 """
@@ -28,11 +28,11 @@ def row(name: str, work: Path) -> str:
     )
     report = json.loads((output / "report.json").read_text())
     clips = ", ".join(f"{split} {count}" for split, count in report["clips"].items())
-    lost = [f"{reason} {count}" for reason, count in report["reasons"].items()]
-    lost += [f"{problem['reason'].split(': ')[-1]} 1" for problem in report["problems"]]
-    said = report["captions"].split(",")[0].split(":")[0]
-    cells = [name, f"`--input={shown} {' '.join(flags)}`", said, files, clips]
-    return " | ".join(map(str, [*cells, ", ".join(lost) or "none", report["seconds"]]))
+    skipped = [f"{reason} {count}" for reason, count in report["reasons"].items()]
+    skipped += [f"{problem['reason'].split(': ')[-1]} 1" for problem in report["problems"]]
+    recognised = report["captions"].split(",")[0].split(":")[0]
+    cells = [name, f"`--input={shown} {' '.join(flags)}`", recognised, files, clips]
+    return " | ".join(map(str, [*cells, ", ".join(skipped) or "none", report["seconds"]]))
 
 
 def main() -> None:

@@ -220,7 +220,7 @@ MUTANTS = (
         "data/records.py",
         "if _checksum(found[:length]) != found[length:]:",
         "if len(found) != length + _FOOTER:",
-        ("test_seqio_source.py", "damaged_ones_place"),
+        ("test_seqio_source.py", "damaged_record"),
     ),
     Mutant(
         "a host's samples are its own",

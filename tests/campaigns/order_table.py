@@ -1,9 +1,9 @@
-"""The table of docs/data.md: what a job of 1, 2 and 4 hosts reads in an epoch of stored codes.
+"""The table of docs/data.md: what 1, 2 and 4 hosts read in an epoch of stored tokens.
 
 python tests/campaigns/order_table.py    prints Markdown; a minute
 
-Each host has its own `batches.make`, as in a training. Every sample carries its number in its
-codes; of each set the first epoch is counted, and of each step how many samples come from which.
+Each host has its own `batches.make`, as in training. The tokens of a sample encode its number.
+Counted are the samples of the first epoch of each set, and those of each set per step.
 """
 
 import json
@@ -16,35 +16,35 @@ import numpy as np
 MIXTURES = ("100/0", "80/20", "50/50", "80/10/10")
 HOSTS = (1, 2, 4)
 STEPS = 20
-SETS = {"clips": "video", "stills": "image", "other stills": "image"}
+SETS = {"clips": "video", "images": "image", "other images": "image"}
 
 
 def write(directory: Path, kind: str, origin, counts: dict[str, int], first: int, length: int):
-    """A directory of codes whose samples are the numbers from `first` on."""
-    from phenaki.data import tensorflow, tokens
+    """Writes a directory of tokens whose samples encode the numbers from `first` on."""
+    from phenaki.data import tensorflow, token_files
 
     directory.mkdir()
     tf, ids = tensorflow.tensorflow(), np.zeros(0, np.int32)
     name = f"clips-{kind}_train.tfrecord-00000"
     with tf.io.TFRecordWriter(str(directory / name)) as file:
         for number in range(first, first + length):
-            codes = np.zeros(counts[kind], np.uint16)
-            codes[:2] = divmod(number, 2**13)
-            record = tokens.example(codes, ids, None, b"", False, b"%d" % number, origin.digest())
-            file.write(record)
+            tokens = np.zeros(counts[kind], np.uint16)
+            tokens[:2] = divmod(number, 2**13)
+            key = b"%d" % number
+            file.write(token_files.example(tokens, ids, None, b"", False, key, origin.digest()))
     manifest = {
-        "schema": tokens.SCHEMA,
+        "schema": token_files.SCHEMA,
         "origin": vars(origin),
         "sizes": dict(**counts, text=128, width=0),
         "files": {f"{kind}_train": [{"name": name}]},
     }
-    (directory / tokens.MANIFEST).write_text(json.dumps(manifest))
+    (directory / token_files.MANIFEST).write_text(json.dumps(manifest))
 
 
 def prepare(work: Path, mixture: str):
     """The config of the paper's model with that mixture, and the first number of each set."""
     from configs import cvivit, maskgit
-    from phenaki.data import tokens
+    from phenaki.data.token_files import Origin
     from phenaki.models import factory
     from phenaki.train.maskgit import with_tokenizer
 
@@ -52,24 +52,24 @@ def prepare(work: Path, mixture: str):
     config = with_tokenizer(config, cvivit.get_config(), "of the table")
     spec = factory.video_spec(config)
     counts = {"video": spec.tokens(), "image": spec.tokens(1)}
-    origin, data = tokens.Origin.of(config), config.data
-    shares = {"clips": data.batch, "stills": data.image_batch}
+    origin, data = Origin.of(config.fingerprint, spec, config.text), config.data
+    per_step = {"clips": data.batch, "images": data.image_batch}
     if mixture.count("/") == 2:
-        shares["stills"] = shares["other stills"] = data.image_batch // 2
-    used = {name: share for name, share in shares.items() if share}
+        per_step["images"] = per_step["other images"] = data.image_batch // 2
+    used = {name: count for name, count in per_step.items() if count}
     firsts, first = {}, 0
-    for name, share in used.items():
-        length = share * STEPS * 3 // 4  # an epoch ends before the steps do
+    for name, count in used.items():
+        length = count * STEPS * 3 // 4  # an epoch ends before the steps do
         write(work / name, SETS[name], origin, counts, first, length)
         firsts[name] = (first, first + length)
         first += length
-    stills = [f"{work / name}=0.5" for name in used if name != "clips"]
-    data.update(source="codes", sources=str(work / "clips"), image_sources=",".join(stills))
+    images = [f"{work / name}=0.5" for name in used if name != "clips"]
+    data.update(source="codes", sources=str(work / "clips"), image_sources=",".join(images))
     return config, firsts
 
 
 def read(config, hosts: int) -> list[dict[str, np.ndarray]]:
-    """The numbers of the samples of each step, in the job's order, by kind."""
+    """The numbers of the samples of each step, in the order of the job, by kind."""
     from phenaki.data import batches
 
     streams = [batches.make(config, lambda captions: {}, host, hosts) for host in range(hosts)]
@@ -88,7 +88,7 @@ def read(config, hosts: int) -> list[dict[str, np.ndarray]]:
 
 
 def row(mixture: str, hosts: int, work: Path) -> tuple[str, int]:
-    """A row of the table, and how many samples are lost or repeated."""
+    """A row of the table, and the number of samples that are missing or repeated."""
     work.mkdir()
     config, sets = prepare(work, mixture)
     steps = read(config, hosts)
@@ -99,21 +99,21 @@ def row(mixture: str, hosts: int, work: Path) -> tuple[str, int]:
             continue
         first, end = sets[name]
         per_step = [int(((first <= s[kind]) & (s[kind] < end)).sum()) for s in steps]
-        drawn = np.concatenate([s[kind] for s in steps])
-        drawn = drawn[(first <= drawn) & (drawn < end)]
-        epoch = drawn[: end - first]
+        seen = np.concatenate([s[kind] for s in steps])
+        seen = seen[(first <= seen) & (seen < end)]
+        epoch = seen[: end - first]
         repeated = len(epoch) - len(np.unique(epoch))
-        lost = len(np.setdiff1d(np.arange(first, end), epoch))
-        wrong += lost + repeated
+        missing = len(np.setdiff1d(np.arange(first, end), epoch))
+        wrong += missing + repeated
         least, most = min(per_step), max(per_step)
         cells.append(f"{least}" if least == most else f"{least} to {most}")
-        cells.append(f"{end - first}: {lost} lost, {repeated} repeated")
+        cells.append(f"{end - first}: {missing} missing, {repeated} repeated")
     return f"| {' | '.join(map(str, cells))} |", wrong
 
 
 def main() -> int:
-    """Prints the table; 1 if a sample is lost or repeated."""
-    names = [f"{name} a step | an epoch of them" for name in SETS]
+    """Prints the table; returns 1 if a sample is missing or repeated."""
+    names = [f"{name} per step | epoch" for name in SETS]
     print(f"| mixture | hosts | {' | '.join(names)} |")
     print("|---" * (2 + 2 * len(SETS)) + "|")
     total = 0

@@ -1,4 +1,4 @@
-"""Inputs made to break an ingestion: broken, strange and hostile media, tars and tables."""
+"""Hostile inputs for `prepare_data.py`: corrupt, unusual and malicious media, tars and tables."""
 
 import io
 import random
@@ -12,7 +12,7 @@ import numpy as np
 from numbered_clips import numbered, regular, rotate, write_video
 from PIL import Image
 
-SECRET = b"what lies outside stays outside"
+SECRET = b"content of a file outside the input"
 Named = tuple[str, bytes]
 
 
@@ -29,15 +29,15 @@ def _noise(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
 
 
 def media(work: Path, seed: int = 0) -> Iterator[Named]:
-    """Files by name; `work` is scratch."""
+    """Media files by name; `work` is a scratch directory."""
     chance = random.Random(seed)
     whole = {
         "mp4": _encoded(work, "a.mp4", regular(24, 8)),
         "mkv": _encoded(work, "a.mkv", regular(24, 8)),
         "webm": _encoded(work, "a.webm", regular(24, 8), codec="libvpx"),
         "avi": _encoded(work, "a.avi", regular(24, 8), codec="mjpeg", pix_fmt="yuvj420p"),
-        "jpg": layouts.picture(3, "JPEG"),
-        "png": layouts.picture(3),
+        "jpg": layouts.image(3, "JPEG"),
+        "png": layouts.image(3),
     }
     for suffix, content in whole.items():
         yield f"whole.{suffix}", content
@@ -50,7 +50,7 @@ def media(work: Path, seed: int = 0) -> Iterator[Named]:
             yield f"flipped{chance.randrange(10**6)}.{suffix}", _flipped(content, count, chance)
     yield from _wrong(whole)
     yield from _strange(work)
-    yield from _pictures()
+    yield from _images()
 
 
 def _flipped(content: bytes, count: int, chance: random.Random) -> bytes:
@@ -61,8 +61,8 @@ def _flipped(content: bytes, count: int, chance: random.Random) -> bytes:
 
 
 def _wrong(whole: dict[str, bytes]) -> Iterator[Named]:
-    """Contents that are not what the suffix says."""
-    yield "picture.mp4", whole["png"]
+    """Files whose content does not match their suffix."""
+    yield "image.mp4", whole["png"]
     yield "video.jpg", whole["mp4"]
     yield "video.gif", whole["mkv"]
     yield "text.mp4", b"hello, world\n" * 500
@@ -80,11 +80,11 @@ def _wrong(whole: dict[str, bytes]) -> Iterator[Named]:
 
 
 def _strange(work: Path) -> Iterator[Named]:
-    """Real videos of unusual kinds."""
+    """Valid videos of unusual kinds."""
     times = regular(12, 8)
     for pix_fmt in ("yuv420p10le", "yuv422p", "yuv444p", "yuv444p10le", "gray"):
         yield f"{pix_fmt}.mp4", _encoded(work, "a.mp4", times, pix_fmt=pix_fmt)
-    for matrix in (1, 5, 9, 10):  # BT.709, BT.470, BT.2020 and its constant luminance: HDR's
+    for matrix in (1, 5, 9, 10):  # BT.709, BT.470, BT.2020 and its constant luminance (HDR)
         colour = dict(pix_fmt="yuv420p10le", colour=(matrix, 1))
         yield f"matrix{matrix}.mp4", _encoded(work, "a.mp4", times, **colour)
     for height, width in ((47, 63), (1, 64), (49, 17)):
@@ -127,7 +127,7 @@ def _swapped(content: bytes) -> bytes:
     return content[:first] + content[second:] + content[first:second]
 
 
-def _pictures() -> Iterator[Named]:
+def _images() -> Iterator[Named]:
     for mode, suffix in {"P": "png", "1": "png", "LA": "png", "I;16": "png", "CMYK": "jpg"}.items():
         buffer = io.BytesIO()
         Image.new(mode, (64, 48)).save(buffer, "JPEG" if suffix == "jpg" else "PNG")
@@ -136,7 +136,7 @@ def _pictures() -> Iterator[Named]:
         buffer = io.BytesIO()
         Image.new("L", (width, height)).save(buffer, "PNG")
         yield f"{width}x{height}.png", buffer.getvalue()
-    png = bytearray(layouts.picture(3))
+    png = bytearray(layouts.image(3))
     png[16:24] = (10**6).to_bytes(4, "big") * 2
     yield "claims_millions.png", bytes(png)
 
@@ -144,25 +144,25 @@ def _pictures() -> Iterator[Named]:
 def tars(seed: int = 0) -> Iterator[Named]:
     """Tars by name."""
     chance = random.Random(seed)
-    picture = layouts.picture(7, "JPEG")
-    good = {"0.jpg": picture, "0.txt": b"good", "0.json": b"{}"}
+    image = layouts.image(7, "JPEG")
+    good = {"0.jpg": image, "0.txt": b"good", "0.json": b"{}"}
     hostile = {
-        "parent": {"../outside.jpg": picture, "../outside.txt": b"x"},
-        "absolute": {"/tmp/outside.jpg": picture},
-        "deep": {"a/../../outside.jpg": picture},
+        "parent": {"../outside.jpg": image, "../outside.txt": b"x"},
+        "absolute": {"/tmp/outside.jpg": image},
+        "deep": {"a/../../outside.jpg": image},
         "link": {"1.jpg": _header("1.jpg", tarfile.SYMTYPE, "/etc/passwd")},
         "hard": {"1.jpg": _header("1.jpg", tarfile.LNKTYPE, "../outside.mkv")},
         "device": {"1.jpg": _header("1.jpg", tarfile.CHRTYPE)},
         "pipe": {"1.jpg": _header("1.jpg", tarfile.FIFOTYPE)},
         "folder": {"1.jpg": _header("1.jpg", tarfile.DIRTYPE)},
-        "lonely_text": {"1.txt": b"no picture"},
-        "lonely_picture": {"1.jpg": picture},
-        "bad_json": {"1.jpg": picture, "1.json": b"{broken"},
-        "latin": {"1.jpg": picture, "1.txt": "été".encode("latin-1")},
-        "half_a_pair": {"1.jpg": picture, "1.json": b'{"caption": "a \\ud800 b"}'},
-        "not_utf8": {"\udcff.jpg": picture},
-        "long": {"1.jpg": picture, "1.txt": b"word " * 200_000},
-        "broken": {"1.jpg": b"no picture", "1.txt": b"x"},
+        "lonely_text": {"1.txt": b"no image"},
+        "lonely_image": {"1.jpg": image},
+        "bad_json": {"1.jpg": image, "1.json": b"{broken"},
+        "latin": {"1.jpg": image, "1.txt": "été".encode("latin-1")},
+        "half_a_pair": {"1.jpg": image, "1.json": b'{"caption": "a \\ud800 b"}'},
+        "not_utf8": {"\udcff.jpg": image},
+        "long": {"1.jpg": image, "1.txt": b"word " * 200_000},
+        "broken": {"1.jpg": b"no image", "1.txt": b"x"},
         "no_suffix": {"README": b"x"},
     }
     for name, members in hostile.items():
@@ -190,7 +190,7 @@ def _header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def tables() -> Iterator[Named]:
-    """captions.csv for a folder with a.mp4, by what is wrong with it."""
+    """captions.csv for a folder with a.mp4, by the kind of defect."""
     yield "quotes", b'file,caption\na.mp4,"a ""red"" ball, round"\n'
     yield "newlines", b'file,caption\r\na.mp4,"a\r\nred\nball"\r\n'
     yield "mark", b"\xef\xbb\xbffile,caption\na.mp4,x\n"

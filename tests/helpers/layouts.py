@@ -1,4 +1,4 @@
-"""Writes small inputs in the layouts that people have, with real containers and codecs."""
+"""Writes small inputs in every layout of `prepare_data.py`, with real containers and codecs."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ def video(path: Path, frames: int = FRAMES, first: int = 0) -> Path:
     """A video at 8 fps whose frames show first, first + 1, ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = {".webm": "libvpx", ".avi": "mjpeg"}.get(path.suffix, "libx264")
-    pictures = [numbered(first + index) for index in range(frames)]
+    images = [numbered(first + index) for index in range(frames)]
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    return write_video(path, regular(frames, 8), pictures, codec=codec, pix_fmt=pix_fmt)
+    return write_video(path, regular(frames, 8), images, codec=codec, pix_fmt=pix_fmt)
 
 
-def picture(number: int, suffix: str = "PNG") -> bytes:
+def image(number: int, suffix: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(numbered(number)).save(buffer, suffix, quality=95)
     return buffer.getvalue()
@@ -48,8 +48,8 @@ def captions_csv(root: Path) -> None:
 
 def captions_jsonl(root: Path) -> None:
     video(root / "a.mkv")
-    (root / "b.png").write_bytes(picture(5))
-    rows = [{"file_name": "a.mkv", "text": "a video"}, {"file_name": "b.png", "text": "a still"}]
+    (root / "b.png").write_bytes(image(5))
+    rows = [{"file_name": "a.mkv", "text": "a video"}, {"file_name": "b.png", "text": "an image"}]
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
@@ -67,8 +67,8 @@ def sidecars(root: Path) -> None:
     (root / "00000").mkdir()
     for index, flag in enumerate(("UNLIKELY", "NSFW")):
         name = root / "00000" / f"{index:09d}"
-        name.with_suffix(".jpg").write_bytes(picture(index, "JPEG"))
-        name.with_suffix(".txt").write_text(f"picture {index}")
+        name.with_suffix(".jpg").write_bytes(image(index, "JPEG"))
+        name.with_suffix(".txt").write_text(f"image {index}")
         name.with_suffix(".json").write_text(json.dumps({"NSFW": flag, "status": "success"}))
 
 
@@ -121,7 +121,7 @@ def davis(root: Path) -> None:
             folder = root / sort / "480p" / name
             folder.mkdir(parents=True)
             for index in range(FRAMES + 1):
-                content = picture(first + index, "JPEG" if suffix == "jpg" else "PNG")
+                content = image(first + index, "JPEG" if suffix == "jpg" else "PNG")
                 (folder / f"{index:05d}.{suffix}").write_bytes(content)
     (root / "ImageSets/2017").mkdir(parents=True)
     (root / "ImageSets/2017/train.txt").write_text("bear\n")
@@ -144,20 +144,20 @@ def write_tar(path: Path, members: Mapping[str, bytes | tarfile.TarInfo]) -> Pat
 def img2dataset_tar(root: Path) -> None:
     members = {}
     for index, flag in enumerate(("UNLIKELY", "NSFW", "UNTAGGED")):
-        members[f"{index:09d}.jpg"] = picture(index, "JPEG")
-        members[f"{index:09d}.txt"] = f"picture {index}".encode()
+        members[f"{index:09d}.jpg"] = image(index, "JPEG")
+        members[f"{index:09d}.txt"] = f"image {index}".encode()
         members[f"{index:09d}.json"] = json.dumps({"NSFW": flag}).encode()
     write_tar(root / "00000.tar", members)
     (root / "00000_stats.json").write_text("{}")
 
 
 def video2dataset_tar(root: Path) -> None:
-    """Clips, and a picture as a video of one frame, as its image reader writes them."""
+    """Clips, and an image as a video of one frame, as its image reader writes them."""
     clip = video(root / "clip.mp4").read_bytes()
-    still = write_video(root / "still.mp4", [0], [numbered(9)], "mjpeg", "yuvj420p").read_bytes()
-    (root / "clip.mp4").unlink(), (root / "still.mp4").unlink()
+    single = write_video(root / "single.mp4", [0], [numbered(9)], "mjpeg", "yuvj420p").read_bytes()
+    (root / "clip.mp4").unlink(), (root / "single.mp4").unlink()
     members = {}
-    for key, content in {"0000008_00001": clip, "0000009_00000": still}.items():
+    for key, content in {"0000008_00001": clip, "0000009_00000": single}.items():
         members[f"{key}.mp4"] = content
         members[f"{key}.txt"] = f"caption of {key}".encode()
         members[f"{key}.json"] = b'{"fps": 8}'
@@ -168,7 +168,7 @@ def _stored(root: Path) -> list[dict]:
     clip = video(root / "clip.mp4").read_bytes()
     (root / "clip.mp4").unlink()
     return [
-        {"key": "000000000", "jpg": picture(3, "JPEG"), "txt": "a picture", "NSFW": "UNLIKELY"},
+        {"key": "000000000", "jpg": image(3, "JPEG"), "txt": "an image", "NSFW": "UNLIKELY"},
         {"key": "000000001", "mp4": clip, "txt": "a clip", "NSFW": None},
     ]
 
@@ -203,7 +203,7 @@ def dmvr(root: Path) -> None:
             example = tf.train.SequenceExample()
             frames = example.feature_lists.feature_list["image/encoded"]
             for index in range(2 * FRAMES):  # 16 fps by the time stamps
-                frames.feature.add().bytes_list.value.append(picture(first + index, "JPEG"))
+                frames.feature.add().bytes_list.value.append(image(first + index, "JPEG"))
             context = example.context.feature
             context["clip/label/text"].bytes_list.value.append(b"playing_chess")
             context["clip/start/timestamp"].int64_list.value.append(1_000_000)
@@ -212,7 +212,7 @@ def dmvr(root: Path) -> None:
 
 
 def write_tfds(root: Path, name: str, features, examples: list[dict], split: str = "train") -> Path:
-    """A data set as its builder leaves it below `root`."""
+    """A data set as its builder writes it below `root`."""
     tfds = tensorflow.datasets()
     directory = root / name / "1.0.0"
     directory.mkdir(parents=True)
@@ -228,7 +228,7 @@ def write_tfds(root: Path, name: str, features, examples: list[dict], split: str
     return directory
 
 
-def _pictures(first: int, channels: int = 3) -> np.ndarray:
+def _frames(first: int, channels: int = 3) -> np.ndarray:
     return np.stack([numbered(first + index) for index in range(FRAMES)])[..., :channels]
 
 
@@ -237,7 +237,7 @@ def bair(root: Path) -> None:
     camera = features.Tensor(shape=(48, 64, 3), dtype=np.uint8)
     each = {"image_main": camera, "image_aux1": camera}
     dictionary = features.FeaturesDict({name: features.Sequence(f) for name, f in each.items()})
-    examples = [{"image_main": _pictures(0), "image_aux1": _pictures(100)}] * 2
+    examples = [{"image_main": _frames(0), "image_aux1": _frames(100)}] * 2
     write_tfds(root, "bair_robot_pushing_small", dictionary, examples, "test")
 
 
@@ -251,9 +251,7 @@ def laion(root: Path) -> None:
             "nsfw": features.ClassLabel(names=names),
         }
     )
-    examples = [
-        {"image": numbered(n), "caption": f"picture {n}", "nsfw": names[n]} for n in range(3)
-    ]
+    examples = [{"image": numbered(n), "caption": f"image {n}", "nsfw": names[n]} for n in range(3)]
     write_tfds(root, "laion400m", dictionary, examples)
 
 
@@ -264,12 +262,12 @@ def _tfds_video(name: str, extra: Mapping[str, object], field: str = "video", ch
         shown = {field: features.Video(shape=shape, encoding_format="png")}
         kinds = {"label": features.ClassLabel(names=["ApplyEyeMakeup"]), "caption": features.Text()}
         dictionary = features.FeaturesDict(shown | {key: kinds[key] for key in extra})
-        write_tfds(root, name, dictionary, [{field: _pictures(7, channels)} | extra])
+        write_tfds(root, name, dictionary, [{field: _frames(7, channels)} | extra])
 
     return write
 
 
-# Of each layout: its writer, and what is to be read: flags, clips by split, items skipped.
+# Layout -> its writer.
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "captions.csv": captions_csv,
     "metadata.jsonl": captions_jsonl,

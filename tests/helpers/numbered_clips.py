@@ -50,7 +50,7 @@ def write_video(
     """Encodes frames, by default numbered ones, at the given seconds.
 
     Args:
-        colour: matrix and range codes to tag the stream with.
+        colour: H.273 matrix and range that the stream is tagged with.
     """
     frames = [numbered(k) for k in range(len(times))] if frames is None else frames
     with av.open(str(path), "w") as container:
@@ -67,10 +67,10 @@ def write_video(
             stream.codec_context.sample_aspect_ratio = aspect
         if colour:
             stream.codec_context.colorspace, stream.codec_context.color_range = colour
-        for time, picture in zip(times, frames, strict=True):
-            frame = picture
-            if isinstance(picture, np.ndarray):
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
+        for time, image in zip(times, frames, strict=True):
+            frame = image
+            if isinstance(image, np.ndarray):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -78,7 +78,7 @@ def write_video(
 
 
 def rotate(path: Path, clockwise: int) -> None:
-    """Sets the display matrix of an mp4: players turn the picture by so many degrees."""
+    """Sets the display matrix of an mp4: players rotate the frames by so many degrees."""
     a, b = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
     one = 1 << 16
     matrix = struct.pack(">9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
@@ -108,11 +108,11 @@ def solid(
     return frame
 
 
-def cut_or_crash(unit, job):
-    """`ingest.cut` with a decoder that dies on files called crash*."""
+def decode_or_crash(unit, job):
+    """`ingest.decode_unit` with a decoder that crashes on files called crash*."""
     if any(Path(item.key).name.startswith("crash") for item in unit):
         os._exit(11)
-    return CUT(unit, job)
+    return DECODE_UNIT(unit, job)
 
 
-CUT = ingest.cut
+DECODE_UNIT = ingest.decode_unit

@@ -1,7 +1,7 @@
-"""The same work on Apache Beam: units and shards are its elements, any runner does them.
+"""Runs the tasks of `prepare_data.py` on Apache Beam, with any of its runners.
 
-Beam maps the very functions that a pool of processes maps, so that the bytes are the same. All
-workers must see the input and the output under the same paths (NFS, Lustre, a mounted bucket).
+Beam maps the functions that the process pool maps, so the bytes are the same. All workers must see
+the input and the output under the same paths (NFS, Lustre, a mounted bucket).
 """
 
 import functools
@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.errors import UserError
+from phenaki.io import artifacts
 
 LOCAL = "DirectRunner"
 TASKS = "tasks"
 
 
 def runner(name: str, options: Sequence[str], workers: int, shared: Path) -> Callable:
-    """A `prepare.Runner` on Beam.
+    """A `run.Runner` on Beam.
 
     Args:
         name: DirectRunner (in `workers` processes), PrismRunner, FlinkRunner, SparkRunner,
-            DataflowRunner or another that Beam knows.
-        options: of the pipeline, such as --flink_master=HOST:PORT.
+            DataflowRunner or any other of Beam.
+        options: pipeline options, such as --flink_master=HOST:PORT.
         shared: a directory that every worker sees, for results.
 
     Raises:
@@ -46,11 +47,11 @@ def run(
     flags: Sequence[str],
     shared: Path,
 ) -> Iterator[Any]:
-    """The results of function(task) in the order of `tasks`.
+    """Yields function(task) in the order of `tasks`.
 
-    Tasks and results lie in files: a pipeline's description must stay small, and so does what is in
-    memory. A runner that loses a worker tries the element again; one that a decoder always crashes
-    on ends the pipeline, and the next run without Beam finds the culprit.
+    Tasks and results are passed in files: neither the pipeline's description nor its memory grows
+    with them. A runner retries the elements of a lost worker. If one element crashes every worker
+    the pipeline fails; a run without Beam isolates it.
     """
     del crashed
     import apache_beam
@@ -80,8 +81,7 @@ def _element(function: Callable, directory: Path, place: tuple[int, int]) -> int
     with (directory / TASKS).open("rb") as file:
         file.seek(offset)
         task = pickle.load(file)
-    result = pickle.dumps(function(task))
-    part = directory / f"{number:08d}.{hash(result) & 0xFFFFFFFF:08x}.part"
-    part.write_bytes(result)
-    part.replace(directory / f"{number:08d}")
+    # A retried element may run twice at the same time.
+    with artifacts.atomic(directory / f"{number:08d}") as partial:
+        partial.write_bytes(pickle.dumps(function(task)))
     return number

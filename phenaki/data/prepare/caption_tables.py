@@ -1,4 +1,4 @@
-"""Tables of captions as rows of strings: CSV and TSV in any usual encoding, JSONL, parquet."""
+"""Caption tables as rows of strings: CSV and TSV in any usual encoding, JSONL, parquet."""
 
 import csv
 import itertools
@@ -11,7 +11,7 @@ from phenaki.errors import UserError
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE = ("file", "file_name", "filename", "path", "video", "image")
 CAPTION = ("caption", "text", "title", "description")
-OVERFULL = ""  # the key of cells beyond the header's
+OVERFLOW = ""  # key of the cells beyond those of the header
 MAX_CELL = 2**26  # characters
 _SHOWN = 80
 
@@ -19,15 +19,15 @@ Row = tuple[int, dict[str, str]]
 
 
 def rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[Row]:
-    """Yields (line, row) of a table, every value a string, the columns' names in lower case.
+    """Yields (line, row) of a table: values are strings, column names are lower case.
 
-    Bytes that are not UTF-8 (or UTF-16 with its mark) are taken as Windows' Latin-1.
+    Text that is neither UTF-8 nor UTF-16 with a byte order mark is read as Latin-1.
 
     Args:
-        header: the columns' names where the file has none.
+        header: column names of a file without a header.
 
     Raises:
-        UserError: not readable, empty, a broken quote; names the line.
+        UserError: not readable, empty, or an open quote; names the line.
     """
     suffix = path.suffix.lower()
     try:
@@ -42,21 +42,21 @@ def rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[Row]:
 
 
 def columns(path: Path) -> set[str]:
-    """The names of a table's columns; none for what is no table."""
+    """The column names of a table; empty if it is not readable."""
     try:
         first = next(rows(path), None)
     except UserError:
         return set()
-    return set(first[1]) - {OVERFULL} if first else set()
+    return set(first[1]) - {OVERFLOW} if first else set()
 
 
 def column(names: Mapping[str, object] | set[str], wanted: tuple[str, ...]) -> str | None:
-    """The first of `wanted` that is there."""
+    """The first of `wanted` that is in `names`."""
     return next((name for name in wanted if name in names), None)
 
 
 def encoding(path: Path) -> str:
-    """Of a text file: by its mark, or whether all of it is UTF-8."""
+    """The encoding of a text file, by its byte order mark or by decoding all of it."""
     with path.open("rb") as file:
         start = file.read(2)
         if start in (b"\xff\xfe", b"\xfe\xff"):
@@ -84,7 +84,7 @@ def _csv(path: Path, delimiter: str, header: tuple[str, ...] | None) -> Iterator
                 line = reader.line_num
                 row = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
                 if len(cells) > len(names):
-                    row[OVERFULL] = delimiter.join(cells[len(names) :])
+                    row[OVERFLOW] = delimiter.join(cells[len(names) :])
                 if cells:
                     yield line, row
     except (UnicodeDecodeError, csv.Error) as error:
@@ -101,7 +101,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
             try:
                 content = json.loads(text)
             except ValueError as error:
-                raise UserError(f"{path}: line {line} is no JSON: {error}.") from None
+                raise UserError(f"{path}: line {line} is not JSON: {error}.") from None
             if not isinstance(content, dict):
                 raise UserError(f"{path}: line {line} must be an object, not {text[:_SHOWN]!r}.")
             yield line, _strings(content)
@@ -121,7 +121,7 @@ def _strings(row: Mapping) -> dict[str, str]:
 
 
 def batches(path: Path, size: int = 16) -> Iterator[dict]:
-    """The rows of a parquet file as Python values, `size` in memory at a time.
+    """Yields the rows of a parquet file as Python values, with `size` rows in memory.
 
     Raises:
         UserError: not parquet.

@@ -1,4 +1,4 @@
-"""A picture of what a data set holds, read back from its shards: frames, caption and source."""
+"""Contact sheet of a data set, read back from its shards: frames, captions and sources."""
 
 import bisect
 import io
@@ -22,10 +22,10 @@ MARGIN = 6
 def choose(
     splits: Mapping[str, Sequence[tuple[int, int]]], rows: int = ROWS
 ) -> list[tuple[str, int]]:
-    """Picks (split, record) of up to `rows` clips, of as many source files as possible.
+    """Chooses (split, record) of up to `rows` clips, from as many source files as possible.
 
     Args:
-        splits: of each source file in a split its first record there, and how many it has.
+        splits: for each source file of a split, (its first record there, number of records).
     """
     names = sorted(splits)
     ends = list(itertools.accumulate(len(splits[name]) for name in names))
@@ -42,13 +42,13 @@ def choose(
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Up to `count` indices, each in the middle of an equal part of 0 .. length - 1."""
+    """Up to `count` indices in 0 .. length - 1, evenly spaced."""
     count = min(length, count)
     return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
 
 def write(directory: Path, path: Path | io.BytesIO, chosen: list[tuple[str, int]]) -> None:
-    """Draws the clips `chosen` as (split, record) as a PNG into a file, one a row."""
+    """Writes a PNG with the clips `chosen`, each a (split, record), one per row."""
     data, form = format.open_set(directory)
     stored = {split: records.Records(data.info.splits[split].filepaths) for split, _ in chosen}
     clips = [(split, parse(stored[split][index])) for split, index in chosen]
@@ -72,7 +72,7 @@ def write(directory: Path, path: Path | io.BytesIO, chosen: list[tuple[str, int]
 
 
 def parse(record: bytes) -> dict:
-    """The record's fields as Python values."""
+    """The fields of a record as Python values."""
     fields = tensorflow.tensorflow().train.Example.FromString(record).features.feature
     return {
         "key": fields["key"].bytes_list.value[0].decode(errors="replace"),
@@ -82,7 +82,7 @@ def parse(record: bytes) -> dict:
         "source": fields["source"].bytes_list.value[0].decode(errors="replace"),
         "start": fields["start"].float_list.value[0],
         "fps": fields["fps"].float_list.value[0],
-        # Sets of older releases do not have it.
+        # Absent in data sets of older releases.
         "source_fps": next(iter(fields["source_fps"].float_list.value), 0.0),
     }
 
@@ -92,5 +92,5 @@ def _text(split: str, clip: dict) -> str:
     lines = textwrap.wrap(caption, 58, max_lines=3)
     source = textwrap.shorten(clip["source"].replace("/", "/ "), 58).replace("/ ", "/")
     count = len(clip["video"])
-    when = f"{clip['start']:.2f} s, {count} frames at {clip['fps']:g} fps" if count > 1 else "still"
+    when = f"{clip['start']:.2f} s, {count} frames at {clip['fps']:g} fps" if count > 1 else "image"
     return "\n".join([*lines, source, f"{split}: {when}"])

@@ -1,4 +1,4 @@
-"""What is left out on purpose: flagged items, captions too short or long, clips without motion."""
+"""Filters of items and clips: NSFW flags, caption length, motion."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from phenaki.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """Each is off at its default but the first: what a source flags as NSFW is left out.
+    """What is skipped on purpose; by default only what its source flags as NSFW.
 
-    `min_words`, `max_words` are of the caption (none is 0 words); `min_motion` is the mean change
-    from frame to frame, in levels of 0 to 255, below which a clip counts as near-static.
+    `min_words` and `max_words` bound the caption (None counts as 0 words); `min_motion` is the mean
+    change from frame to frame, in levels of 0 to 255, below which a clip counts as near-static.
     """
 
     drop_nsfw: tuple[str, ...] = ("NSFW",)
@@ -33,7 +33,7 @@ class Filters:
             raise UserError(f"--min_motion={self.min_motion:g}: must be 0 to below 255, such as 1.")
 
     def item(self, item: RawItem) -> str | None:
-        """Why an item is left out before it is decoded, or None."""
+        """Why an item is skipped before it is decoded, or None."""
         if item.nsfw is not None and item.nsfw.upper() in {f.upper() for f in self.drop_nsfw}:
             return f"nsfw: flagged {item.nsfw}"
         words = len((item.caption or "").split())
@@ -44,7 +44,7 @@ class Filters:
         return None
 
     def keeps(self, video: UInt8[np.ndarray, "f h w 3"]) -> bool:
-        """Whether a clip moves enough; a still always does."""
+        """Whether a clip moves enough; an image always passes."""
         return len(video) == 1 or not self.min_motion or motion(video) >= self.min_motion
 
 

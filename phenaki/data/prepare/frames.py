@@ -1,4 +1,4 @@
-"""A video that lies as pictures, one per frame, to clips by the rule of time of video files."""
+"""Image sequences as clips, sampled by timestamp like video files."""
 
 import hashlib
 import io
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from phenaki.data.prepare import images, video
-from phenaki.data.prepare.items import Frames
+from phenaki.data.prepare import video
+from phenaki.data.prepare.items import FrameSequence
+from phenaki.io import images
 
 
 def clips(
-    media: Frames, *, frames: int, fps: float, height: int, width: int
+    media: FrameSequence, *, frames: int, fps: float, height: int, width: int
 ) -> Iterator[video.Clip]:
-    """As `video.clips`: clip frame k shows the last picture with time <= t0 + k / fps.
+    """As `video.clips`: clip frame k shows the last image with time <= t0 + k / fps.
 
     Raises:
-        UnreadableMedia: a broken picture, or fewer than `frames`.
+        UnreadableMedia: an unreadable image, or fewer than `frames` frames.
     """
     rate = Fraction(media.fps or fps).limit_denominator(100_000)
     step = rate / Fraction(fps).limit_denominator(100_000)
@@ -43,19 +44,19 @@ def clips(
         raise images.UnreadableMedia("frames", reason)
 
 
-def _image(picture: Path | bytes | np.ndarray) -> Image.Image:
-    if isinstance(picture, np.ndarray):
-        grey = picture.shape[-1] == 1
-        return Image.fromarray(picture[..., 0] if grey else picture[..., :3]).convert("RGB")
-    return images.read_image(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+def _image(source: Path | bytes | np.ndarray) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        gray = source.shape[-1] == 1
+        return Image.fromarray(source[..., 0] if gray else source[..., :3]).convert("RGB")
+    return images.read_image(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def sha256(media: Frames) -> str:
-    """Of all pictures, one after another."""
+def sha256(media: FrameSequence) -> str:
+    """Hash of the concatenated images."""
     digest = hashlib.sha256()
-    for picture in media.images:
-        if isinstance(picture, Path):
-            digest.update(picture.read_bytes())
+    for image in media.images:
+        if isinstance(image, Path):
+            digest.update(image.read_bytes())
         else:
-            digest.update(picture if isinstance(picture, bytes) else picture.tobytes())
+            digest.update(image if isinstance(image, bytes) else image.tobytes())
     return digest.hexdigest()

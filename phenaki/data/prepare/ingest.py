@@ -1,15 +1,10 @@
-"""Units of raw media to encoded clips in files of their own; a bad item costs itself.
-
-What a unit gave lies in `spool`/NAME.clips and, once it is all there, NAME.done. NAME says what the
-unit held and how it was cut: a later run takes it as it is, whatever happened to the one before.
-"""
+"""Decodes raw media into per-unit spool files; an unreadable item is skipped and reported."""
 
 import dataclasses
 import functools
 import hashlib
 import io
 import itertools
-import json
 import os
 import pickle
 import shutil
@@ -18,180 +13,108 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt32, UInt64
-
-from phenaki.data.format import ClipRecord, Format, encode
-from phenaki.data.prepare import frames, images, video, workers
+from phenaki.data.format import ClipFormat, ClipRecord, encode
+from phenaki.data.prepare import frames, spool, video, workers
 from phenaki.data.prepare.filters import Filters
-from phenaki.data.prepare.items import Frames, RawItem, Skipped, Split, WorkUnit, opened
+from phenaki.data.prepare.items import FrameSequence, RawItem, Skipped, WorkUnit, open_media
+from phenaki.data.prepare.spool import ItemResult, UnitResult
+from phenaki.io import artifacts
+from phenaki.io.images import UnreadableMedia
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """How every item is cut. `limit` is the most clips taken from one, None for all."""
+    """How every item is decoded. `limit` is the maximum number of clips per item; None for all."""
 
-    form: Format
+    form: ClipFormat
     quality: int
     limit: int | None
     filters: Filters
     spool: Path
 
     def name(self, unit: WorkUnit) -> str:
-        """Changes with whatever changes the unit's clips."""
+        """Name of the unit's spool file; depends on everything that its clips depend on."""
         how = repr(dataclasses.replace(self, spool=Path()))
         return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ItemResult:
-    """What became of one item: clips of `kind`, each (offset, size) in the spool; or a `reason`.
+def decode_unit(unit: WorkUnit, job: Job) -> UnitResult:
+    """Decodes a unit into its spool file, unless an earlier run has done so.
 
-    `static` clips were left out for want of motion. An item that only lacks something (a caption)
-    is not one of these but a `Skipped` in `UnitResult.problems`.
+    Clips are kept on disk: an hour of video takes no more memory than a second. If an item turns
+    out to be corrupt, its clips are removed.
     """
-
-    key: str
-    kind: str
-    captioned: bool = False
-    split: Split | None = None
-    sha256: str = ""
-    clips: tuple[tuple[int, int], ...] = ()
-    static: int = 0
-    reason: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitResult:
-    """All that became of a unit; its clips are in `clips`."""
-
-    clips: Path
-    outcomes: tuple[ItemResult, ...]
-    problems: tuple[Skipped, ...]
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Clips:
-    """Records that lie in one spool file: where each begins, and its bytes."""
-
-    path: Path
-    offsets: UInt64[np.ndarray, " n"]
-    sizes: UInt32[np.ndarray, " n"]
-
-
-def cut(unit: WorkUnit, job: Job) -> UnitResult:
-    """Decodes a unit into the spool, or finds it there.
-
-    Clips wait on disk, not in memory: an hour of video takes no more memory than a second. Those of
-    an item that turns out broken are taken back.
-    """
-    name = job.name(unit)
-    if (done := finished(name, job.spool)) is not None:
+    clips = spool.path(job.spool, job.name(unit))
+    if (done := spool.finished(clips)) is not None:
         return done
     began = time.perf_counter()
-    outcomes, problems = _ItemResults(), []
-    part = job.spool / f"{name}.{os.getpid()}.part"
-    with part.open("wb") as file:
+    results, problems = _UniqueResults(), []
+    with artifacts.atomic(clips) as partial, partial.open("wb") as file:
         for item in unit:
-            workers.alive()
+            workers.heartbeat()
             if isinstance(item, Skipped):
                 problems.append(item)
             else:
-                outcomes.add(_outcome(item, file, job))
-        size = file.tell()
-    workers.alive(False)
-    clips = job.spool / f"{name}.clips"
-    part.replace(clips)
-    done = UnitResult(clips, tuple(outcomes.every), tuple(problems), time.perf_counter() - began)
-    _mark(done, size, part)
-    return done
+                results.add(_decode(item, file, job))
+    workers.heartbeat(0)
+    return spool.finish(clips, results.all, problems, time.perf_counter() - began)
 
 
-def crashed(unit: WorkUnit, job: Job) -> UnitResult:
-    """Stands in for a unit whose process died or hung: each of its items is tried alone."""
-    outcomes = _ItemResults()
+def retry_items(unit: WorkUnit, job: Job) -> UnitResult:
+    """Decodes each item of a unit in a process of its own, after one of them crashed or hung."""
+    results = _UniqueResults()
     problems: list[Skipped] = []
-    name = job.name(unit)
-    part = job.spool / f"{name}.part"
-    with part.open("wb") as file:
+    clips = spool.path(job.spool, job.name(unit))
+    with artifacts.atomic(clips) as partial, partial.open("wb") as file:
         if len(unit.items) == 1:
             (item,) = unit.items
-            reason = "the decoder crashed on it or did not come back"
-            outcomes.add(ItemResult(item.key, item.kind, reason=reason))
+            results.add(ItemResult(item.key, item.kind, reason="the decoder crashed or hung"))
         else:
-            for done in _apart(unit, job):
+            for done in _decode_apart(unit, job):
                 problems += done.problems
-                for outcome in done.outcomes:
-                    outcomes.add(_moved(outcome, file.tell()))
+                for result in done.items:
+                    results.add(_shifted(result, file.tell()))
                 with done.clips.open("rb") as taken:
                     shutil.copyfileobj(taken, file)
-        size = file.tell()
-    clips = job.spool / f"{name}.clips"
-    part.replace(clips)
-    done = UnitResult(clips, tuple(outcomes.every), tuple(problems), 0.0)
-    _mark(done, size, part)
-    return done
+    return spool.finish(clips, results.all, problems, 0.0)
 
 
-class _ItemResults:
-    """Those of a unit; of several items of one name the first that can be used stays.
+class _UniqueResults:
+    """The results of a unit; of several items with the same key the first readable one is kept.
 
-    Names of different units differ: they begin with the container's.
+    Keys of different units differ: those of a container begin with its name.
     """
 
     def __init__(self) -> None:
-        self.every: list[ItemResult] = []
+        self.all: list[ItemResult] = []
         self._used: set[str] = set()
 
-    def add(self, outcome: ItemResult) -> None:
-        if outcome.reason is None and outcome.key in self._used:
-            outcome = dataclasses.replace(outcome, clips=(), static=0, reason="second of this name")
-        elif outcome.reason is None:
-            self._used.add(outcome.key)
-        self.every.append(outcome)
+    def add(self, result: ItemResult) -> None:
+        if result.reason is None and result.key in self._used:
+            result = dataclasses.replace(result, clips=(), static=0, reason="second of this name")
+        elif result.reason is None:
+            self._used.add(result.key)
+        self.all.append(result)
 
 
-def _apart(unit: WorkUnit, job: Job) -> Iterator[UnitResult]:
+def _decode_apart(unit: WorkUnit, job: Job) -> Iterator[UnitResult]:
     """The items of a unit as units of their own, a few in memory at a time."""
     items = iter(unit)
     while few := list(itertools.islice(items, 16)):
         problems = tuple(item for item in few if isinstance(item, Skipped))
         yield UnitResult(Path(os.devnull), (), problems, 0.0)
         alone = [WorkUnit(item.key, (item,)) for item in few if isinstance(item, RawItem)]
-        tries = functools.partial(cut, job=job), functools.partial(crashed, job=job)
-        yield from workers.run(tries[0], alone, 2, tries[1])
+        decode, retry = (functools.partial(f, job=job) for f in (decode_unit, retry_items))
+        yield from workers.run(decode, alone, 2, retry)
 
 
-def _moved(outcome: ItemResult, by: int) -> ItemResult:
-    places = tuple((offset + by, size) for offset, size in outcome.clips)
-    return dataclasses.replace(outcome, clips=places)
+def _shifted(result: ItemResult, by: int) -> ItemResult:
+    places = tuple((offset + by, size) for offset, size in result.clips)
+    return dataclasses.replace(result, clips=places)
 
 
-def _mark(done: UnitResult, size: int, part: Path) -> None:
-    content = dataclasses.asdict(done) | {"clips": size}
-    part.write_text(json.dumps(content))
-    part.replace(done.clips.with_suffix(".done"))
-
-
-def finished(name: str, spool: Path) -> UnitResult | None:
-    """What an earlier run left of a unit, if all of it is there."""
-    clips = spool / f"{name}.clips"
-    try:
-        content = json.loads(clips.with_suffix(".done").read_text())
-        if clips.stat().st_size != content["clips"]:
-            return None
-    except (OSError, ValueError):
-        return None
-    outcomes = tuple(
-        ItemResult(**o | {"clips": tuple(tuple(place) for place in o["clips"])})
-        for o in content["outcomes"]
-    )
-    problems = tuple(Skipped(**problem) for problem in content["problems"])
-    return UnitResult(clips, outcomes, problems, content["seconds"])
-
-
-def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
+def _decode(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
+    """Appends the clips of an item to `file`."""
     reason = job.filters.item(item)
     places: list[tuple[int, int]] = []
     kind, static, digest = item.kind, 0, ""
@@ -200,7 +123,7 @@ def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
         if reason is None:
             digest = sha256(item)
             for clip in _clips(item, job):
-                workers.alive()
+                workers.heartbeat()
                 kind = "image" if len(clip.video) == 1 else "video"
                 if not job.filters.keeps(clip.video):
                     static += 1
@@ -210,7 +133,7 @@ def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
                 places.append((at, file.tell() - at))
             if static and not places:
                 reason = f"near-static: each of its {static} clips"
-    except images.UnreadableMedia as error:
+    except UnreadableMedia as error:
         reason = error.reason
     if reason is not None:
         file.seek(begin)
@@ -221,53 +144,45 @@ def _outcome(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
 
 
 def sha256(item: RawItem) -> str:
-    """Of the media's bytes, whatever holds them.
+    """Hash of the bytes of the media, wherever they are.
 
     Raises:
         UnreadableMedia: cannot be read.
     """
     try:
-        if isinstance(item.media, Frames):
+        if isinstance(item.media, FrameSequence):
             return frames.sha256(item.media)
-        with opened(item.media) as file:
+        with open_media(item.media) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise images.UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
+        raise UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
 
 
 def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
     form = job.form
     size: Any = dict(height=form.height, width=form.width)
     time: Any = dict(frames=form.frames, fps=form.fps)
-    if isinstance(item.media, Frames):
+    if isinstance(item.media, FrameSequence):
         yield from itertools.islice(frames.clips(item.media, **time, **size), job.limit)
         return
-    # FFmpeg and Pillow see bytes, never a name: no name can make them open something else.
-    with opened(item.media) as file:
+    # FFmpeg and Pillow get bytes and never a name, which could make them open other files.
+    with open_media(item.media) as file:
         if item.kind == "image":
-            yield video.still(file, **size)
+            yield video.image_clip(file, **size)
         else:
             yield from itertools.islice(video.clips(file, **time, **size), job.limit)
 
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
-    still = len(clip.video) == 1
+    is_image = len(clip.video) == 1
     return ClipRecord(
-        key=item.key if still else f"{item.key}#{number:05d}",
+        key=item.key if is_image else f"{item.key}#{number:05d}",
         frames=encode(clip.video, job.form.encoding, job.quality),
         caption=item.caption,
         source=item.key,
         source_sha256=digest,
         source_size=clip.source_size,
         start=clip.start,
-        fps=0.0 if still else job.form.fps,
+        fps=0.0 if is_image else job.form.fps,
         source_fps=clip.source_fps,
     )
-
-
-def stored(part: Clips) -> Iterator[ClipRecord]:
-    """Reads records back."""
-    with part.path.open("rb") as file:
-        for offset, size in zip(part.offsets.tolist(), part.sizes.tolist(), strict=True):
-            file.seek(offset)
-            yield pickle.loads(file.read(size))

@@ -1,4 +1,4 @@
-"""Numbers of a prepared data set: lengths, rates, captions, sources, brightness, equal clips."""
+"""Statistics of a prepared data set: lengths, rates, captions, sources, brightness, duplicates."""
 
 import collections
 import dataclasses
@@ -13,39 +13,39 @@ from PIL import Image
 from phenaki.data import format, records
 from phenaki.data.prepare import contact_sheet
 
-DARK, BRIGHT = 16, 235  # limited range: a set that never leaves it was converted wrongly
+DARK, BRIGHT = 16, 235  # limited range: full-range clips have pixels outside
 
 
 @dataclasses.dataclass
 class SplitStatistics:
-    """Of the records looked at, `seen` of `stored`; a list has an entry per record."""
+    """Statistics of `seen` of the `stored` records; a list has an entry per record."""
 
     stored: int
     seen: int = 0
     frames: list[int] = dataclasses.field(default_factory=list)
     fps: list[float] = dataclasses.field(default_factory=list)
-    source_fps: list[float] = dataclasses.field(default_factory=list)  # of clips where known
-    tokens: list[int] = dataclasses.field(default_factory=list)  # of captions; T5's end included
+    source_fps: list[float] = dataclasses.field(default_factory=list)  # of clips; only where known
+    tokens: list[int] = dataclasses.field(default_factory=list)  # per caption, with the end token
     brightness: list[float] = dataclasses.field(default_factory=list)  # mean level, 0 to 255
     lowest: list[int] = dataclasses.field(default_factory=list)
     highest: list[int] = dataclasses.field(default_factory=list)
     sources: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     equal: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (key, first key)
     uncaptioned: int = 0
-    length: int = 0  # tokens that training keeps of a caption; 0 = all
+    length: int = 0  # tokens after which training truncates a caption; 0 for none
 
     def warnings(self) -> list[str]:
-        """What a person should look at."""
+        """Sentences on what may be wrong."""
         found = []
         if self.seen and min(self.lowest) >= DARK and max(self.highest) <= BRIGHT:
-            found.append("no pixel outside 16 to 235: the range may have been taken for limited")
+            found.append("no pixel outside 16 to 235: limited range may not have been expanded")
         if self.seen and np.std(self.brightness) == 0 and self.seen > 1:
             found.append("all clips are equally bright")
         dark = sum(value < DARK for value in self.brightness)
         if dark:
             found.append(f"{dark} clips are nearly black")
         if self.length and (cut := sum(value > self.length for value in self.tokens)):
-            found.append(f"{cut} captions have more than {self.length} tokens and will be cut")
+            found.append(f"{cut} captions have more than {self.length} tokens and are truncated")
         if self.equal:
             found.append(f"{len(self.equal)} clips equal an earlier one")
         top = self.sources.most_common(1)
@@ -54,17 +54,17 @@ class SplitStatistics:
         return found
 
 
-def look(
+def measure(
     directory: Path,
-    most: int,
+    max_records: int,
     count_tokens: Callable[[str], int] | None = None,
     length: int = 0,
 ) -> dict[str, SplitStatistics]:
-    """Reads up to `most` records of each split, evenly spread.
+    """Reads up to `max_records` records of each split, evenly spaced.
 
     Args:
-        count_tokens: of a caption; by default UTF-8 bytes and an end, as ByT5 counts.
-        length: tokens of a caption that training keeps; 0 for all.
+        count_tokens: number of tokens of a caption; by default UTF-8 bytes and an end, as in ByT5.
+        length: tokens after which training truncates a caption; 0 for none.
 
     Raises:
         UserError: not a data set of clips.
@@ -75,7 +75,7 @@ def look(
     for name, info in data.info.splits.items():
         stored = records.Records(info.filepaths)
         split = found[name] = SplitStatistics(len(stored), length=length)
-        for index in contact_sheet.spread(len(stored), most):
+        for index in contact_sheet.spread(len(stored), max_records):
             _add(split, contact_sheet.parse(stored[index]), first_of, count_tokens or _bytes)
     return found
 

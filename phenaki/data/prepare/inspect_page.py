@@ -1,4 +1,4 @@
-"""The page of an inspected data set: tables, bars and contact sheets in one HTML file."""
+"""HTML page with the statistics of a data set: tables, histograms and contact sheets."""
 
 import base64
 import html
@@ -14,18 +14,18 @@ from phenaki.data.prepare.inspect import SplitStatistics
 _STYLE = """body{font:14px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
 td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}img{max-width:100%}.bad{color:#b00}"""
 BINS = 24
-TOP = 12  # sources named
+TOP = 12  # sources and duplicates listed
 
 
 def sentence(split: SplitStatistics) -> str:
-    """A split in one line."""
+    """Summarizes a split in one line."""
     captions = f"{len(split.tokens)} with captions of {_range(split.tokens)} tokens"
     line = f"{split.seen} of {split.stored} records, {captions}, {len(split.sources)} sources"
     return "; ".join([line, *split.warnings()])
 
 
 def page(directory: Path, found: dict[str, SplitStatistics]) -> str:
-    """The whole page."""
+    """Renders the page."""
     parts = [f"<h1>{html.escape(str(directory))}</h1>"]
     for name, split in found.items():
         parts.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(sentence(split))}</p>")
@@ -41,7 +41,7 @@ def page(directory: Path, found: dict[str, SplitStatistics]) -> str:
         parts.append(
             f"<h3>range</h3><p>pixels from {min(split.lowest)} to {max(split.highest)}</p>"
         )
-        parts.append("<h3>share of clips per source</h3>" + _shares(split))
+        parts.append("<h3>clips per source</h3>" + _sources(split))
         if split.equal:
             rows = [f"<tr><td>{html.escape(a)}<td>{html.escape(b)}" for a, b in split.equal[:TOP]]
             parts.append(f"<h3>equal clips</h3><table>{''.join(rows)}</table>")
@@ -73,7 +73,7 @@ def _bars(values: Sequence[int | float]) -> str:
     return f'<svg width="480" height="80">{"".join(bars)}</svg>'
 
 
-def _shares(split: SplitStatistics) -> str:
+def _sources(split: SplitStatistics) -> str:
     rows = [
         f"<tr><td>{html.escape(name)}<td>{count}<td>{count / split.seen:.1%}"
         for name, count in split.sources.most_common(TOP)

@@ -1,4 +1,4 @@
-"""One record for whatever users have: a picture or a video, wherever it lies, and its caption."""
+"""Input items and their containers: an image or a video, where its bytes are, and its caption."""
 
 import dataclasses
 import functools
@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["image", "video"]
+MediaKind = Literal["image", "video"]
 Split = Literal["train", "validation"]
 
 _VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts mts 3gp wmv flv ogv gif y4m mxf"
 _IMAGE = "jpg jpeg png webp bmp tif tiff avif ppm"
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, MediaKind] = {
     **dict.fromkeys((f".{suffix}" for suffix in _VIDEO.split()), "video"),
     **dict.fromkeys((f".{suffix}" for suffix in _IMAGE.split()), "image"),
 }
@@ -28,7 +28,7 @@ _SPLITS: dict[str, Split] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileSlice:
-    """A part of a file, such as a member of a tar; read where it lies."""
+    """A byte range of a file, such as a member of a tar; it is read in place."""
 
     path: Path
     offset: int
@@ -36,29 +36,29 @@ class FileSlice:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Frames:
-    """A video as pictures: files, encoded bytes or uint8 [h w 3], shown at `fps`.
+class FrameSequence:
+    """A video as images: files, encoded bytes or uint8 [h w 3], shown at `fps`.
 
-    `fps` of None: the rate is not known, every picture is one frame of the clip.
+    `fps` of None: the rate is unknown, and every image is one frame of the clip.
     """
 
     images: Sequence[Path | bytes | np.ndarray]
     fps: float | None = None
 
 
-Media = Path | FileSlice | bytes | Frames
+Media = Path | FileSlice | bytes | FrameSequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RawItem:
-    """One picture or video. A `caption` of None means unconditional; it is never blank.
+    """One image or video. A `caption` of None means unconditional; it is never blank.
 
     `key` is the path below the input with forward slashes: unique, and the same on every machine.
-    `split` and `nsfw` (a flag such as LAION's UNLIKELY) are what the source says, if it does.
+    `split` and `nsfw` (a flag such as LAION's UNLIKELY) are those of the source, if it has them.
     """
 
     key: str
-    kind: Kind
+    kind: MediaKind
     media: Media
     caption: str | None = None
     split: Split | None = None
@@ -67,7 +67,7 @@ class RawItem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something of the input that gives no clip, or gives it without what belongs to it."""
+    """An input that gives no clip, or a clip without its caption or flags; `reason` says why."""
 
     name: str
     reason: str
@@ -75,7 +75,7 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class WorkUnit:
-    """A piece of work: items that are listed already, or a container that its reader lists."""
+    """Items to be decoded by one task: listed already, or listed by the `reader` of a container."""
 
     name: str
     items: tuple[RawItem, ...] = ()
@@ -86,24 +86,24 @@ class WorkUnit:
         return self.reader() if self.reader else iter(self.items)
 
     def __len__(self) -> int:
-        """Files in it."""
+        """Number of files; a container is one."""
         return 1 if self.reader else len(self.items)
 
     def fingerprint(self) -> str:
-        """Changes with the names, sizes, times of change and captions of what is in it."""
-        said = repr((self.name, self.items, _said(self.reader)))
-        digest = hashlib.sha256(said.encode(errors="backslashreplace"))
+        """Depends on the names, sizes, modification times and captions of the items."""
+        identity = repr((self.name, self.items, _identity(self.reader)))
+        digest = hashlib.sha256(identity.encode(errors="backslashreplace"))
         for path in _files(self):
             digest.update(repr(_stamp(path)).encode())
         return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
-class Sources:
-    """What an input holds: iterate for its `RawItem`s; containers are read for it.
+class Inventory:
+    """What an input holds; iterates over its `RawItem`s, reading containers.
 
-    `layout` says in words what was found and where captions came from; `problems` are captions and
-    files that could not be used; `other` counts files that are neither media nor captions.
+    `layout` describes the recognised layout and where captions come from; `problems` are captions
+    and files of no use; `other` counts files that are neither media nor captions.
     """
 
     layout: str
@@ -115,22 +115,15 @@ class Sources:
         return (item for unit in self.units for item in unit if isinstance(item, RawItem))
 
     def __len__(self) -> int:
-        """Files, a container being one."""
+        """Number of files; a container is one."""
         return sum(map(len, self.units))
 
 
-def _said(reader: functools.partial | None) -> tuple | None:
-    """A reader in words that are the same in every process."""
-    return (
-        None
-        if reader is None
-        else (
-            reader.func.__module__,
-            reader.func.__qualname__,
-            reader.args,
-            reader.keywords,
-        )
-    )
+def _identity(reader: functools.partial | None) -> tuple | None:
+    """Names a reader and its arguments, the same in every process (a `repr` has addresses)."""
+    if reader is None:
+        return None
+    return reader.func.__module__, reader.func.__qualname__, reader.args, reader.keywords
 
 
 def _files(unit: WorkUnit) -> Iterator[Path]:
@@ -139,7 +132,7 @@ def _files(unit: WorkUnit) -> Iterator[Path]:
     for item in unit.items:
         if isinstance(item.media, Path):
             yield item.media
-        elif isinstance(item.media, Frames):
+        elif isinstance(item.media, FrameSequence):
             yield from (image for image in item.media.images if isinstance(image, Path))
 
 
@@ -151,12 +144,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-class _Part(io.RawIOBase):
-    """A `FileSlice` as a file of its own."""
+class _SliceReader(io.RawIOBase):
+    """A `FileSlice` as a file object."""
 
-    def __init__(self, window: FileSlice):
-        self._file = window.path.open("rb")
-        self._start, self._size, self._at = window.offset, window.size, 0
+    def __init__(self, part: FileSlice):
+        self._file = part.path.open("rb")
+        self._start, self._size, self._at = part.offset, part.size, 0
 
     def readable(self) -> bool:
         return True
@@ -183,17 +176,17 @@ class _Part(io.RawIOBase):
         super().close()
 
 
-def opened(media: Path | FileSlice | bytes) -> io.BufferedIOBase:
-    """The media's bytes as a file to read and seek in."""
+def open_media(media: Path | FileSlice | bytes) -> io.BufferedIOBase:
+    """Opens the bytes of the media as a seekable file."""
     if isinstance(media, bytes):
         return io.BytesIO(media)
     if isinstance(media, FileSlice):
-        return io.BufferedReader(_Part(media), 2**16)
+        return io.BufferedReader(_SliceReader(media), 2**16)
     return media.open("rb")
 
 
-def kind_of(name: str) -> Kind | None:
-    """By the suffix."""
+def kind_of(name: str) -> MediaKind | None:
+    """The kind of a file by its suffix; None for other files."""
     return _KINDS.get(PurePosixPath(name).suffix.lower())
 
 
@@ -203,19 +196,19 @@ def split_named(name: str | None) -> Split | None:
 
 
 def clean(caption: str | None) -> str | None:
-    """One line without blanks around, and UTF-8; None instead of nothing."""
-    # Half a surrogate pair, as JSON can escape it, is no text that could be written.
+    """A caption as one stripped line of valid UTF-8; None if nothing is left."""
+    # JSON can escape half of a surrogate pair, which cannot be encoded.
     text = (caption or "").encode("utf-8", "replace").decode()
     return " ".join(text.split()) or None
 
 
 def words(name: str) -> str | None:
-    """A class as a caption: adult+female_singing -> adult female singing."""
+    """A class name as a caption: adult+female_singing -> adult female singing."""
     return clean(name.replace("_", " ").replace("+", " "))
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name can be written: file systems and tars also have others."""
+    """Whether a name is valid UTF-8; file systems and tars also hold others."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -223,7 +216,7 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def leads_out(name: str) -> bool:
-    """Whether a relative name is none: absolute, or with a way up."""
+def escapes(name: str) -> bool:
+    """Whether a relative name leaves its folder: absolute, or with a ".." component."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or name[1:2] == ":"

@@ -1,4 +1,4 @@
-"""The report of a prepared data set: what was found, written, left out and why, for all to read."""
+"""The report of a prepared data set: what was found, written and skipped, with reasons."""
 
 import collections
 import json
@@ -8,59 +8,59 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from phenaki.data.prepare import ingest
-from phenaki.data.prepare.items import Skipped, Sources
+from phenaki.data.prepare.items import Inventory, Skipped
+from phenaki.data.prepare.spool import ItemResult
 
 REPORT = "report"  # .json and .txt
-SKIPPED_LOG = "dead_letters.jsonl"  # every loss, a line each
-NAMED = 1000  # losses in the report itself
+SKIPPED_LOG = "dead_letters.jsonl"  # a line for everything that was skipped
+MAX_NAMED = 1000  # entries of that log that the report repeats
 
 
 class IngestReport:
-    """Counts what becomes of every item, and names each loss in the dead-letter list.
+    """Counts the results of all items, and logs everything that is skipped.
 
     Args:
-        letters: gets a line of JSON per loss: {"file": ..., "reason": ...} of an item that gives no
-            clip; {"name": ..., "reason": ...} of what only lacks something, or was no item.
+        log: a line of JSON is written per entry: {"file": ..., "reason": ...} for an item without
+            clips; {"name": ..., "reason": ...} for a missing caption, or for what is not an item.
     """
 
-    def __init__(self, letters: TextIO):
-        self._letters = letters
+    def __init__(self, log: TextIO):
+        self._log = log
         self._counts: collections.Counter[str] = collections.Counter()
         self._reasons: collections.Counter[str] = collections.Counter()
         self._skipped: list[dict[str, str]] = []
         self._problems: list[dict[str, str]] = []
 
-    def item(self, outcome: ingest.ItemResult, reason: str | None) -> None:
-        """An item whose clips are used, or left for `reason`."""
+    def item(self, result: ItemResult, reason: str | None) -> None:
+        """Counts an item whose clips are used, or skipped for `reason`."""
         self._counts["found"] += 1
         if reason is None:
             self._counts["read"] += 1
-            self._counts[f"{outcome.kind}s"] += 1
-            self._counts["captioned"] += outcome.captioned
-            self._counts["static"] += outcome.static
+            self._counts[f"{result.kind}s"] += 1
+            self._counts["captioned"] += result.captioned
+            self._counts["static"] += result.static
         else:
             self._counts["skipped"] += 1
-            self._reasons[kind(reason)] += 1
-            self._write({"file": outcome.key, "reason": reason}, self._skipped)
+            self._reasons[category(reason)] += 1
+            self._write({"file": result.key, "reason": reason}, self._skipped)
 
-    def problem(self, lost: Skipped) -> None:
-        """Something that is missing or of no use."""
+    def problem(self, skipped: Skipped) -> None:
+        """Counts a missing caption, or what is not an item."""
         self._counts["problems"] += 1
-        self._write({"name": lost.name, "reason": lost.reason}, self._problems)
+        self._write({"name": skipped.name, "reason": skipped.reason}, self._problems)
 
     def _write(self, entry: dict[str, str], named: list[dict[str, str]]) -> None:
-        if len(named) < NAMED:
+        if len(named) < MAX_NAMED:
             named.append(entry)
-        self._letters.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._log.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def report(
-        self, options: dict, found: Sources, clips: Mapping[str, int], seconds: float
+        self, options: dict, found: Inventory, clips: Mapping[str, int], seconds: float
     ) -> dict:
         """The content of report.json.
 
-        Every item of the input is either read or in the dead-letter list, of which `reasons` counts
-        the items by kind, and whose beginning is in `skipped` and `problems`.
+        Every item of the input is either read or in `SKIPPED_LOG`. `reasons` counts the skipped
+        items by category; `skipped` and `problems` repeat the beginning of the log.
         """
         names = ("found", "read", "videos", "images", "captioned", "skipped", "problems")
         return {
@@ -76,7 +76,7 @@ class IngestReport:
         }
 
 
-def kind(reason: str | None) -> str:
+def category(reason: str | None) -> str:
     """too short: 3 frames at 8 fps -> too short; not readable after 7 frames -> not readable."""
     head = re.split(r":| after | at ", reason or "", maxsplit=1)[0]
     return re.sub(r"\d[\d.x ]*", "N ", head).strip()
@@ -91,15 +91,15 @@ def save(content: dict, directory: Path) -> None:
 
 
 def text(content: dict, most: float = math.inf) -> str:
-    """The report for people; at most `most` skipped files and problems are named."""
+    """The report as text; at most `most` skipped files and problems are named."""
     files = content["files"]
     clips = ", ".join(f"{name} {count}" for name, count in content["clips"].items())
     lines = [
         f"captions: {content['captions']}; {files['captioned']} of {files['read']} files have one",
-        f"files: {files['read']} read ({files['videos']} videos, {files['images']} stills), "
+        f"files: {files['read']} read ({files['videos']} videos, {files['images']} images), "
         f"{files['skipped']} skipped, {files['other']} neither video nor image",
         f"clips: {clips}",
-        *[f"near-static clips left out: {n}" for n in [content["static_clips"]] if n],
+        *[f"near-static clips skipped: {n}" for n in [content["static_clips"]] if n],
         f"seconds: {content['seconds']}",
     ]
     if content["reasons"]:

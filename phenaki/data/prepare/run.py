@@ -1,4 +1,4 @@
-"""Media in any layout become a data set, a report of every file, a manifest and a contact sheet."""
+"""Prepares a data set from media in any layout, with report, manifest and contact sheet."""
 
 import contextlib
 import dataclasses
@@ -14,23 +14,21 @@ import av
 import PIL
 
 from phenaki.data import format
-from phenaki.data.prepare import contact_sheet, ingest, shards, workers
-from phenaki.data.prepare import report as summary
+from phenaki.data.prepare import contact_sheet, ingest, report, shards, workers
 from phenaki.data.prepare.filters import Filters
+from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 
 SHEET = "contact_sheet.png"
 SIZES = (8, 4096)  # pixels
 MAX_FPS = 240
-MANY = 64  # shards that are worth the start of processes with TensorFlow in them
-
-text = summary.text
+PARALLEL_SHARDS = 64  # fewer do not repay starting processes that import TensorFlow
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareOptions:
-    """What the flags of scripts/prepare_data.py say; the same names."""
+    """The flags of scripts/prepare_data.py, by the same names."""
 
     input: Path | str
     output: Path
@@ -53,7 +51,7 @@ class PrepareOptions:
     overwrite: bool = False
 
     def check(self) -> None:
-        """Raises UserError for numbers that cannot be meant."""
+        """Raises UserError for values out of range."""
         if self.frames < 3 or self.frames % 2 == 0:
             nearest = max(3, self.frames + 1 - self.frames % 2)
             raise UserError(
@@ -71,7 +69,7 @@ class PrepareOptions:
                     f"--size={size}: must be {SIZES[0]} to {SIZES[1]} pixels, such as 128."
                 )
         if not 0 <= self.validation < 1:
-            raise UserError(f"--validation={self.validation:g}: must be a share of 0 to below 1.")
+            raise UserError(f"--validation={self.validation:g}: must be a fraction, 0 to below 1.")
         if not 1 <= self.quality <= 100:
             raise UserError(f"--quality={self.quality}: must be 1 to 100, such as 95.")
         if min(self.workers, self.hosts) < 1 or (self.limit is not None and self.limit < 1):
@@ -79,13 +77,14 @@ class PrepareOptions:
         self.filters.check()
 
     def config(self, layout: str) -> dict[str, Any]:
-        """All that decides the bytes of the data set, the libraries that decode included."""
-        left_out = {"input", "output", "captions", "workers", "overwrite", "layout"}
-        given = {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
-        given["fields"] = dict(self.fields)
-        return given | {"layout": layout, "av": av.__version__, "pillow": PIL.__version__}
+        """All that determines the bytes of the data set, with the versions of the decoders."""
+        excluded = {"input", "output", "captions", "workers", "overwrite", "layout"}
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
+        fields["fields"] = dict(self.fields)
+        return fields | {"layout": layout, "av": av.__version__, "pillow": PIL.__version__}
 
 
+# (function, tasks, crashed) -> function(task) in the order of the tasks; see `workers.run`.
 Runner = Callable[[Callable[[Any], Any], list, Callable[[Any], Any] | None], Iterable]
 
 
@@ -94,20 +93,20 @@ def prepare(
     progress: Callable[[int], Any] | None = None,
     runner: Runner | None = None,
 ) -> dict:
-    """Writes `options.output` and returns the report.
+    """Writes the data set `options.output` and returns the report.
 
-    The directory appears only when all is written. A run that was stopped leaves its work beside
-    it, in a hidden directory: the same command takes up from there.
+    The directory appears only when it is complete. A stopped run leaves its work in a hidden
+    directory next to it, from which the same command resumes.
 
     Args:
-        options: checked here before anything is decoded.
-        progress: called with the number of files; gives a context manager with
+        options: checked before anything is decoded.
+        progress: called with the number of files; returns a context manager with
             `update(count, note)`, such as `Progress`.
         runner: maps a function over tasks, such as `beam.run`; by default `options.workers`
             processes.
 
     Raises:
-        UserError: bad options, captions or folders, a full disk, or not one file could be read.
+        UserError: bad options, captions or folders, a full disk, or no readable file.
     """
     options.check()
     found = find.find(
@@ -115,33 +114,35 @@ def prepare(
     )
     with _claim(options) as partial:
         try:
-            report = _write(options, found, partial, progress or _Silent, runner or _pool(options))
+            summary = _write(
+                options, found, partial, progress or _NoProgress, runner or _pool(options)
+            )
         except OSError as error:
             raise UserError(
                 f"{options.output}: cannot be written: {error.strerror}. "
-                "Once that is mended, the same command goes on."
+                "Once this is fixed, the same command resumes."
             ) from error
-        if report["files"]["read"]:
+        if summary["files"]["read"]:
             _move(partial / "set", options.output)
         shutil.rmtree(partial, ignore_errors=True)
-    if not report["files"]["read"]:
-        lost = [*report["skipped"], *({"file": p["name"]} | p for p in report["problems"])]
-        first = f"; the first, {lost[0]['file']}: {lost[0]['reason']}" if lost else ""
+    if not summary["files"]["read"]:
+        skipped = [*summary["skipped"], *({"file": p["name"]} | p for p in summary["problems"])]
+        first = f"; the first, {skipped[0]['file']}: {skipped[0]['reason']}" if skipped else ""
         raise UserError(f"{options.input}: none of its {len(found)} files could be used{first}.")
-    return report
+    return summary
 
 
-class _Silent(contextlib.nullcontext):
+class _NoProgress(contextlib.nullcontext):
     def update(self, count: int, note: str = "") -> None:
-        """Shows nothing."""
+        """Prints nothing."""
 
-    def __enter__(self) -> "_Silent":
+    def __enter__(self) -> "_NoProgress":
         return self
 
 
 def _pool(options: PrepareOptions) -> Runner:
     def run(function, tasks, crashed):
-        alone = crashed is None and len(tasks) < MANY
+        alone = crashed is None and len(tasks) < PARALLEL_SHARDS
         return workers.run(function, tasks, 1 if alone else options.workers, crashed)
 
     return run
@@ -149,7 +150,7 @@ def _pool(options: PrepareOptions) -> Runner:
 
 @contextlib.contextmanager
 def _claim(options: PrepareOptions) -> Iterator[Path]:
-    """The working directory beside the output, for this run alone."""
+    """Locks the working directory of `options.output` for this run."""
     output, source = options.output.absolute(), Path(options.input).resolve()
     if output.resolve() == source or source in output.resolve().parents:
         raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
@@ -157,7 +158,7 @@ def _claim(options: PrepareOptions) -> Iterator[Path]:
         if not options.overwrite:
             raise UserError(f"{options.output}: exists and is not empty; --overwrite replaces it.")
         if not (output / "features.json").is_file():
-            raise UserError(f"{options.output}: not a data set, so --overwrite leaves it alone.")
+            raise UserError(f"{options.output}: not a data set; --overwrite does not replace it.")
     elif output.exists() and not output.is_dir():
         raise UserError(f"{options.output}: a file; the output is a directory.")
     partial = output.with_name(f".{output.name}.partial")
@@ -175,60 +176,73 @@ def _claim(options: PrepareOptions) -> Iterator[Path]:
 
 
 def _write(
-    options: PrepareOptions, found: find.Sources, partial: Path, progress, runner: Runner
+    options: PrepareOptions, found: Inventory, partial: Path, progress, runner: Runner
 ) -> dict:
-    """Cuts what is not cut yet, writes the data set into `partial`/set, returns the report."""
+    """Decodes what is not decoded yet and writes the data set `partial`/set; returns the report."""
     began = time.perf_counter()
-    form = format.Format(
+    form = format.ClipFormat(
         options.frames, float(options.fps), options.height, options.width, options.encoding
     )
     job = ingest.Job(form, options.quality, options.limit, options.filters, partial / "spool")
-    with (partial / summary.SKIPPED_LOG).open(
-        "w", encoding="utf-8", errors="backslashreplace"
-    ) as letters:
-        tally = summary.IngestReport(letters)
-        splits = _cut(options, found, job, progress, runner, tally)
+    log_path = partial / report.SKIPPED_LOG
+    with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
+        counts = report.IngestReport(log)
+        splits = _decode(options, found, job, progress, runner, counts)
     records = {name: split.records for name, split in splits.items()}
-    given = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
-    report = tally.report(given, found, records, time.perf_counter() - began)
+    fields = {name: _plain(value) for name, value in dataclasses.asdict(options).items()}
+    summary = counts.report(fields, found, records, time.perf_counter() - began)
     if splits:
-        directory, marks = partial / "set", partial / "written"
-        for made in (directory, marks):
-            made.mkdir(exist_ok=True)
-        cut_up = shards.shards(splits, directory, options.hosts)
-        files = [shard for split in cut_up.values() for shard in split]
-        shards.clear(directory, files)
-        write = functools.partial(shards.write, form=form, marks=marks)
-        noted = iter(runner(write, files, None))
-        written = {split: [next(noted) for _ in part] for split, part in cut_up.items()}
-        (partial / summary.SKIPPED_LOG).rename(directory / summary.SKIPPED_LOG)
+        directory = partial / "set"
+        directory.mkdir(exist_ok=True)
+        written = _write_shards(options, splits, form, partial, runner)
+        log_path.rename(directory / report.SKIPPED_LOG)
         shards.finish(directory, form, written, options.config(found.layout))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
-        report["seconds"] = round(time.perf_counter() - began, 1)
-        summary.save(report, directory)
-    return report
+        summary["seconds"] = round(time.perf_counter() - began, 1)
+        report.save(summary, directory)
+    return summary
 
 
-def _cut(
+def _write_shards(
     options: PrepareOptions,
-    found: find.Sources,
+    splits: dict[str, shards.SplitIndex],
+    form: format.ClipFormat,
+    partial: Path,
+    runner: Runner,
+) -> dict[str, list[dict[str, Any]]]:
+    """Writes the shards that are not complete yet; returns name, size and checksum of all."""
+    directory, marks = partial / "set", partial / "written"
+    marks.mkdir(exist_ok=True)
+    planned = shards.shards(splits, directory, options.hosts)
+    every = [shard for of_split in planned.values() for shard in of_split]
+    shards.clear(directory, every)
+    write = functools.partial(shards.write, form=form, marks=marks)
+    results = iter(runner(write, every, None))
+    return {split: [next(results) for _ in of_split] for split, of_split in planned.items()}
+
+
+def _decode(
+    options: PrepareOptions,
+    found: Inventory,
     job: ingest.Job,
     progress,
     runner: Runner,
-    tally: summary.IngestReport,
+    counts: report.IngestReport,
 ) -> dict[str, shards.SplitIndex]:
-    """The clips of each split; what gives none goes to the tally."""
-    cut, crashed = (functools.partial(f, job=job) for f in (ingest.cut, ingest.crashed))
+    """Decodes all units; returns the clips of each split and counts what is skipped."""
+    decode, retry = (
+        functools.partial(f, job=job) for f in (ingest.decode_unit, ingest.retry_items)
+    )
     plan = shards.ShardPlan(options.validation, options.drop_duplicates)
     for problem in found.problems:
-        tally.problem(problem)
+        counts.problem(problem)
     with progress(len(found)) as shown:
-        results = runner(cut, list(found.units), crashed)
+        results = runner(decode, list(found.units), retry)
         for done, unit in zip(results, found.units, strict=True):
-            for outcome in done.outcomes:
-                tally.item(outcome, plan.add(done.clips, outcome))
+            for result in done.items:
+                counts.item(result, plan.add(done.clips, result))
             for problem in done.problems:
-                tally.problem(problem)
+                counts.problem(problem)
             shown.update(len(unit), unit.name)
     return plan.splits
 

@@ -1,7 +1,7 @@
-"""Video files to uint8 RGB clips, by time stamps and in constant memory; a still is one frame.
+"""Video files as uint8 RGB clips, sampled by timestamp in constant memory.
 
-The one rule of sampling: clip frame k shows the last source frame with pts <= t0 + k / fps, where
-t0 is the first pts. Counting frames ("every n-th") breaks on variable rates and odd ratios.
+Clip frame k shows the last source frame with pts <= t0 + k / fps, where t0 is the first pts.
+Counting frames ("every n-th") would fail for variable rates and for odd ratios of rates.
 """
 
 import dataclasses
@@ -17,25 +17,25 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from phenaki.data.prepare.images import (
+from phenaki.io.images import (
     UnreadableMedia,
     check_size,
+    decode_errors,
     fit,
     over_white,
     read_image,
-    reasons,
 )
 
-MAX_GAP = 3600  # seconds between two frames; beyond it the time stamps are wrong
-REORDER = 4  # decoded frames held back to sort unordered time stamps
-REPEATS = 1000  # times that a frame is shown, on average; beyond it the time stamps are wrong
-# Containers of media. Others open further files by name (concat, hls) or read any text as pictures.
+MAX_GAP = 3600  # seconds between two frames; more means wrong timestamps
+REORDER = 4  # decoded frames held back to sort unordered timestamps
+REPEATS = 1000  # mean number of times that a frame is shown; more means wrong timestamps
+# Media containers. Others open further files by name (concat, hls) or decode any text as images.
 FORMATS = (
     "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,mxf,m4v,"
     "h264,hevc,ivf,obu,mjpeg,dv,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,apng"
 )
 DECLARES_DURATION = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # others estimate it
-# Bit exact on every machine, and 10 bit limited range white comes out as 255 instead of 253.
+# Bit exact on every machine; and 10-bit limited-range white is converted to 255 instead of 253.
 _CONVERSION = (
     av.video.reformatter.Interpolation.BICUBIC
     | av.video.reformatter.Interpolation.ACCURATE_RND
@@ -47,8 +47,11 @@ _BT709, _UNSPECIFIED = 1, 2  # H.273 matrix coefficients
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """`start` is seconds after the first frame; `source_size` is (height, width) as displayed;
-    `source_fps` is the mean rate up to the clip's end, 0 of a still."""
+    """A clip of a video, or an image as a clip of one frame.
+
+    `start` is in seconds after the first frame; `source_size` is (height, width) as displayed;
+    `source_fps` is the mean rate up to the clip's end, 0 for an image.
+    """
 
     start: float
     video: UInt8[np.ndarray, "f h w 3"]
@@ -68,14 +71,15 @@ def clips(
     """Cuts a video into consecutive, non-overlapping clips of `frames` frames at `fps` (§2.1, B.2).
 
     Args:
-        path: any container and codec that FFmpeg reads; or an open file to read and seek in.
-        crop: where the crop lies after the short side is resized: 0 top or left, 1 bottom or right.
+        path: any container and codec that FFmpeg reads, or an open seekable file.
+        crop: position of the crop after the short side is resized: 0 is top or left, 1 is bottom or
+            right.
 
-    Yields one clip at a time. A file of a single frame is a still: one clip of one frame.
+    Yields one clip at a time. A file of a single frame is an image: one clip of one frame.
 
     Raises:
-        UnreadableMedia: broken, truncated, too short or absurdly large. It can come after the first
-            clips; whoever wants whole files only must keep them aside until the iterator ends.
+        UnreadableMedia: corrupt, truncated, too short or too large. It may be raised after some
+            clips: a caller that wants complete files only discards those clips.
     """
     buffer: list[np.ndarray] = []
     count = 0
@@ -95,7 +99,7 @@ def clips(
         )
 
 
-def still(
+def image_clip(
     path: Path | str | io.BufferedIOBase,
     *,
     height: int,
@@ -108,7 +112,7 @@ def still(
 
 
 class _Timed(NamedTuple):
-    """A decoded frame, or None for the end of the video; time, tolerance in seconds."""
+    """A decoded frame, or None for the end of the video; time and tolerance in seconds."""
 
     time: Fraction
     tolerance: Fraction
@@ -125,7 +129,7 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.nda
     index = decoded = 0
     shown = image = first = None
     last = Fraction(0)  # time stamp
-    with reasons(path):
+    with decode_errors(path):
         for item in _in_order(_decoded(path)):
             first = item.time if first is None else first
             if item.frame is not None:
@@ -136,10 +140,10 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.nda
                 mean = float((decoded - 1) / (last - first)) if last > first else 0.0
                 yield index, None if alone else mean, *image
                 if alone:
-                    return  # however long it is said to last
+                    return  # whatever its duration
                 index += 1
                 if index > REPEATS * (decoded + 1):
-                    raise UnreadableMedia(path, f"{decoded} frames are to be shown {index} times")
+                    raise UnreadableMedia(path, f"{decoded} frames would be shown {index} times")
             if item.frame is None:
                 return
             shown, image = (item.frame, item.aspect), None
@@ -147,7 +151,7 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.nda
 
 
 def _in_order(frames: Iterator[_Timed]) -> Iterator[_Timed]:
-    """Sorts by time stamp within a short window; drops what comes too late even so."""
+    """Sorts by timestamp within a short window; drops frames that are later than that."""
     heap: list = []
     last = None
     for order, item in enumerate(frames):
@@ -163,10 +167,10 @@ def _in_order(frames: Iterator[_Timed]) -> Iterator[_Timed]:
 
 
 def _decoded(path) -> Iterator[_Timed]:
-    """Yields the frames as the decoder gives them, and at last the end of the video."""
+    """Yields frames in decoding order, and then the end of the video."""
     count = 0
     with (
-        reasons(path, lambda: f" after {count} frames" if count else ""),
+        decode_errors(path, lambda: f" after {count} frames" if count else ""),
         av.open(
             str(path) if isinstance(path, Path | str) else path,
             metadata_errors="replace",
@@ -177,8 +181,8 @@ def _decoded(path) -> Iterator[_Timed]:
         if stream is None:
             raise UnreadableMedia(path, "no video stream")
         check_size(path, stream.codec_context.width, stream.codec_context.height)
-        stream.codec_context.thread_count = 1  # files are decoded side by side; see prepare_data
-        # Containers round: a frame of 1/24 s sits at 42 ms in Matroska and is still meant for it.
+        stream.codec_context.thread_count = 1  # files are decoded in parallel; see `workers`
+        # Containers round timestamps: Matroska stores 1/24 s as 42 ms.
         tolerance = min(stream.time_base, Fraction(1, 1000))
         aspect = float(stream.sample_aspect_ratio or 1)
         usual = 1 / stream.average_rate if stream.average_rate else Fraction(1, 25)
@@ -193,9 +197,9 @@ def _decoded(path) -> Iterator[_Timed]:
             for frame in packet.decode():
                 previous, time = time, _time(frame, stream, time, usual)
                 if frame.is_corrupt:
-                    raise UnreadableMedia(path, f"broken frame at {float(time):.2f} s")
+                    raise UnreadableMedia(path, f"corrupt frame at {float(time):.2f} s")
                 if previous is not None and abs(time - previous) > MAX_GAP:
-                    raise UnreadableMedia(path, "time stamps jump by more than an hour")
+                    raise UnreadableMedia(path, "timestamps jump by more than an hour")
                 lasts = frame.duration * stream.time_base if frame.duration else usual
                 end = max(time + lasts, end or time)
                 count += 1
@@ -213,7 +217,7 @@ def _time(frame, stream, previous: Fraction | None, usual: Fraction) -> Fraction
 
 
 def _check_complete(path, container, reached: Fraction):
-    """Matroska readers report the end of a cut file as an ordinary end."""
+    """Raises for a truncated Matroska file, whose end FFmpeg reports as regular."""
     if container.duration is None or container.format.name not in DECLARES_DURATION:
         return
     declared = container.duration / av.time_base
@@ -222,11 +226,11 @@ def _check_complete(path, container, reached: Fraction):
 
 
 def _convert(path, frame: av.VideoFrame, aspect: float) -> tuple[np.ndarray, float]:
-    """RGB by the frame's own matrix and range, turned upright; with its pixel aspect."""
+    """Converts with the frame's own matrix and range, and rotates upright; returns the aspect."""
     check_size(path, frame.width, frame.height)
     matrix = None
     if frame.colorspace == _UNSPECIFIED and frame.height >= 720:
-        matrix = _BT709  # players assume it for untagged high definition
+        matrix = _BT709  # as players assume for untagged high definition
     alpha = any(component.is_alpha for component in frame.format.components)
     converted = frame.reformat(
         format="rgba" if alpha else "rgb24",

@@ -1,4 +1,8 @@
-"""Tasks in several processes, in order; one that kills or hangs its process costs itself alone."""
+"""A process pool that keeps the order of its tasks and isolates crashes and hangs.
+
+A task that kills its worker, or hangs for `TIMEOUT` seconds, is found by running the tasks in
+flight alone; only its own result is replaced.
+"""
 
 import collections
 import itertools
@@ -12,8 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-PATIENCE = 600  # seconds without a sign of life before a decoder is taken to hang
-_in_worker = False
+TIMEOUT = 600  # seconds without a heartbeat after which a worker counts as hung
+NAME = "phenaki-worker"  # of the processes of the pool
 
 
 def run(
@@ -25,9 +29,9 @@ def run(
     """Yields function(task) in the order of `tasks`.
 
     Args:
-        workers: processes; 1 works in this very one, where a crash is everybody's.
-        crashed: called here for a task that ends its process; its result takes the place. None
-            raises BrokenProcessPool.
+        workers: number of processes; 1 runs in this process, without isolation.
+        crashed: called in this process for a task that ends its worker; its result is used instead.
+            None raises BrokenProcessPool.
     """
     if workers == 1:
         yield from map(function, tasks)
@@ -38,13 +42,13 @@ def run(
             with _pool(workers) as pool:
                 yield from _until_broken(pool, function, queue, 2 * workers)
         except BrokenProcessPool:
-            # FFmpeg died on one of the files under way: only alone can the culprit be told.
+            # One of the tasks in flight killed its worker; run alone, the culprit is known.
             for _ in range(min(2 * workers, len(queue))):
                 yield _alone(function, queue.popleft(), crashed)
 
 
 def _until_broken(pool, function, queue: collections.deque, ahead: int) -> Iterator[Any]:
-    """Removes a task from the queue only once its result is known."""
+    """Removes a task from the queue only when its result is known."""
     futures: collections.deque = collections.deque()
     while queue:
         for task in itertools.islice(queue, len(futures), ahead):
@@ -65,30 +69,29 @@ def _alone(function, task, crashed):
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Fresh processes: forking one that runs TensorFlow's threads can hang.
+    # Not fork: forking a process with TensorFlow's threads can deadlock.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
 
 
 def _begin(parent: int) -> None:
-    global _in_worker
-    _in_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    multiprocessing.current_process().name = NAME
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
-    """Nothing else tells a worker that its parent was killed."""
+def _exit_with(parent: int) -> None:
+    """Ends an orphan: a worker is not notified when its parent is killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
-def alive(alone: bool = True) -> None:
-    """Says that work goes on; after `PATIENCE` seconds of silence the process is ended.
+def heartbeat(timeout: int = TIMEOUT) -> None:
+    """Ends this process if it is a worker and sends no other heartbeat within `timeout` seconds.
 
     Args:
-        alone: False takes the watch off.
+        timeout: 0 disarms.
     """
-    if _in_worker:
-        signal.alarm(PATIENCE if alone else 0)  # the signal's default ends the process
+    if multiprocessing.current_process().name == NAME:
+        signal.alarm(timeout)  # SIGALRM's default action ends the process, also inside C code

@@ -1,4 +1,4 @@
-"""Reads shape, colour and direction of moving shapes back from pixels, and judges clips by it."""
+"""Detector of moving shapes: reads shape, colour and direction from pixels and judges clips."""
 
 import dataclasses
 import functools
@@ -6,28 +6,27 @@ import functools
 import numpy as np
 
 from phenaki.data.shapes import render
-from phenaki.data.shapes import world as shapes_world
-from phenaki.data.shapes.world import COLOURS, DIRECTIONS, SIZES, World
+from phenaki.data.shapes.world import COLOURS, DIRECTIONS, SIZES, World, palette
 
-PRESENT_IOU = 0.55  # overlap of the seen object with the best shape template
-PRESENT_SHARE = 0.8  # of the frames must show the attribute
-FOREIGN = 0.2  # share of the object's pixels that may have another colour
+PRESENT_IOU = 0.55  # minimum overlap of the object with the best shape template
+PRESENT_FRACTION = 0.8  # of the frames that must show the attribute
+FOREIGN = 0.2  # maximum fraction of the object's pixels with another colour
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What b clips of f frames show, by frame; indices as in `World`."""
+    """What b clips of f frames show, per frame; indices are those of `World`."""
 
     colour: np.ndarray  # [b, f]
     shape: np.ndarray  # [b, f]
     overlap: np.ndarray  # [b, f] soft IoU with the best template, 0..1
-    foreign: np.ndarray  # [b, f] share of object pixels of other colours
+    foreign: np.ndarray  # [b, f] fraction of object pixels of other colours
     centre: np.ndarray  # [b, f, 2] (y, x) of the centroid in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Per clip, whether each attribute is as asked; `all` needs every one of them."""
+    """Whether each attribute of a clip is the requested one [b]; `all` is their conjunction."""
 
     colour: np.ndarray
     shape: np.ndarray
@@ -36,15 +35,15 @@ class Verdict:
 
     @property
     def all(self) -> np.ndarray:
-        """One object, of the colour and shape asked for, moving in the direction asked for."""
+        """One object of the requested colour and shape moves in the requested direction."""
         return self.colour & self.shape & self.direction & self.present
 
 
 def read(world: World, video: np.ndarray, colour: np.ndarray | None = None) -> Reading:
     """Reads `video` (uint8, or float in [0, 1]; [b f h w 3]).
 
-    With `colour` [b] (indices into the palette), only the object of that colour is read, as for one
-    of a pair; otherwise the colour with most pixels.
+    With `colour` [b] (indices into the palette) only the object of that colour is read, such as one
+    of a pair; otherwise the object of the colour with most pixels.
     """
     if video.dtype == np.uint8:
         video = video.astype(np.float32) / 255
@@ -63,13 +62,13 @@ def read(world: World, video: np.ndarray, colour: np.ndarray | None = None) -> R
 
 
 def _read(world, video, wanted):
-    names = shapes_world.palette(world)
+    names = palette(world)
     table = np.array([COLOURS[c] for c in names], np.float32) / 255
     ground = np.median(video, axis=(1, 2, 3))[:, None, None, None]  # objects are small
     difference = video - ground
     apart = np.stack([np.square(video - c).sum(-1) for c in table], -1)
     nearest = apart.argmin(-1)
-    # Pixels of an object are nearer to its colour than its anti-aliased rim is.
+    # The core of an object is nearer to its colour than its anti-aliased rim.
     contrast = np.square(table[nearest] - ground).sum(-1)
     core = apart.min(-1) < 0.3**2 * contrast
     counts = np.stack(
@@ -81,11 +80,11 @@ def _read(world, video, wanted):
     )
     own = np.take_along_axis(counts, colour[..., None], -1)[..., 0]
 
-    # Coverage: how far each pixel lies on the way from the background to the object's colour.
+    # Coverage: position of each pixel between the background (0) and the object's colour (1).
     way = table[colour][:, :, None, None] - ground
     cover = (difference * way).sum(-1) / np.maximum(np.square(way).sum(-1), 1e-6)
     near = nearest == colour[..., None, None]
-    if wanted is not None:  # the rim of the other object must not count
+    if wanted is not None:  # excludes the rim of the other object
         cover = cover * _near(near & core)
     cover = np.clip(cover, 0, 1)
     grid = np.arange(world.size)
@@ -98,12 +97,14 @@ def _read(world, video, wanted):
     present = own > 0
     overlap = np.where(present, np.take_along_axis(overlap, best[..., None], -1)[..., 0], 0)
     colour = np.where(present, colour, -1)
-    foreign = np.where(wanted is None, 1 - own / total, 0)  # the other of a pair is not foreign
+    foreign = np.where(
+        wanted is None, 1 - own / total, 0
+    )  # the other object of a pair is not foreign
     return Reading(colour, best % len(world.shapes), overlap, foreign, centre)
 
 
 def _near(mask):
-    """`mask` [b f h w] grown by two pixels."""
+    """Dilates `mask` [b f h w] by two pixels."""
     for _ in range(2):
         grown = mask.copy()
         grown[:, :, 1:] |= mask[:, :, :-1]
@@ -137,12 +138,12 @@ def judge(
     frames: slice = slice(None),
     walls: bool = False,
 ) -> Verdict:
-    """Compares the frames `frames` of a reading with what was asked for, all index arrays [b].
+    """Compares the frames `frames` of a reading with the requested attributes, index arrays [b].
 
     Colour and shape must be right, and one object present, in 80 % of the frames. The direction is
-    right when the net displacement along it exceeds half the world's speed per frame and stays
-    twice the sideways one; with `walls`, resting at the wall it leads to counts too (in a story an
-    object may arrive there).
+    right if the net displacement along it exceeds half the world's speed per frame, and twice the
+    displacement across it. With `walls`, rest at the wall in that direction is right as well: in a
+    story an object may arrive there.
     """
     pick = functools.partial(_pick, frames)
     ok = (pick(reading.overlap) > PRESENT_IOU) & (pick(reading.foreign) < FOREIGN)
@@ -170,4 +171,4 @@ def _pick(frames, x):
 
 
 def _mostly(x):
-    return x.mean(1) >= PRESENT_SHARE
+    return x.mean(1) >= PRESENT_FRACTION

@@ -1,4 +1,4 @@
-"""Moving shapes as a TFDS data set, for what reads its data from disk; importing this registers it.
+"""Moving shapes as a TFDS data set on disk; importing this module registers its builder.
 
 import phenaki.data.shapes.tfds
 tfds.builder("moving_shapes", data_dir=...).download_and_prepare()  # nothing is downloaded
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phenaki.data import format, tensorflow
-from phenaki.data.shapes import render as moving_shapes
-from phenaki.data.shapes import world as shapes_world
+from phenaki.data.shapes import render
+from phenaki.data.shapes.world import World
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -22,27 +22,27 @@ else:
 
 FPS = 8.0
 BATCH = 64  # clips rendered at once
-# Split on disk -> split of the world. Held-out combinations exist as videos only.
+# Split on disk -> split of the world. Held-out combinations exist only as videos.
 VIDEO = {"video_train": "train", "video_validation": "test", "video_held_out": "held_out"}
 IMAGE = {"image_train": "train", "image_validation": "test"}
 
 
 @dataclasses.dataclass
 class MovingShapesConfig(tfds.core.BuilderConfig):
-    """`train` and `validation` are numbers of clips, and of stills, on disk."""
+    """`train` and `validation` are the numbers of clips, and also of images, on disk."""
 
     name: str = "default"
-    world: shapes_world.World = dataclasses.field(default_factory=shapes_world.World)
+    world: World = dataclasses.field(default_factory=World)
     train: int = 10_000
     validation: int = 500
 
 
 class MovingShapes(tfds.core.GeneratorBasedBuilder):
-    """Procedural captioned clips and stills; the features are those of `builder.features`."""
+    """Procedural captioned clips and images; the features are those of `format.features`."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [MovingShapesConfig()]
-    code_path = None  # no files beside the code; TFDS would look for checksums of downloads
+    code_path = None  # else TFDS looks for checksums of downloads next to the code
 
     def _info(self) -> tfds.core.DatasetInfo:
         form = self._format()
@@ -53,10 +53,10 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(dataclasses.asdict(form)),
         )
 
-    def _format(self) -> format.Format:
+    def _format(self) -> format.ClipFormat:
         world = self.builder_config.world
-        # PNG: the edges are sharp, and the detector reads exact colours.
-        return format.Format(world.frames, FPS, world.size, world.size, "png")
+        # PNG, because edges are sharp and the detector reads exact colours.
+        return format.ClipFormat(world.frames, FPS, world.size, world.size, "png")
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager  # nothing to download
@@ -68,13 +68,13 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
         count = config.train if split.endswith("train") else config.validation
-        render = moving_shapes.render if split in VIDEO else moving_shapes.render_stills
+        make = render.render if split in VIDEO else render.render_images
         for first in range(0, count, BATCH):
             indices = np.arange(first, min(first + BATCH, count))
-            drawn = render(config.world, (VIDEO | IMAGE)[split], indices)
+            made = make(config.world, (VIDEO | IMAGE)[split], indices)
             for row, index in enumerate(indices):
                 key = f"{split}/{index:08d}"
-                yield key, self._record(key, drawn["video"][row], drawn["caption"][row]).example()
+                yield key, self._record(key, made["video"][row], made["caption"][row]).example()
 
     def _record(self, key: str, video: np.ndarray, caption: str) -> format.ClipRecord:
         world = self.builder_config.world
@@ -92,7 +92,7 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
 
 def write(
     directory: Path | str,
-    world: shapes_world.World,
+    world: World,
     train: int = 10_000,
     validation: int = 500,
 ) -> Path:

@@ -1,4 +1,4 @@
-"""The world of moving shapes: what may appear in it, and where an object fits between its walls."""
+"""The world of moving shapes: attributes, held-out combinations, and bounds of the paths."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 
 COLOURS = {
     "red": (230, 40, 40),
@@ -29,18 +29,19 @@ DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}  
 SIZES = {"small": 0.8, "large": 1.0}
 SPLITS = ("train", "test", "held_out")
 
-# Half extents (up, down, left, right) over `radius`; unequal areas keep small shapes apart.
+# Half extents (up, down, left, right) relative to `radius`; the detector tells small shapes apart
+# by their unequal areas.
 EXTENT = {"circle": (0.72,) * 4, "square": (1.1,) * 4, "triangle": (1.44, 0.72, 1.25, 1.25)}
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """What may appear. Lengths are pixels, times are frames, shares are in 0..1."""
+    """What may appear. Lengths in pixels, times in frames, fractions in 0..1."""
 
     size: int = 32
     frames: int = 11
     seed: int = 0
-    radius: float = 5.0  # of the large size; each shape scales it by its own factor
+    radius: float = 5.0  # of the large size, times a factor per shape
     speed: float = 1.0
     subpixel: int = 1  # start positions per pixel and axis
     colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "cyan", "white")
@@ -48,13 +49,13 @@ class World:
     directions: tuple[str, ...] = tuple(DIRECTIONS)
     backgrounds: tuple[str, ...] = ("black", "gray", "navy")
     sizes: tuple[str, ...] = ("small", "large")
-    still_colours: tuple[str, ...] = ()  # colours that no video shows
-    unnamed: tuple[str, ...] = ()  # colours that videos show, and only captions of stills name
-    nameless: float = 0.0  # share of all other videos whose caption names no colour, either
-    held_out: int = 6  # one in so many (colour, shape, direction) is never trained on
-    then: float = 0.0  # share of clips that change at frame `turn`
+    still_colours: tuple[str, ...] = ()  # colours of images only
+    unnamed: tuple[str, ...] = ()  # colours that captions of videos do not name
+    nameless: float = 0.0  # fraction of the other videos whose caption names no colour
+    held_out: int = 6  # one in `held_out` (colour, shape, direction) is not trained on
+    then: float = 0.0  # fraction of clips that change at frame `turn`
     turn: int = 5
-    pair: float = 0.0  # share of clips with two objects
+    pair: float = 0.0  # fraction of clips with two objects
 
     def __post_init__(self):
         known = dict(
@@ -67,11 +68,8 @@ class World:
         )
         for field, names in known.items():
             for value in getattr(self, field):
-                if value not in names:
-                    raise UserError(
-                        f"config.data.world.{field}: unknown {value!r}; known: {', '.join(names)}."
-                    )
-        # Both the longest path and two lanes for pairs must fit between the walls.
+                one_of(f"config.data.world.{field}", value, dict.fromkeys(names))
+        # The longest path, and two lanes for pairs, must fit between the walls.
         reach = 2 * self.radius * max(max(EXTENT[s]) for s in self.shapes) + 2
         need = reach + self.speed * (self.frames - 1)
         if need > self.size:
@@ -83,10 +81,10 @@ class World:
 
     @functools.cached_property
     def combinations(self) -> tuple[np.ndarray, np.ndarray]:
-        """(seen, held out): rows of (colour, shape, direction) indices."""
+        """(seen, held out): rows of indices (colour, shape, direction)."""
         ranges = (range(len(x)) for x in (self.colours, self.shapes, self.directions))
         every = np.array(list(itertools.product(*ranges)))
-        # Every *pair* of values stays in the seen part, so a held-out triple tests composition.
+        # Every *pair* of values is seen, so that a held-out triple tests composition.
         held = (
             (every @ (1, 2, 1)) % self.held_out == 0
             if self.held_out
@@ -95,14 +93,14 @@ class World:
         return every[~held], every[held]
 
     def distinct(self) -> int:
-        """Number of distinct one-object training clips, start positions counted exactly."""
+        """Number of distinct training clips with one object, counting start positions exactly."""
         seen, _ = self.combinations
         legs = [(combo, combo) for combo in seen]
         if self.then:
             pairs = itertools.product(seen, seen)
             legs += [(first, second) for first, second in pairs if (first != second).sum() == 1]
         combos = np.array(legs)
-        then = np.full(len(combos), self.then > 0)  # includes legs that go on as they were
+        then = np.full(len(combos), self.then > 0)  # includes clips whose legs are equal
         total = 0
         for size in range(len(self.sizes)):
             low, high = start_bounds(self, combos, np.full(len(combos), size), then)
@@ -111,12 +109,12 @@ class World:
 
 
 def palette(world: World) -> tuple[str, ...]:
-    """Colour names by index: those of videos first, then those that stills add."""
+    """Colour names by index: first those of videos, then those of images only."""
     return (*world.colours, *world.still_colours)
 
 
 def offsets(world: World, directions: np.ndarray) -> np.ndarray:
-    """Displacement [b, f, 2] from the start for the two legs' directions [b, 2]."""
+    """Displacement from the start [b, f, 2], for the directions of both legs [b, 2]."""
     steps = np.array([DIRECTIONS[d] for d in world.directions], np.float64) * world.speed
     leg = (np.arange(1, world.frames) >= world.turn).astype(int)
     moves = steps[directions[:, leg]]
@@ -124,7 +122,7 @@ def offsets(world: World, directions: np.ndarray) -> np.ndarray:
 
 
 def bounds(world, shape, size, path):
-    """Lowest and highest start (y, x) [b, 2] that keep `path` [b, f, 2] between the walls."""
+    """Lowest and highest start (y, x) [b, 2] that keeps `path` [b, f, 2] between the walls."""
     scale = world.radius * np.array([SIZES[s] for s in world.sizes])[size]
     up, down, left, right = (np.array([EXTENT[s] for s in world.shapes])[shape] * scale[:, None]).T
     low = np.ceil(np.stack([up, left], -1)) - path.min(1)
@@ -135,7 +133,7 @@ def bounds(world, shape, size, path):
 def start_bounds(world, combo, size, then):
     """Lowest and highest start (y, x) [b, 2] of clips with legs `combo` [b, leg, 3]."""
     path = offsets(world, combo[..., 2])
-    # The second leg of `then` clips may end resting at a wall, as it may in a story.
+    # The second leg of a `then` clip may end at rest at a wall, as in a story.
     free = path[:, [min(world.turn + 2, world.frames - 1)]]
     inside = np.concatenate(
         [path[:, : world.turn], np.where(then[:, None, None], free, path[:, -1:])], 1

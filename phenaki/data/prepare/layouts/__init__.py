@@ -1,1 +1,1 @@
-"""Readers of what users have on disk: each lists `items.WorkUnit`s of `items.RawItem`s."""
+"""Readers of input layouts: each returns an `items.Inventory`, or None for another layout."""

@@ -1,14 +1,14 @@
-"""Finds out how an input is laid out, says so, and lists what is in it as one record type."""
+"""Detects the layout of an input and lists its items."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from phenaki.data.prepare.items import Sources
+from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import folder, frame_folders, named, stored, tars, tfds_sets, walk
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 
-Reader = Callable[[walk.Request, walk.Listing], Sources | None]
-# In the order in which "auto" tries them; each answers None for what is not its own.
+Reader = Callable[[walk.Request, walk.Listing], Inventory | None]
+# In the order in which "auto" tries them; each returns None for another layout.
 READERS: dict[str, Reader] = {
     "webvid": named.find_webvid,
     "kinetics": named.find_kinetics,
@@ -23,7 +23,7 @@ READERS: dict[str, Reader] = {
     "none": folder.find_none,
 }
 CONTAINERS = ("tar", "tfrecord", "parquet")
-# What --layout forces where "auto" would be more careful.
+# Readers of an explicit --layout; some accept more than "auto" does.
 FORCED: dict[str, Reader] = READERS | {
     "csv": folder.find_table,
     "folders": folder.find_class_folders,
@@ -39,32 +39,32 @@ def find(
     layout: str = "auto",
     fields: Mapping[str, str] | None = None,
     source_fps: float | None = None,
-) -> Sources:
+) -> Inventory:
     """Lists the media below `root` with their captions.
 
     Args:
-        root: a folder (hidden files and links that lead out of it are left aside), one container,
-            a TFDS data set's folder, or tfds:NAME.
+        root: a folder (hidden files and links to outside are ignored), one container, the folder of
+            a TFDS data set, or tfds:NAME.
         captions: a table with a column for the file and one for the caption; a bare name is also
-            sought in `root`.
+            looked up in `root`.
         layout: one of `LAYOUTS`; "auto" takes the first that fits.
-        fields: names of the columns, {"file": ..., "caption": ...}, or of the fields of a TFDS set,
-            {"media": ..., "caption": ..., "nsfw": ...}.
-        source_fps: rate of sources that are pictures and do not say it.
+        fields: names of the columns, {"file": ..., "caption": ...}, or of the features of a TFDS
+            set, {"media": ..., "caption": ..., "nsfw": ...}.
+        source_fps: frame rate of image sequences that do not store it.
 
     Raises:
-        UserError: no such input, no media in it, captions file missing, empty or of no use.
+        UserError: no such input, no media in it, or a captions file that is missing, empty or
+            matches nothing.
     """
     named_set = str(root).startswith(tfds_sets.PREFIX)
     root = tfds_sets.directory(str(root)) if named_set else Path(root)
-    if layout not in LAYOUTS:
-        raise UserError(f"--layout={layout}: must be one of {', '.join(LAYOUTS)}.")
+    one_of("--layout", layout, dict.fromkeys(LAYOUTS))
     if captions and layout not in TABLES:
         raise UserError(f"--captions={captions} needs --layout=csv, not {layout}.")
     request = walk.Request(root, str(captions) if captions else None, fields or {}, source_fps)
     if named_set or layout == "tfds" or (layout == "auto" and tfds_sets.is_set(root)):
         if not tfds_sets.is_set(root):
-            raise UserError(f"{root}: no TFDS data set (no features.json and dataset_info.json).")
+            raise UserError(f"{root}: not a TFDS data set (no features.json, dataset_info.json).")
         return tfds_sets.find(request)
     found = _listing(root)
     if layout != "auto":
@@ -85,7 +85,7 @@ def _listing(root: Path) -> walk.Listing:
     raise UserError(f"{root}: not a folder. Give a folder of videos and images.")
 
 
-def _forced(request: walk.Request, found: walk.Listing, layout: str) -> Sources:
+def _forced(request: walk.Request, found: walk.Listing, layout: str) -> Inventory:
     if not found.media and layout not in CONTAINERS:
         raise UserError(
             f"{request.root}: no video or image in this folder ({len(found.others)} other files)."
@@ -94,5 +94,5 @@ def _forced(request: walk.Request, found: walk.Listing, layout: str) -> Sources:
     if taken is None and layout in ("csv", "table"):
         raise UserError(f"{request.root / folder.TABLES[0]}: no such captions file.")
     if taken is None:
-        raise UserError(f"--layout={layout}: {request.root} is not laid out so.")
+        raise UserError(f"--layout={layout}: {request.root} does not have this layout.")
     return taken

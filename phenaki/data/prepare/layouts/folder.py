@@ -1,11 +1,11 @@
-"""Any folder of media: captions from a table, from a file beside each, or from folders' names."""
+"""A folder of media: captions from a table, from sidecar files, or from folder names."""
 
 import json
 import os
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import RawItem, Skipped, Sources, clean, kind_of, leads_out, words
+from phenaki.data.prepare.items import Inventory, RawItem, Skipped, clean, escapes, kind_of, words
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
 
@@ -15,7 +15,7 @@ TABLES = tuple(
 NSFW = ("nsfw", "NSFW")
 
 
-def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
+def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """Captions by file name from a CSV, TSV, JSONL or parquet table."""
     table = captions_file(request, found)
     if table is None:
@@ -31,14 +31,14 @@ def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
         rows += 1
         name = row[name_in].strip()
         key = PurePosixPath(os.path.normpath(name or ".")).as_posix()
-        overfull = caption_tables.OVERFULL in row
+        overflow = caption_tables.OVERFLOW in row
         reason: str | None
         if key in items:
-            reason = "second row of this file; the first counts"
+            reason = "second row of this file; the first is used"
         elif key in known:
-            caption = None if overfull else clean(row[caption_in])
+            caption = None if overflow else clean(row[caption_in])
             items[key] = caption, row.get("nsfw")
-            reason = "too many cells; quote the caption" if overfull else None
+            reason = "too many cells; quote the caption" if overflow else None
         else:
             reason = _why_not(request.root, key)
         if reason:
@@ -50,14 +50,14 @@ def find_table(request: walk.Request, found: walk.Listing) -> Sources | None:
             f"{table}: none of its {rows} rows names a video or image below {request.root} "
             f"(the first: {problems[-rows].name!r})."
         )
-    return _sources(f"captions file {table.name}", found, items, problems)
+    return _inventory(f"captions file {table.name}", found, items, problems)
 
 
 def captions_file(request: walk.Request, found: walk.Listing) -> Path | None:
-    """The table that was named, or one of the usual name at the top.
+    """The table of --captions, or one with a usual name at the top of the folder.
 
     Raises:
-        UserError: the named one does not exist.
+        UserError: the table of --captions does not exist.
     """
     if not request.captions:
         name = next((name for name in TABLES if name in found.others), None)
@@ -73,25 +73,25 @@ def _columns(request: walk.Request, table: Path, row: dict[str, str]) -> tuple[s
     name = caption_tables.column(
         row, (wanted["file"].lower(),) if "file" in wanted else caption_tables.FILE
     )
-    given = (wanted["caption"].lower(),) if "caption" in wanted else caption_tables.CAPTION
-    caption = caption_tables.column(row, given)
+    names = (wanted["caption"].lower(),) if "caption" in wanted else caption_tables.CAPTION
+    caption = caption_tables.column(row, names)
     if name is None or caption is None:
-        header = ",".join(column for column in row if column != caption_tables.OVERFULL)[:80]
+        header = ",".join(column for column in row if column != caption_tables.OVERFLOW)[:80]
         raise UserError(
             f"{table}: header is {header!r}; it must have file and caption "
-            "(or say which: --fields=file=NAME,caption=NAME)."
+            "(or name the columns: --fields=file=NAME,caption=NAME)."
         )
     return name, caption
 
 
 def _why_not(root: Path, key: str) -> str:
-    if leads_out(key):
-        return "leads out of the folder"
+    if escapes(key):
+        return "its path escapes the folder"
     return "not a video or image" if os.path.lexists(root / key) else "no such file"
 
 
-def find_sidecars(request: walk.Request, found: walk.Listing) -> Sources | None:
-    """clip.json or clip.txt beside clip.mp4; flags of the .json count beside a .txt, too."""
+def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """clip.txt or clip.json next to clip.mp4; of both, the flags of the .json are used, too."""
     if not any(side in found.others for key in found.media for side in _sides(key)):
         return None
     items, problems = {}, []
@@ -106,9 +106,9 @@ def find_sidecars(request: walk.Request, found: walk.Listing) -> Sources | None:
                 read, flag = of_json(text) if side.endswith(".json") else (clean(text), None)
                 caption, nsfw = caption or read, nsfw or flag
             except (OSError, ValueError) as error:
-                problems.append(Skipped(side, f"no caption taken: {error}"))
+                problems.append(Skipped(side, f"unreadable caption: {error}"))
         items[key] = caption, nsfw
-    return _sources("a .txt or .json beside each file", found, items, problems)
+    return _inventory("a .txt or .json next to each file", found, items, problems)
 
 
 def _sides(key: str) -> tuple[str, str]:
@@ -117,10 +117,10 @@ def _sides(key: str) -> tuple[str, str]:
 
 
 def of_json(text: str) -> tuple[str | None, str | None]:
-    """(caption, NSFW flag) of an object with "caption" or "text"; of a list the first that is one.
+    """(caption, NSFW flag) of an object with "caption" or "text": a string, or the first of a list.
 
     Raises:
-        ValueError: no JSON object.
+        ValueError: not a JSON object.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
@@ -135,32 +135,32 @@ def of_json(text: str) -> tuple[str | None, str | None]:
     return caption, None if flag is None else str(flag)
 
 
-def find_folders(request: walk.Request, found: walk.Listing) -> Sources | None:
-    """The folder's name is the caption; only where all lie in one, of several."""
+def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """Folder names as captions, if there are several folders and no media at the top."""
     folders = {PurePosixPath(key).parent for key in found.media}
     if PurePosixPath() in folders or len(folders) < 2:
         return None
     return find_class_folders(request, found)
 
 
-def find_class_folders(request: walk.Request, found: walk.Listing) -> Sources:
-    """The folder's name is the caption."""
+def find_class_folders(request: walk.Request, found: walk.Listing) -> Inventory:
+    """Folder names as captions."""
     del request
     items = {key: (words(PurePosixPath(key).parent.name), None) for key in found.media}
-    return _sources("folder names as captions", found, items, [])
+    return _inventory("folder names as captions", found, items, [])
 
 
-def find_none(request: walk.Request, found: walk.Listing) -> Sources:
+def find_none(request: walk.Request, found: walk.Listing) -> Inventory:
     """Media without captions."""
     del request
-    return _sources("no captions", found, {}, [])
+    return _inventory("no captions", found, {}, [])
 
 
-def _sources(said: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Sources:
+def _inventory(layout: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Inventory:
     every = (
         RawItem(key, kind, found.root / key, caption, nsfw=nsfw)
         for key in found.media
         if (kind := kind_of(key))
         for caption, nsfw in [items.get(key, (None, None))]
     )
-    return walk.sources(said, every, found, problems)
+    return walk.inventory(layout, every, found, problems)

@@ -1,14 +1,14 @@
-"""A folder of pictures per video, as DAVIS has them: JPEGImages/480p/name/00000.jpg."""
+"""A folder of frames per video, as in DAVIS: JPEGImages/480p/name/00000.jpg."""
 
 import collections
 from pathlib import PurePosixPath
 
 from phenaki.data.prepare import caption_tables
 from phenaki.data.prepare.items import (
-    Frames,
+    FrameSequence,
+    Inventory,
     RawItem,
     Skipped,
-    Sources,
     Split,
     clean,
     kind_of,
@@ -20,18 +20,18 @@ from phenaki.errors import UserError
 ROOT = "JPEGImages"
 
 
-def find_davis(request: walk.Request, found: walk.Listing) -> Sources | None:
-    """Frame folders where JPEGImages says that pictures are frames."""
+def find_davis(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """Frame folders, recognised by a folder JPEGImages."""
     if not any(ROOT in PurePosixPath(key).parts for key in found.media):
         return None
     return find_frames(request, found)
 
 
-def find_frames(request: walk.Request, found: walk.Listing) -> Sources:
-    """Every folder of pictures is a video, its frames in the order of their names.
+def find_frames(request: walk.Request, found: walk.Listing) -> Inventory:
+    """Every folder of images is a video, its frames in the order of their names.
 
     Captions come from a table whose file column names the folder; splits from ImageSets/*/train.txt
-    and val.txt. The rate is not on disk: every picture is one frame unless --source_fps is given.
+    and val.txt. The rate is not on disk: without --source_fps every image is one frame of a clip.
     """
     kept = [key for key in found.media if kind_of(key) == "image"]
     if any(ROOT in PurePosixPath(key).parts for key in kept):
@@ -40,18 +40,19 @@ def find_frames(request: walk.Request, found: walk.Listing) -> Sources:
     for key in kept:
         videos[PurePosixPath(key).parent.as_posix()].append(key)
     if not videos:
-        raise UserError(f"{request.root}: no folder of pictures in it.")
+        raise UserError(f"{request.root}: no folder of images in it.")
     captions, problems = _captions(request, found)
     splits = _splits(found)
     found.others |= set(found.media) - set(kept)
     items = []
     for key, names in videos.items():
         name = PurePosixPath(key).name
-        frames = Frames([request.root / one for one in sorted(names)], request.source_fps)
+        frames = FrameSequence([request.root / one for one in sorted(names)], request.source_fps)
         caption = captions.get(key, captions.get(name))
         items.append(RawItem(key, "video", frames, caption, splits.get(name)))
-    rate = f"at {request.source_fps:g} fps" if request.source_fps else "each a frame of the clips"
-    return walk.sources(f"folders of frames, {rate}", items, found, problems)
+    fps = request.source_fps
+    rate = f"at {fps:g} fps" if fps else "each image one frame of the clips"
+    return walk.inventory(f"folders of frames, {rate}", items, found, problems)
 
 
 def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Skipped]]:

@@ -1,13 +1,13 @@
-"""Published sets of video files with their own tables: WebVid, Kinetics, Moments in Time."""
+"""Published data sets with their own tables: WebVid, Kinetics, Moments in Time."""
 
 import re
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
 from phenaki.data.prepare.items import (
+    Inventory,
     RawItem,
     Skipped,
-    Sources,
     Split,
     clean,
     kind_of,
@@ -31,7 +31,7 @@ def _with_columns(request: walk.Request, found: walk.Listing, columns: set[str])
     return [path for path in paths if columns <= caption_tables.columns(path)]
 
 
-def find_webvid(request: walk.Request, found: walk.Listing) -> Sources | None:
+def find_webvid(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """results_*.csv with videoid, name, page_dir; files [videos/]page_dir/videoid.mp4."""
     paths = _with_columns(request, found, WEBVID)
     if not paths:
@@ -52,11 +52,11 @@ def find_webvid(request: walk.Request, found: walk.Listing) -> Sources | None:
                 problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
             items[key] = _item(found, key, clean(row["name"]), split)
-    said = f"WebVid, captions from {', '.join(path.name for path in paths)}"
-    return _complete(said, found, items, problems)
+    layout = f"WebVid, captions from {', '.join(path.name for path in paths)}"
+    return _complete(layout, found, items, problems)
 
 
-def find_kinetics(request: walk.Request, found: walk.Listing) -> Sources | None:
+def find_kinetics(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """CSV of label, youtube_id, time_start, time_end, split; files id_start_end.mp4 by class."""
     paths = _with_columns(request, found, KINETICS)
     if not paths:
@@ -78,12 +78,12 @@ def find_kinetics(request: walk.Request, found: walk.Listing) -> Sources | None:
                 continue
             split = split_named(row.get("split") or table.stem)
             items[key] = _item(found, key, words(row.get("label", "")), split)
-    said = f"Kinetics, labels from {', '.join(path.name for path in paths)}"
-    return _complete(said, found, items, problems)
+    layout = f"Kinetics, labels from {', '.join(path.name for path in paths)}"
+    return _complete(layout, found, items, problems)
 
 
-def find_moments(request: walk.Request, found: walk.Listing) -> Sources | None:
-    """training/ and validation/ with a folder per class; trainingSet.csv and its like optional."""
+def find_moments(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """training/ and validation/ with a folder per class; the tables of labels are optional."""
     tops = {PurePosixPath(key).parts[0] for key in found.media if key.count("/") == 2}
     if not {"training", "validation"} & tops or not any(map(found.others.__contains__, _MOMENTS)):
         return None
@@ -120,10 +120,10 @@ def _item(found: walk.Listing, key: str, caption: str | None, split: Split | Non
     return RawItem(key, kind_of(key) or "video", found.root / key, caption, split)
 
 
-def _complete(said: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Sources:
-    """Files that no row names stay, without a caption, and are named."""
+def _complete(layout: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Inventory:
+    """Adds the files that no row names, without a caption, and reports them."""
     for key in found.media:
         if key not in items:
             items[key] = _item(found, key, None, None)
             problems.append(Skipped(key, "no row names it: no caption"))
-    return walk.sources(said, items.values(), found, problems)
+    return walk.inventory(layout, items.values(), found, problems)

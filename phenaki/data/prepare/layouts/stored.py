@@ -1,4 +1,4 @@
-"""TFRecord and parquet files that hold the media: img2dataset, video2dataset, DMVR."""
+"""TFRecord and parquet files with media in them: img2dataset, video2dataset, DMVR."""
 
 import functools
 import os
@@ -9,11 +9,11 @@ from typing import Any
 from phenaki.data import tensorflow
 from phenaki.data.prepare import caption_tables
 from phenaki.data.prepare.items import (
-    Frames,
-    Kind,
+    FrameSequence,
+    Inventory,
+    MediaKind,
     RawItem,
     Skipped,
-    Sources,
     clean,
     kind_of,
     words,
@@ -28,20 +28,20 @@ _FRAMES, _TEXT, _LABEL = "image/encoded", "caption/string", "clip/label/text"
 _TIMES = ("clip/start/timestamp", "clip/end/timestamp")  # microseconds
 
 
-def find_tfrecords(request: walk.Request, found: walk.Listing) -> Sources | None:
+def find_tfrecords(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """tf.train.Examples of img2dataset and video2dataset, or SequenceExamples of DMVR."""
     keys = found.named(*_TFRECORD)
     if not keys:
         return None
-    said = "TFRecords of img2dataset or video2dataset"
+    layout = "TFRecords of img2dataset or video2dataset"
     read: Callable = examples
     if _is_sequence(found.root / keys[0]):
-        said = "TFRecords of DMVR (SequenceExamples)"
+        layout = "TFRecords of DMVR (SequenceExamples)"
         read = functools.partial(sequences, fps=request.source_fps)
-    return walk.containers(said, keys, found, read)
+    return walk.containers(layout, keys, found, read)
 
 
-def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
+def find_parquet(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """Parquet files with a binary column of media named by its suffix, such as jpg or mp4."""
     import pyarrow
     from pyarrow import parquet
@@ -58,7 +58,7 @@ def find_parquet(request: walk.Request, found: walk.Listing) -> Sources | None:
 
 
 def serialized(path: Path, key: str) -> Iterator[bytes | Skipped]:
-    """The records of a TFRecord file, up to the first that is broken."""
+    """The records of a TFRecord file, up to the first corrupt one."""
     tf = tensorflow.tensorflow()
     count = 0
     try:
@@ -66,7 +66,7 @@ def serialized(path: Path, key: str) -> Iterator[bytes | Skipped]:
             yield record
             count += 1
     except tf.errors.OpError as error:
-        yield Skipped(key, f"TFRecord broken after {count} records: {str(error.message)[:60]}")
+        yield Skipped(key, f"TFRecord corrupt after {count} records: {str(error.message)[:60]}")
 
 
 def _is_sequence(path: Path) -> bool:
@@ -128,7 +128,7 @@ def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Skipped:
 
 
 def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Skipped]:
-    """SequenceExamples with image/encoded; the rate from the clip's time stamps, or `fps`."""
+    """SequenceExamples with image/encoded; the rate is `fps`, or that of the clip's timestamps."""
     for parsed in _parsed("SequenceExample", path, key):
         if isinstance(parsed, Skipped):
             yield parsed
@@ -146,8 +146,8 @@ def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawIte
         rate = fps
         if rate is None and isinstance(start, int) and isinstance(end, int) and end > start:
             rate = len(images) * 1e6 / (end - start)
-        kind: Kind = "video" if len(images) > 1 else "image"
-        media = Frames(images, rate) if kind == "video" else images[0]
+        kind: MediaKind = "video" if len(images) > 1 else "image"
+        media = FrameSequence(images, rate) if kind == "video" else images[0]
         yield RawItem(name, kind, media, caption)
 
 

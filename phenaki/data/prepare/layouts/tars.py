@@ -1,6 +1,6 @@
 """Tars of img2dataset, video2dataset and WebDataset: key.jpg or key.mp4, key.txt, key.json.
 
-Members are read where they lie in the tar: nothing is ever unpacked, whatever their names say.
+Members are read in place: nothing is unpacked, whatever their names are.
 """
 
 import collections
@@ -11,43 +11,43 @@ from pathlib import Path
 
 from phenaki.data.prepare.items import (
     FileSlice,
-    Kind,
+    Inventory,
+    MediaKind,
     RawItem,
     Skipped,
-    Sources,
     clean,
+    escapes,
     is_utf8,
     kind_of,
-    leads_out,
 )
 from phenaki.data.prepare.layouts import folder, walk
 
 _NAME = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<suffix>[^/]+)$")
-MOST_TEXT = 2**26  # bytes of a .txt or .json
+MAX_TEXT = 2**26  # bytes of a .txt or .json
 
 
-def find(request: walk.Request, found: walk.Listing) -> Sources | None:
-    """Each tar is a unit; the .parquet and _stats.json beside it are not needed."""
+def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """Each tar is a unit; the .parquet and _stats.json next to it are not needed."""
     keys = found.named("*.tar")
     if not keys:
         return None
-    said = "tars of WebDataset, img2dataset or video2dataset"
-    return walk.containers(said, keys, found, members)
+    layout = "tars of WebDataset, img2dataset or video2dataset"
+    return walk.containers(layout, keys, found, members)
 
 
 def members(path: Path, key: str) -> Iterator[RawItem | Skipped]:
     """The media of a tar in its order, each with the caption and flags of its .txt and .json."""
     groups: dict[str, dict[str, FileSlice]] = collections.defaultdict(dict)
     try:
-        for lost_or_member in _spans(path, key):
-            if isinstance(lost_or_member, Skipped):
-                yield lost_or_member
+        for found in _slices(path, key):
+            if isinstance(found, Skipped):
+                yield found
                 continue
-            name, suffix, window = lost_or_member
+            name, suffix, part = found
             if suffix in groups[name]:
                 yield Skipped(f"{key}/{name}.{suffix}", "second member of this name")
             else:
-                groups[name][suffix] = window
+                groups[name][suffix] = part
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         yield Skipped(
@@ -56,38 +56,38 @@ def members(path: Path, key: str) -> Iterator[RawItem | Skipped]:
     for name, parts in groups.items():
         media = {s: k for s in parts if (k := kind_of(f"x.{s}"))}
         if not media:
-            yield Skipped(f"{key}/{name}", f"only .{', .'.join(parts)}: no image or video with it")
+            yield Skipped(f"{key}/{name}", f"only .{', .'.join(parts)}: no image or video")
         for suffix, kind in media.items():
             yield from _item(f"{key}/{name}.{suffix}", kind, parts[suffix], parts)
 
 
-def _spans(path: Path, key: str) -> Iterator[Skipped | tuple[str, str, FileSlice]]:
+def _slices(path: Path, key: str) -> Iterator[Skipped | tuple[str, str, FileSlice]]:
     size = path.stat().st_size
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             name = f"{key}/{member.name}"
             if member.isdir():
                 continue
             split = _NAME.match(member.name)
             if not is_utf8(member.name):
                 yield Skipped(ascii(name), "a name that is not UTF-8")
-            elif leads_out(member.name):
-                yield Skipped(name, "its name leads out of the tar")
+            elif escapes(member.name):
+                yield Skipped(name, "its path escapes the tar")
             elif not member.isreg():
                 yield Skipped(name, "a link or device, not a file")
             elif member.sparse is not None:
-                yield Skipped(name, "stored with holes")
+                yield Skipped(name, "a sparse file")
             elif split is None:
                 yield Skipped(name, "a name without a suffix")
             elif not 0 <= member.size <= size - member.offset_data:
-                yield Skipped(name, "cut off: the tar ends before it does")
+                yield Skipped(name, "truncated: the tar ends before it")
             else:
-                window = FileSlice(path, member.offset_data, member.size)
-                yield split["key"], split["suffix"].lower(), window
+                part = FileSlice(path, member.offset_data, member.size)
+                yield split["key"], split["suffix"].lower(), part
 
 
-def _item(name: str, kind: Kind, media: FileSlice, parts: dict) -> Iterator[RawItem | Skipped]:
+def _item(name: str, kind: MediaKind, media: FileSlice, parts: dict) -> Iterator[RawItem | Skipped]:
     caption = nsfw = None
     for suffix in ("json", "txt"):
         if suffix not in parts:
@@ -97,18 +97,18 @@ def _item(name: str, kind: Kind, media: FileSlice, parts: dict) -> Iterator[RawI
             read, flag = folder.of_json(text) if suffix == "json" else (clean(text), None)
             caption, nsfw = caption or read, nsfw or flag
         except ValueError as error:
-            yield Skipped(f"{name} (.{suffix})", f"no caption taken: {error}")
+            yield Skipped(f"{name} (.{suffix})", f"unreadable caption: {error}")
     if not {"txt", "json"} & set(parts):
-        yield Skipped(name, "no .txt or .json with it: no caption")
+        yield Skipped(name, "no .txt or .json: no caption")
     yield RawItem(name, kind, media, caption, nsfw=nsfw)
 
 
-def _text(window: FileSlice) -> str:
-    if window.size > MOST_TEXT:
-        raise ValueError(f"{window.size} bytes of text")
-    with window.path.open("rb") as file:
-        file.seek(window.offset)
-        content = file.read(window.size)
+def _text(part: FileSlice) -> str:
+    if part.size > MAX_TEXT:
+        raise ValueError(f"{part.size} bytes of text")
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        content = file.read(part.size)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

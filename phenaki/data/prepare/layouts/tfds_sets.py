@@ -1,4 +1,4 @@
-"""TFDS data sets that lie on disk, opened by name or folder; nothing is downloaded or built."""
+"""TFDS data sets on disk, opened by name or folder; nothing is downloaded or built."""
 
 import dataclasses
 import functools
@@ -12,11 +12,11 @@ import numpy as np
 
 from phenaki.data import tensorflow
 from phenaki.data.prepare.items import (
-    Frames,
-    Kind,
+    FrameSequence,
+    Inventory,
+    MediaKind,
     RawItem,
     Skipped,
-    Sources,
     WorkUnit,
     clean,
     split_named,
@@ -26,15 +26,15 @@ from phenaki.data.prepare.layouts import stored, walk
 from phenaki.errors import UserError
 
 PREFIX = "tfds:"
-HOME = "~/tensorflow_datasets"  # TFDS_DATA_DIR names another, as TFDS has it
+HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR is set, as in TFDS
 _FIELDS = ("media", "caption", "nsfw")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Where in an example the pictures, the caption and the flag are; a/b goes down.
+    """Paths of the images, the caption and the flag in an example; a/b is nested.
 
-    `fps` None: the pictures' rate is not known or does not matter, each is one frame of a clip.
+    `fps` of None: the rate is unknown or does not matter, and every image is one frame of a clip.
     """
 
     media: str
@@ -57,7 +57,7 @@ KNOWN = {
 
 
 def directory(name: str) -> Path:
-    """Of tfds:NAME, tfds:NAME/CONFIG, tfds:NAME/CONFIG/VERSION: the newest version that is there.
+    """Directory of tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/CONFIG/VERSION: the newest version.
 
     Raises:
         UserError: not on disk.
@@ -67,8 +67,8 @@ def directory(name: str) -> Path:
     found = [path.parent for path in top.glob("**/features.json")]
     if not found:
         raise UserError(
-            f"{name}: no such data set in {home} (TFDS_DATA_DIR names another place); it must have "
-            "been prepared with TFDS before, nothing is downloaded here."
+            f"{name}: no such data set in {home} (set TFDS_DATA_DIR for another); prepare it "
+            "with TFDS first, nothing is downloaded here."
         )
     parents = {path.parent for path in found}
     if len(parents) > 1:
@@ -82,11 +82,12 @@ def is_set(root: Path) -> bool:
     return all((root / name).is_file() for name in ("features.json", "dataset_info.json"))
 
 
-def find(request: walk.Request) -> Sources:
+def find(request: walk.Request) -> Inventory:
     """Each file of each split is a unit.
 
     Raises:
-        UserError: no field of pictures known, a field that is not there, another file format.
+        UserError: the field of the images is unknown, a field does not exist, or another file
+            format.
     """
     with tensorflow.quiet_logs():
         data = tensorflow.datasets().builder_from_directory(os.fspath(request.root))
@@ -98,9 +99,9 @@ def find(request: walk.Request) -> Sources:
                 raise UserError(f"{path}: only TFDS sets in tfrecord files are read.")
             reader = functools.partial(examples, request.root, path, split, fields)
             units.append(WorkUnit(path.name, reader=reader, container=path))
-    given = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
-    rate = f"at {fields.fps:g} fps" if fields.fps else "each picture a frame of the clips"
-    return Sources(f"TFDS {data.info.full_name}: {given}, {rate}", tuple(units))
+    named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
+    rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
+    return Inventory(f"TFDS {data.info.full_name}: {named}, {rate}", tuple(units))
 
 
 def _fields(request: walk.Request, data) -> Fields:
@@ -108,10 +109,10 @@ def _fields(request: walk.Request, data) -> Fields:
     if unknown := sorted(set(request.fields) - set(given)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
-    features = ", ".join(sorted(data.info.features))  # their own order changes from run to run
+    features = ", ".join(sorted(data.info.features))  # their own order is not deterministic
     if known is None and "media" not in given:
         raise UserError(
-            f"{request.root}: {data.info.name} is not known; say where its pictures are: "
+            f"{request.root}: {data.info.name} is unknown; name the field of its images: "
             f"--fields=media=NAME,caption=NAME. It has {features}."
         )
     names: dict[str, Any] = dict(given)
@@ -135,18 +136,16 @@ def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[Raw
             continue
         try:
             example = features.deserialize_example_np(record)
-        except Exception as error:  # of TFDS, TensorFlow and protobuf, many kinds
+        except Exception as error:  # TFDS, TensorFlow and protobuf raise many types
             yield Skipped(name, f"not readable: {str(error).splitlines()[0][:80]}")
             continue
         images = np.asarray(_at(example, fields.media))
         if images.ndim not in (3, 4) or images.dtype != np.uint8:
-            yield Skipped(
-                name, f"{fields.media} is {images.dtype}{list(images.shape)}, no pictures"
-            )
+            yield Skipped(name, f"{fields.media} is {images.dtype}{list(images.shape)}, not images")
             continue
         caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
-        kind: Kind = "image" if images.ndim == 3 or len(images) == 1 else "video"
-        frames = Frames(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
+        kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
+        frames = FrameSequence(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
         yield RawItem(name, kind, frames, caption, split_named(split), nsfw)
 
 
@@ -163,7 +162,7 @@ def _at(tree: Any, path: str) -> Any:
 
 
 def _words(features, example: Any, path: str | None) -> str | None:
-    """A text, or a class's name: ApplyEyeMakeup becomes apply eye makeup."""
+    """A text, or the name of a class: ApplyEyeMakeup becomes apply eye makeup."""
     if path is None:
         return None
     value = _at(example, path)

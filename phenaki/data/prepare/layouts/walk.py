@@ -1,4 +1,4 @@
-"""What the readers of folders share: the listing, and the work divided into units."""
+"""Listing of an input folder, and its division into work units."""
 
 import dataclasses
 import functools
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare.caption_tables import SUFFIXES
-from phenaki.data.prepare.items import RawItem, Skipped, Sources, WorkUnit, is_utf8, kind_of
+from phenaki.data.prepare.items import Inventory, RawItem, Skipped, WorkUnit, is_utf8, kind_of
 
-UNITS = 64  # at least, so that processes stay busy and a killed run loses little
-MOST = 128  # files of a unit: of millions, some ten thousand units
+MIN_UNITS = 64  # keeps processes busy, and a killed run loses little
+MAX_FILES = 128  # of a unit: of millions of files, some ten thousand units
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of a reader: the input, a table of captions if named, names of its columns."""
+    """Arguments of a reader: the input, --captions, --fields and --source_fps."""
 
     root: Path
     captions: str | None = None
@@ -25,7 +25,7 @@ class Request:
 
 @dataclasses.dataclass
 class Listing:
-    """The files below a folder by their keys; hidden ones and links that lead out left aside."""
+    """The keys of the files below a folder, without hidden files and links to outside."""
 
     root: Path
     media: list[str]
@@ -33,7 +33,7 @@ class Listing:
     problems: list[Skipped]
 
     def tables(self) -> list[str]:
-        """Keys of the files that may be tables, those at the top first."""
+        """Keys of the files that may be tables; those at the top come first."""
         found = [key for key in self.others if PurePosixPath(key).suffix.lower() in SUFFIXES]
         return sorted(found, key=lambda key: (key.count("/"), key))
 
@@ -57,7 +57,7 @@ def listing(root: Path) -> Listing:
             if not is_utf8(key):
                 problems.append(Skipped(ascii(key), "a name that is not UTF-8"))
             elif path.is_symlink() and not path.resolve().is_relative_to(inside):
-                problems.append(Skipped(key, "a link that leads out of the folder"))
+                problems.append(Skipped(key, "a link to outside the folder"))
             elif kind_of(key):
                 media.append(key)
             else:
@@ -65,14 +65,14 @@ def listing(root: Path) -> Listing:
     return Listing(root, sorted(media), others, problems)
 
 
-def sources(
+def inventory(
     layout: str, items: Iterable[RawItem], found: Listing, problems: list[Skipped]
-) -> Sources:
+) -> Inventory:
     """The items of a folder in units of a few files."""
     every = sorted(items, key=lambda item: item.key)
-    size = max(1, min(MOST, len(every) // UNITS))
+    size = max(1, min(MAX_FILES, len(every) // MIN_UNITS))
     units = (tuple(every[first : first + size]) for first in range(0, len(every), size))
-    return Sources(
+    return Inventory(
         layout,
         tuple(WorkUnit(part[0].key, part) for part in units),
         tuple(found.problems + problems),
@@ -82,13 +82,13 @@ def sources(
 
 def containers(
     layout: str, keys: list[str], found: Listing, reader: Callable[..., Iterator[RawItem | Skipped]]
-) -> Sources:
-    """Each container is a unit, which `reader`(path, key) lists; media beside them are named."""
+) -> Inventory:
+    """Each container is a unit, which `reader`(path, key) lists; other media are reported."""
     found.others -= set(keys)
     units = []
     for key in keys:
         path = found.root / key
         part = functools.partial(reader, path, key)
         units.append(WorkUnit(key, reader=part, container=path))
-    beside = [Skipped(key, "beside the containers: not read") for key in found.media]
-    return Sources(layout, tuple(units), tuple(found.problems + beside), len(found.others))
+    unread = [Skipped(key, "next to the containers: not read") for key in found.media]
+    return Inventory(layout, tuple(units), tuple(found.problems + unread), len(found.others))

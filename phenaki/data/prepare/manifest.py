@@ -1,0 +1,61 @@
+"""The manifest of a prepared data set: config, counts, and checksums of its files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phenaki.data import records
+from phenaki.data.tensorflow import GFILES
+from phenaki.io import artifacts
+
+NAME = "manifest.json"
+
+
+def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], config: dict) -> None:
+    """Writes the manifest of a complete data set.
+
+    It holds no times and no paths: the same input and config give the same manifest.
+
+    Args:
+        written: the files of each split as {"name", "records", "bytes", "sha256"}; others are
+            hashed here.
+    """
+    known = {
+        file["name"]: {name: file[name] for name in ("bytes", "sha256")}
+        for files in written.values()
+        for file in files
+    }
+    config_text = json.dumps(config, sort_keys=True)
+    manifest = {
+        "config": config,
+        "config_sha256": hashlib.sha256(config_text.encode()).hexdigest(),
+        "records": {split: sum(f["records"] for f in files) for split, files in written.items()},
+        "shards": {split: len(files) for split, files in written.items()},
+        "files": {
+            path.name: known.get(path.name) or artifacts.checksum(path)
+            for path in sorted(directory.iterdir())
+            if path.is_file()
+        },
+    }
+    artifacts.write_json(directory / NAME, manifest, indent=2, ensure_ascii=False)
+
+
+def checksums(directory: str) -> dict[str, str]:
+    """SHA-256 by file name, of the files whose size is still that of the manifest; {} without one.
+
+    The directory may be in a bucket.
+    """
+    path = os.path.join(directory, NAME)
+    if GFILES.size(path) < 0:
+        return {}
+    with GFILES.open(path, "r") as file:
+        known = json.loads(file.read())["files"]
+    sizes = records.parallel_map(lambda name: GFILES.size(os.path.join(directory, name)), known)
+    return {
+        name: entry["sha256"]
+        for (name, entry), size in zip(known.items(), sizes, strict=True)
+        if size == entry["bytes"]
+    }

@@ -1,0 +1,219 @@
+"""Stored tokens on disk: TFRecord files, their completion markers, and a manifest.
+
+One directory holds the tokens of one data set. NAME has the tokens of the data set's file NAME,
+NAME.done marks it complete, and codes.json, written last, lists all files and what they were made
+with. On disk the tokens are called "codes", in the manifest's name and in the records.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from phenaki.data import records, tensorflow
+from phenaki.data.clips import Spec
+from phenaki.data.tensorflow import GFILES
+from phenaki.errors import UserError
+from phenaki.io import artifacts
+
+MANIFEST = "codes.json"
+SCHEMA = 1
+EMBEDDING = ml_dtypes.bfloat16  # dtype of stored embeddings
+DONE = ".done"
+_PARTIAL = (".part", ".partial")  # suffixes of incomplete files; older releases wrote the first
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What tokens and ids depend on; files of another origin are stale. "" where not applicable."""
+
+    tokenizer: str
+    pixels: str
+    text: str
+    encoder: str  # of embeddings
+
+    @classmethod
+    def of(cls, fingerprint: str, spec: Spec, text: Any) -> "Origin":
+        """The origin of what a run trains on.
+
+        Args:
+            fingerprint: of the tokenizer's parameters.
+            spec: frames, height, width, fps.
+            text: `config.text`; None without captions.
+        """
+        return cls(
+            tokenizer=fingerprint,
+            pixels=f"{spec.frames}x{spec.height}x{spec.width} at {spec.fps:g} fps",
+            text=f"{_vocabulary(text.vocabulary)}, {text.length} ids" if text else "",
+            encoder=_encoder(text) if text and text.cached else "",
+        )
+
+    def digest(self) -> str:
+        """16 hex digits, stored in every record."""
+        return _digest(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _vocabulary(name: str) -> str:
+    """Identifies a vocabulary by its content, independent of its directory."""
+    file = Path(name.partition(":")[2] or name)
+    return f"{file.name} {_digest(file.read_bytes())}" if file.is_file() else name
+
+
+def _encoder(text) -> str:
+    """Identifies a text encoder by its sizes and the end of its checkpoint path, which may move."""
+    fields = {k: v for k, v in text.items() if k not in ("vocabulary", "cached")}
+    fields["weights"] = "/".join(text.weights.rstrip("/").split("/")[-2:])
+    return f"{fields['weights']} {_digest(json.dumps(fields, sort_keys=True).encode())}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Number of tokens of a clip and of an image; ids and width of a caption (0 without)."""
+
+    video: int
+    image: int
+    text: int
+    width: int
+
+
+def example(
+    tokens: np.ndarray,
+    ids: np.ndarray,
+    embeddings: np.ndarray | None,
+    caption: bytes,
+    captioned: bool,
+    key: bytes,
+    origin: str,
+) -> bytes:
+    """Serializes one record: a tf.train.Example whose arrays are little-endian bytes.
+
+    Args:
+        tokens: [n]. ids: [l], padded with 0. embeddings: [l d] or None; padding is not stored.
+    """
+    tf = tensorflow.tensorflow()
+    used = int((ids > 0).sum())
+    values = {
+        "codes": tokens.astype("<u4" if tokens.dtype.itemsize > 2 else "<u2").tobytes(),
+        "ids": ids[:used].astype("<u4").tobytes(),
+        "caption": caption,
+        "captioned": b"\1" if captioned else b"\0",
+        "key": key,
+        "origin": origin.encode(),
+    }
+    if embeddings is not None:
+        values["embeddings"] = embeddings[:used].astype(EMBEDDING).tobytes()
+    feature = {k: tf.train.Feature(bytes_list={"value": [v]}) for k, v in values.items()}
+    message = tf.train.Example(features=tf.train.Features(feature=feature))
+    return message.SerializeToString(deterministic=True)
+
+
+def write_file(path: str, examples: Iterable[bytes], origin: Origin, source_sha256: str) -> None:
+    """Writes a file of tokens, the lengths of its records, and its completion marker.
+
+    Args:
+        source_sha256: of the file of the data set that was encoded.
+    """
+    tf, lengths = tensorflow.tensorflow(), []
+    with artifacts.atomic_on(GFILES, path) as partial:
+        with tf.io.TFRecordWriter(partial) as writer:
+            for record in examples:
+                writer.write(record)
+                lengths.append(len(record))
+        made = artifacts.checksum(partial, GFILES)
+        with GFILES.open(path + records.LENGTHS, "wb") as file:
+            np.save(file, np.array(lengths, np.uint32))
+    key = {
+        "name": os.path.basename(path),
+        "records": len(lengths),
+        "origin": origin.digest(),
+        "input": source_sha256,
+    }
+    artifacts.mark(path + DONE, key | made, GFILES, indent=2)
+
+
+def is_complete(path: str, origin: Origin, source_sha256: str) -> bool:
+    """Whether `path` is complete, of this origin, and made from that content."""
+    key = artifacts.marked(path + DONE, GFILES)
+    return (
+        key is not None
+        and key["origin"] == origin.digest()
+        and key["input"] == source_sha256
+        and GFILES.size(path) == key["bytes"]
+        and GFILES.size(path + records.LENGTHS) >= 0
+    )
+
+
+def finish(directory: str, paths: Mapping[str, list[str]], origin: Origin, sizes: Sizes) -> None:
+    """Removes files that belong to no source file any more, then writes the manifest.
+
+    Args:
+        paths: the files of each split; all are complete.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    gfile = tensorflow.tensorflow().io.gfile
+    every = [path for of_split in paths.values() for path in of_split]
+    names = {os.path.basename(path) for path in every}
+    for name in gfile.listdir(directory):
+        stem = name.removesuffix(DONE).removesuffix(records.LENGTHS)
+        if ".tfrecord-" in name and (stem not in names or name.endswith(_PARTIAL)):
+            gfile.remove(os.path.join(directory, name))
+    found = records.parallel_map(lambda path: artifacts.marked(path + DONE, GFILES), every)
+    markers = dict(zip(every, found, strict=True))
+    files: dict[str, list[dict]] = {}
+    for split, of_split in paths.items():
+        for path in of_split:
+            if (key := markers[path]) is None:
+                raise UserError(f"{path}: missing; run scripts/encode_dataset.py again.")
+            files.setdefault(split, []).append(key)
+    manifest = {
+        "schema": SCHEMA,
+        "origin": dataclasses.asdict(origin),
+        "sizes": dataclasses.asdict(sizes),
+        "records": {split: sum(key["records"] for key in keys) for split, keys in files.items()},
+        "files": files,
+    }
+    artifacts.write_json(os.path.join(directory, MANIFEST), manifest, GFILES, indent=2)
+
+
+def read_manifest(directory: Path | str) -> dict[str, Any]:
+    """The manifest of a directory of stored tokens.
+
+    Raises:
+        UserError: no such directory, or it is not complete yet.
+    """
+    path = os.path.join(directory, MANIFEST)
+    if GFILES.size(path) < 0:
+        raise UserError(
+            f"{directory}: has no {MANIFEST}: not stored tokens, or not all of them yet; "
+            "scripts/encode_dataset.py writes and resumes them."
+        )
+    with GFILES.open(path, "r") as file:
+        manifest = json.loads(file.read())
+    if manifest["schema"] != SCHEMA:
+        raise UserError(f"{path}: schema {manifest['schema']} is not {SCHEMA}; encode it again.")
+    return manifest
+
+
+def check_origin(directory: Path | str, manifest: dict[str, Any], origin: Origin) -> None:
+    """Raises `UserError`, naming both, if the tokens are of another origin."""
+    stored = manifest["origin"]
+    for field, now in dataclasses.asdict(origin).items():
+        unused = field == "encoder" and not now  # stored embeddings that this run does not read
+        if stored[field] != now and not unused:
+            raise UserError(
+                f"{directory}: is stale: encoded with {field} {stored[field] or 'none'!r}; this "
+                f"run has {now or 'none'!r}. scripts/encode_dataset.py with this run's config and "
+                "tokenizer encodes again what changed."
+            )
