@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from phenaki.blocks.attention import Dense, SelfAttention
+from phenaki.blocks.attention import SelfAttention
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import normalize
 from phenaki.features.clip_names import HEAD_DIM
 from phenaki.features.clip_names import convert as convert

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.blocks import sharding
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text

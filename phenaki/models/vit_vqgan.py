@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
 from phenaki.models.tokenizer import SMALL_INIT, Tokenizer

@@ -247,7 +247,7 @@ MUTANTS = (
         "the gradient goes straight through the quantizer",
         "blocks/quantizer.py",
         "z + jax.lax.stop_gradient(e - z), tokens, z",
-        "e, codes, z",
+        "e, tokens, z",
         ("test_blocks.py", "straight_through"),
     ),
     Mutant(
