@@ -6,8 +6,9 @@ from ml_collections import ConfigDict
 
 from phenaki import pipeline
 from phenaki.data import batches
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 from phenaki.models import factory
+from phenaki.sampling import schedules
 from phenaki.train import critic as step_critic
 from phenaki.train import loop, stages, state
 
@@ -47,7 +48,7 @@ def critic_stage(config: ConfigDict, frozen: dict) -> stages.Stage:
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
         label=step_critic.LABELS[config.labels],
-        schedule=factory.mask_schedule(config),
+        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
     )
 
     def init(key):

@@ -16,14 +16,15 @@ from ml_collections import ConfigDict
 from phenaki import pipeline
 from phenaki.blocks import sharding
 from phenaki.data import batches, tensorflow
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 from phenaki.evaluation import alignment
 from phenaki.io import checkpoint, media
 from phenaki.losses import gan as adversarial
-from phenaki.losses import perceptual
+from phenaki.losses import masked_tokens, perceptual
 from phenaki.losses import tokenizer as objective
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
+from phenaki.sampling import schedules
 from phenaki.text.cache import CachedText
 from phenaki.text.vocabulary import SentencePieceVocabulary
 from phenaki.train import loop, maskgit, optim, state
@@ -50,7 +51,7 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
     model = factory.tokenizer(config)
     spec = factory.video_spec(config)
     discriminator = factory.discriminator(config)
-    frozen = factory.frozen_features(config)
+    frozen = factory.frozen_features(config.loss, config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optimizer = make_optimizer(config)
     adversary = None if discriminator is None else _adversary(config, discriminator)
@@ -135,8 +136,8 @@ def maskgit_stage(config: ConfigDict, frozen: dict) -> Stage:
         drop_text=config.drop_text,
         ema=config.optim.ema,
         accumulate=config.optim.accumulate,
-        schedule=factory.mask_schedule(config),
-        weigh=factory.reduction(config),
+        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
+        weigh=one_of("config.loss.reduction", config.loss.reduction, masked_tokens.REDUCTIONS),
         smoothing=config.loss.smoothing,
     )
 
