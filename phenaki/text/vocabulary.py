@@ -168,8 +168,8 @@ class LabelVocabulary:
         if not name:
             return PAD_ID
         if name not in self.names:
-            hint = did_you_mean(name, self.names)
-            raise UserError(f"caption {name!r} must be a class name of {self.path}{hint}.")
+            hint = did_you_mean(name, self.names) or "."
+            raise UserError(f"caption {name!r} must be a class name of {self.path}{hint}")
         return 1 + self.names.index(name)
 
 

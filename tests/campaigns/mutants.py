@@ -38,7 +38,7 @@ MUTANTS = (
         CVIVIT,
         "self.encoder_time = Transformer(self.time_depth, causal=True",
         "self.encoder_time = Transformer(self.time_depth, causal=False",
-        ("test_cvivit.py", "codes_ignore_later_frames"),
+        ("test_cvivit.py", "tokens_ignore_later_frames"),
     ),
     Mutant(
         "the decoder is causal, by gradient",
@@ -52,7 +52,7 @@ MUTANTS = (
         CVIVIT,
         "self.decoder_time = Transformer(self.time_depth, causal=True",
         "self.decoder_time = Transformer(self.time_depth, causal=False",
-        ("test_cvivit.py", "frames_ignore_later_codes"),
+        ("test_cvivit.py", "frames_ignore_later_tokens"),
     ),
     Mutant(
         "frame 0 alone has the tokens of frame 0 in a clip",
