@@ -1,11 +1,11 @@
-"""What each term of equation 2 costs: seconds of the step with all terms, and without each.
+"""Cost of each term of equation 2: seconds of the train step with all terms, and without each.
 
     python benchmarks/objective.py --config=configs/cvivit.py:small --config.loss.adversarial=0.1 \\
         --config.loss.perceptual=0.1 --config.loss.video_perceptual=1.0 \\
         --config.features.weights=random
 
-Prints a table and writes benchmarks/results/objective_DEVICE.json. Seconds do not depend on what
-the weights of the feature networks are.
+Prints a table and writes benchmarks/results/objective_DEVICE.json. Seconds do not depend on the
+weights of the feature networks.
 """
 
 import statistics

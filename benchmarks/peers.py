@@ -1,13 +1,14 @@
-"""Seconds beside phenaki-pytorch at the paper's sizes: in one run, in turn, on the same cores.
+"""Seconds compared with phenaki-pytorch at the paper's sizes: in one run, in turn, on equal cores.
 
     pip install -e '.[peers]'
     python benchmarks/peers.py --repeats=5
 
 C-ViViT on one clip of 11 x 128 x 128 (encode, decode, a train step of L_2 + L_VQ) and a MaskGIT 512
-wide of 6 layers over its 1536 codes (a train step, a guided clip in 12 steps), float32, weights and
-clips at random. The peer has a process of its own, which waits while ours is timed: neither has the
-threads of the other beside it. Prints a table and writes benchmarks/results/peers_DEVICE.json. "At
-most" is the ratio if ours ran at the machine's own matmul rate throughout.
+wide of 6 layers over its 1536 tokens (a train step, a guided clip in 12 steps), in float32, with
+random weights and clips. The peer has its own process, which waits while ours is timed, so that
+neither competes with the other's threads. Prints a table and writes
+benchmarks/results/peers_DEVICE.json. "At most" is the ratio if ours ran at the machine's own matmul
+rate throughout.
 """
 
 import contextlib
@@ -30,12 +31,12 @@ PEER = "phenaki-pytorch"
 
 
 def main(argv):
-    """Times every case of ours that the peer has, in turn with the peer's."""
+    """Times every case that both have, in turn."""
     del argv
     peer, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
-    there.close()  # so that the other process, should it die, is not waited for
+    there.close()  # so that `recv` ends if the other process dies
     theirs = peer.recv()
     if isinstance(theirs, str):
         raise UserError(f"{theirs}: the peer is missing. Run pip install -e '.[peers]'.")
@@ -51,7 +52,7 @@ def main(argv):
             lambda name=name: answer(peer, name),
         )
         rate.append(speed.matmul_rate())
-        limit = its * statistics.median(rate) / flops  # were ours at the matmul rate throughout
+        limit = its * statistics.median(rate) / flops  # ours at the matmul rate throughout
         rows.append(dict(case=name, ours=ours, peer=its, ratio=its / ours, limit=limit))
         print(f"{name:34} {ours:9.3f} {its:9.3f} {its / ours:7.2f} {limit:8.2f}", flush=True)
     missing = set(theirs) - {row["case"] for row in rows}
@@ -67,13 +68,13 @@ def main(argv):
 
 
 def in_turn(ours, theirs):
-    """Medians of what both return, called alternately after two calls of each that do not count."""
+    """Medians of both results over alternating calls; the first two of each do not count."""
     kept = [(ours(), theirs()) for _ in range(FLAGS.repeats + 2)]
     return tuple(map(statistics.median, zip(*kept[2:], strict=True)))
 
 
 def seconds(function) -> float:
-    """Of one call."""
+    """Wall time of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -86,7 +87,7 @@ def answer(connection, name) -> float:
 
 
 def serve(connection):
-    """Runs each case that is asked for by name and answers with its seconds."""
+    """The peer's process: receives names of cases, runs them and sends their seconds."""
     try:
         cases = peer_cases()
     except ImportError as error:
@@ -99,7 +100,7 @@ def serve(connection):
 
 
 def peer_cases():
-    """{case of speed.py: what does the same with the peer}, at the same sizes."""
+    """{case of speed.py: a function that does the same with the peer}, at the same sizes."""
     import torch
 
     import_torchvision()
@@ -123,7 +124,7 @@ def peer_cases():
         lookup_free_quantization=False,  # a codebook of vectors, as the paper's
     )
     video = torch.rand(1, 3, 11, 128, 128)
-    # Its width would be asked of the network.
+    # Otherwise the peer would download the configuration to know its width.
     T5_CONFIGS[DEFAULT_T5_NAME] = dict(config=T5Config(d_model=512))
     model = Phenaki(
         cvivit=tokenizer,
@@ -173,8 +174,9 @@ def peer_cases():
 
 
 def import_torchvision():
-    """The peer imports torchvision without need. The wheel, compiled for CUDA, misses its operators
-    where torch is not; they are declared until it is imported.
+    """Imports torchvision, which the peer imports without need.
+
+    Its CUDA wheel needs operators that a CPU build of torch lacks: they are declared first.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a benchmark measured, kept as JSON with the hardware and the versions."""
+"""Writer of benchmark results as JSON, with the hardware and package versions."""
 
 import datetime
 import json

@@ -1,12 +1,12 @@
-"""What a clip costs as it grows: seconds against frames, resolution, batch, steps and scenes.
+"""Seconds of a clip against frames, resolution, batch, sampling steps and scenes.
 
     python benchmarks/scaling.py     # some minutes on two cores
 
-Frames, resolution and batch are those of C-ViViT at the paper's size, encoding and decoding (11
-frames of 64 px and one clip where nothing else is said); steps and scenes are guided samples and
-stories of the released laptop model. Devices are simulated: FLOPs and bytes that one of them has
-in a training step of 16 clips and 8 stills, from the compiled program. Writes
-docs/scaling.png and benchmarks/results/scaling_DEVICE.json.
+C-ViViT at the paper's size encodes and decodes clips of growing frames, resolution and batch; the
+other two are 11 frames, 64 px or one clip. Steps and scenes are those of guided samples and stories
+of the released laptop model. Devices are simulated: FLOPs and bytes of one device in a training
+step of 16 clips and 8 images, from the compiled program. Writes docs/scaling.png and
+benchmarks/results/scaling_DEVICE.json.
 """
 
 import json
@@ -18,10 +18,10 @@ from absl import flags
 
 from phenaki import cli
 
-REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls of a point; the median counts", 1)
-DEVICES = flags.DEFINE_bool("devices", False, "print the curve of devices alone, as JSON")
+REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls per point, of which the median counts", 1)
+DEVICES = flags.DEFINE_bool("devices", False, "print only the curve of devices, as JSON")
 MODEL = flags.DEFINE_string("model", "checkpoints/laptop", "bundle that steps and scenes use")
-PICTURE = flags.DEFINE_string("picture", "docs/scaling.png", "PNG to write")
+FIGURE = flags.DEFINE_string("figure", "docs/scaling.png", "PNG to write")
 
 FRAMES = (1, 3, 7, 11, 19, 27)
 RESOLUTIONS = (32, 64, 96, 128)
@@ -34,7 +34,7 @@ SAMPLES = {"data.batch": 16, "data.image_batch": 8}
 
 
 def main(argv):
-    """Measures every curve, and draws them."""
+    """Measures and draws every curve."""
     del argv
     if DEVICES.value:
         print(json.dumps(devices()))
@@ -74,7 +74,7 @@ def main(argv):
 
 
 def median(function, *arguments) -> float:
-    """Median seconds of as many calls as --repeats says."""
+    """Median seconds of --repeats calls."""
     import timing
 
     return timing.median_seconds(REPEATS.value, function, *arguments)
@@ -121,7 +121,7 @@ def samples() -> dict[str, list]:
 
 
 def devices() -> list[dict]:
-    """What one of several devices computes and holds in a step of configs/maskgit.py:small."""
+    """FLOPs and bytes of one of several devices in a step of configs/maskgit.py:small."""
     import jax
 
     from configs import cvivit, maskgit
@@ -164,11 +164,11 @@ def draw(curves, parts):
     for field, label in (("gflop", "FLOPs"), ("mebibytes", "memory")):
         plot.plot(count, [part[field] / parts[0][field] for part in parts], marker="o", label=label)
     plot.plot(count, [1 / n for n in count], "--", color="grey", linewidth=1, label="1/n")
-    plot.set(xlabel="devices (simulated)", ylabel="of each, beside one alone", ylim=(0, 1.1))
+    plot.set(xlabel="devices (simulated)", ylabel="of each, relative to one device", ylim=(0, 1.1))
     plot.legend(fontsize=8)
     plot.grid(alpha=0.3)
-    figure.savefig(PICTURE.value, dpi=100)
-    print(PICTURE.value)
+    figure.savefig(FIGURE.value, dpi=100)
+    print(FIGURE.value)
 
 
 if __name__ == "__main__":

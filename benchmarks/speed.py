@@ -1,9 +1,9 @@
-"""Seconds of the networks at the paper's sizes, and the share of this machine's own matmul rate.
+"""Seconds of the networks at the paper's sizes, and the fraction of the machine's matmul rate.
 
     make bench                       # or: python benchmarks/speed.py --repeats=5
 
 Prints a table and writes benchmarks/results/NAME.json with the hardware and the versions. The
-matmul rate is measured in the same run, between the cases; a share is model FLOPs (2 per
+matmul rate is measured in the same run, between the cases; the fraction is model FLOPs (2 per
 multiply-add, from the shapes) over seconds over that rate.
 """
 
@@ -102,9 +102,9 @@ def cases():
 
 
 def maskgit_cases(tokens, spec, to_video, side):
-    """The 512-wide network with 1536 codes: train step, one guided forward, a sampled clip.
+    """The 512-wide network with 1536 tokens: train step, one guided forward, a sampled clip.
 
-    `to_video` maps codes [b t m n] to pixels in `side` FLOPs.
+    `to_video` maps tokens [b t m n] to pixels in `side` FLOPs.
     """
     model = MaskGIT(
         grid=spec.grid(), codebook=8192, text_dim=512, dropout=0.0, attention_dropout=0.0,
@@ -177,7 +177,7 @@ def maskgit_cases(tokens, spec, to_video, side):
 
 
 def train_step_parts(tokens, trained, optimizer):
-    """Where that step's time goes besides the dense layers: softmax, logits, optimiser."""
+    """Parts of that step other than dense layers: softmax, logits, optimiser."""
     length, heads, width, depth = tokens.shape[1], WIDE["heads"], WIDE["width"], WIDE["depth"]
     dtype = factory.DTYPES[DTYPE.value]
     x = jax.random.normal(jax.random.key(4), (1, length, heads, width // heads), dtype)
@@ -208,12 +208,12 @@ def train_step_parts(tokens, trained, optimizer):
 
 
 def transformer_flops(tokens, length, width, mlp, depth):
-    """Forward of `depth` layers on `tokens` tokens that attend over `length` each."""
+    """FLOPs of a forward of `depth` layers on `tokens` tokens that attend to `length` each."""
     return depth * tokens * (2 * (4 * width**2 + 2 * width * mlp) + 4 * length * width)
 
 
 def tokenizer_flops(config):
-    """One side of C-ViViT on one clip, without the quantizer (1 %)."""
+    """FLOPs of C-ViViT's encoder, or decoder, on one clip, without the quantizer (1 %)."""
     t = config.tokenizer
     spec = factory.video_spec(config)
     steps, rows, columns = spec.grid()
@@ -226,7 +226,7 @@ def tokenizer_flops(config):
 
 
 def maskgit_flops(tokens):
-    """One forward of the 512-wide network, text included."""
+    """FLOPs of one forward of the 512-wide network, text included."""
     width, depth = WIDE["width"], WIDE["depth"]
     core = transformer_flops(tokens, tokens, width, WIDE["mlp_dim"], depth)
     cross = depth * (tokens * (4 * width**2 + 4 * TEXT * width) + 4 * TEXT * 512 * width)

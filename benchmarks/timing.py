@@ -1,4 +1,4 @@
-"""How long a call takes once it is compiled."""
+"""Median wall time of a compiled call."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""The three values that cross rooms, and the one source of shapes.
+"""Types that every part of the package exchanges: videos, tokens, text, and their shapes.
 
 Legend of every shape: b batch, f frames, h w c pixels; t m n latent time, row, column; l text
 length, d width, k codebook size.
@@ -23,7 +23,7 @@ class Text:
     mask: Bool[Array, "b l"]
 
     def dropped(self, keep: Bool[Array, " b"]) -> "Text":
-        """Removes the caption of the samples where `keep` is False (§2.2, guidance training)."""
+        """Removes the captions where `keep` is False (§2.2, for classifier-free guidance)."""
         return dataclasses.replace(self, mask=self.mask & keep[:, None])
 
 
@@ -58,7 +58,7 @@ class VideoSpec:
         return 1 + max(frames - 1, 0) // self.patch[0] * self.patch[0]
 
     def grid(self, frames: int | None = None) -> tuple[int, int, int]:
-        """Latent (t, m, n) of a clip of `frames` frames; of the whole clip by default."""
+        """Latent (t, m, n) of a clip of `frames` frames, by default of the longest clip."""
         frames = self.frames if frames is None else frames
         time, rows, columns = self.patch
         nearest = min(self.nearest_frames(frames), self.frames)
@@ -70,6 +70,6 @@ class VideoSpec:
         return 1 + (frames - 1) // time, self.height // rows, self.width // columns
 
     def tokens(self, frames: int | None = None) -> int:
-        """Number of codes of such a clip, e.g. 1536 for 11x128x128 in patches of 2x8x8."""
+        """Number of tokens of such a clip, e.g. 1536 for 11x128x128 in patches of 2x8x8."""
         time, rows, columns = self.grid(frames)
         return time * rows * columns

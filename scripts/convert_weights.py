@@ -1,10 +1,10 @@
-"""Turns a public weight file of a feature network into one that losses and metrics read.
+"""Converts a public weight file of a feature network to the file that losses and metrics read.
 
 python scripts/convert_weights.py --list
 python scripts/convert_weights.py --network=vgg16 --input=FILE --output=DIR
 
-Writes DIR/<network>.npz. FILE may be .pt, .pth, .safetensors, .h5, .npz, .flax or .msgpack; it is
-only read, never executed, and neither PyTorch nor anything else need be installed for it.
+Writes DIR/<network>.npz. FILE may be .pt, .pth, .safetensors, .h5, .npz, .flax or .msgpack. Nothing
+in it is executed, and PyTorch need not be installed.
 """
 
 from absl import flags
@@ -31,7 +31,7 @@ def _given(flag: flags.FlagHolder) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Converts the file that the flags name, or lists what there is."""
+    """Converts the file that the flags name, or lists the networks."""
     del argv
     if _LIST.value:
         return _print_networks()

@@ -1,4 +1,4 @@
-"""One attention behind every kernel: the same numbers and gradients, and the right one chosen."""
+"""The specification that every attention implementation passes, and which one is selected."""
 
 import functools
 
@@ -9,9 +9,21 @@ import pytest
 
 from phenaki import sharding
 from phenaki.blocks import attention_impl, flash
-from phenaki.blocks.attention import SelfAttention, attend
-from phenaki.blocks.dropout import kept
+from phenaki.blocks.attention import SelfAttention
+from phenaki.blocks.attention_impl import CHOICES, IMPLEMENTATIONS
+from phenaki.blocks.dropout import DropoutMask, kept
 from phenaki.planning import chips, compiled, hlo
+
+# Kernels for TPUs run interpreted here. cuDNN runs on GPUs only, in half precision.
+INTERPRETED = {"splash": dict(interpret=True), "flash": dict(interpret=True)}
+DTYPES = {"cudnn": jnp.bfloat16}
+TOLERANCES = {"xla": 2e-5, "splash": 2e-5, "flash": 3e-5, "cudnn": 0.05}
+WITHOUT, WITH = False, True
+
+
+def runs_here(name):
+    platforms = IMPLEMENTATIONS[name].platforms
+    return name in INTERPRETED or not platforms or jax.default_backend() in platforms
 
 
 def operands(length=256, width=48, dtype=jnp.float32, keys=None):
@@ -20,46 +32,105 @@ def operands(length=256, width=48, dtype=jnp.float32, keys=None):
     return [jnp.asarray(random.normal(size=shape), dtype) for shape in shapes]
 
 
+def masked(query, key):
+    """Hides some keys of every query, never the first."""
+    hidden = np.random.default_rng(1).random((query.shape[0], 1, query.shape[1], key.shape[1]))
+    return jnp.asarray(hidden > 0.3).at[..., 0].set(True)
+
+
+def dropped(query, key, rate=0.3):
+    batch, length, heads, _ = query.shape
+    rows = jax.random.bits(jax.random.key(0), (batch, heads, length, 1))
+    columns = jax.random.bits(jax.random.key(1), (batch, heads, 1, key.shape[1]))
+    return DropoutMask(rows, columns, rate)
+
+
+def formula(query, key, value, mask=None, dropout=None):
+    """The definition, which knows none of the implementations."""
+    scores = jnp.einsum("bshe,buhe->bhsu", query, key, preferred_element_type=jnp.float32)
+    scores = scores / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, -1e30)
+    weights = jax.nn.softmax(scores)
+    if dropout is not None:
+        keep = kept(dropout.rows, dropout.columns, dropout.rate)
+        weights = jnp.where(keep, weights / (1 - dropout.rate), 0)
+    return jnp.einsum("bhsu,buhe->bshe", weights, value)
+
+
 def value_and_gradients(function, inputs):
     weights = jnp.cos(jnp.arange(inputs[0].size).reshape(inputs[0].shape))
     loss = lambda *x: (function(*x) * weights).sum()  # noqa: E731
     return function(*inputs), jax.grad(loss, (0, 1, 2))(*inputs)
 
 
-@pytest.mark.parametrize(("width", "keys"), [(48, None), (64, 128)])
-def test_splash_is_the_plain_form(width, keys):
-    inputs = operands(width=width, keys=keys)
-    plain = value_and_gradients(attend, inputs)
-    kernel = value_and_gradients(lambda *x: attention_impl.splash(*x, interpret=True), inputs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), plain, kernel)
+def close(ours, expected, atol):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
 
 
-def test_splash_on_a_mesh_is_that_of_one_device():
+@pytest.mark.parametrize("with_dropout", [WITHOUT, WITH], ids=["plain", "dropout"])
+@pytest.mark.parametrize("with_mask", [WITHOUT, WITH], ids=["all", "mask"])
+@pytest.mark.parametrize(
+    ("length", "width", "keys"),
+    [(256, 48, None), (256, 64, 128), (192, 64, 128), (256, 44, None), (6, 16, None)],
+)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_every_implementation_is_the_formula_or_refuses(
+    name, length, width, keys, with_mask, with_dropout
+):
+    implementation = IMPLEMENTATIONS[name]
+    inputs = operands(length, width, DTYPES.get(name, jnp.float32), keys)
+    mask = masked(*inputs[:2]) if with_mask else None
+    dropout = dropped(*inputs[:2]) if with_dropout else None
+    if not implementation.supports(*inputs[:2], mask, dropout):
+        with pytest.raises(NotImplementedError, match=name):
+            implementation(*inputs, mask, dropout)
+        return
+    if not runs_here(name):
+        pytest.skip(f"{name} needs {' or '.join(implementation.platforms)}")
+    options = INTERPRETED.get(name, {})
+    ours = functools.partial(implementation, mask=mask, dropout=dropout, **options)
+    plain = functools.partial(formula, mask=mask, dropout=dropout)
+    close(value_and_gradients(ours, inputs), value_and_gradients(plain, inputs), TOLERANCES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "masks", "drops"),
+    [
+        ("xla", {WITHOUT, WITH}, {WITHOUT, WITH}),
+        ("splash", {WITHOUT}, {WITHOUT}),
+        ("flash", {WITHOUT}, {WITH}),
+        ("cudnn", {WITHOUT}, {WITHOUT}),
+    ],
+)
+def test_what_an_implementation_supports(name, masks, drops):
+    query, key, _ = operands(256, 64, jnp.bfloat16)
+    for with_mask in (WITHOUT, WITH):
+        for with_dropout in (WITHOUT, WITH):
+            mask = masked(query, key) if with_mask else None
+            dropout = dropped(query, key) if with_dropout else None
+            expected = with_mask in masks and with_dropout in drops
+            assert IMPLEMENTATIONS[name].supports(query, key, mask, dropout) is expected
+
+
+def test_every_implementation_can_be_chosen_and_every_choice_ends_in_xla():
+    assert {name for names in CHOICES.values() for name in names} == set(IMPLEMENTATIONS)
+    assert set(CHOICES) == {"auto", "xla", "splash", "cudnn"}
+    assert all(names[-1] == "xla" for names in CHOICES.values())
+
+
+@pytest.mark.parametrize("name", ["splash", "flash"])
+def test_a_kernel_on_a_mesh_is_that_of_one_device(name):
     inputs = operands(length=256, width=16)
+    dropout = dropped(*inputs[:2]) if name == "flash" else None
+    kernel = functools.partial(IMPLEMENTATIONS[name], dropout=dropout, interpret=True)
     mesh = sharding.make_mesh(data=2, fsdp=1, tensor=2, sequence=2)
     with jax.set_mesh(mesh):
-        split = jax.jit(lambda *x: attention_impl.splash(*x, interpret=True))(*inputs)
-    np.testing.assert_allclose(split, attend(*inputs), atol=2e-5)
-    assert len(split.sharding.device_set) == 8
-
-
-def dropping(query, key, value):
-    """The plain form with dropped weights, and the words that say which."""
-    batch, length, heads, width = query.shape
-    rows = jax.random.bits(jax.random.key(0), (batch, heads, length, 1))
-    columns = jax.random.bits(jax.random.key(1), (batch, heads, 1, key.shape[1]))
-
-    def plain(query, key, value):
-        weights = jax.nn.softmax(jnp.einsum("bshe,buhe->bhsu", query, key) / width**0.5)
-        weights = jnp.where(kept(rows, columns, 0.3), weights / 0.7, 0)
-        return jnp.einsum("bhsu,buhe->bshe", weights, value)
-
-    return plain, (rows, columns)
-
-
-def close(ours, expected):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=3e-5)
+        split = jax.jit(lambda *x: value_and_gradients(kernel, x))(*inputs)
+    plain = functools.partial(formula, dropout=dropout)
+    close(split, value_and_gradients(plain, inputs), TOLERANCES[name])
+    assert len(split[0].sharding.device_set) == 8
 
 
 @pytest.mark.parametrize(
@@ -69,61 +140,67 @@ def close(ours, expected):
 def test_the_dropping_kernel_is_the_plain_form(length, width, keys, block):
     inputs = operands(length, width, keys=keys)
     assert flash.block_of(length, keys or length) == block
-    plain, words = dropping(*inputs)
-    kernel = functools.partial(attention_impl.dropped, words=words, rate=0.3, interpret=True)
-    close(value_and_gradients(kernel, inputs), value_and_gradients(plain, inputs))
-
-
-def test_the_dropping_kernel_on_a_mesh_is_that_of_one_device():
-    inputs = operands(length=256, width=16)
-    plain, words = dropping(*inputs)
-    kernel = functools.partial(attention_impl.dropped, words=words, rate=0.3, interpret=True)
-    with jax.set_mesh(sharding.make_mesh(data=2, fsdp=1, tensor=2, sequence=2)):
-        split = jax.jit(lambda *x: value_and_gradients(kernel, x))(*inputs)
-    close(split, value_and_gradients(plain, inputs))
-
-
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
-@pytest.mark.parametrize("width", [44, 64])
-def test_cudnn_is_the_plain_form(width):
-    inputs = operands(width=width, dtype=jnp.bfloat16)
-    plain = value_and_gradients(attend, inputs)
-    kernel = value_and_gradients(attention_impl.cudnn, inputs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.05), plain, kernel)
+    dropout = dropped(*inputs[:2])
+    kernel = functools.partial(IMPLEMENTATIONS["flash"], dropout=dropout, interpret=True)
+    plain = functools.partial(formula, dropout=dropout)
+    close(value_and_gradients(kernel, inputs), value_and_gradients(plain, inputs), 3e-5)
 
 
 @pytest.mark.parametrize(
     ("on", "length", "dtype", "expected"),
     [
-        ("tpu", 256, jnp.bfloat16, attention_impl.splash),
-        ("tpu", 6, jnp.bfloat16, None),
-        ("tpu", 200, jnp.bfloat16, None),
-        ("gpu", 256, jnp.bfloat16, attention_impl.cudnn),
-        ("gpu", 256, jnp.float32, None),
-        ("gpu", 6, jnp.bfloat16, None),
-        ("cpu", 256, jnp.bfloat16, None),
+        ("tpu", 256, jnp.bfloat16, "splash"),
+        ("tpu", 6, jnp.bfloat16, "xla"),
+        ("tpu", 200, jnp.bfloat16, "xla"),
+        ("gpu", 256, jnp.bfloat16, "cudnn"),
+        ("gpu", 256, jnp.float32, "xla"),
+        ("gpu", 6, jnp.bfloat16, "xla"),
+        ("cpu", 256, jnp.bfloat16, "xla"),
     ],
 )
 def test_each_platform_has_its_own(monkeypatch, on, length, dtype, expected):
     monkeypatch.setattr(attention_impl, "platform", lambda: on)
     query, key, _ = operands(length, 64, dtype)
-    assert attention_impl.choose("auto", query, key) is expected
-    assert attention_impl.choose("xla", query, key) is None
+    assert attention_impl.select("auto", query, key) == expected
+    assert attention_impl.select("xla", query, key) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("on", "length", "expected"),
+    [("tpu", 256, "flash"), ("tpu", 192, "flash"), ("tpu", 6, "xla"), ("gpu", 256, "xla")],
+)
+def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expected):
+    monkeypatch.setattr(attention_impl, "platform", lambda: on)
+    query, key, _ = operands(length, 64, jnp.bfloat16)
+    dropout = dropped(query, key)
+    assert attention_impl.select("auto", query, key, None, dropout) == expected
+    assert attention_impl.select("xla", query, key, None, dropout) == "xla"
+    assert flash.block_of(256, 100_000) == 0  # keys that do not fit on the chip
+
+
+@pytest.mark.parametrize("attention", ["splash", "cudnn"])
+def test_a_choice_of_the_config_is_taken_on_any_platform(attention):
+    query, key, _ = operands(256, 64, jnp.bfloat16)
+    assert attention_impl.platform() == "cpu"
+    assert attention_impl.select(attention, query, key) == attention
 
 
 def test_a_mask_keeps_the_plain_form_and_dropout_has_its_own_kernel(monkeypatch):
     calls = []
-    monkeypatch.setattr(attention_impl, "choose", lambda *x: calls.append("choose"))
-    monkeypatch.setattr(attention_impl, "drops", lambda *x: calls.append("drops"))
+    select = attention_impl.select
+    monkeypatch.setattr(attention_impl, "select", lambda *x: calls.append(select(*x)) or calls[-1])
+    monkeypatch.setattr(attention_impl, "platform", lambda: "tpu")
+    for name in ("splash", "flash"):
+        call = functools.partial(IMPLEMENTATIONS[name].call, interpret=True)
+        monkeypatch.setitem(IMPLEMENTATIONS, name, IMPLEMENTATIONS[name]._replace(call=call))
     x = jnp.ones((1, 128, 8))
     module = SelfAttention(2, dropout=0.5, attention="auto")
     params = module.init(jax.random.key(0), x)
     calls.clear()
     module.apply(params, x, mask=jnp.ones((1, 1, 1, 128), bool))
-    assert not calls
     module.apply(params, x, deterministic=False, rngs={"dropout": jax.random.key(1)})
     module.apply(params, x)
-    assert calls == ["drops", "choose"]
+    assert calls == ["xla", "flash", "splash"]
 
 
 def test_attention_drops_the_same_weights_with_and_without_the_kernel(monkeypatch):
@@ -132,23 +209,12 @@ def test_attention_drops_the_same_weights_with_and_without_the_kernel(monkeypatc
     x = jax.random.normal(jax.random.key(2), (2, 128, 16))
     params = plain.init(jax.random.key(0), x)
     options = dict(deterministic=False, rngs={"dropout": jax.random.key(1)})
-    interpreted = functools.partial(attention_impl.dropped, interpret=True)
-    monkeypatch.setattr(attention_impl, "dropped", interpreted)
+    interpreted = functools.partial(attention_impl.flash, interpret=True)
+    kernel = IMPLEMENTATIONS["flash"]._replace(call=interpreted)
+    monkeypatch.setitem(IMPLEMENTATIONS, "flash", kernel)
     expected = plain.apply(params, x, **options)
     np.testing.assert_allclose(module.apply(params, x, **options), expected, atol=1e-5)
     assert abs(expected - plain.apply(params, x)).max() > 0.1
-
-
-@pytest.mark.parametrize(
-    ("on", "length", "expected"),
-    [("tpu", 256, True), ("tpu", 192, True), ("tpu", 6, False), ("gpu", 256, False)],
-)
-def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expected):
-    monkeypatch.setattr(attention_impl, "platform", lambda: on)
-    query, key, _ = operands(length, 64, jnp.bfloat16)
-    assert attention_impl.drops("auto", query, key) is expected
-    assert not attention_impl.drops("xla", query, key)
-    assert flash.block_of(256, 100_000) == 0  # keys that do not fit on the chip
 
 
 @pytest.mark.skipif(not compiled.available(), reason="libtpu is not installed (extra tpu)")
@@ -163,7 +229,8 @@ def test_the_dropping_kernel_compiles_for_a_tpu(length, width):
         return jax.ShapeDtypeStruct((4, *sizes), dtype, sharding=split)
 
     def loss(query, key, value, *words):
-        return attention_impl.dropped(query, key, value, words, 0.1).astype(jnp.float32).sum()
+        out = attention_impl.flash(query, key, value, None, DropoutMask(*words, 0.1))
+        return out.astype(jnp.float32).sum()
 
     inputs = [shape(length, 2, width)] * 3
     words = shape(2, length, 1, dtype=jnp.uint32), shape(2, 1, length, dtype=jnp.uint32)

@@ -49,7 +49,7 @@ def apply(name, params, x, method="__call__"):
     return MODELS[name].apply({"params": params}, x, method=method)
 
 
-def codes(name, video):
+def tokens(name, video):
     return np.asarray(apply(name, params(name), video, "encode"))
 
 
@@ -66,7 +66,7 @@ def test_encode_and_decode_are_the_two_halves_of_the_forward(name):
 
 @pytest.mark.parametrize("frame", range(FRAMES))
 @pytest.mark.parametrize("name", PER_FRAME)
-def test_codes_and_pixels_of_a_frame_are_its_own(name, frame):
+def test_tokens_and_pixels_of_a_frame_are_its_own(name, frame):
     other = VIDEO.copy()
     other[:, frame] += 3 * RNG.normal(size=other[:, frame].shape)
     before, after = tokens(name, VIDEO), tokens(name, other)
@@ -224,7 +224,11 @@ def test_the_small_ones_are_the_size_of_ours_and_see_the_same_data():
 @pytest.mark.parametrize(
     ("variant", "fields", "message"),
     [
-        ("vit_mini", {"patch": (2, 12, 12)}, r"patch\[0\]=2 must be 1: vit_vqgan makes codes of"),
+        (
+            "vit_mini",
+            {"patch": (2, 12, 12)},
+            r"patch\[0\]=2 must be 1: vit_vqgan tokenizes each frame",
+        ),
         ("conv_mini", {"strides": (2, 2, 2)}, r"strides=\(2, 2, 2\) .* nearest is \(1, 8, 8\)"),
         ("laion3d_mini", {"patch": (2, 8, 8)}, r"patch=\(2, 8, 8\) .* nearest is \(2, 12, 12\)"),
     ],

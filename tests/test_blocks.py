@@ -122,7 +122,7 @@ def test_each_loss_moves_its_own_side():
     assert np.any(to_z, -1).all()
 
 
-def test_zero_is_no_pole():
+def test_a_zero_vector_has_finite_losses_and_gradients():
     def loss(params, z):
         out = quantize(params, z)
         return out.vectors.sum() + out.codebook_loss + out.commitment_loss

@@ -8,7 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from phenaki import sharding
 from phenaki.blocks import sharding as activations
-from phenaki.blocks.attention import Dense, attend
+from phenaki.blocks.attention import attend
+from phenaki.blocks.dense import Dense
 
 
 def gradients(loss, inputs, specs, mesh):

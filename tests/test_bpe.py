@@ -29,7 +29,7 @@ def tokenizer(tmp_path):
         ("The  CAT\n", [513, 515]),
         ("ink", [517, 74 + 256]),
         ("in", [72, 77 + 256]),  # no "i n</w>" is known
-        ("sing", [82, 72, 516]),  # "n g</w>" stands before "i n" in the file
+        ("sing", [82, 72, 516]),  # "n g</w>" is before "i n" in the file
         ("aaaa", [518, 64, 64 + 256]),  # from the left; the last a is another, "a</w>"
         ("é!", [127, 102 + 256, 0 + 256]),  # two bytes of UTF-8, printed in Latin-1
         ("😀", [172, 253, 246, 222 + 256]),  # bytes below the printed ones come after them

@@ -76,23 +76,23 @@ def test_score_is_the_mean_cosine_of_pairs():
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture in bytes with slopes, an edge and some grain."""
+    """An image in bytes with slopes, an edge and some grain."""
     y, x = np.mgrid[:height, :width] / max(height, width)
-    picture = np.stack([y, x * x, (x > 0.4) * 0.8 + 0.1], -1)
-    picture += 0.1 * np.random.default_rng(0).random(picture.shape)
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    image = np.stack([y, x * x, (x > 0.4) * 0.8 + 0.1], -1)
+    image += 0.1 * np.random.default_rng(0).random(image.shape)
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 # Larger and smaller than the network's 224, upright, lying and square.
 @pytest.mark.parametrize(("height", "width"), [(300, 451), (128, 128), (320, 256), (97, 61)])
 def test_preprocessing_is_the_published_one_up_to_rounding(height, width):
-    picture = smooth(height, width)
+    image = smooth(height, width)
     short = min(height, width)
     rows, columns = 224 * height // short, 224 * width // short
-    resized = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)
     top, left = round((rows - 224) / 2), round((columns - 224) / 2)
     expected = np.asarray(resized)[top : top + 224, left : left + 224] / 255
-    pixels = clip.preprocess(jnp.asarray(picture, jnp.float32)[None] / 255, 224)
+    pixels = clip.preprocess(jnp.asarray(image, jnp.float32)[None] / 255, 224)
     pixels = np.asarray(pixels[0]) * clip.STD + clip.MEAN
     assert pixels.shape == (224, 224, 3)
     # Pillow rounds to bytes after each of its two passes.

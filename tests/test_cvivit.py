@@ -1,4 +1,4 @@
-"""C-ViViT: causal both ways, any 1 + 2n frames, frame 0 an image, codes in raster order (§2.1)."""
+"""C-ViViT: causal both ways, any 1 + 2n frames, frame 0 an image, tokens in raster order (§2.1)."""
 
 import copy
 
@@ -88,7 +88,7 @@ def test_the_decoder_is_causal_by_gradient(params):
 
 
 @pytest.mark.parametrize("frame", range(1, FRAMES))
-def test_codes_ignore_later_frames(params, frame):
+def test_tokens_ignore_later_frames(params, frame):
     other = VIDEO.copy()
     other[:, frame:] += 3 * RNG.normal(size=other[:, frame:].shape)
     before, after = encode(params, VIDEO), encode(params, other)
@@ -98,7 +98,7 @@ def test_codes_ignore_later_frames(params, frame):
 
 
 @pytest.mark.parametrize("latent", range(1, T))
-def test_frames_ignore_later_codes(params, latent):
+def test_frames_ignore_later_tokens(params, latent):
     other = CODES.copy()
     other[:, latent:] = (other[:, latent:] + 1) % CODEBOOK
     before, after = decode(params, CODES), decode(params, other)
@@ -108,7 +108,7 @@ def test_frames_ignore_later_codes(params, latent):
 
 
 @pytest.mark.parametrize("frames", LENGTHS)
-def test_a_prefix_has_the_prefix_of_codes_and_frames(params, frames):
+def test_a_prefix_has_the_prefix_of_tokens_and_frames(params, frames):
     latents = latent_of(frames - 1) + 1
     tokens = encode(params, VIDEO[:, :frames])
     np.testing.assert_array_equal(tokens, encode(params, VIDEO)[:, :latents])
@@ -119,8 +119,8 @@ def test_a_prefix_has_the_prefix_of_codes_and_frames(params, frames):
 
 
 def test_frame_zero_alone_has_the_tokens_of_frame_zero_in_a_clip(params):
-    stills = VIDEO.reshape(-1, 1, HEIGHT, WIDTH, 3)[::FRAMES]
-    np.testing.assert_array_equal(encode(params, stills)[:, 0], encode(params, VIDEO)[:, 0])
+    images = VIDEO.reshape(-1, 1, HEIGHT, WIDTH, 3)[::FRAMES]
+    np.testing.assert_array_equal(encode(params, images)[:, 0], encode(params, VIDEO)[:, 0])
 
 
 def without(params, *blocks):
@@ -133,7 +133,7 @@ def without(params, *blocks):
 
 
 @pytest.mark.parametrize("cell", [(0, 0, 0), (1, 0, 2), (2, 1, 0), (3, 1, 1)])
-def test_codes_are_in_raster_order(params, cell):
+def test_tokens_are_in_raster_order(params, cell):
     t, m, n = cell
     frames = slice(0, 1) if t == 0 else slice(2 * t - 1, 2 * t + 1)
     other = VIDEO.copy()

@@ -1,4 +1,4 @@
-"""The project's dropout: the right share, and no pattern where two words make a whole matrix."""
+"""Dropout: the right fraction, and no pattern though two words make a whole matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,9 @@ def test_elements_are_dropped_at_the_rate_and_independently(rate):
         across = np.roll(dropped, down or 1, -2) * np.roll(dropped, right or 1, -1)
         corner = np.roll(dropped, (down or 1, right or 1), (-2, -1))
         assert deviation(dropped * across * corner) < 4
-    share = dropped.var()
+    variance = dropped.var()
     for axis, count in ((-1, 512), (-2, 256)):
-        assert dropped.mean(axis).var() / (share / count) == pytest.approx(1, abs=0.05)
+        assert dropped.mean(axis).var() / (variance / count) == pytest.approx(1, abs=0.05)
 
 
 def test_a_mask_has_no_direction_of_its_own():
@@ -42,7 +42,7 @@ def test_a_mask_has_no_direction_of_its_own():
     assert largest < 1.03 * (256**0.5 + 512**0.5)  # as of independent signs
 
 
-def test_words_alone_decide():
+def test_the_mask_depends_on_the_words_alone():
     rows = jax.random.bits(jax.random.key(0), (3, 16, 1))
     columns = jax.random.bits(jax.random.key(1), (3, 1, 16))
     whole = kept(rows, columns, 0.3)
@@ -50,7 +50,7 @@ def test_words_alone_decide():
     np.testing.assert_array_equal(whole[:, 4:8, 2:5], part)
 
 
-def test_nothing_is_dropped_where_it_is_told_so():
+def test_nothing_is_dropped_if_deterministic_or_at_rate_zero():
     x = jnp.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(Dropout(0.9, deterministic=True)(x), x)
     np.testing.assert_array_equal(Dropout(0.0)(x, deterministic=False), x)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from phenaki.errors import UserError
 from phenaki.features import inception, resize, torch_names, vgg, weights
@@ -54,8 +53,6 @@ def test_legacy_bilinear_is_tensorflow_1s(size):
     [
         (resize.legacy_bilinear, [0, 2, 4, 6, 8, 8], [0, 4]),
         (resize.bilinear, [0, 1, 3, 5, 7, 8], [0, 6]),
-        # Halved, a pixel is 3 parts of each of the two it covers and 1 part of each neighbour.
-        (resize.antialiased_bilinear, [0, 1, 3, 5, 7, 8], [4 / 7, (3 * 4 + 3 * 8) / 7]),
     ],
 )
 @pytest.mark.parametrize("axis", [1, 2])
@@ -69,17 +66,9 @@ def test_each_rule_by_hand(rule, up, down, axis):
     np.testing.assert_allclose(resized([0, 0, 4, 8], 2), down, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (11, 20)])
-def test_antialiased_bilinear_is_pillows(size):
-    image = drawn.uniform(0, (48, 37))
-    theirs = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    ours = resize.antialiased_bilinear(jnp.asarray(image)[None, ..., None], size)
-    np.testing.assert_allclose(ours[0, ..., 0], theirs, atol=1e-5)
-
-
 def test_any_number_of_leading_axes():
     clip = jnp.asarray(drawn.uniform(0, (2, 3, 8, 8, 3)))
-    for rule in (resize.legacy_bilinear, resize.bilinear, resize.antialiased_bilinear):
+    for rule in (resize.legacy_bilinear, resize.bilinear):
         out = rule(clip, (6, 5))
         assert out.shape == (2, 3, 6, 5, 3)
         np.testing.assert_allclose(out[1], rule(clip[1], (6, 5)), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The quantizers beside equation 1's: no codebook (FSQ, LFQ), and one of running averages."""
+"""The quantizers other than equation 1's: FSQ and LFQ without a codebook, and the EMA codebook."""
 
 import jax
 import jax.numpy as jnp

@@ -119,7 +119,7 @@ def test_a_vocabulary_needs_no_tensorflow(model):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, message",
     (
         (None, "no such vocabulary; get gs://t5-data/vocabs/cc_all.32000.100extra"),
         (b"", "is no SentencePiece model, or is cut short"),
@@ -128,7 +128,7 @@ def test_a_vocabulary_needs_no_tensorflow(model):
         (0.5, "is no SentencePiece model, or is cut short"),
     ),
 )
-def test_a_model_that_is_none(content, said, tmp_path):
+def test_a_model_that_is_none(content, message, tmp_path):
     path = tmp_path / "bad.model"
     if isinstance(content, dict):
         content = trained(**content)
@@ -138,7 +138,7 @@ def test_a_model_that_is_none(content, said, tmp_path):
         path.write_bytes(content)
     with pytest.raises(UserError, match="^" + str(path)) as caught:
         vocabulary.sentencepiece(path, 8)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def text_config(**fields):
@@ -150,13 +150,13 @@ def text_config(**fields):
 def test_a_vocabulary_is_chosen_by_config(model):
     words = factory.vocabulary(text_config(vocabulary=str(model)))
     assert isinstance(words, vocabulary.SentencePieceVocabulary) and words.length == 72
-    for fields, said in (
+    for fields, message in (
         (dict(vocabulary=str(model), vocab_size=29), "vocab_size=29 must be at least 30, the"),
         (dict(vocab_size=258), "config.text.vocab_size=258 must be at least 259, the number of"),
         (dict(vocabulary="words"), "config.text.vocabulary='words' must be 'bytes', a Sentence"),
         (dict(length=1), "config.text.length=1 must be at least 2"),
     ):
-        with pytest.raises(UserError, match="config.text.*" + said.split("config.text.")[-1]):
+        with pytest.raises(UserError, match="config.text.*" + message.split("config.text.")[-1]):
             factory.vocabulary(text_config(**fields))
 
 
@@ -180,20 +180,22 @@ def test_a_caption_is_the_name_of_a_class(names):
     assert not classes.is_cut(["jump", "walk"]).any() and (classes.length, classes.size) == (1, 4)
     with pytest.raises(UserError) as caught:
         classes.encode(["walk", "jumps"])
-    assert str(caught.value) == f"caption 'jumps' is no name of {names}; nearest is 'jump'."
+    assert str(caught.value) == (
+        f"caption 'jumps' must be a class name of {names}; did you mean jump?"
+    )
     with pytest.raises(TypeError, match="list of strings"):
         classes.encode("walk")
 
 
 @pytest.mark.parametrize(
-    "text, said", (("a\nb\na\n", "names 'a' twice"), ("\n \n", "no class names"))
+    "text, message", (("a\nb\na\n", "names 'a' twice"), ("\n \n", "no class names"))
 )
-def test_names_that_cannot_be_classes(text, said, tmp_path):
+def test_names_that_cannot_be_classes(text, message, tmp_path):
     path = tmp_path / "labels.txt"
     with pytest.raises(UserError, match="no such file of class names"):
         vocabulary.labels(path)
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         vocabulary.labels(path)
 
 

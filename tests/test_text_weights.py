@@ -268,16 +268,16 @@ def test_gin_of_another_model_is_refused_before_any_array_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     (
         ("network.T5Config.mlp_activations = ('relu',)", "activations ('relu',); those of T5 v1.1"),
         ("network.T5Config = = 3", "is not gin"),
     ),
 )
-def test_gin_that_cannot_be_right(text, said, tmp_path):
+def test_gin_that_cannot_be_right(text, message, tmp_path):
     path = files.inline(tmp_path / "checkpoint_5", files.state(files.params()))
     (path / "config.gin").write_text(text)
-    assert said in error_of(path)
+    assert message in error_of(path)
 
 
 # --- mistakes

@@ -169,7 +169,7 @@ def test_a_missing_network_is_one_line_with_the_way_to_it(tmp_path):
 
 
 def test_an_unknown_network_names_those_there_are(tmp_path):
-    with pytest.raises(UserError, match=r"'vgg19' is no feature network; known: vgg16, lpips_vgg,"):
+    with pytest.raises(UserError, match=r"'vgg19' must be one of vgg16, .* did you mean vgg16"):
         weights.load("vgg19", tmp_path)
 
 
@@ -245,15 +245,15 @@ def test_script(tmp_path, heads_file, run_script):
     assert [line.split()[0] for line in listed.splitlines()] == list(weights.NETWORKS)
     given = ("--network=lpips_vgg", f"--input={heads_file}")
     assert run(*given) == (2, "", "error: --output is required (or --list)\n")
-    code, said, _ = run(*given, f"--output={tmp_path}")
+    code, printed, _ = run(*given, f"--output={tmp_path}")
     assert code == 0
-    assert said.splitlines() == [
+    assert printed.splitlines() == [
         f"note: {heads_file} fits, but is not the published vgg.pth "
         "(its sha256 starts with a78928a0)",
         f"written: {tmp_path}/lpips_vgg.npz",
     ]
-    code, said, error = run("--network=vgg16", f"--input={heads_file}", f"--output={tmp_path}")
-    assert (code, said) == (2, "")
+    code, printed, error = run("--network=vgg16", f"--input={heads_file}", f"--output={tmp_path}")
+    assert (code, printed) == (2, "")
     assert error == (
         f"error: {heads_file}: is no vgg16 (vgg16-397923af.pth): tensor 'features.0.bias' is "
         "missing.\n"

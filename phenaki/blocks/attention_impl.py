@@ -1,131 +1,147 @@
-"""softmax(q k / √e) v without storing the scores: splash attention on TPUs, cuDNN's on GPUs.
+"""Attention implementations, softmax(q k / √e) v: plain XLA, and kernels that never store scores.
 
-They drop no weights, which on TPUs `flash` does; none takes a mask. Each computes the same as the
-plain form in `phenaki.blocks.attention`.
+`IMPLEMENTATIONS` names them, `CHOICES` says which of them a config's `attention` tries, in order.
+All compute the same values and gradients; tests/test_attention_impl.py is their specification.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from phenaki.blocks import flash, sharding
-from phenaki.blocks.dropout import Words
+from phenaki.blocks import flash as flash_kernel
+from phenaki.blocks import reductions, sharding
+from phenaki.blocks.dropout import DropoutMask
 
-NAMES = ("auto", "xla", "splash", "cudnn")
-LANES = 128  # of a TPU: blocks are multiples of it
-BLOCKS = (512, 384, 256, 128)
+LANES = 128  # of a TPU: splash attention's blocks are multiples of it
+BLOCKS = (512, 384, 256, 128)  # of splash attention; the largest that divides the length is taken
 QUERIES = PartitionSpec(sharding.BATCH, "sequence", "tensor")
 KEYS = PartitionSpec(sharding.BATCH, None, "tensor")
 
 Queries = Float[Array, "b s h e"]
 Keys = Float[Array, "b u h e"]
+Mask = Bool[Array, "..."] | None  # broadcasts to [b h s u]; False hides a key
+Drop = DropoutMask | None  # of weights [b h s u]
+
+
+class Attention(NamedTuple):
+    """One implementation."""
+
+    supports: Callable[[Queries, Keys, Mask, Drop], bool]
+    call: Callable[..., Queries]  # (query, key, value, mask, dropout), of supported operands
+    platforms: tuple[str, ...] | None = None  # where "auto" considers it; None is everywhere
+
+    def __call__(
+        self,
+        query: Queries,
+        key: Keys,
+        value: Keys,
+        mask: Mask = None,
+        dropout: Drop = None,
+        **options: bool,
+    ) -> Queries:
+        """softmax(q k / √e) v; `options` are the kernel's own, such as `interpret`.
+
+        Raises:
+            NotImplementedError: it does not support such operands.
+        """
+        if not self.supports(query, key, mask, dropout):
+            raise NotImplementedError(f"{self.call.__name__} does not support such operands.")
+        return self.call(query, key, value, mask, dropout, **options)
 
 
 def platform() -> str:
-    """What the program is traced for: the platform of the mesh that is set, else JAX's own."""
+    """The platform that the program is traced for: the current mesh's, else JAX's default."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
 
 
-def choose(attention: str, query: Queries, key: Keys) -> Callable[..., Queries] | None:
-    """The kernel for such operands under `attention`, None for the plain form.
-
-    "auto" is the platform's own where it fits, "xla" always the plain form; "splash" and "cudnn"
-    are themselves wherever they fit.
-    """
-    attention = _meant(attention)
-    fits = {"splash": splash_fits, "cudnn": cudnn_fits}.get(attention)
-    if fits is None or not fits(query, key):
-        return None
-    return {"splash": splash, "cudnn": cudnn}[attention]
-
-
-def drops(attention: str, query: Queries, key: Keys) -> bool:
-    """Whether `dropped` is for such operands under `attention`: where splash attention would be."""
-    sequence = sharding.axis_size("sequence")
-    fits = query.shape[1] > sharding.SHORT_SEQUENCE and query.shape[1] % sequence == 0
-    blocks = fits and flash.block_of(query.shape[1] // sequence, key.shape[1])
-    return _meant(attention) == "splash" and _whole(query) and bool(blocks)
+def select(
+    attention: str, query: Queries, key: Keys, mask: Mask = None, dropout: Drop = None
+) -> str:
+    """The first of `CHOICES[attention]` that supports such operands, a key of `IMPLEMENTATIONS`."""
+    names = CHOICES[attention]
+    if attention == "auto":
+        # A name that the config gives is taken on any platform; "auto" takes the platform's own.
+        here = platform()
+        names = tuple(n for n in names if here in (IMPLEMENTATIONS[n].platforms or (here,)))
+    return next(n for n in names if IMPLEMENTATIONS[n].supports(query, key, mask, dropout))
 
 
-def _meant(attention):
-    if attention != "auto":
-        return attention
-    return {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform(), "xla")
+def xla(query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop) -> Queries:
+    """Plain products around a float32 softmax, any length, mask and dropout."""
+    query = query * query.shape[-1] ** -0.5
+    if max(query.shape[1], key.shape[1]) <= sharding.SHORT_SEQUENCE:
+        # Attention over time is thousands of 6x6 products, which drown in per-call overhead as
+        # matrix products. As sums over the head width they fuse into one loop.
+        scores = jnp.sum(query[:, :, None] * key[:, None], axis=-1, dtype=jnp.float32)  # [b s u h]
+        scores = jnp.moveaxis(scores, -1, 1)
+        weights = jnp.moveaxis(_weights(scores, mask, dropout, value.dtype), 1, -1)
+        return jnp.sum(weights[..., None] * value[:, None], axis=2)
+    scores = jnp.einsum("bshe,buhe->bhsu", query, key, preferred_element_type=jnp.float32)
+    weights = _weights(scores, mask, dropout, value.dtype)
+    return jnp.einsum("bhsu,buhe->bshe", weights, value)
 
 
-def _whole(query):
-    """Whether every device of the mesh has whole samples and heads."""
-    batch = sharding.axis_size("data") * sharding.axis_size("fsdp")
-    return query.shape[0] % batch == 0 and query.shape[2] % sharding.axis_size("tensor") == 0
+def _weights(scores, mask, dropout, dtype):
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = _softmax(scores)
+    if dropout is None:
+        return weights.astype(dtype)
+    # The TPU compiler overflows its stack where it fuses the mask into both products around it.
+    return jax.lax.optimization_barrier(dropout(weights).astype(dtype))
 
 
-def splash_fits(query: Queries, key: Keys) -> bool:
-    """Whole samples, heads and blocks of positions on every device of the mesh.
+# softmax with a gradient of our own: Σ g·w is an inner product, which `reductions.inner` writes in
+# the form that the platform runs fastest.
+@jax.custom_vjp
+def _softmax(scores):
+    return jax.nn.softmax(scores, axis=-1)
 
-    Never the six positions of attention over time.
-    """
+
+def _softmax_forward(scores):
+    weights = jax.nn.softmax(scores, axis=-1)
+    return weights, weights
+
+
+def _softmax_backward(weights, gradient):
+    return (weights * (gradient - reductions.inner(gradient, weights)[..., None]),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
+def _splash_supports(query: Queries, key: Keys, mask: Mask, dropout: Drop) -> bool:
+    """Every device has entire samples, heads and blocks of positions; no mask, no dropout."""
+    if mask is not None or dropout is not None or not _divides(query):
+        return False
+    # Rules out the short sequences of attention over time, too.
     blocks = query.shape[1] % (LANES * sharding.axis_size("sequence")) == 0
-    return _whole(query) and blocks and key.shape[1] % LANES == 0
+    return blocks and key.shape[1] % LANES == 0
 
 
-def cudnn_fits(query: Queries, key: Keys) -> bool:
-    """Half precision, heads of at most 128 values, and enough positions to be worth it."""
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and query.shape[-1] <= 128 and min(query.shape[1], key.shape[1]) >= LANES
+def splash(
+    query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop, *, interpret: bool = False
+) -> Queries:
+    """JAX's splash attention, a Pallas kernel for TPUs.
 
-
-def cudnn(query: Queries, key: Keys, value: Keys) -> Queries:
-    """cuDNN's fused attention."""
-    width = query.shape[-1]
-    query, key, value = (_pad(x, 8) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(query, key, value, scale=width**-0.5, implementation="cudnn")
-    return out[..., :width]
-
-
-def splash(query: Queries, key: Keys, value: Keys, *, interpret: bool = False) -> Queries:
-    """JAX's splash attention, a Pallas kernel, on each device's samples, heads and queries."""
+    Each device computes its own samples, heads and queries. `interpret` runs the kernel without a
+    TPU, slowly.
+    """
+    del mask, dropout
     query = query * query.shape[-1] ** -0.5
     call = functools.partial(_splash_local, interpret=interpret)
     return _on_mesh(call, (QUERIES, KEYS, KEYS))(query, key, value)
 
 
-def dropped(
-    query: Queries,
-    key: Keys,
-    value: Keys,
-    words: tuple[Words, Words],
-    rate: float,
-    *,
-    interpret: bool = False,
-) -> Queries:
-    """`flash`, on each device's samples, heads and queries; `words` are of `Dropout.words`."""
-    query = query * query.shape[-1] ** -0.5
-    call = functools.partial(_dropped_local, rate=rate, interpret=interpret)
-    rows = PartitionSpec(sharding.BATCH, "tensor", "sequence")
-    columns = PartitionSpec(sharding.BATCH, "tensor")
-    return _on_mesh(call, (QUERIES, KEYS, KEYS, rows, columns))(query, key, value, *words)
-
-
-def _on_mesh(call, specs):
-    """XLA cannot split a kernel: each device of the mesh calls it."""
-    if not sharding.is_split():
-        return call
-    return jax.shard_map(call, in_specs=specs, out_specs=QUERIES, check_vma=False)
-
-
-def _dropped_local(query, key, value, rows, columns, *, rate, interpret):
-    swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
-    words = (jnp.swapaxes(x, 2, 3) for x in (rows, columns))
-    return swap(flash.flash(swap(query), swap(key), swap(value), *words, rate, interpret))
-
-
 def _splash_local(query, key, value, *, interpret):
+    # Imported here, because only a TPU needs it.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel,
         splash_attention_mask,
@@ -136,19 +152,109 @@ def _splash_local(query, key, value, *, interpret):
     sizes = splash_attention_kernel.BlockSizes(
         block_q=rows, block_kv=columns, block_kv_compute=columns,
         block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=columns,
-        use_fused_bwd_kernel=True,  # scores and their gradient once, not for dq and dk, dv apart
+        # Computes scores and their gradient once, not once for dq and again for dk and dv.
+        use_fused_bwd_kernel=True,
     )  # fmt: skip
     everything = splash_attention_mask.FullMask(lengths)
     kernel = splash_attention_kernel.make_splash_mha_single_device(
         splash_attention_mask.MultiHeadMask([everything] * query.shape[2]),
         block_sizes=sizes,
-        residual_checkpoint_name=flash.SAVE_FOR_BACKWARD,
+        residual_checkpoint_name=flash_kernel.SAVE_FOR_BACKWARD,
         interpret=interpret,
     )
-    swap = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
-    return swap(jax.vmap(kernel)(swap(query), swap(key), swap(value)))
+    return _swap(jax.vmap(kernel)(_swap(query), _swap(key), _swap(value)))
+
+
+def _flash_supports(query: Queries, key: Keys, mask: Mask, dropout: Drop) -> bool:
+    """Dropout without a mask, and a block of scores that fits a TPU's vector memory."""
+    if mask is not None or dropout is None or not _divides(query):
+        return False
+    devices = sharding.axis_size("sequence")
+    if query.shape[1] <= sharding.SHORT_SEQUENCE or query.shape[1] % devices:
+        return False
+    return bool(flash_kernel.block_of(query.shape[1] // devices, key.shape[1]))
+
+
+def flash(
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    mask: Mask,
+    dropout: DropoutMask,
+    *,
+    interpret: bool = False,
+) -> Queries:
+    """The Pallas kernel of `phenaki.blocks.flash`, which drops weights; for TPUs.
+
+    Each device computes its own samples, heads and queries. `interpret` is that of `splash`.
+    """
+    del mask
+    query = query * query.shape[-1] ** -0.5
+    call = functools.partial(_flash_local, rate=dropout.rate, interpret=interpret)
+    rows = PartitionSpec(sharding.BATCH, "tensor", "sequence")
+    columns = PartitionSpec(sharding.BATCH, "tensor")
+    on_mesh = _on_mesh(call, (QUERIES, KEYS, KEYS, rows, columns))
+    return on_mesh(query, key, value, dropout.rows, dropout.columns)
+
+
+def _flash_local(query, key, value, rows, columns, *, rate, interpret):
+    words = (jnp.swapaxes(x, 2, 3) for x in (rows, columns))
+    out = flash_kernel.attention_with_dropout(
+        _swap(query), _swap(key), _swap(value), *words, rate, interpret
+    )
+    return _swap(out)
+
+
+def _cudnn_supports(query: Queries, key: Keys, mask: Mask, dropout: Drop) -> bool:
+    """Half precision, heads of at most 128 values, and sequences long enough to be worth it."""
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    long = min(query.shape[1], key.shape[1]) >= LANES
+    return mask is None and dropout is None and half and query.shape[-1] <= 128 and long
+
+
+def cudnn(query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop) -> Queries:
+    """cuDNN's fused attention, for GPUs."""
+    del mask, dropout
+    width = query.shape[-1]
+    # cuDNN takes head widths that are multiples of 8; zeros add nothing to the scores.
+    query, key, value = (_pad(x, 8) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value, scale=width**-0.5, implementation="cudnn")
+    return out[..., :width]
+
+
+def _divides(query):
+    """Whether samples and heads divide over the devices of the mesh."""
+    batch = sharding.axis_size("data") * sharding.axis_size("fsdp")
+    return query.shape[0] % batch == 0 and query.shape[2] % sharding.axis_size("tensor") == 0
+
+
+def _on_mesh(call, specs):
+    # XLA cannot partition a custom kernel: each device calls it on its own part.
+    if not sharding.is_split():
+        return call
+    return jax.shard_map(call, in_specs=specs, out_specs=QUERIES, check_vma=False)
+
+
+def _swap(x):
+    return jnp.swapaxes(x, 1, 2)  # [b s h e] <-> [b h s e], the kernels' order
 
 
 def _pad(x, multiple):
     missing = math.ceil(x.shape[-1] / multiple) * multiple - x.shape[-1]
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, missing),))
+
+
+IMPLEMENTATIONS: dict[str, Attention] = {
+    "xla": Attention(lambda *_: True, xla),
+    "splash": Attention(_splash_supports, splash, ("tpu",)),
+    "flash": Attention(_flash_supports, flash, ("tpu",)),
+    "cudnn": Attention(_cudnn_supports, cudnn, ("gpu", "cuda")),
+}
+# What each value of `config.attention` tries, in order. "flash" is splash attention's counterpart
+# with dropout, so that the two are one choice.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "auto": ("splash", "flash", "cudnn", "xla"),
+    "xla": ("xla",),
+    "splash": ("splash", "flash", "xla"),
+    "cudnn": ("cudnn", "xla"),
+}

@@ -1,4 +1,4 @@
-"""Convolutional residual blocks and resampling."""
+"""Residual blocks and resampling of convolutional tokenizers."""
 
 import functools
 from typing import Any
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from einops import reduce, repeat
 from jaxtyping import Array, Float
 
-from phenaki.blocks.attention import Dense
 from phenaki.blocks.conv3d import DepthwiseConv
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.transformer import REMAT, norm
 
 
@@ -32,8 +32,8 @@ class ResidualBlock(nn.Module):
         y = conv((3, 3), name="conv2")(nn.swish(group_norm(self.groups, "norm2")(y)))
         if x.shape[-1] == self.features:
             return x + y
-        # Where the width changes MaskGIT projects the branch itself, not the input. It reads like a
-        # slip, but its weights are trained so, and the baseline is MaskGIT's.
+        # Where the width changes, MaskGIT projects the branch itself instead of the input. This
+        # looks like a slip, but its weights are trained with it, and the baseline is MaskGIT's.
         return conv((1, 1), name="shortcut")(y) + y
 
 
@@ -54,7 +54,7 @@ class DepthwiseBlock(nn.Module):
 class DepthwiseStack(nn.Module):
     """`depth` depthwise blocks of the input's width; parameters are stacked over them.
 
-    `remat` and `unroll` are those of the transformer.
+    `remat` and `unroll` are those of `Transformer`.
     """
 
     depth: int

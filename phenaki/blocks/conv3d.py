@@ -1,6 +1,7 @@
-"""Convolutions of clips, in forms for whose gradients XLA's CPU backend has more than a plain loop.
+"""3-D convolutions of clips, equal to Flax's modules but with gradients that are fast on CPUs.
 
-Parameters are those of the Flax modules that they replace.
+XLA's CPU backend has fast kernels for 2-D convolutions without dilation and groups; all others run
+as a plain loop. Parameters are those of the Flax modules that they replace.
 """
 
 import itertools
@@ -14,11 +15,7 @@ from jaxtyping import Array, Float
 
 
 class StridedConv(nn.Module):
-    """`nn.Conv` over clips with SAME padding, as one of frames, without strides, over blocks.
-
-    Strides become blocks of pixels, the kernel's frames become channels. Its gradient so has no
-    dilated input, for which XLA's CPU backend has nothing but a plain loop, and no third axis.
-    """
+    """`nn.Conv` over clips with SAME padding, computed as a 2-D convolution without strides."""
 
     features: int
     kernel_size: tuple[int, int, int]
@@ -33,6 +30,8 @@ class StridedConv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
+        # Blocks of stride x stride pixels become channels: the convolution over blocks has stride
+        # 1, so that its gradient has no dilated input. Input and kernel are padded to full blocks.
         before = jax.lax.padtype_to_pads(x.shape[1:4], self.kernel_size, self.strides, "SAME")
         pads, more = [], []
         for (low, _), size, window, stride in zip(
@@ -46,6 +45,7 @@ class StridedConv(nn.Module):
         x = rearrange(x, "b (t p) (h q) (w r) c -> b t h w (p q r c)", p=p, q=q, r=r)
         kernel = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
         kernel = rearrange(kernel, "(t p) (h q) (w r) c d -> t h w (p q r c) d", p=p, q=q, r=r)
+        # The kernel's frames become channels, too, so that there is no third axis.
         window = len(kernel)
         frames = x.shape[1] - window + 1
         x = jnp.concatenate([x[:, i : i + frames] for i in range(window)], axis=-1)
@@ -57,9 +57,10 @@ class StridedConv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """`nn.ConvTranspose` of a `time` x 3 x 3 kernel that strides over `time` frames, its outputs'.
+    """`nn.ConvTranspose` with a `time` x 3 x 3 kernel and a stride of `time` frames.
 
-    Each frame makes its own, so that a convolution over space will do, without a dilated input.
+    Every input frame makes `time` output frames, which no other frame adds to. A 2-D convolution
+    to `time` times as many channels computes them.
     """
 
     features: int
@@ -71,7 +72,7 @@ class UpConv(nn.Module):
         shape = (self.time, 3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        # A transposed convolution reads its kernel from behind.
+        # A transposed convolution applies its kernel in reverse order.
         kernel = rearrange(kernel[::-1], "i h w c d -> h w c (i d)")
         y = _over_frames(x.astype(self.dtype), kernel, "SAME")
         y = rearrange(y, "b t h w (i d) -> b (t i) h w d", i=self.time)
@@ -79,10 +80,7 @@ class UpConv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """`nn.Conv` with a 3x3x3 kernel per channel, as sums of shifted clips, which fuse.
-
-    Of grouped convolutions XLA's CPU backend makes a plain loop, twenty times as slow.
-    """
+    """`nn.Conv` with a 3x3x3 kernel per channel (`feature_group_count` = channels)."""
 
     dtype: Any = jnp.float32
 
@@ -93,6 +91,8 @@ class DepthwiseConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],))
         t, h, w = x.shape[1:4]
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)))
+        # A sum of shifted clips, which XLA fuses. A grouped convolution takes twenty times as long
+        # on CPUs.
         y = sum(
             x[:, i : i + t, j : j + h, k : k + w] * kernel[i, j, k]
             for i, j, k in itertools.product(range(3), repeat=3)
@@ -101,7 +101,7 @@ class DepthwiseConv(nn.Module):
 
 
 def _over_frames(x, kernel, padding, precision=None):
-    """The same convolution [h w c d] of every frame of [b t h w c]."""
+    """One 2-D convolution [h w c d] applied to every frame of [b t h w c]."""
     y = jax.lax.conv_general_dilated(
         rearrange(x, "b t h w c -> (b t) h w c"),
         kernel,

@@ -1,8 +1,11 @@
-"""Attention with dropped weights as a Pallas kernel for TPUs, which never stores the scores.
+"""Flash attention with dropout as a Pallas kernel for TPUs: the scores are never stored.
 
-JAX's splash attention drops no weights. Keys and values of a head stay on the chip while blocks of
-queries pass, so that a block's scores are whole and need no running maximum. They are computed
-transposed, [u q]: sums over keys then run over sublanes, and what belongs to a query is a row.
+JAX's splash attention has no dropout. In this kernel the keys and values of a head stay on the chip
+while blocks of queries pass. A block of scores therefore covers all keys and needs no running
+maximum. Scores are computed transposed, [u q]: sums over keys run over sublanes, and a value per
+query is a row.
+
+Shapes: b samples, h heads, s queries, u keys, e values per head.
 """
 
 import functools
@@ -17,8 +20,10 @@ from jaxtyping import Array, Float, UInt32
 from phenaki.blocks import reductions
 from phenaki.blocks.dropout import kept
 
-SAVE_FOR_BACKWARD = "attention"  # names what is worth keeping where all else is computed again
-ON_CHIP = 3 * 2**18  # scores of a block: a few such arrays fit into a TPU's vector memory
+# The checkpoint name of attention's outputs. A rematerialisation policy saves what has this name,
+# so that the backward pass need not run the kernel again.
+SAVE_FOR_BACKWARD = "attention"
+ON_CHIP = 3 * 2**18  # scores per block: a few float32 arrays of them fit a TPU's vector memory
 
 Queries = Float[Array, "b h s e"]
 Keys = Float[Array, "b h u e"]
@@ -27,14 +32,15 @@ Columns = UInt32[Array, "b h u 1"]
 
 
 def block_of(queries: int, keys: int) -> int:
-    """Queries at once, 0 if there is no such number."""
+    """The number of queries per block; 0 if the lengths suit no block."""
+    # Multiples of 128 fill the lanes. A shorter sequence is one block.
     fitting = (n for n in (512, 256, 128) if queries % n == 0 and n * keys <= ON_CHIP)
     whole = queries if queries * keys <= ON_CHIP else 0
     return next(fitting, whole) if keys % 16 == 0 else 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def flash(
+def attention_with_dropout(
     query: Queries,
     key: Keys,
     value: Keys,
@@ -43,7 +49,11 @@ def flash(
     rate: float,
     interpret: bool = False,
 ) -> Queries:
-    """dropped(softmax(q k)) v, with the weights kept that `dropout.kept` keeps of the words."""
+    """dropout(softmax(q k)) v; the caller scales the query.
+
+    `rows` and `columns` are the random words of a `DropoutMask` of the scores; `rate` is the
+    fraction of weights that are dropped. `interpret` runs the kernel without a TPU, slowly.
+    """
     return _forward(query, key, value, rows, columns, rate, interpret)[0]
 
 
@@ -56,12 +66,15 @@ def _forward(query, key, value, rows, columns, rate, interpret):
         [("q", query.dtype), ("r", jnp.float32)],
         interpret,
     )
+    # `total`, the logarithm of each softmax's sum, is all that the backward pass needs to compute
+    # the weights again from the scores.
     out, total = checkpoint_name(out, SAVE_FOR_BACKWARD), checkpoint_name(total, SAVE_FOR_BACKWARD)
     return out, (query, key, value, rows, columns, out, total)
 
 
 def _backward(rate, interpret, residuals, gradient):
     query, key, value, rows, columns, out, total = residuals
+    # The softmax's gradient, w (dw - Σ w dw): the sum equals out · d_out, which is much smaller.
     inner = reductions.inner(out.astype(jnp.float32), gradient.astype(jnp.float32))
     d_query, d_key, d_value = _call(
         functools.partial(_backward_kernel, rate=rate),
@@ -74,18 +87,21 @@ def _backward(rate, interpret, residuals, gradient):
     return d_query, d_key.astype(key.dtype), d_value.astype(value.dtype), None, None
 
 
-flash.defvjp(_forward, _backward)
+attention_with_dropout.defvjp(_forward, _backward)
 
 
 def _call(kernel, count, kinds, inputs, outputs, interpret):
-    """Runs `kernel` over samples, heads and, one after the other, blocks of queries.
+    """Runs `kernel` over samples, heads and, sequentially, blocks of queries.
 
-    Kinds: "q" has a row per query, "k" per key; "r" is one row, "c" one column. `count` is that of
-    products over the scores.
+    `kinds` has a letter per input, `outputs` (letter, dtype) pairs: "q" is an array with a row per
+    query, "k" with a row per key, "r" a row over queries, "c" a column over keys. `count` is the
+    number of matrix products over the scores, for the cost estimate.
     """
     (batch, heads, queries, width), keys = inputs[0].shape, inputs[1].shape[2]
     block = block_of(queries, keys)
-    forms = {  # whole, on the chip, and whether blocks of queries have their own
+    # Per kind: the array's shape, the shape on the chip, and the axes along which it moves with
+    # the blocks of queries.
+    forms = {
         "q": ((queries, width), (block, width), (1, 0)),
         "k": ((keys, width), (keys, width), (0, 0)),
         "r": ((1, queries), (1, block), (0, 1)),
@@ -111,6 +127,7 @@ def _call(kernel, count, kinds, inputs, outputs, interpret):
             bytes_accessed=sum(x.nbytes for x in inputs),
         ),
         compiler_params=pltpu.CompilerParams(
+            # Blocks of queries are sequential: the backward pass sums over them in place.
             dimension_semantics=("parallel", "parallel", "arbitrary")
         ),
         interpret=interpret,
@@ -118,7 +135,7 @@ def _call(kernel, count, kinds, inputs, outputs, interpret):
 
 
 def _product(a, b, over):
-    """The product of two matrices, summed over dimension `over[0]` of `a` and `over[1]` of `b`."""
+    """The float32 product of two matrices over dimension `over[0]` of `a` and `over[1]` of `b`."""
     dimensions = (((over[0],), (over[1],)), ((), ()))
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
@@ -136,6 +153,7 @@ def _forward_kernel(query, key, value, rows, columns, out, total, *, rate):
 def _backward_kernel(
     query, key, value, rows, columns, gradient, total, inner, d_query, d_key, d_value, *, rate
 ):
+    # Gradients of keys and values sum over the blocks of queries; the first block starts at zero.
     @pl.when(pl.program_id(2) == 0)
     def _():
         d_key[...] = jnp.zeros_like(d_key)

@@ -1,7 +1,7 @@
-"""Quantizers: §2.1's factorised, l2-normalised codebook (equation 1), and two without a codebook.
+"""Quantizers: the factorised, l2-normalised codebook of §2.1 (equation 1), FSQ and LFQ.
 
-Each is made from `codebook`, the number of codes, and `code_dim`, the values of a code vector, and
-has `__call__`, `lookup` and, for those that learn one, the parameter `embedding`.
+Each has the fields `codebook`, the number of codes, and `code_dim`, the values per code, and the
+methods `__call__` and `lookup`. A learned codebook is the parameter `embedding`.
 """
 
 import math
@@ -15,35 +15,33 @@ from jaxtyping import Array, Float, Int
 
 from phenaki.errors import UserError
 
-ENTROPY_WEIGHT = 0.1  # of LFQ's entropy penalty, as its authors chose
+ENTROPY_WEIGHT = 0.1  # of LFQ's entropy penalty, its authors' choice
 
 
 class Quantized(NamedTuple):
-    """What a quantizer returns; losses are means of elements (docs/paper.md#codebook-losses)."""
+    """A quantizer's result; losses are means over elements (docs/paper.md#codebook-losses)."""
 
-    vectors: Float[Array, "... e"]  # code vectors, gradient passed straight to the input
-    tokens: Int[Array, "..."]
+    vectors: Float[Array, "... e"]  # the codes, with a straight-through gradient to the inputs
+    tokens: Int[Array, "..."]  # their indices
     inputs: Float[Array, "... e"]  # the normalised inputs
     codebook_loss: Float[Array, ""]  # ||sg(z) - e||²
     commitment_loss: Float[Array, ""]  # ||z - sg(e)||², to be weighted by β
 
 
 def normalize(x: Array) -> Array:
-    """x / ||x|| in float32, finite with a finite gradient at 0."""
+    """x / ||x|| over the last axis in float32; value and gradient are finite at 0."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
 def nearest(z: Float[Array, "n e"], table: Float[Array, "k e"]) -> Int[Array, " n"]:
-    """The code of each unit vector `z`: between unit vectors the nearest has the largest product.
-
-    Both are float32: bfloat16 would pick other codes.
-    """
+    """Index of the nearest code of `table` for each `z`; both are unit vectors in float32."""
+    # Between unit vectors the nearest has the largest inner product. bfloat16 would pick others.
     return jnp.argmax(z @ table.T, axis=-1).astype(jnp.int32)
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest of `codebook` unit vectors of `code_dim` values."""
+    """Replaces a vector by the nearest of `codebook` learned unit vectors (§2.1, equation 1)."""
 
     codebook: int
     code_dim: int
@@ -66,12 +64,18 @@ class VectorQuantizer(nn.Module):
         )
 
     def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """Unit vectors of `tokens`; those of `__call__` up to its straight-through sum."""
+        """Codes of `tokens`, unit vectors; equal to `__call__`'s up to rounding of its sum."""
         return jnp.take(normalize(self.embedding), tokens, axis=0)
 
 
 def levels(codebook: int, code_dim: int) -> tuple[int, ...]:
-    """Powers of two, as equal as can be, whose product is `codebook`: 8192 in 5 is 8 8 8 4 4."""
+    """Levels per value of FSQ: powers of two, nearly equal, whose product is `codebook`.
+
+    8192 codes of 5 values have 8 8 8 4 4 levels.
+
+    Raises:
+        UserError: `codebook` is no power of two, or has fewer bits than `code_dim`.
+    """
     bits = codebook.bit_length() - 1
     if codebook != 2**bits or not 1 <= code_dim <= bits:
         nearest_power = 2 ** max(round(math.log2(max(codebook, 2))), 1)
@@ -84,7 +88,7 @@ def levels(codebook: int, code_dim: int) -> tuple[int, ...]:
 
 
 class FiniteScalarQuantizer(nn.Module):
-    """FSQ (arXiv 2309.15505): every value is bounded and rounded to one of a few levels.
+    """FSQ (arXiv 2309.15505): bounds every value and rounds it to one of a few levels.
 
     Nothing is learned and nothing can collapse, so both losses are 0.
     """
@@ -94,7 +98,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def __call__(self, z: Float[Array, "... e"]) -> Quantized:
         count = np.array(levels(self.codebook, self.code_dim), np.float32)
-        # Half a step to the side: an even number of levels then lies evenly on both sides of 0.
+        # Shifted by half a step: an even number of levels is then symmetric around 0.
         z = jnp.tanh(z.astype(jnp.float32)) * (count - 1) / 2 * (1 + 1e-3) - 0.5
         rounded = jnp.round(z)
         tokens = _join(rounded + count / 2, count)
@@ -104,16 +108,16 @@ class FiniteScalarQuantizer(nn.Module):
         return Quantized(vectors, tokens, z * step, zero, zero)
 
     def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """The vectors of `tokens`, values in [-1, 1)."""
+        """Codes of `tokens`, values in [-1, 1)."""
         count = np.array(levels(self.codebook, self.code_dim), np.float32)
         return (_split(tokens, count) - count / 2) * (2 / count)
 
 
 class LookupFreeQuantizer(nn.Module):
-    """LFQ (arXiv 2310.05737): the sign of every value; `code_dim` is the number of bits.
+    """LFQ (arXiv 2310.05737): keeps the sign of every value; `code_dim` is the number of bits.
 
-    The entropy penalty, E[H(p(code | z))] - H(E[p(code | z)]), takes the place of the codebook's
-    loss: sure of each code, and all codes in use.
+    An entropy penalty, E[H(p(code | z))] - H(E[p(code | z)]), takes the place of the codebook
+    loss. It is low where each input is close to one code, and all codes are in use.
     """
 
     codebook: int
@@ -136,7 +140,7 @@ class LookupFreeQuantizer(nn.Module):
         return -(p * log_p).sum(-1).mean() + (mean * jnp.log(mean + 1e-9)).sum()
 
     def lookup(self, tokens: Int[Array, "..."]) -> Float[Array, "... e"]:
-        """The vectors of `tokens`, values -1 and 1."""
+        """Codes of `tokens`, values -1 and 1."""
         return 2 * _split(tokens, self._levels()) - 1
 
     def _levels(self):
@@ -150,7 +154,7 @@ class LookupFreeQuantizer(nn.Module):
 
 
 def _join(digits, count):
-    """One integer per vector of digits, the first the most significant."""
+    """One integer per vector of digits, the first digit the most significant."""
     place = np.cumprod(np.append(1, count[:0:-1]))[::-1].astype(np.int32)
     return (digits.astype(jnp.int32) * place).sum(-1)
 

@@ -1,4 +1,4 @@
-"""Products that XLA's platforms want written in different ways."""
+"""Inner product over the last axis, written for each platform's compiler."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,9 @@ from jaxtyping import Array, Float
 
 
 def inner(a: Float[Array, "... u"], b: Float[Array, "... u"]) -> Float[Array, "..."]:
-    """Inner products over the last axis, at the precision of the inputs.
-
-    On CPUs a sum over products that XLA fuses takes up to four times as long as a matrix product of
-    vectors; on TPUs that product would be rounded to bfloat16.
-    """
+    """Inner products of `a` and `b` over the last axis, at the precision of the inputs."""
+    # On CPUs a fused multiply and sum takes up to four times as long as a matrix product of
+    # vectors. On TPUs that matrix product would round its inputs to bfloat16.
     return jax.lax.platform_dependent(a, b, cpu=_matrix_product, default=_sum)
 
 

@@ -1,8 +1,9 @@
-"""Where activations lie on a mesh: the axes' names, and hints for XLA's partitioner.
+"""Sharding constraints of activations: the mesh axes, and hints for XLA's partitioner.
 
 Rows of a batch are split over "data" and "fsdp"; parameters over "fsdp", "sequence" and "tensor";
 positions of a sequence, or rows of pixels, over "sequence"; heads and hidden units over "tensor".
-Nothing here does anything where no mesh is set, or one of a single device.
+Without a mesh, or on a mesh of one device, every constraint returns its input. Rules for parameters
+are in `phenaki.sharding`.
 """
 
 import math
@@ -17,9 +18,8 @@ from jaxtyping import Array
 AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = ("data", "fsdp")
 WIDE = ("fsdp", "sequence")  # both hold parts of every parameter
-SHORT_SEQUENCE = (
-    16  # sequences up to this length are never split, and attended without matrix products
-)
+# Sequences up to this length are never split, and attended without matrix products.
+SHORT_SEQUENCE = 16
 
 Axes = Mapping[int, str | tuple[str, ...]]  # dimension -> what splits it
 
@@ -32,32 +32,29 @@ def axis_size(axis: str) -> int:
 def is_split() -> bool:
     """Whether a mesh of several devices is set.
 
-    A reshape that merges split dimensions makes XLA's partitioner gather them.
+    Then avoid reshapes that merge split dimensions: XLA's partitioner gathers them first.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and mesh.size > 1
 
 
 def batch_parts(mesh: jax.sharding.Mesh) -> int:
-    """Among how many devices a batch is split."""
+    """The number of devices that a batch is split over."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 def split_tokens(x: Array) -> Array:
-    """A batch of sequences [b s d], split over the batch axes and its positions over "sequence".
-
-    Short sequences are whole: those of attention over time, of which there is one per position, so
-    that "sequence" splits their first axis.
-    """
+    """A batch of sequences [b s d], split over the batch axes and its positions over "sequence"."""
     size = axis_size("sequence")
+    # Attention over time has short sequences, one per position in space. They stay unsplit, and
+    # "sequence" splits their first axis instead.
     if x.shape[1] <= SHORT_SEQUENCE:
         return constrain(x, {0: (*BATCH, "sequence")})
     return constrain(x, {0: BATCH, 1: "sequence"} if x.shape[1] % size == 0 else {0: BATCH})
 
 
 def constrain(x: Array, axes: Axes) -> Array:
-    """`x` with its dimensions split over mesh axes; itself where there is one device, or no mesh,
-    or where they do not divide it."""
+    """`x` with dimensions split over mesh axes; unchanged where the axes do not divide it."""
     if not is_split():
         return x
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
@@ -70,11 +67,9 @@ def constrain(x: Array, axes: Axes) -> Array:
 
 
 def all_gather_with_sharded_gradient(x: Array, axes: Axes, split: Axes) -> Array:
-    """`constrain(x, axes)` of a value that is laid out as `split`, and so is its gradient.
-
-    A constraint alone holds for the gradient, too: every device would be sent all of a sum of which
-    it keeps its own part.
-    """
+    """`constrain(x, axes)` of a value that is laid out as `split`; its gradient is laid out so."""
+    # A plain constraint would hold for the gradient, too: XLA would sum it on every device
+    # (all-reduce), though each keeps only its own part (reduce-scatter).
 
     @jax.custom_vjp
     def gather(x):
@@ -85,12 +80,13 @@ def all_gather_with_sharded_gradient(x: Array, axes: Axes, split: Axes) -> Array
 
 
 def replicated(kernel: Array, split: int = 0) -> Array:
-    """`kernel` on every device, where heads and hidden units are not split.
+    """`kernel` gathered on every device, unless "tensor" splits heads and hidden units.
 
-    Said before a product, it has XLA gather a layer's parameters once. Left alone, it may exchange
-    partial sums of the activations instead, or trade the parameters in pieces by loops that its TPU
-    compiler needs minutes for. `split` is the dimension that the parameter is split along.
+    `split` is the dimension that the stored parameter is split along.
     """
+    # With this constraint before a product, XLA gathers a layer's parameters once. Without it, XLA
+    # may exchange partial sums of activations instead, or pass the parameters around in pieces, in
+    # loops that take its TPU compiler minutes.
     return (
         kernel
         if axis_size("tensor") > 1
@@ -99,14 +95,14 @@ def replicated(kernel: Array, split: int = 0) -> Array:
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-    """The whole of an array that may lie on other hosts, too; to be called by all of them."""
+    """The full value of an array that other hosts may hold parts of; every host must call it."""
     if jax.process_count() == 1:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def agreed(answer: bool) -> bool:
-    """The first process's answer, for all: they may see a new file at different times."""
+    """The first process's answer, for all of them: they may see a new file at different times."""
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))

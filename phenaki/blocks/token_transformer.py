@@ -1,4 +1,4 @@
-"""A bidirectional transformer over the codes of clips: what MaskGIT and token critics share."""
+"""Bidirectional transformer over video tokens, the common part of MaskGIT and token critics."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.blocks import sharding
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.dropout import Dropout
 from phenaki.blocks.transformer import Transformer
 from phenaki.types import Text
@@ -17,11 +17,12 @@ EMBED_INIT = nn.initializers.truncated_normal(0.02)
 
 
 def factorised(grid: tuple[int, int, int], std: float):
-    """Initialiser of a [t·m·n, d] position table as a sum of one table per axis.
+    """Initialiser of a [t·m·n, d] position table as a sum of one N(0, `std`) table per axis.
 
-    Neighbours start out similar. Tables of small models need it to learn motion in reasonable time;
-    the paper does not mention it. Only the start is factorised: every entry is learned.
+    Only the start is factorised: every entry is learned.
     """
+    # Neighbours start out similar, which small models need to learn motion in reasonable time. The
+    # paper does not mention it (docs/paper.md#maskgit-head).
 
     def init(key, shape, dtype=jnp.float32):
         table = nn.initializers.normal(std)(key, (sum(grid), shape[-1]), dtype)
@@ -32,10 +33,12 @@ def factorised(grid: tuple[int, int, int], std: float):
 
 
 class TokenTransformer(nn.Module):
-    """From codes and text to features; `grid` is the (t, m, n) of the longest clip.
+    """From tokens and text to features; `grid` is the (t, m, n) of the longest clip.
 
-    `text_dim` is the width of the text embeddings, from which every layer's keys and values come
-    directly (docs/paper.md#text-encoder); None builds a network that sees no text.
+    `text_dim` is the width of the text embeddings, from which every layer's keys and values are
+    projected directly (docs/paper.md#text-encoder); None builds a network that reads no text.
+    `position_init` is "normal" or "factorised". `remat`, `unroll` and `attention` are those of
+    `Transformer`.
     """
 
     grid: tuple[int, int, int]
@@ -55,7 +58,7 @@ class TokenTransformer(nn.Module):
 
     @property
     def ids(self) -> int:
-        """How many ids it can be given."""
+        """Rows of the embedding table: the number of input ids."""
         return self.codebook
 
     def setup(self):
@@ -66,7 +69,7 @@ class TokenTransformer(nn.Module):
         self.position = self.param("position", positions, (math.prod(self.grid), self.width))
         self.drop = Dropout(self.dropout)
         if self.text_dim is not None:
-            # One product for all layers; while sampling it is computed once for all steps.
+            # One product for all layers. Sampling computes it once for all decoding steps.
             self.text_key_value = Dense(
                 (self.depth, 2, self.heads, self.width // self.heads), self.dtype
             )
@@ -96,10 +99,10 @@ class TokenTransformer(nn.Module):
         valid: Bool[Array, "b s"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "b s d"]:
-        """What logits are read from, for flattened `codes` in raster order ((t·M + m)·N + n).
+        """Features of flattened `tokens` in raster order ((t·M + m)·N + n), for a head to read.
 
-        A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` hides
-        padding behind the end of a clip.
+        A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` is False
+        for padding behind the end of a clip, which no position attends to.
         """
         if text is not None:
             context = self.context(text)

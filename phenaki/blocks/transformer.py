@@ -1,4 +1,4 @@
-"""Pre-LayerNorm transformer: self-attention, optional cross-attention, MLP; scanned over layers."""
+"""Pre-LayerNorm transformer with optional cross-attention, scanned over its layers."""
 
 from typing import Any
 
@@ -8,18 +8,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from phenaki.blocks import flash, sharding
-from phenaki.blocks.attention import CrossAttention, Dense, SelfAttention
+from phenaki.blocks.attention import CrossAttention, SelfAttention
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.dropout import Dropout
 
+# `config.remat` -> the policy of `jax.checkpoint`: which values of the forward pass are saved.
 REMAT = {
     "none": None,
+    # Attention kernels save their outputs, because they would be the most expensive to recompute.
     "full": jax.checkpoint_policies.save_only_these_names(flash.SAVE_FOR_BACKWARD),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
 class Block(nn.Module):
-    """One layer. `context` is (key_value [b l 2 h e], mask [b l]) or None."""
+    """One layer: self-attention, cross-attention and MLP, each added to the residual stream.
+
+    Without `key_value` [b l 2 h e] there is no cross-attention. `text_mask` is [b l], `mask`
+    broadcasts to [b h s s]. The order is that of Muse (docs/paper.md#block-order).
+    """
 
     heads: int
     mlp_dim: int
@@ -54,9 +61,9 @@ def norm(name: str) -> nn.LayerNorm:
 class Transformer(nn.Module):
     """`depth` blocks and a final LayerNorm. Parameters are stacked over layers (leading axis).
 
-    `remat` is "none", "full" (recompute all but what kernels of attention give, in the backward
-    pass) or "dots" (keep matrix products); `unroll` trades compile time for speed; `attention` is
-    that of `kernels.choose`.
+    `remat` is a key of `REMAT`: "none" saves everything for the backward pass, "full" only the
+    outputs of attention kernels, "dots" matrix products. `unroll` layers at a time trade compile
+    time for speed. `attention` is a key of `attention_impl.CHOICES`.
     """
 
     depth: int
@@ -80,13 +87,19 @@ class Transformer(nn.Module):
         mask=None,
         deterministic: bool = True,
     ) -> Float[Array, "b s d"]:
-        """`key_value` [depth b l 2 h e] and `text_mask` [b l] come from the text, or are None."""
+        """Features of positions `x`, with a residual stream in `dtype` and a float32 result.
+
+        `key_value` [depth b l 2 h e] and `text_mask` [b l] come from the text, or are None.
+        """
         if self.causal:
             length = x.shape[1]
             mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
         block = Block
+        # Inside a scan XLA cannot merge the recomputation with the forward pass, so that the
+        # barriers of `prevent_cse` would only cost time.
         if self.remat != "none":
             block = nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+        # One layer is compiled, not `depth`; its parameters and `key_value` have a layer axis.
         layers = nn.scan(
             block,
             variable_axes={"params": 0},

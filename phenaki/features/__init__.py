@@ -1,1 +1,1 @@
-"""Frozen feature networks of losses and metrics, and the readers of their public weight files."""
+"""Frozen feature networks for losses and metrics, and readers of their public weight files."""

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: byte pairs of lower-cased text (arXiv 2103.00020, §2.4)."""
+"""CLIP's text tokenizer: byte-pair encoding of lower-cased text (arXiv 2103.00020, §2.4)."""
 
 import gzip
 import html
@@ -13,22 +13,22 @@ from jaxtyping import Int32
 from phenaki.errors import UserError
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 49_152 - 256 - 2  # the public file holds more than CLIP knows
+MERGES = 49_152 - 256 - 2  # the public file holds more than CLIP uses
 WORD_END = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
-# Contractions are split off; a run of letters is a piece, each digit, and a run of anything else.
+# A piece is a contraction, a run of letters, a digit, or a run of other characters.
 PIECE = re.compile(
     rf"{re.escape(START)}|{re.escape(END)}|'(?:s|t|re|ve|m|ll|d)|[a-z]+|[0-9]|[^ a-z0-9]+"
 )
-SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # Unicode's; Python's \s has these four signs more
+SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # Unicode's spaces; Python's \s has these four more
 
 
 class BytePairs:
-    """Captions to rows of `length` ids, from the vocabulary file that OpenAI published with CLIP.
+    """Encodes captions as rows of `length` ids with the vocabulary file of CLIP.
 
-    `path` is that file, packed or not. Unlike OpenAI's code, this does not repair wrongly decoded
-    text or curly quotes (the `ftfy` package there); plain captions give the same ids.
-    Raises UserError if the file is missing or is another one.
+    `path` is the file that OpenAI published, compressed or not. Unlike OpenAI's code, this does not
+    repair wrongly decoded text or curly quotes (the `ftfy` package there); plain captions give the
+    same ids. Raises UserError if the file is missing or has other content.
     """
 
     def __init__(self, path: str | Path, length: int = 77):
@@ -81,10 +81,11 @@ class BytePairs:
 
 
 def pieces(caption: str) -> list[str]:
-    """Words, contractions, digits and runs of signs of the cleaned, lower-cased caption."""
+    """Words, contractions, digits and runs of other characters of the cleaned, lower-cased text."""
     text = html.unescape(html.unescape(unicodedata.normalize("NFC", caption)))
     text = SPACE.sub(" ", text).strip().lower()
-    # `re` knows no classes of Unicode: match a copy in which ASCII signs stand for the others.
+    # `re` has no Unicode categories: it matches a copy with an ASCII character of the same category
+    # for each other one.
     plain = "".join(_stand_in(character) for character in text)
     return [text[match.start() : match.end()] for match in PIECE.finditer(plain)]
 
@@ -108,7 +109,7 @@ def _joined(word, pair):
 
 
 def _byte_letters() -> dict[int, str]:
-    """A printed letter for each byte, in the order of the first 256 ids: Latin-1's first."""
+    """A printable letter for each byte, in the order of the first 256 ids: Latin-1's first."""
     printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printed]
     letters = {byte: chr(byte) for byte in printed}
@@ -122,8 +123,8 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
             "folder clip/ of https://github.com/openai/CLIP."
         )
     try:
-        packed = path.read_bytes()
-        text = (gzip.decompress(packed) if path.suffix == ".gz" else packed).decode()
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not {FILE}: {error}.") from error
     lines = text.split("\n")[1 : 1 + MERGES]  # the first is a title

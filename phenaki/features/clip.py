@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from phenaki.blocks.attention import Dense, SelfAttention
+from phenaki.blocks.attention import SelfAttention
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import normalize
 from phenaki.features.clip_names import HEAD_DIM
 from phenaki.features.clip_names import convert as convert
@@ -30,10 +31,11 @@ SMALL_INIT = nn.initializers.normal(0.02)
 
 
 def norm(name: str) -> nn.LayerNorm:
+    """LayerNorm with CLIP's epsilon."""
     return nn.LayerNorm(epsilon=1e-5, name=name)
 
 
-class Block(nn.Module):
+class CLIPLayer(nn.Module):
     """A pre-LayerNorm layer whose GELU is approximated by x·sigmoid(1.702x)."""
 
     @nn.compact
@@ -45,13 +47,15 @@ class Block(nn.Module):
         return x + Dense(width, name="wo")(y * nn.sigmoid(1.702 * y)), None
 
 
-class Transformer(nn.Module):
+class CLIPTransformer(nn.Module):
+    """`depth` layers with stacked parameters; `mask` broadcasts to [b h s s]."""
+
     depth: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b s d"], mask=None) -> Float[Array, "b s d"]:
         layers = nn.scan(
-            Block,
+            CLIPLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
@@ -60,8 +64,8 @@ class Transformer(nn.Module):
         return layers(name="layers")(x, mask)[0]
 
 
-class Vision(nn.Module):
-    """Preprocessed pixels [b h w 3] -> what the class token became [b e], not normalised."""
+class ImageEncoder(nn.Module):
+    """Preprocessed pixels [b h w 3] -> projected class token [b e], not normalised."""
 
     patch: int
     width: int
@@ -76,13 +80,13 @@ class Vision(nn.Module):
         x = rearrange(patches, "b m n d -> b (m n) d")
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], axis=1)
         x = x + self.param("position", SMALL_INIT, x.shape[1:])
-        x = Transformer(self.depth, name="transformer")(norm("norm_in")(x))
+        x = CLIPTransformer(self.depth, name="transformer")(norm("norm_in")(x))
         x = norm("norm_out")(x[:, 0])
         return x @ self.param("projection", SMALL_INIT, (self.width, self.embedding))
 
 
-class Text(nn.Module):
-    """Ids [b length] -> what the end mark, the largest id, became [b e], not normalised."""
+class TextEncoder(nn.Module):
+    """Ids [b length] -> projected end mark, the largest id, [b e], not normalised."""
 
     vocabulary: int
     length: int
@@ -95,14 +99,14 @@ class Text(nn.Module):
         x = nn.Embed(self.vocabulary, self.width, name="token_embedding")(ids)
         x = x + self.param("position", SMALL_INIT, (self.length, self.width))
         mask = jnp.tril(jnp.ones((self.length, self.length), bool))[None, None]
-        x = norm("norm_out")(Transformer(self.depth, name="transformer")(x, mask))
-        # What follows the first end mark is padding, and hidden from it by the causal mask.
+        x = norm("norm_out")(CLIPTransformer(self.depth, name="transformer")(x, mask))
+        # The causal mask hides the padding behind the first end mark from it.
         x = x[jnp.arange(x.shape[0]), jnp.argmax(ids, axis=-1)]
         return x @ self.param("projection", SMALL_INIT, (self.width, self.embedding))
 
 
 class CLIP(nn.Module):
-    """Images and captions as unit vectors of one space; sizes as in `SIZES`. float32."""
+    """Images and captions as unit vectors of one space, in float32; sizes as in `SIZES`."""
 
     size: int
     patch: int
@@ -115,8 +119,8 @@ class CLIP(nn.Module):
     embedding: int
 
     def setup(self):
-        self.vision = Vision(self.patch, self.vision_width, self.vision_depth, self.embedding)
-        self.text = Text(
+        self.vision = ImageEncoder(self.patch, self.vision_width, self.vision_depth, self.embedding)
+        self.text = TextEncoder(
             self.vocabulary, self.length, self.text_width, self.text_depth, self.embedding
         )
         self.logit_scale = self.param(
@@ -132,7 +136,7 @@ class CLIP(nn.Module):
 
     def image_embeddings(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b e"]:
         """Unit vectors of images of any size in [0, 1]."""
-        # TPUs multiply float32 in bfloat16 unless told otherwise.
+        # By default TPUs round float32 inputs of products to bfloat16.
         with jax.default_matmul_precision("highest"):
             return normalize(self.vision(preprocess(pixels, self.size)))
 
@@ -143,9 +147,9 @@ class CLIP(nn.Module):
 
 
 def preprocess(pixels: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s s 3"]:
-    """Short side to `size` by antialiased bicubic, centre crop, then CLIP's mean and deviation.
+    """Resizes the short side to `size` by antialiased bicubic, crops the centre, normalises.
 
-    `pixels` in [0, 1]. The published pipeline works on bytes and so also rounds after each pass of
+    `pixels` are in [0, 1]. The published pipeline works on bytes: it also rounds after each pass of
     the resize, columns first.
     """
     batch, *sides, channels = pixels.shape

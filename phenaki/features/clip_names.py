@@ -1,4 +1,4 @@
-"""CLIP's parameters from its public files: OpenAI's names, or those of transformers."""
+"""CLIP's parameters from its public files, with OpenAI's names or those of transformers."""
 
 import re
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ PROJECTIONS = {
     "visual_projection.weight": "visual.proj",
     "text_projection.weight": "text_projection",
 }
-# Sizes and indices that lie among the weights.
+# Sizes and indices that the files hold among the weights.
 NO_WEIGHTS = re.compile(r"(input_resolution|context_length|vocab_size|.*\.position_ids)$")
 
 

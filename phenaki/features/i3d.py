@@ -42,7 +42,8 @@ class BatchNorm(nn.Module):
 
 
 def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False) -> nn.Module:
-    # XLA's SAME is TensorFlow's rule: with strides, what cannot be halved is padded behind.
+    """The convolution of a unit, with SAME padding."""
+    # XLA's SAME is TensorFlow's rule: with strides, an odd size is padded behind.
     kind = nn.Conv if strides == (1, 1, 1) else StridedConv
     return kind(
         features,
@@ -54,7 +55,7 @@ def conv(features: int, kernel=(1, 1, 1), strides=(1, 1, 1), bias: bool = False)
     )
 
 
-class Unit(nn.Module):
+class Unit3D(nn.Module):
     """Convolution without bias, normalisation, ReLU."""
 
     features: int
@@ -69,15 +70,17 @@ class Unit(nn.Module):
 
 
 class MaxPool(nn.Module):
+    """Max pooling with SAME padding, which is -inf."""
+
     window: tuple[int, int, int]
     strides: tuple[int, int, int]
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b u i j c"]:
-        return nn.max_pool(x, self.window, self.strides, "SAME")  # padded with -inf
+        return nn.max_pool(x, self.window, self.strides, "SAME")
 
 
 class Mixed(nn.Module):
-    """The inception block: four branches side by side, of the widths of their units in order."""
+    """An inception block: four concatenated branches; `widths` are those of the units in order."""
 
     widths: tuple[int, int, int, int, int, int]
 
@@ -85,26 +88,28 @@ class Mixed(nn.Module):
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w d"]:
         one, two_in, two, three_in, three, four = self.widths
         cube = (3, 3, 3)
-        branch_0 = Unit(one, name="Branch_0.Conv3d_0a_1x1")(x)
-        branch_1 = Unit(two_in, name="Branch_1.Conv3d_0a_1x1")(x)
-        branch_1 = Unit(two, cube, name="Branch_1.Conv3d_0b_3x3")(branch_1)
-        branch_2 = Unit(three_in, name="Branch_2.Conv3d_0a_1x1")(x)
-        branch_2 = Unit(three, cube, name="Branch_2.Conv3d_0b_3x3")(branch_2)
-        branch_3 = Unit(four, name="Branch_3.Conv3d_0b_1x1")(MaxPool(cube, (1, 1, 1))(x))
+        branch_0 = Unit3D(one, name="Branch_0.Conv3d_0a_1x1")(x)
+        branch_1 = Unit3D(two_in, name="Branch_1.Conv3d_0a_1x1")(x)
+        branch_1 = Unit3D(two, cube, name="Branch_1.Conv3d_0b_3x3")(branch_1)
+        branch_2 = Unit3D(three_in, name="Branch_2.Conv3d_0a_1x1")(x)
+        branch_2 = Unit3D(three, cube, name="Branch_2.Conv3d_0b_3x3")(branch_2)
+        branch_3 = Unit3D(four, name="Branch_3.Conv3d_0b_1x1")(MaxPool(cube, (1, 1, 1))(x))
         return jnp.concatenate([branch_0, branch_1, branch_2, branch_3], axis=-1)
 
 
 class Logits(nn.Module):
+    """Logits of the Kinetics-400 classes at every position."""
+
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w k"]:
         return conv(CLASSES, bias=True)(x)
 
 
 STAGES: dict[str, Callable[..., nn.Module]] = {
-    "Conv3d_1a_7x7": partial(Unit, 64, (7, 7, 7), (2, 2, 2)),
+    "Conv3d_1a_7x7": partial(Unit3D, 64, (7, 7, 7), (2, 2, 2)),
     "MaxPool3d_2a_3x3": partial(MaxPool, (1, 3, 3), (1, 2, 2)),
-    "Conv3d_2b_1x1": partial(Unit, 64),
-    "Conv3d_2c_3x3": partial(Unit, 192, (3, 3, 3)),
+    "Conv3d_2b_1x1": partial(Unit3D, 64),
+    "Conv3d_2c_3x3": partial(Unit3D, 192, (3, 3, 3)),
     "MaxPool3d_3a_3x3": partial(MaxPool, (1, 3, 3), (1, 2, 2)),
     "Mixed_3b": partial(Mixed, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": partial(Mixed, (128, 128, 192, 32, 96, 64)),
@@ -147,8 +152,8 @@ class I3D(nn.Module):
         features, are means over time. Raises UserError below nine frames and for an unknown tap.
         """
         _check(video.shape[1], taps)
-        asked = jax.default_matmul_precision(self.precision) if self.precision else nullcontext()
-        with asked:
+        precision = jax.default_matmul_precision(self.precision) if self.precision else None
+        with precision or nullcontext():
             return self._activations(self.preprocess(video.astype(jnp.float32)), taps)
 
     def _activations(self, x, taps):

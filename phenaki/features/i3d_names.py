@@ -1,4 +1,4 @@
-"""I3D's parameters from its public files: MAGVIT's names, or those of pytorch-i3d."""
+"""I3D's parameters from its public files, with MAGVIT's names or those of pytorch-i3d."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ ARRAYS = {
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Parameters of `I3D` from the tensors of a public file, told apart by their names.
+    """Parameters of `I3D` from the tensors of a public file, whose names tell its kind.
 
     Either MAGVIT's Flax file, flattened with "/" ("params/Conv3d_1a_7x7/conv_3d/kernel"), or a
     file of pytorch-i3d's names ("Mixed_3b.b1a.conv3d.weight"), as TATS and VideoGPT converted the

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phenaki.features.inception_blocks import BLOCKS, STEM, Branches, Layers, Unit
+from phenaki.features.inception_blocks import BLOCKS, STEM, Branches, ConvSpec, Layers
 from phenaki.features.resize import legacy_bilinear
 from phenaki.features.torch_names import from_torch, shapes_of
 
@@ -31,8 +31,8 @@ TORCH_LEAVES = {
 }
 
 
-class Features(NamedTuple):
-    """What the network gives for b images."""
+class InceptionOutputs(NamedTuple):
+    """Pooled features and logits of b images."""
 
     pool: Float[Array, "b 2048"]  # "pool_3", the features of FID
     logits: Float[Array, "b 1008"]  # with bias; the Inception score of arXiv 1606.03498 has none
@@ -52,18 +52,18 @@ class BatchNorm(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """What a `Unit` describes."""
+    """Convolution without bias, normalisation and ReLU, as `spec` describes them."""
 
-    unit: Unit
+    spec: ConvSpec
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b m n d"]:
-        unit = self.unit
+        spec = self.spec
         conv = nn.Conv(
-            unit.features,
-            unit.kernel,
-            (unit.stride, unit.stride),
-            unit.padding,
+            spec.features,
+            spec.kernel,
+            (spec.stride, spec.stride),
+            spec.padding,
             use_bias=False,
             precision=jax.lax.Precision.HIGHEST,  # by default TPUs would round to bfloat16
             kernel_init=nn.initializers.he_normal(),
@@ -73,9 +73,9 @@ class ConvUnit(nn.Module):
 
 
 def run(layers: Layers, x: Float[Array, "b h w c"]) -> Float[Array, "b m n d"]:
-    """The layers of a branch in order; called inside a module, whose submodules they become."""
+    """Applies the layers of a branch; called inside a module, whose submodules they become."""
     for layer in layers:
-        if isinstance(layer, Unit):
+        if isinstance(layer, ConvSpec):
             x = ConvUnit(layer, name=layer.name)(x)
         elif isinstance(layer, tuple):
             x = jnp.concatenate([run((side,), x) for side in layer], axis=-1)
@@ -85,7 +85,7 @@ def run(layers: Layers, x: Float[Array, "b h w c"]) -> Float[Array, "b m n d"]:
 
 
 class Mixed(nn.Module):
-    """Branches side by side, concatenated over channels."""
+    """Concatenates branches over channels."""
 
     branches: Branches
 
@@ -95,19 +95,19 @@ class Mixed(nn.Module):
 
 
 class Inception(nn.Module):
-    """The network behind its preprocessing: [b h w 3] in [-1, 1] -> `Features`.
+    """The network without its preprocessing: [b h w 3] in [-1, 1] -> `InceptionOutputs`.
 
-    Fully convolutional up to the mean over space: made for 299x299, works from 75x75 on.
+    Fully convolutional up to the mean over space: made for 299x299, it works from 75x75 on.
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w 3"]) -> Features:
+    def __call__(self, x: Float[Array, "b h w 3"]) -> InceptionOutputs:
         x = run(STEM, x)
         for name, branches in BLOCKS.items():
             x = Mixed(branches, name=name)(x)
         pool = x.mean((1, 2))
         logits = nn.Dense(CLASSES, precision=jax.lax.Precision.HIGHEST, name="fc")(pool)
-        return Features(pool, logits)
+        return InceptionOutputs(pool, logits)
 
 
 def preprocess(
@@ -125,8 +125,11 @@ def features(
     params: Mapping[str, Any],
     pixels: Float[Array, "b h w 3"],
     resize: Callable = legacy_bilinear,
-) -> Features:
-    """`Features` of images in [0, 1] of any size; `resize` is one of `phenaki.features.resize`."""
+) -> InceptionOutputs:
+    """The network's outputs for images in [0, 1] of any size.
+
+    `resize` is one of `phenaki.features.resize`.
+    """
     found: Any = Inception().apply({"params": params}, preprocess(pixels, resize))
     return found
 

@@ -1,4 +1,4 @@
-"""Resize rules. Scores of one clip under two of them differ, so whoever resizes names its rule."""
+"""Bilinear resize rules of FID and FVD; scores depend on the rule, so reports name it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ def legacy_bilinear(
 ) -> Float[Array, "*b height width c"]:
     """TensorFlow 1's `resize_bilinear`, the rule inside the graphs of the first FID and FVD.
 
-    `size` is (height, width) in pixels. Output pixel i looks at i · inputs / outputs (corners not
-    aligned, no half-pixel centres, no antialiasing): the picture moves by up to half a pixel.
+    `size` is (height, width) in pixels. Output pixel i reads position i · inputs / outputs (corners
+    not aligned, no half-pixel centres, no antialiasing): the image shifts by up to half a pixel.
     """
     rows = _legacy_weights(images.shape[-3], size[0])
     columns = _legacy_weights(images.shape[-2], size[1])
-    # As matrix products: on accelerators gathers are slow, and slower still backwards.
+    # As matrix products: on accelerators gathers are slow, and their gradients slower still.
     highest = jax.lax.Precision.HIGHEST
     wide = jnp.einsum("...hwc,ow->...hoc", images, columns, precision=highest)
     return jnp.einsum("...hwc,oh->...owc", wide, rows, precision=highest)
@@ -27,27 +27,16 @@ def _legacy_weights(inputs: int, outputs: int) -> Float[np.ndarray, "outputs inp
     position = np.arange(outputs, dtype=np.float32) * (np.float32(inputs) / np.float32(outputs))
     lower = np.minimum(np.floor(position).astype(np.int32), inputs - 1)
     upper = np.minimum(lower + 1, inputs - 1)
-    share = position - lower.astype(np.float32)
+    fraction = position - lower.astype(np.float32)
     weights = np.zeros((outputs, inputs), np.float32)
-    np.add.at(weights, (np.arange(outputs), lower), 1 - share)
-    np.add.at(weights, (np.arange(outputs), upper), share)
+    np.add.at(weights, (np.arange(outputs), lower), 1 - fraction)
+    np.add.at(weights, (np.arange(outputs), upper), fraction)
     return weights
 
 
 def bilinear(
     images: Float[Array, "*b h w c"], size: tuple[int, int]
 ) -> Float[Array, "*b height width c"]:
-    """Half-pixel centres, no antialiasing: TensorFlow 2's and PyTorch's default."""
-    return _resize(images, size, antialias=False)
-
-
-def antialiased_bilinear(
-    images: Float[Array, "*b h w c"], size: tuple[int, int]
-) -> Float[Array, "*b height width c"]:
-    """Half-pixel centres and, where pixels get fewer, a wider kernel: Pillow's rule."""
-    return _resize(images, size, antialias=True)
-
-
-def _resize(images, size, antialias):
+    """Bilinear with half-pixel centres, no antialiasing: TensorFlow 2's and PyTorch's default."""
     shape = (*images.shape[:-3], *size, images.shape[-1])
-    return jax.image.resize(images, shape, "bilinear", antialias=antialias)
+    return jax.image.resize(images, shape, "bilinear", antialias=False)

@@ -1,4 +1,4 @@
-"""Named arrays of a weight file, whatever its format; nothing in a file is ever executed."""
+"""Reader of weight files in every public format as named arrays; executes nothing of a file."""
 
 import json
 import pickle
@@ -27,7 +27,7 @@ SAFETENSORS_TYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-# What the readers raise on content that is not what the suffix promises.
+# Errors of the readers where the content is not of the format that the suffix names.
 DAMAGE = (
     ValueError,
     TypeError,
@@ -43,7 +43,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays by name: those of PyTorch dotted, those of nested trees joined by "/".
 
     The suffix tells the format: .pt .pth (PyTorch or TorchScript), .safetensors, .h5, .npz, .flax
-    .msgpack. Raises UserError for an absent file, another suffix or a damaged content.
+    .msgpack. Raises UserError for a missing file, another suffix or damaged content.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,7 +60,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
     # Eight bytes with the length of a JSON header, the header, then the numbers it points into.
-    # Mapped, not read: of a large file only those tensors cost memory that are used.
+    # The file is mapped, not read: only tensors that are used take memory.
     data = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(bytes(data[:8]), "little")
     tensors = {}

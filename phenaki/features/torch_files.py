@@ -1,8 +1,8 @@
-"""PyTorch's weight files read with NumPy: torch need not be installed, and no code in them runs.
+"""Reader of PyTorch's weight files with NumPy: needs no torch and executes no code of a file.
 
-A file is a pickle of tensors that refer to storages: raw numbers, kept beside it in a zip archive
-(since torch 1.6; TorchScript archives too) or behind it in the same file (before). The unpickler
-knows the few names that tensors are made of and refuses all others.
+A file is a pickle of tensors that refer to storages, raw numbers. Since torch 1.6 the storages are
+other members of the same zip archive (TorchScript archives too); before, they follow the pickle in
+the file. The unpickler knows the few names that tensors are made of and refuses all others.
 """
 
 import collections
@@ -36,7 +36,8 @@ STORAGES = {
 def read(path: Path) -> dict[str, np.ndarray]:
     """Every tensor of a .pt or .pth file by its dotted name, those of nested modules included.
 
-    Raises UserError where it asks for more than tensors, and the errors of `tensor_files.DAMAGE`.
+    Raises UserError for pickles of anything else than tensors, and the errors of
+    `tensor_files.DAMAGE` for damaged files.
     """
     with path.open("rb") as file:
         content = _read_zip(file) if zipfile.is_zipfile(file) else _read_stream(file)
@@ -58,7 +59,7 @@ def _read_stream(file: BufferedIOBase) -> Any:
     storages: dict[str, np.ndarray] = {}
 
     def storage(dtype, key, count):
-        # The numbers come after the pickle; views of the empty array see them once they are read.
+        # The numbers follow the pickle. Tensors are views of this array, which is filled later.
         return storages.setdefault(key, np.empty(count, dtype))
 
     if _Unpickler(file, storage).load() != MAGIC:
@@ -74,7 +75,7 @@ def _read_stream(file: BufferedIOBase) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes NumPy arrays where PyTorch would make tensors."""
+    """Unpickler that makes NumPy arrays where PyTorch makes tensors."""
 
     def __init__(self, file: BufferedIOBase, storage: Callable[[np.dtype, str, int], np.ndarray]):
         super().__init__(file)
@@ -108,7 +109,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Module:
-    """A module of TorchScript: its attributes, and none of its code."""
+    """A TorchScript module: its attributes without its code."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -123,7 +124,7 @@ def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: 
 
 
 def _tensors(node: Any, name: str):
-    """Yields (name, array) of every tensor below `node`; whatever else is there is left out."""
+    """Yields (name, array) of every tensor below `node`; other values are left out."""
     if isinstance(node, _Module):
         node = node.state
     if isinstance(node, np.ndarray):

@@ -1,4 +1,4 @@
-"""From PyTorch's names and axes to ours: every tensor is accounted for, or the file is refused."""
+"""PyTorch state dicts to Flax parameters: names, axes, and a check that every tensor is used."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def torch_axes(path: str, rank: int) -> tuple[int, ...]:
-    """The transposition of PyTorch's array that gives ours."""
+    """The permutation of axes that turns PyTorch's array into ours."""
     return KERNEL_AXES[rank] if path.endswith("kernel") else tuple(range(rank))
 
 

@@ -1,6 +1,7 @@
 """VGG16 and LPIPS v0.1 on top of it: the image perceptual loss L_IP (§2.1) and the metric.
 
-The paper cites both perceptual losses on VGG features and LPIPS; this is the one that is both.
+The paper cites perceptual losses on VGG features, and LPIPS; LPIPS on VGG16 satisfies both
+(docs/paper.md#perceptual-losses).
 Shapes: b images, h w pixels, c channels. Everything is float32.
 """
 
@@ -20,7 +21,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 # ImageNet's, for pixels in [0, 1]. LPIPS' scaling layer is the same written for [-1, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-MIN_SIZE = 16  # below it nothing is left after the four poolings
+MIN_SIZE = 16  # pixels a side: smaller maps have no pixel after the four poolings
 
 Taps = tuple[Float[Array, "b _ _ _"], ...]
 
@@ -85,7 +86,7 @@ class LPIPSHeads(nn.Module):
 
 def _unit(x):
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    # Where every channel is off, sqrt has no slope: 0 stands for it, as value and as gradient.
+    # Where every channel is 0, sqrt has no finite slope: norm and gradient are 0 there.
     norm = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
     return x / (norm + 1e-10)
 
@@ -137,5 +138,5 @@ def convert_heads(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def head_torch_name(path: str) -> str:
-    """LPIPS' name of a head: a dropout stands before it."""
+    """LPIPS' name of a head: layer 1 of a sequence, after a dropout."""
     return path.replace("/kernel", ".model.1.weight")

@@ -1,7 +1,7 @@
-"""The perceptual terms of equation 2, on frozen networks (§2.1; docs/paper.md#perceptual-losses).
+"""Perceptual losses of equation 2 on frozen networks (§2.1; docs/paper.md#perceptual-losses).
 
-Their products have the precision of the rest of the step. Metrics ask the same networks for the
-highest, which on a TPU takes six products for one.
+Products have the precision of the rest of the step. Metrics use the same networks at the highest
+precision, which takes six bfloat16 products for one on a TPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from phenaki.types import Video
 
 
 def image_loss(params: Mapping[str, Any], real: Video, fake: Video) -> Float[Array, ""]:
-    """L_IP: the mean LPIPS distance over all frames; one frame or many, images or video.
+    """L_IP: the mean LPIPS distance over all frames of clips or images.
 
-    `params` has "vgg16" and "lpips_vgg".
+    `params` holds those of "vgg16" and "lpips_vgg".
     """
     x, y = (rearrange(video, "b f h w c -> (b f) h w c") for video in (real, fake))
     return vgg.lpips(params, x, y, vgg.VGG16(precision=None)).mean()
@@ -30,7 +30,8 @@ def video_loss(
 ) -> Float[Array, ""]:
     """L_VP: the mean over `taps` of the mean squared difference of I3D's features.
 
-    `params` has "i3d". The paper names no layer; for clips of nine frames or more.
+    `params` holds those of "i3d". Clips need nine frames or more. The paper names no layer, so
+    `taps` is a config field.
     """
     network = i3d.I3D(precision=None)
     both = jnp.concatenate([jax.lax.stop_gradient(real), fake])

@@ -1,4 +1,4 @@
-"""3-D convolutional VQGAN with a learned frame in front, as LAION's open reproduction describes."""
+"""3-D convolutional VQGAN with a learned first frame, as LAION's reproduction describes it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,21 +15,21 @@ from phenaki.types import Video
 
 
 class Conv3DVQGAN(Tokenizer):
-    """One stem for all frames: a learned frame joins frame 0, and time is halved in pairs.
-
-    Described: f8 and t2, (10 + 1)x128x128 pixels to (5 + 1)x16x16 codes; the learned frame and
-    frame 0 are merged into latent 0, so that an image is one latent; 8 bottleneck blocks of width
-    512 per side; 19.88M + 23.36M + 0.13M parameters. Inferred, as the simplest layers with those
-    counts: depthwise blocks; `widths` of the levels and `blocks` at each; the first resampling,
-    between levels 0 and 1, is the one over time, in groups of `patch[0]` frames that do not
-    overlap; 3x3 convolutions on the way down and 3x3x3 on the way up; a GELU after each.
-
-    Nothing here is causal: the blocks mix `sum(blocks)` latents to either side, so an image's codes
-    are not those of a clip that starts with it. C-ViViT's are.
+    """Tokenizes a clip of any 1 + n·patch[0] frames; learned frames complete the group of frame 0.
 
     `strides` between levels must multiply to the rows and columns of `patch`; `size` (rows, columns
-    in pixels) is the learned frame's. Any 1 + n·patch[0] frames.
+    in pixels) is that of the learned frames. The network is not causal: the blocks mix
+    `sum(blocks)` latents to either side, so the tokens of an image differ from those of frame 0 in
+    a clip that starts with it. C-ViViT's are equal.
     """
+
+    # LAION's description gives: f8 and t2, (10 + 1)x128x128 pixels to (5 + 1)x16x16 tokens; the
+    # learned frame and frame 0 merge into latent 0, so that an image is one latent; 8 bottleneck
+    # blocks of width 512 in encoder and decoder; 19.88M + 23.36M + 0.13M parameters.
+    # Inferred, as the simplest layers with those counts: depthwise blocks; `widths` of the levels
+    # and `blocks` at each; the first resampling, between levels 0 and 1, is the one over time, in
+    # groups of `patch[0]` frames that do not overlap; 3x3 convolutions in the encoder and 3x3x3 in
+    # the decoder; a GELU after each.
 
     output_layers = (("decoder", "out"),)
     receptive_field = "clip"
@@ -59,9 +59,9 @@ class Conv3DVQGAN(Tokenizer):
             remat=self.remat,
             unroll=self.unroll,
         )
-        self.encoder = Encoder(self.code_dim, **shape, size=self.size)
+        self.encoder = ClipEncoder(self.code_dim, **shape, size=self.size)
         self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
-        self.decoder = Decoder(self.channels, **shape)
+        self.decoder = ClipDecoder(self.channels, **shape)
 
     def _embed(self, video: Video) -> Float[Array, "b t m n e"]:
         return self.encoder(video)
@@ -70,7 +70,9 @@ class Conv3DVQGAN(Tokenizer):
         return self.decoder(vectors)
 
 
-class _Side(nn.Module):
+class _ClipNetwork(nn.Module):
+    """Fields and layers that encoder and decoder have in common."""
+
     features: int  # of the output
     time: int
     widths: tuple[int, ...]
@@ -87,7 +89,7 @@ class _Side(nn.Module):
         return DepthwiseStack(self.blocks[level], *common, name=f"level{level}")(x)
 
 
-class Encoder(_Side):
+class ClipEncoder(_ClipNetwork):
     """Clips [b f h w c] to vectors [b t m n e], t = 1 + (f - 1) / time."""
 
     size: tuple[int, int]
@@ -110,8 +112,8 @@ class Encoder(_Side):
         return nn.Conv(self.features, (1, 1, 1), dtype=jnp.float32, name="out")(x)
 
 
-class Decoder(_Side):
-    """Vectors [b t m n e] to clips [b f h w c]; what came from the learned frame is left out."""
+class ClipDecoder(_ClipNetwork):
+    """Vectors [b t m n e] to clips [b f h w c], without the frames of the learned ones."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t m n e"]) -> Video:

@@ -1,4 +1,4 @@
-"""Convolutional VQGAN, the per-frame baseline with MaskGIT's layers (Table 3, B.1.1)."""
+"""Convolutional VQGAN with MaskGIT's layers, a per-frame baseline (Table 3, B.1.1)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +16,17 @@ from phenaki.types import Video
 
 
 class ConvVQGAN(Tokenizer):
-    """Every frame by itself, however many: residual blocks at levels of falling resolution.
+    """Tokenizes each frame alone with residual blocks at levels of falling resolution.
 
-    Level i has `filters`·`multipliers[i]` channels and `blocks` residual blocks, and `blocks` more
-    stand in the middle of each side. Between levels i and i + 1 the sides shrink by `strides[i]`:
-    by means on the way down, by repetition and a 3x3 convolution on the way up. The paper's five
-    levels would make 8x8 codes of a frame, its Table 3 says 16x16: there the last stride is 1, and
-    the convolution on the way up stays.
+    Level i has `filters`·`multipliers[i]` channels and `blocks` residual blocks; encoder and
+    decoder have `blocks` more in the middle. Between levels i and i + 1 rows and columns shrink by
+    `strides[i]`: by means in the encoder, by repetition and a 3x3 convolution in the decoder.
+    `strides` must multiply to the rows and columns of `patch`, whose frames are 1.
 
-    `strides` must multiply to the rows and columns of `patch`, whose frames are 1. The codebook is
-    that of C-ViViT, normalised vectors of `code_dim` values, so that only the networks differ.
+    The paper's five levels would make 8x8 tokens per frame, but its Table 3 counts 16x16. Its
+    preset therefore has a last stride of 1 and keeps the convolution there
+    (docs/paper.md#conv-baseline). The codebook is that of C-ViViT, normalised codes of `code_dim`
+    values, so that only the networks differ (docs/paper.md#baseline-codes).
     """
 
     output_layers = (("decoder", "out"),)
@@ -53,9 +54,9 @@ class ConvVQGAN(Tokenizer):
             dtype=self.dtype,
             remat=self.remat,
         )
-        self.encoder = Encoder(self.code_dim, **shape)
+        self.encoder = FrameEncoder(self.code_dim, **shape)
         self.quantizer = self.quantizer_type(self.codebook, self.code_dim)
-        self.decoder = Decoder(self.channels, **shape)
+        self.decoder = FrameDecoder(self.channels, **shape)
 
     def _embed(self, video: Video) -> Float[Array, "b f m n e"]:
         z = self.encoder(rearrange(video, "b f h w c -> (b f) h w c"))
@@ -66,7 +67,9 @@ class ConvVQGAN(Tokenizer):
         return rearrange(frames, "(b f) h w c -> b f h w c", b=vectors.shape[0])
 
 
-class _Side(nn.Module):
+class _FrameNetwork(nn.Module):
+    """Fields and layers that encoder and decoder have in common."""
+
     features: int  # of the output
     widths: tuple[int, ...]
     strides: tuple[int, ...]
@@ -85,12 +88,12 @@ class _Side(nn.Module):
         return x
 
     def last(self, x, kernel):
-        """The output in float32: the quantizer's and the losses' type."""
+        """The output layer, in float32 as quantizer and losses are."""
         x = nn.swish(group_norm(self.groups, "norm")(x))
         return nn.Conv(self.features, kernel, dtype=jnp.float32, name="out")(x)
 
 
-class Encoder(_Side):
+class FrameEncoder(_FrameNetwork):
     """Frames [s h w c] to vectors [s m n e]."""
 
     @nn.compact
@@ -101,7 +104,7 @@ class Encoder(_Side):
         return self.last(self.residual(x, self.widths[-1], "middle"), (1, 1))
 
 
-class Decoder(_Side):
+class FrameDecoder(_FrameNetwork):
     """Vectors [s m n e] to frames [s h w c]."""
 
     @nn.compact

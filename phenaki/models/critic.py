@@ -1,7 +1,7 @@
-"""Token critics: which tokens of a clip were sampled (docs/paper.md#token-critic).
+"""Token critics: networks that tell sampled tokens from the data's (docs/paper.md#token-critic).
 
-Not part of Phenaki. Both kinds are called with codes and text, see every position, and give one
-logit per code, high for "sampled".
+Not part of Phenaki. Both kinds read all tokens of a clip and its text, and give one logit per
+token, high for "sampled".
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text
 
 
 class TokenCritic(TokenTransformer):
-    """A transformer of its own."""
+    """A transformer with parameters of its own."""
 
     @property
     def reads_text(self) -> bool:
-        """Whether it is to be given text."""
+        """Whether `__call__` needs text."""
         return self.text_dim is not None
 
     def setup(self):
@@ -36,12 +36,12 @@ class TokenCritic(TokenTransformer):
         context=None,
         deterministic: bool = True,
     ) -> Float[Array, "b s"]:
-        """Logits of "sampled" for flattened `codes` without a mask, given `text` or its context."""
+        """Logits of "sampled" for flattened, unmasked `tokens`, given `text` or its `context`."""
         x = self.features(tokens, text, context=context, deterministic=deterministic)
         return self.logit(x)[..., 0].astype(jnp.float32)
 
     def merge_params(self, params, generator):
-        """The parameters that `apply` needs, of those that are trained and the generator's."""
+        """Parameters for `apply` from the critic's own and the generator's, which it ignores."""
         del generator
         return params
 
@@ -49,7 +49,7 @@ class TokenCritic(TokenTransformer):
 class SelfCritic(nn.Module):
     """A head on the features of the frozen generator, which is `trunk`."""
 
-    trunk: nn.Module  # has features(codes, text, context=) and context(text)
+    trunk: nn.Module  # has features(tokens, text, context=) and context(text)
     width: int
     reads_text: bool = True
     dtype: Any = jnp.float32
@@ -60,7 +60,7 @@ class SelfCritic(nn.Module):
         self.logit = Dense(1, self.dtype)
 
     def context(self, text: Text):
-        """As the generator's."""
+        """Keys and values of the text for the generator's layers, see `TokenTransformer`."""
         return self.trunk.context(text)
 
     def __call__(
@@ -71,12 +71,12 @@ class SelfCritic(nn.Module):
         context=None,
         deterministic: bool = True,
     ) -> Float[Array, "b s"]:
-        """As `TokenCritic`'s; nothing of the trunk is dropped out."""
+        """Logits as `TokenCritic`'s; the trunk is always deterministic."""
         del deterministic
         x = self.trunk.features(tokens, text, context=context)
         x = self.hidden_norm(nn.gelu(self.hidden(x)))
         return self.logit(x)[..., 0].astype(jnp.float32)
 
     def merge_params(self, params, generator):
-        """The parameters that `apply` needs, of the head's own and the generator's."""
+        """Parameters for `apply` from the head's own and the generator's."""
         return {**params, "trunk": generator}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
 from phenaki.models.tokenizer import SMALL_INIT, Tokenizer
@@ -15,12 +15,14 @@ from phenaki.types import Video
 
 
 class CViViT(Tokenizer):
-    """Encoder, quantizer and mirrored decoder. Any 1 + n·patch[0] frames up to `frames`.
+    """Encoder, quantizer and mirrored decoder for any 1 + n·patch[0] frames up to `frames`.
 
-    Both ways are causal: a prefix of a clip has the prefix of its codes, and the other way round.
+    Encoder and decoder are causal: a prefix of a clip has the prefix of its tokens, and a prefix of
+    the tokens decodes to the prefix of the clip.
 
-    Numbers of Table 6 and appendix B.1, B.2: `frames`, `size` (rows, columns in pixels) and `patch`
-    (frames, rows, columns) fix the position tables; depths count layers per side.
+    Sizes are in Table 6 and appendix B.1, B.2. `frames`, `size` (rows, columns in pixels) and
+    `patch` (frames, rows, columns) fix the position tables; `space_depth` and `time_depth` count
+    layers of the encoder, and again of the decoder.
     """
 
     output_layers = (("first_out",), ("rest_out",))
@@ -80,7 +82,7 @@ class CViViT(Tokenizer):
             "decoder_space_position", SMALL_INIT, (grid, self.width)
         )
         self.decoder_space = Transformer(self.space_depth, **common)
-        # Small first weights: the first steps need not unlearn noise.
+        # Small initial weights, so that the first steps need not unlearn noise.
         self.first_out = Dense(pixels, jnp.float32, kernel_init=SMALL_INIT)
         self.rest_out = Dense(time * pixels, jnp.float32, kernel_init=SMALL_INIT)
 
@@ -88,7 +90,7 @@ class CViViT(Tokenizer):
         time, rows, columns = self.patch
         first = rearrange(video[:, :1], "b 1 (m p) (n q) c -> b 1 (m n) (p q c)", p=rows, q=columns)
         x = self.first_in(first)
-        if video.shape[1] > 1:  # an image has no tubelets, not zero of them
+        if video.shape[1] > 1:  # an image has no tubelets to embed
             rest = rearrange(
                 video[:, 1:],
                 "b (t s) (m p) (n q) c -> b t (m n) (s p q c)",

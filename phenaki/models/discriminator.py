@@ -1,7 +1,7 @@
-"""Per-frame discriminators: StyleGAN's with blurred resampling (B.1.1), and StyleGAN2's own.
+"""Per-frame discriminators: StyleGAN's with blurred resampling (B.1.1), and StyleGAN2's.
 
-Both score frames of pixels in [0, 1], in float32 whatever the tokenizer computes in: the R1 penalty
-differentiates them twice.
+Both score frames with pixels in [0, 1]. They compute in float32 whatever the tokenizer's dtype,
+because the R1 penalty differentiates them twice.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from phenaki.errors import UserError
 
 SLOPE = 0.2
 XAVIER = nn.initializers.xavier_uniform()
-GROUP = 4  # clips that StyleGAN2 compares with each other
+GROUP = 4  # clips over which StyleGAN2 takes its standard deviation
 
 
 class Discriminator(nn.Module):
@@ -33,15 +33,15 @@ class Discriminator(nn.Module):
         x = frames.reshape(-1, *frames.shape[-3:]).astype(jnp.float32)
         x = _leaky(_conv(first, "conv_in")(x))
         for index, features in enumerate(rest):
-            x = Block(features, name=f"block_{index}")(x)
+            x = DiscriminatorBlock(features, name=f"block_{index}")(x)
         x = _leaky(_conv(self.width, "conv_out")(x))
         x = nn.Dense(self.width, kernel_init=XAVIER, name="hidden")(x.reshape(len(x), -1))
         x = nn.Dense(1, kernel_init=XAVIER, name="logit")(_leaky(x))
         return x.reshape(frames.shape[:-3])
 
 
-class Block(nn.Module):
-    """Halves a map: two 3x3 convolutions beside a 1x1 one."""
+class DiscriminatorBlock(nn.Module):
+    """Residual block that halves a map: two 3x3 convolutions, and a 1x1 one as shortcut."""
 
     features: int
 
@@ -64,7 +64,7 @@ def _leaky(x):
 def channels(height: int, width: int, most: int) -> list[int]:
     """Channels of each map, from frames of `height` x `width` to one with a side of 4 to 7 px.
 
-    `most` up to 32 px (8 times the last map), above that half as many with every doubling.
+    `most` up to 32 px (8 times the last map); above that, half as many with every doubling.
 
     Raises:
         UserError: frames cannot be halved to a map whose shorter side is 4 to 7 px.
@@ -72,7 +72,7 @@ def channels(height: int, width: int, most: int) -> list[int]:
     halvings = max((min(height, width) // 4).bit_length() - 1, 0)
     step = 2**halvings
     if min(height, width) < 4 or height % step or width % step:
-        # Rounded down, so that the number of halvings stays.
+        # Rounded down, so that the number of halvings stays the same.
         good = " x ".join(str(max(side // step * step, 4)) for side in (height, width))
         raise UserError(
             f"config.video.height={height}, width={width}: the discriminator halves frames until "
@@ -85,8 +85,9 @@ def channels(height: int, width: int, most: int) -> list[int]:
 def blur(x: Float[Array, "b h w c"], *, pad: int, stride: int) -> Float[Array, "b m n c"]:
     """The [1, 3, 3, 1] / 8 filter along rows and columns of a zero-padded map.
 
-    Shifted sums, not a convolution: exact in float32 on every device, and faster on CPUs.
+    `pad` is the number of zeros on each side, `stride` the step of the output.
     """
+    # Shifted sums, not a convolution: exact in float32 on every device, and faster on CPUs.
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     for axis in (1, 2):
         last = x.shape[axis] - 4
@@ -98,9 +99,9 @@ def blur(x: Float[Array, "b h w c"], *, pad: int, stride: int) -> Float[Array, "
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """StyleGAN2's (Karras et al. 2020, appendix B): equalised rates, a deviation over the batch.
+    """StyleGAN2's (Karras et al. 2020, appendix B): equalised learning rates, minibatch deviation.
 
-    `width` as in `Discriminator`.
+    `width` is that of `Discriminator`.
     """
 
     width: int
@@ -124,7 +125,7 @@ class StyleGAN2Discriminator(nn.Module):
 
 
 class StyleGAN2Block(nn.Module):
-    """Halves a map: the second 3x3 convolution has stride 2 behind the blur."""
+    """Residual block that halves a map by a 3x3 convolution of stride 2 after the blur."""
 
     features: int
 
@@ -168,13 +169,20 @@ def _scaled_leaky(x):
 
 
 def append_deviation(x: Float[Array, "b f m n c"]) -> Float[Array, "b f m n c+1"]:
-    """Appends one channel: the deviation over a group of clips, averaged over the map.
+    """Appends one channel: the standard deviation over a group of clips, averaged over the map.
 
-    Groups are up to 4 neighbours along the batch, so they stay on one device; frames of one clip
-    are alike and never compared.
+    Groups are up to `GROUP` clips, the largest number that divides the batch.
     """
+    # Neighbours along the batch are on one device. Frames of one clip are alike, so that their
+    # deviation would say little: it is taken over clips, for each frame.
     size = max(size for size in range(1, GROUP + 1) if len(x) % size == 0)
     groups = x.reshape(-1, size, *x.shape[1:])
     deviation = jnp.sqrt(groups.var(axis=1) + 1e-8).mean(axis=(-3, -2, -1))  # [groups f]
     deviation = jnp.repeat(deviation, size, axis=0)[..., None, None, None]
     return jnp.concatenate([x, jnp.broadcast_to(deviation, (*x.shape[:-1], 1))], axis=-1)
+
+
+DISCRIMINATORS: dict[str, type[Discriminator] | type[StyleGAN2Discriminator]] = {
+    "residual": Discriminator,
+    "stylegan2": StyleGAN2Discriminator,
+}

@@ -1,26 +1,30 @@
-"""From configs to networks: the only place that knows both."""
+"""Networks from configs: what `config.tokenizer`, `.model`, `.critic`, `.gan` and `.text` describe.
+
+Each function reads one section and returns the network or values it stands for; networks themselves
+take values, never a config. Readers of weight files, feature networks and discriminators are
+imported where they are needed: a MaskGIT that trains on random text features loads none of them.
+"""
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from phenaki.blocks import attention_impl
 from phenaki.blocks.quantizer import QUANTIZERS
-from phenaki.errors import UserError
-from phenaki.features import tensor_files, weights
-from phenaki.losses import masked_tokens
+from phenaki.blocks.transformer import REMAT
+from phenaki.errors import UserError, one_of
 from phenaki.models.conv3d_vqgan import Conv3DVQGAN
 from phenaki.models.conv_vqgan import ConvVQGAN
 from phenaki.models.critic import SelfCritic, TokenCritic
 from phenaki.models.cvivit import CViViT
-from phenaki.models.discriminator import Discriminator, StyleGAN2Discriminator
 from phenaki.models.maskgit import MaskGIT
+from phenaki.models.tokenizer import Tokenizer
 from phenaki.models.vit_vqgan import ViTVQGAN
-from phenaki.sampling import schedules
-from phenaki.text import weights as text_weights
 from phenaki.text.one_hot import OneHot
 from phenaki.text.t5 import T5Encoder, random_encoder
 from phenaki.text.vocabulary import (
@@ -32,67 +36,71 @@ from phenaki.text.vocabulary import (
 )
 from phenaki.types import Text, VideoSpec
 
+if TYPE_CHECKING:
+    from phenaki.models.discriminator import Discriminator, StyleGAN2Discriminator
+
 PER_FRAME = {"vit_vqgan": ViTVQGAN, "conv_vqgan": ConvVQGAN}
-TOKENIZERS = {"cvivit": CViViT, "conv3d_vqgan": Conv3DVQGAN, **PER_FRAME}
-DISCRIMINATORS = {"residual": Discriminator, "stylegan2": StyleGAN2Discriminator}
-LABELS = "labels"  # of config.text.vocabulary
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    "cvivit": CViViT,
+    "conv3d_vqgan": Conv3DVQGAN,
+    **PER_FRAME,
+}
+LABELS = "labels"  # prefix of config.text.vocabulary
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def dtype(config):
-    """The compute type of `config.dtype`."""
-    return _known("config.dtype", config.dtype, DTYPES)
+def dtype(name: str) -> Any:
+    """The compute type that `config.dtype` names; parameters are float32 whatever it is."""
+    return one_of("config.dtype", name, DTYPES)
 
 
-def attention(config) -> str:
-    """The kernel of self-attention."""
-    name = config.attention
-    return _known("config.attention", name, dict.fromkeys(attention_impl.NAMES, name))
+def _compute(config: ConfigDict) -> dict[str, Any]:
+    """Fields of every transformer that say how it computes, not what."""
+    one_of("config.remat", config.remat, REMAT)
+    one_of("config.attention", config.attention, attention_impl.CHOICES)
+    return dict(
+        dtype=dtype(config.dtype),
+        remat=config.remat,
+        unroll=config.unroll,
+        attention=config.attention,
+    )
 
 
-def _known(field, value, table):
-    if value not in table:
-        raise UserError(f"{field}={value!r} must be one of {', '.join(table)}.")
-    return table[value]
-
-
-def video_spec(config) -> VideoSpec:
-    """The checked clip and patch sizes of a config."""
+def video_spec(config: ConfigDict) -> VideoSpec:
+    """The clip sizes of `config.video` and the patch sizes of `config.tokenizer`, checked."""
     return VideoSpec(**config.video, patch=tuple(config.tokenizer.patch))
 
 
-def tokenizer(config):
-    """The tokenizer network of `config.tokenizer` for clips of `config.video`."""
+def tokenizer(config: ConfigDict) -> Tokenizer:
+    """The tokenizer network of `config.tokenizer` for clips of `config.video`.
+
+    Raises:
+        UserError: an unknown name, or sizes that do not fit each other.
+    """
     spec = video_spec(config)
     # Stored configs have lists where configs have tuples.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.tokenizer.items()}
     fields["patch"] = spec.patch
     name = fields.pop("name")
     quantizer = fields.pop("quantizer", "vq")
-    fields["quantizer_type"] = _known("config.tokenizer.quantizer", quantizer, QUANTIZERS)
-    cls = _known("config.tokenizer.name", name, TOKENIZERS)
+    fields["quantizer_type"] = one_of("config.tokenizer.quantizer", quantizer, QUANTIZERS)
+    network: Any = one_of("config.tokenizer.name", name, TOKENIZERS)
     if "heads" in fields:
-        _heads("config.tokenizer", fields)
-    _patch(name, fields)
-    shared = dict(
-        frames=spec.frames,
-        size=(spec.height, spec.width),
-        dtype=dtype(config),
-        remat=config.remat,
-        unroll=config.unroll,
-        attention=attention(config),
-    )
-    # What works frame by frame has no number of frames, and a convolution no size.
-    known = {field.name for field in dataclasses.fields(cls)}
-    return cls(**fields, **{k: v for k, v in shared.items() if k in known})
+        _check_heads("config.tokenizer", fields)
+    _check_patch(name, fields)
+    shared = dict(frames=spec.frames, size=(spec.height, spec.width), **_compute(config))
+    # A network takes what it has a field for: one that works frame by frame has no `frames`, a
+    # convolution no `size`.
+    known = {field.name for field in dataclasses.fields(network)}
+    return network(**fields, **{k: v for k, v in shared.items() if k in known})
 
 
-def _patch(name, fields):
+def _check_patch(name, fields):
     patch = fields["patch"]
     time, *space = patch
     if name in PER_FRAME and time != 1:
         raise UserError(
-            f"config.tokenizer.patch[0]={time} must be 1: {name} makes codes of each frame alone."
+            f"config.tokenizer.patch[0]={time} must be 1: {name} tokenizes each frame alone."
         )
     strides = fields.get("strides")
     if strides is not None and space != [math.prod(strides)] * 2:
@@ -102,78 +110,69 @@ def _patch(name, fields):
         )
 
 
-def discriminator(config):
+def discriminator(config: ConfigDict) -> "Discriminator | StyleGAN2Discriminator | None":
     """The discriminator of `config.gan`, None where `config.loss.adversarial` is 0."""
     if not config.loss.adversarial:
         return None
-    return _known("config.gan.network", config.gan.network, DISCRIMINATORS)(config.gan.width)
+    from phenaki.models.discriminator import DISCRIMINATORS
+
+    network = one_of("config.gan.network", config.gan.network, DISCRIMINATORS)
+    return network(config.gan.width)
 
 
-def frozen_features(config) -> dict[str, Any]:
-    """Parameters by name of the feature networks that the losses of `config.loss` need.
+def frozen_features(loss: Mapping[str, float], directory: str) -> dict[str, Any]:
+    """Parameters by name of the feature networks that the losses need.
 
-    `config.features.weights` is the directory of converted files, or "random".
+    `loss` is `config.loss`, weights by term. `directory` is `config.features.weights`: a directory
+    of converted files, or "random" for untrained networks.
     """
+    from phenaki.features import weights
+
     names: list[str] = []
-    if config.loss.perceptual:
+    if loss["perceptual"]:
         names += ["vgg16", "lpips_vgg"]
-    if config.loss.video_perceptual:
+    if loss["video_perceptual"]:
         names += ["i3d"]
-    if config.features.weights == "random":
+    if directory == "random":
         return {name: weights.random(name, seed=0) for name in names}
-    return {name: weights.load(name, config.features.weights) for name in names}
+    return {name: weights.load(name, directory) for name in names}
 
 
-def maskgit(config) -> MaskGIT:
-    """The MaskGIT of `config.model` over the codes of `config.tokenizer` (sizes as in stage 1)."""
+def maskgit(config: ConfigDict) -> MaskGIT:
+    """The MaskGIT of `config.model` over the tokens of `config.tokenizer`."""
     fields = dict(config.model)
-    _heads("config.model", fields)
+    _check_heads("config.model", fields)
     if fields["codebook"] != config.tokenizer.codebook:
         raise UserError(
             f"config.model.codebook={fields['codebook']} must be the tokenizer's codebook, "
             f"{config.tokenizer.codebook}."
         )
-    return MaskGIT(text_dim=config.text.width if config.text else None, **fields, **_common(config))
+    return MaskGIT(
+        text_dim=config.text.width if config.text else None,
+        grid=video_spec(config).grid(),
+        **fields,
+        **_compute(config),
+    )
 
 
-def mask_schedule(config) -> schedules.Schedule:
-    """How many codes a training sample hides: `config.mask.schedule`."""
-    return _known("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES)
-
-
-def reduction(config):
-    """How samples weigh in stage 2's loss: `config.loss.reduction`."""
-    return _known("config.loss.reduction", config.loss.reduction, masked_tokens.REDUCTIONS)
-
-
-def critic(config) -> TokenCritic | SelfCritic:
-    """The token critic of `config.critic` for the codes and the MaskGIT of `config.model`."""
+def critic(config: ConfigDict) -> TokenCritic | SelfCritic:
+    """The token critic of `config.critic` for the tokens and the MaskGIT of `config.model`."""
     fields = dict(config.critic)
-    head = _known("config.critic.kind", fields.pop("kind"), {"network": False, "head": True})
+    head = one_of("config.critic.kind", fields.pop("kind"), {"network": False, "head": True})
     reads_text = fields.pop("text") and bool(config.text)
     if head:
-        return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config))
-    _heads("config.critic", fields)
+        return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config.dtype))
+    _check_heads("config.critic", fields)
     return TokenCritic(
         codebook=config.tokenizer.codebook,
         text_dim=config.text.width if reads_text else None,
-        **fields,
-        **_common(config),
-    )
-
-
-def _common(config):
-    """What every transformer over codes takes from the rest of `config`."""
-    return dict(
         grid=video_spec(config).grid(),
-        dtype=dtype(config),
-        remat=config.remat,
-        unroll=config.unroll,
-        attention=attention(config),
+        **fields,
+        **_compute(config),
     )
 
 
-def _heads(path, fields):
+def _check_heads(path, fields):
     width, heads = fields["width"], fields["heads"]
     if width % heads:
         nearest = max(round(width / heads), 1) * heads
@@ -182,24 +181,18 @@ def _heads(path, fields):
         )
 
 
-def vocabulary(config) -> Vocabulary | LabelVocabulary:
-    """What turns captions into ids, by `config.text.vocabulary`.
+def vocabulary(config: ConfigDict) -> Vocabulary | LabelVocabulary:
+    """The vocabulary that turns captions into ids, by `config.text.vocabulary`.
 
     "bytes"; a SentencePiece .model; or "labels:FILE", whose lines are the names of classes.
+
+    Raises:
+        UserError: no such vocabulary, or `config.text` has other sizes than it.
     """
     text = config.text
     kind, _, file = text.vocabulary.partition(":")
     if kind == LABELS:
-        names = labels(file)
-        for field, rule, size in (
-            ("length", "1: a caption is one class", names.length),
-            ("width", f"the number of names in {file}", len(names.names)),
-        ):
-            if text[field] != size:
-                raise UserError(
-                    f"config.text.{field}={text[field]} must be {rule}; nearest is {size}."
-                )
-        return names
+        return _label_vocabulary(text, file)
     if text.length < 2:
         raise UserError(
             f"config.text.length={text.length} must be at least 2, for a piece and an end mark."
@@ -221,26 +214,44 @@ def vocabulary(config) -> Vocabulary | LabelVocabulary:
     return ids
 
 
-def text_encoder(config) -> T5Encoder | OneHot:
+def _label_vocabulary(text, file):
+    names = labels(file)
+    for field, rule, size in (
+        ("length", "1: a caption is one class", names.length),
+        ("width", f"the number of names in {file}", len(names.names)),
+    ):
+        if text[field] != size:
+            raise UserError(f"config.text.{field}={text[field]} must be {rule}; nearest is {size}.")
+    return names
+
+
+def text_encoder(config: ConfigDict) -> T5Encoder | OneHot:
     """The frozen text encoder of `config.text`."""
     if config.text.vocabulary.startswith(f"{LABELS}:"):
-        return OneHot(config.text.width, dtype(config))
-    # Beside the config's it has the fields of every Flax module.
+        return OneHot(config.text.width, dtype(config.dtype))
+    # Flax adds fields of its own to those that the config has.
     names = {field.name for field in dataclasses.fields(T5Encoder)} & set(config.text)
-    return T5Encoder(dtype=dtype(config), **{name: config.text[name] for name in names})
+    return T5Encoder(dtype=dtype(config.dtype), **{name: config.text[name] for name in names})
 
 
-def text_params(config):
-    """The encoder's parameters: `config.text.weights` is a checkpoint, or "random"."""
+def text_params(config: ConfigDict) -> dict[str, Any]:
+    """The encoder's parameters: `config.text.weights` is a checkpoint, or "random".
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or of another model.
+    """
     encoder = text_encoder(config)
     if isinstance(encoder, OneHot):
         return {}
     if config.text.weights == "random":
         return random_encoder(config.text.seed, encoder)
-    return text_weights.load(config.text.weights, encoder, tensor_files.read)
+    from phenaki.features import tensor_files
+    from phenaki.text import weights
+
+    return weights.load(config.text.weights, encoder, tensor_files.read)
 
 
-def embed(encoder: T5Encoder | OneHot, params, ids: jax.Array) -> Text:
+def embed(encoder: T5Encoder | OneHot, params: Mapping[str, Any], ids: jax.Array) -> Text:
     """Encoded captions of ids [b l]; an all-padding row is a sample without caption."""
     embeddings: Any = encoder.apply({"params": params}, ids)
     return Text(embeddings, ids > 0)

@@ -1,4 +1,4 @@
-"""MaskGIT: a bidirectional transformer that predicts masked video codes from text (§2.2)."""
+"""MaskGIT: a bidirectional transformer that predicts masked video tokens from text (§2.2)."""
 
 import math
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.blocks import sharding
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text
@@ -17,11 +17,16 @@ from phenaki.types import Text
 def embed_codes(
     embedding: Float[Array, "k1 d"], codes: Float[Array, "k e"], key: Array, std: float
 ) -> Float[Array, "k1 d"]:
-    """A fresh embedding table plus a random projection, of size `std`, of the tokenizer's codes.
+    """A new embedding table plus a random projection, of size `std`, of the tokenizer's codebook.
 
-    Tokens that look alike start out alike, as input and as prediction, which small models need to
-    learn in minutes; the paper does not mention it.
+    Args:
+        embedding: the initialised table; its last row, [MASK], stays as it is.
+        codes: the codebook.
+        key: of the projection.
+        std: standard deviation of what is added; `config.code_init`.
     """
+    # Tokens that look alike start out alike, as inputs and as predictions, which small models need
+    # to learn in minutes. The paper does not mention it.
     directions = jnp.linalg.qr(jax.random.normal(key, (embedding.shape[1], codes.shape[1])))[0]
     codes = codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)
     codes = (codes - codes.mean(0)) * math.sqrt(embedding.shape[1])
@@ -29,16 +34,20 @@ def embed_codes(
 
 
 class MaskGIT(TokenTransformer):
-    """Numbers of Table 7 and appendix B.2.3, B.3.1; without `text_dim` it is unconditional."""
+    """Logits of masked tokens; sizes are in Table 7 and appendix B.2.3, B.3.1.
+
+    Without `text_dim` it is unconditional. The head is MaskGIT's, tied to the embedding table
+    (docs/paper.md#maskgit-head).
+    """
 
     @property
     def mask_id(self) -> int:
-        """The id of [MASK]: one past the codes, never predicted."""
+        """The id of [MASK]: one past the codebook, never predicted."""
         return self.codebook
 
     @property
     def ids(self) -> int:
-        """The codes and [MASK]."""
+        """Input ids: the codebook's and [MASK]."""
         return self.codebook + 1
 
     def setup(self):
@@ -59,12 +68,12 @@ class MaskGIT(TokenTransformer):
         """Logits over the codebook, float32, for flattened `tokens` with `mask_id` where unknown.
 
         Tokens are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or
-        the `context` made from it. `valid` hides padding behind the end of a clip.
+        the `context` made from it. `valid` is False for padding behind the end of a clip.
         """
         x = self.features(tokens, text, context=context, valid=valid, deterministic=deterministic)
         x = self.head_norm(nn.gelu(self.head(x)))
         table = sharding.replicated(self.embedding[: self.codebook].astype(self.dtype), split=1)
-        # As in Dense: one plain matrix product on one device.
+        # One plain matrix product on one device, as in `Dense`.
         flat = x if sharding.is_split() else x.reshape(-1, self.width)
         logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
         return (logits + self.head_bias).reshape(*x.shape[:-1], self.codebook)

@@ -1,6 +1,6 @@
-"""The interface of every tokenizer: three ways through encoder, quantizer and decoder."""
+"""The interface of every tokenizer network: encode, decode, and the two together for training."""
 
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 
@@ -11,22 +11,32 @@ SMALL_INIT = nn.initializers.normal(0.02)
 
 
 class Reconstruction(NamedTuple):
-    """A training forward: what came out, and what the quantizer did."""
+    """Result of a training forward pass."""
 
     video: Video  # linear output, not clipped to [0, 1]
     quantized: Quantized
 
 
 class Tokenizer(nn.Module):
-    """A subclass has `quantizer`, `_embed` (pixels to vectors) and `_pixels` (vectors to pixels).
+    """Base class of tokenizers.
 
-    It also has the fields `codebook` and `code_dim`. `output_layers` are the paths of the modules
-    that make the pixels. `receptive_field` says which frames a token depends on: those of its
-    latent ("frame"), these and all before ("past"), or all ("clip").
+    A subclass has the fields `patch`, `codebook` and `code_dim`, the submodule `quantizer`, and the
+    methods `_embed` (pixels to vectors) and `_pixels` (vectors to pixels).
     """
 
+    # Paths of the modules that make the pixels, for VQGAN's adaptive weight of the GAN loss.
     output_layers: ClassVar[tuple[tuple[str, ...], ...]]
-    receptive_field: ClassVar[str]
+    # Which frames a token depends on: those of its latent, these and all before, or the whole clip.
+    receptive_field: ClassVar[Literal["frame", "past", "clip"]]
+
+    if TYPE_CHECKING:
+        codebook: int
+        code_dim: int
+        quantizer: nn.Module
+
+        # Flax annotates the result as a union of arrays and tuples, of which no caller can use
+        # `.video` or `.reshape`.
+        def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
 
     def __call__(self, video: Video) -> Reconstruction:
         """Encodes, quantizes with a straight-through gradient, and decodes."""
@@ -38,5 +48,5 @@ class Tokenizer(nn.Module):
         return self.quantizer(self._embed(video)).tokens
 
     def decode(self, tokens: Tokens) -> Video:
-        """Pixels of tokens, about [0, 1]: 1 + (t - 1)·patch[0] frames."""
+        """Pixels of tokens, 1 + (t - 1)·patch[0] frames; values may leave [0, 1] slightly."""
         return self._pixels(self.quantizer.lookup(tokens))

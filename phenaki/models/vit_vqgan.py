@@ -1,4 +1,4 @@
-"""ViT VQGAN, the per-frame baseline made of transformers (Table 3, B.1.1)."""
+"""ViT VQGAN, a per-frame baseline made of transformers (Table 3, B.1.1)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from phenaki.blocks.attention import Dense
+from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
 from phenaki.models.tokenizer import SMALL_INIT, Tokenizer
@@ -15,10 +15,10 @@ from phenaki.types import Video
 
 
 class ViTVQGAN(Tokenizer):
-    """Every frame by itself, however many: patches, a transformer, codes, and the mirror image.
+    """Tokenizes each frame alone: C-ViViT without time, with one stem and one head for all frames.
 
-    C-ViViT without time: one stem and one head for all frames. `size` (rows, columns in pixels) and
-    `patch` (1, rows, columns) fix the position tables; `depth` counts layers per side.
+    `size` (rows, columns in pixels) and `patch` (1, rows, columns) fix the position tables; `depth`
+    counts layers of the encoder, and again of the decoder.
     """
 
     output_layers = (("patch_out",),)

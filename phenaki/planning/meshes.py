@@ -121,7 +121,7 @@ def traffic(config: ConfigDict, sizes: Sizes) -> float:
     network = config.model if config.kind == "maskgit" else config.tokenizer
     state, frozen, _, _ = programs.train_step(config).inputs
     kinds = programs.kinds(config)
-    item = jnp.dtype(factory.dtype(config)).itemsize
+    item = jnp.dtype(factory.dtype(config.dtype)).itemsize
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
     size = item * len(kinds) * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide

@@ -37,7 +37,7 @@ def forward(config: ConfigDict, frames: int | None = None) -> float:
     spec = factory.video_spec(config)
     frames = spec.frames if frames is None else frames
     if config.kind == "tokenizer":
-        network = factory.tokenizer(config)
+        network: Any = factory.tokenizer(config)
         inputs: tuple = (_zeros(1, frames, spec.height, spec.width, 3),)
     else:
         network = factory.maskgit(config)

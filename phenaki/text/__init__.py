@@ -1,1 +1,1 @@
-"""Captions to embeddings: the byte vocabulary and the T5 v1.1 encoder."""
+"""Text encoding: vocabularies, the frozen T5 v1.1 encoder, and readers of its checkpoints."""

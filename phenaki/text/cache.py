@@ -1,4 +1,4 @@
-"""Embeddings of captions, kept so that each is computed once."""
+"""Cache of caption embeddings, so that each caption is encoded once."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,14 +7,13 @@ from jaxtyping import Float, Int32
 
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 
-LIMIT = 2**32  # bytes kept
+LIMIT = 2**32  # bytes; a full cache is emptied
 
 
 class CachedText:
-    """Encodes captions; `embed` runs only on those not seen before (§2: "pre-computed").
+    """Encodes captions; `embed` runs only on those that are not in the cache (§2: "pre-computed").
 
-    Worth it where captions repeat and the encoder fits on one device; `LIMIT` bounds the memory
-    on the host.
+    Useful where captions repeat and the encoder fits on one device. `LIMIT` bounds host memory.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Encoders in Hugging Face's layout: PyTorch's names and axes, in one safetensors file or several.
+"""Reader of T5 encoders in Hugging Face's layout: one or several safetensors files.
 
-Nothing but the encoder and its token embedder is read.
+Names and axes are PyTorch's. Only the encoder and its token embedder are read.
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 
 from phenaki.errors import UserError
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-# The second is a copy of the first, or all there is in a file of the encoder alone.
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# A whole T5 has the first, with a copy under the second; a file of the encoder has the second.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 LAYER = re.compile(r"encoder\.block\.(\d+)\.layer\.(.+)\.weight")
 BIAS = "0.SelfAttention.relative_attention_bias"
@@ -38,25 +38,25 @@ def fits(path: str) -> bool:
     """Whether `path` is of this layout: a .safetensors file, an index, a directory with either."""
     if path.endswith((".safetensors", ".safetensors.index.json")):
         return True
-    return any((Path(path) / name).is_file() for name in (WHOLE, INDEX))
+    return any((Path(path) / name).is_file() for name in (SINGLE, INDEX))
 
 
 def open_arrays(path: str, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, Any]:
-    """The encoder's tensors by T5X's paths, their axes still PyTorch's.
+    """The encoder's tensors by T5X's paths, with PyTorch's axes.
 
-    `read` gives the tensors of one file. Raises UserError, one line: a file that is missing or
-    damaged, or no encoder in it.
+    `read` returns the tensors of one file. Raises UserError for a missing or damaged file, or one
+    without an encoder.
     """
     place = Path(path)
     if place.is_dir():
-        place /= INDEX if (place / INDEX).is_file() else WHOLE
+        place /= INDEX if (place / INDEX).is_file() else SINGLE
     parts = _parts(place) if place.suffix == ".json" else {place: None}
     tensors: dict[str, np.ndarray] = {}
     for file, names in parts.items():
         content = read(file)
         for name in content if names is None else names:
             if name not in content:
-                raise UserError(f"{file}: has no tensor {name!r}, which {place.name} says it has.")
+                raise UserError(f"{file}: has no tensor {name!r}, which {place.name} lists.")
             if _is_encoder(name):
                 tensors[name] = content[name]
     if not any(map(LAYER.fullmatch, tensors)):
@@ -76,7 +76,7 @@ def _is_encoder(name: str) -> bool:
 
 
 def _parts(index: Path) -> dict[Path, list[str]]:
-    """The files that an index gives for the encoder's tensors; the others stay unopened."""
+    """The files that an index lists for the encoder's tensors, with their tensors."""
     try:
         files = json.loads(index.read_text("utf-8"))["weight_map"]
         parts: dict[Path, list[str]] = {}
@@ -102,7 +102,7 @@ def _path(name: str, shared: bool) -> str:
         return "encoder/encoder_norm/scale"
     match = LAYER.fullmatch(name)
     if match is None:
-        return name  # nobody's: refused by name where shapes are checked
+        return name  # not T5's: refused by name where shapes are checked
     if match[2] == BIAS and shared:
         return f"encoder/{PATHS[BIAS]}"
     return f"encoder/layers_{match[1]}/{PATHS.get(match[2], match[2])}"

@@ -1,4 +1,4 @@
-"""Class names as text: one frozen one-hot row per caption."""
+"""Text encoder of class names: a one-hot row per caption, without parameters."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int
 
 
 class OneHot(nn.Module):
-    """ids [b l] from 1 to `width` -> one-hot rows [b l width]; it has no parameters.
+    """ids [b l] from 1 to `width` -> one-hot rows [b l width]; id 0, no class, gives zeros.
 
-    What projects text to keys and values then learns a row per class. Id 0, no class, gives zeros.
+    The projection of text to keys and values then learns a row per class.
     """
 
     width: int

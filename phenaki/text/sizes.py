@@ -1,4 +1,4 @@
-"""The public T5 v1.1 encoders by name; LM-adapted and Flan ones are of these sizes, too."""
+"""Sizes of the public T5 v1.1 encoders; LM-adapted and Flan encoders have the same."""
 
 import math
 from collections.abc import Mapping

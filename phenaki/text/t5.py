@@ -1,4 +1,4 @@
-"""The T5 v1.1 encoder, the frozen language model that reads the prompts (§2).
+"""The T5 v1.1 encoder, the frozen language model that embeds prompts (§2).
 
 Submodules carry T5X's parameter names, so that the tree is the one of its checkpoints:
     token_embedder/embedding                                    [vocabulary, width]
@@ -33,11 +33,11 @@ kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"
 
 
 class T5Encoder(nn.Module):
-    """Embeds token ids with a pre-norm transformer that knows only relative positions (§2).
+    """Pre-norm transformer over text ids with relative positions only (§2).
 
-    ids [b l] -> [b l width] in `dtype`. Id 0 is padding: no position attends to it, and the rows
-    it occupies are meaningless, so carry `ids > 0` along as the mask. Softmax and norms are
-    float32, parameters are float32 and cast to `dtype`.
+    ids [b l] -> [b l width] in `dtype`. Id 0 is padding: no position attends to it, and its own
+    rows are meaningless, so pass `ids > 0` along as the mask. Softmax and norms are float32;
+    parameters are float32 and cast to `dtype`.
     """
 
     vocab_size: int
@@ -46,9 +46,9 @@ class T5Encoder(nn.Module):
     head_dim: int
     layers: int
     mlp_dim: int
-    # Initial relative-position biases, in logits; they matter for an encoder used untrained:
-    relpos_std: float = 1.0  # their spread
-    relpos_far: float = 0.0  # subtracted where a bucket holds several distances (8 and more)
+    # Initial relative-position biases, in logits; they matter for an encoder used untrained.
+    relpos_std: float = 1.0  # standard deviation
+    relpos_far: float = 0.0  # subtracted from buckets of several distances (8 and more)
     relpos_per_layer: bool = False  # as in T5X's scalable T5 and umT5
     dtype: Any = jnp.float32
 
@@ -76,7 +76,7 @@ class T5Encoder(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """The layers, the position biases they share and the last norm."""
+    """The layers, their common position biases and the final norm."""
 
     heads: int
     head_dim: int
@@ -109,12 +109,12 @@ class EncoderStack(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then the gated MLP, each on normalised input and added to the stream."""
+    """Self-attention, then the gated MLP, each on normalised input and added to the residual."""
 
     heads: int
     head_dim: int
     mlp_dim: int
-    relpos: Callable[[], nn.Module] | None  # makes position biases of the layer's own
+    relpos: Callable[[], nn.Module] | None  # makes the layer's own position biases
     dtype: Any
 
     @nn.compact
@@ -123,14 +123,14 @@ class EncoderLayer(nn.Module):
     ) -> Float[Array, "b l d"]:
         if self.relpos is not None:
             bias += self.relpos()(x.shape[1])
-        attention = SelfAttention(self.heads, self.head_dim, self.dtype, name="attention")
+        attention = T5Attention(self.heads, self.head_dim, self.dtype, name="attention")
         x = x + attention(RMSNorm(self.dtype, name="pre_attention_layer_norm")(x), bias)
         mlp = GatedMLP(self.mlp_dim, self.dtype, name="mlp")
         return x + mlp(RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x))
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention with an additive bias and no 1/sqrt(head_dim), as T5 was trained."""
+class T5Attention(nn.Module):
+    """Multi-head self-attention with an additive bias, without 1/sqrt(head_dim), as in T5."""
 
     heads: int
     head_dim: int
@@ -171,7 +171,7 @@ class GatedMLP(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale with float32 statistics: no mean is subtracted, no bias added."""
+    """x / rms(x) * scale with float32 statistics; without mean and bias."""
 
     dtype: Any
 
@@ -184,7 +184,7 @@ class RMSNorm(nn.Module):
 
 
 class RelativePositionBias(nn.Module):
-    """One bias per head and bucket of distances, added to the attention logits of all layers."""
+    """Biases [1 h l l] of the attention logits: one per head and bucket of distances."""
 
     heads: int
     std: float
@@ -205,13 +205,13 @@ class RelativePositionBias(nn.Module):
 def relative_bucket(relative: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
     """Bucket, 0 to 31, of `key position - query position`.
 
-    Keys before the query use buckets 0-15, keys after it 16-31. Within a half, distances below 8
-    have one bucket each; the others share 8 buckets of logarithmic width, the last from 91 on.
+    Keys before the query have buckets 0-15, keys after it 16-31. Within a half, each distance below
+    8 has its own bucket; larger ones are in 8 buckets of logarithmic width, the last from 91 on.
     """
     half, exact = RELATIVE_BUCKETS // 2, RELATIVE_BUCKETS // 4
     distance = np.abs(relative)
-    # Checkpoints were trained with this very float32 expression truncated to an integer;
-    # float64 would move distances that lie on a bucket's edge.
+    # Checkpoints were trained with this float32 expression, truncated to an integer. float64 would
+    # move distances on the edge of a bucket.
     scaled = distance.astype(np.float32) / np.float32(exact) + np.finfo(np.float32).eps
     octaves = np.log(scaled) / np.float32(np.log(MAX_DISTANCE / exact))
     coarse = exact + (octaves * np.float32(half - exact)).astype(np.int32)
@@ -220,7 +220,7 @@ def relative_bucket(relative: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
 
 
 def query_init(head_dim: int) -> nn.initializers.Initializer:
-    """The missing 1/sqrt(head_dim) of the attention logits lives in the query's first weights."""
+    """Initialiser of the query's kernel, with the 1/sqrt(head_dim) that the logits lack."""
     return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "truncated_normal")
 
 
@@ -231,24 +231,25 @@ def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
         use_bias=False,
         dtype=dtype,
         kernel_init=init,
-        dot_general=_whole_product,
+        dot_general=_gathered_product,
         name=name,
     )
 
 
-def _whole_product(x, kernel, *arguments, **options):
+# The kernel is gathered before the product, see `sharding.replicated`.
+def _gathered_product(x, kernel, *arguments, **options):
     return jax.lax.dot_general(x, sharding.replicated(kernel), *arguments, **options)
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:
-    """Parameters of an untrained encoder, to be used frozen where no pre-trained T5 is at hand.
+    """Parameters of an untrained encoder, used frozen where no pre-trained T5 is available.
 
-    With a large `relpos_std` each head looks sharply at a fixed distance, and the gated MLPs
-    multiply what the heads see: the outputs are random features of byte n-grams, in which words
-    are linearly separable. A large `relpos_far` keeps the heads within 7 bytes, so that a phrase
-    never seen in training leaves the features of the other words alone. The same seed gives the
-    same parameters on every host.
+    The same seed gives the same parameters on every host.
     """
+    # With a large `relpos_std` each head attends sharply to a fixed distance, and the gated MLPs
+    # multiply the heads' outputs. The embeddings are random features of byte n-grams, in which
+    # words are linearly separable. A large `relpos_far` keeps the heads within 7 bytes, so that a
+    # phrase that training never had leaves the features of other words unchanged.
     return _init(encoder, jax.random.key(seed, impl="threefry2x32"))
 
 

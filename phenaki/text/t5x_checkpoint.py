@@ -1,12 +1,12 @@
-"""Encoders of T5X's checkpoints: which arrays there are, and where their numbers lie.
+"""Reader of encoders in T5X checkpoints, local or gs://bucket/path.
 
-A checkpoint is a directory, local or gs://bucket/path. Its file `checkpoint` is a msgpack tree of
-the training state, whose leaves are arrays themselves or tell of a Zarr store beside the file:
+A checkpoint is a directory. Its file `checkpoint` is a msgpack tree of the training state, whose
+leaves are arrays or references to Zarr stores in the same directory:
     T5X           {"driver": "zarr", "kvstore": {"path": "target.encoder.../"}, "metadata": ...}
     T5X on Orbax  "PLACEHOLDER://target.encoder...", file and stores in the subdirectory `state`;
                   newer Orbax lists the stores in `_METADATA` (JSON) instead
-The oldest checkpoints are one msgpack file. Nothing but the encoder and its token embedder is read,
-and nothing is executed: neither pickles nor the imports of `config.gin`.
+The oldest checkpoints are one msgpack file. Only the encoder and its token embedder are read, and
+nothing is executed: neither pickles nor the imports of `config.gin`.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ PLACEHOLDER = "PLACEHOLDER://"
 FILE, METADATA, GIN = "checkpoint", "_METADATA", "config.gin"
 CHUNKED = "__msgpack_chunked_array__"
 NDARRAY, SCALAR = 1, 3  # flax's extensions of msgpack
-# What a damaged file or store makes its readers raise; TensorStore knows ValueError only.
+# Errors of the readers of a damaged file or store; TensorStore raises ValueError only.
 DAMAGE = (ValueError, TypeError, LookupError, EOFError, OSError, msgpack.UnpackException)
 
 # Fields of T5Encoder under the names of T5X's network, and of the macros of Flaxformer's.
@@ -56,9 +56,9 @@ def exists(path: str) -> bool:
 
 
 def open_arrays(path: str) -> dict[str, Any]:
-    """Every array of the encoder by its name in the file; a store's numbers are not read yet.
+    """Every array of the encoder by its name in the file; stores are opened, but not read.
 
-    Raises UserError, one line: a file or store that is missing or damaged, or no encoder.
+    Raises UserError for a missing or damaged file or store, or a checkpoint without an encoder.
     """
     home, tree = _tree(path)
     arrays = dict(_leaves(home, tree))
@@ -70,9 +70,9 @@ def open_arrays(path: str) -> dict[str, Any]:
 
 
 def convert(name: str, array: Any) -> dict[str, Any]:
-    """An array under the paths of T5Encoder: scanned layers apart, heads side by side.
+    """An array by the paths of T5Encoder: scanned layers split, heads joined into one axis.
 
-    Scanned layers are stacked along axis 1, whatever the array: T5X's `param_scan_axis`.
+    Scanned layers are stacked along axis 1 of every array: T5X's `param_scan_axis`.
     """
     if match := re.fullmatch(r"encoder/(?:encoder|layers)/(.+)", name):
         parts: dict[str, Any] = {}
@@ -87,9 +87,10 @@ def convert(name: str, array: Any) -> dict[str, Any]:
 
 
 def gin_sizes(path: str) -> dict[str, int]:
-    """The sizes in the `config.gin` beside a checkpoint, as fields of T5Encoder; {} without one.
+    """The sizes in a checkpoint's `config.gin`, as fields of T5Encoder; {} without such a file.
 
-    Raises UserError where it cannot be parsed, or tells of another MLP than T5 v1.1's.
+    The file is in the checkpoint's directory or the parent's. Raises UserError where it cannot be
+    parsed, or gives another MLP than that of T5 v1.1.
     """
     for home in dict.fromkeys(folder for h in _homes(path) for folder in (h, _parent(h))):
         with contextlib.ExitStack() as stack:
@@ -111,7 +112,7 @@ def _gin_sizes(text: str, path: str) -> dict[str, int]:
 
     def value(names: tuple[str, ...]) -> Any:
         found = next((bound[name] for name in names if name in bound), None)
-        for _ in bound:  # macros of macros; as many as there are, at most
+        for _ in bound:  # macros may refer to macros, at most as many times as there are
             found = bound.get(found[1:]) if isinstance(found, str) and found[:1] == "%" else found
         return found
 
@@ -126,7 +127,7 @@ def _gin_sizes(text: str, path: str) -> dict[str, int]:
 
 
 class _Names(config_parser.ParserDelegate):
-    """Keeps references by name: what they name need not be importable."""
+    """Keeps references as names, so that nothing is imported."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
         del evaluate
@@ -137,7 +138,7 @@ class _Names(config_parser.ParserDelegate):
 
 
 def kvstore(directory: str, name: str = "") -> dict[str, str]:
-    """TensorStore's address of store `name` in a directory, whatever wrote it there."""
+    """TensorStore's specification of store `name` in a directory, local or in a bucket."""
     name = f"{name.strip('/')}/" if name else ""
     if match := re.fullmatch(r"gs://([^/]+)/?(.*)", directory):
         folder = match[2].rstrip("/")
@@ -146,7 +147,7 @@ def kvstore(directory: str, name: str = "") -> dict[str, str]:
 
 
 def _homes(path: str) -> tuple[str, ...]:
-    """The directories where a checkpoint at `path` may have its file."""
+    """The directories that may hold the file of the checkpoint at `path`."""
     path = path.rstrip("/")
     if not path.startswith("gs://") and Path(path).is_file():
         return (_parent(path),)
@@ -182,7 +183,7 @@ def _tree(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _file(directory: str, name: str) -> io.BufferedIOBase | None:
-    """A file of a directory, opened; None where there is none."""
+    """A file of a directory, opened; None if it is missing."""
     if not directory.startswith("gs://"):
         path = Path(directory, name)
         return path.open("rb") if path.is_file() else None
@@ -204,7 +205,7 @@ def _unpack_array(code: int, data: bytes) -> np.ndarray:
 
 
 def _select(unpacker: msgpack.Unpacker) -> dict[str, Any]:
-    """The wanted parts of a tree; decoder and optimiser pass by without being kept."""
+    """The parts of a tree in `WANTED`; decoder and optimiser state are skipped."""
     tree: dict[str, Any] = {}
     for _ in range(unpacker.read_map_header()):
         name = unpacker.unpack()
@@ -218,7 +219,7 @@ def _select(unpacker: msgpack.Unpacker) -> dict[str, Any]:
 
 
 def _listed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The tree that Orbax's `_METADATA` lists, with the placeholders of its older files."""
+    """The tree that Orbax's `_METADATA` lists, with placeholders as in its older files."""
     tree: dict[str, Any] = {}
     for entry in metadata["tree_metadata"].values():
         keys = [key["key"] for key in entry["key_metadata"]]
@@ -243,7 +244,7 @@ def _leaves(home: str, tree: dict[str, Any], path: str = "") -> Iterator[tuple[s
             shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
             yield name, np.concatenate(chunks).reshape(shape)
         elif isinstance(node, dict) and "driver" in node:
-            place = node["kvstore"].get("path") or node["path"]  # the latter is of old TensorStores
+            place = node["kvstore"].get("path") or node["path"]  # the latter in old TensorStores
             yield name, open_store(home, place, node)
         elif isinstance(node, dict):
             yield from _leaves(home, node, f"{name}/")
@@ -252,10 +253,10 @@ def _leaves(home: str, tree: dict[str, Any], path: str = "") -> Iterator[tuple[s
 
 
 def open_store(directory: str, name: str, spec: dict[str, Any] | None = None) -> ts.TensorStore:
-    """The Zarr store `name` of a directory; every chunk is there, but not read.
+    """The Zarr store `name` of a directory, opened; its chunks are checked to exist, but not read.
 
-    What the checkpoint says of it, `spec`, serves where its own `.zarray` was lost. Raises
-    UserError for a missing store or chunk: TensorStore itself would read zeros.
+    `spec`, the checkpoint's description of the store, is used where its `.zarray` is missing.
+    Raises UserError for a missing store or chunk: TensorStore itself would read zeros.
     """
     place = {"driver": "zarr", "kvstore": kvstore(directory, name)}
     where = posixpath.join(directory, name.strip("/"))

@@ -1,7 +1,6 @@
-"""Captions as ids: UTF-8 bytes, SentencePiece's pieces as T5 was trained on, or class names."""
+"""Vocabularies, captions to ids: UTF-8 bytes, T5's SentencePiece pieces, or class names."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, did_you_mean
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SPECIAL_IDS = 3  # the byte with value v has id v + SPECIAL_IDS
 SOURCE = (
     "get gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model, which is also the "
-    "spiece.model beside T5 v1.1 at Hugging Face"
+    "spiece.model of T5 v1.1 at Hugging Face"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Turns captions into rows of `length` ids: the pieces of text, one end mark, then padding.
+    """Encodes captions as rows of `length` ids: pieces of text, one end mark, then padding.
 
-    A missing or blank caption is a row of padding only: an unconditional sample, not the text "".
-    A caption longer than `length - 1` pieces is cut there and keeps its end mark; `is_cut` says
-    which ones. ValueError if `length` is below 2, TypeError for one string in place of a list.
+    A missing or blank caption is a row of padding: an unconditional sample, not the text "". A
+    caption longer than `length - 1` pieces is cut there and keeps its end mark; `is_cut` tells
+    which ones. Raises ValueError if `length` is below 2, TypeError for a string instead of a list.
     """
 
     length: int  # in ids, the end mark included
@@ -39,7 +38,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Number of ids, hence rows that an embedding needs."""
+        """Number of ids, and of rows that an embedding needs."""
         raise NotImplementedError
 
     def _ids(self, text: str) -> Sequence[int] | np.ndarray:
@@ -49,7 +48,7 @@ class Vocabulary:
         raise NotImplementedError
 
     def count(self, caption: str) -> int:
-        """Ids of a caption that is not cut, the end mark included."""
+        """Number of ids of the whole caption, the end mark included."""
         return len(self._ids(caption)) + 1
 
     def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b l"]:
@@ -67,7 +66,7 @@ class Vocabulary:
         return [self._text(row[: np.argmax(row == EOS_ID)]) for row in _ended(ids)]
 
     def is_cut(self, captions: Sequence[str | None]) -> Bool[np.ndarray, " b"]:
-        """True where `encode` loses the end of a caption, so that a script can warn about it."""
+        """True where `encode` cuts a caption, so that a script can warn about it."""
         return np.array([len(self._ids(t)) > self.length - 1 for t in _texts(captions)], bool)
 
 
@@ -79,7 +78,7 @@ class ByteVocabulary(Vocabulary):
         return SPECIAL_IDS + 256
 
     def _ids(self, text: str) -> np.ndarray:
-        # Command-line arguments that are not UTF-8 arrive as lone surrogates: give the bytes back.
+        # Command-line arguments that are not UTF-8 arrive as lone surrogates, one per byte.
         encoded = text.encode("utf-8", "surrogateescape")
         return np.frombuffer(encoded, np.uint8).astype(np.int32) + SPECIAL_IDS
 
@@ -92,7 +91,7 @@ class ByteVocabulary(Vocabulary):
 class SentencePieceVocabulary(Vocabulary):
     """The pieces of a SentencePiece `model` (see `sentencepiece`), with T5's ids.
 
-    `to_ids` gives a text's ids without the end mark; any tokenizer of the same model may do it.
+    `to_ids` returns a text's ids without the end mark; any tokenizer of the same model may do so.
     """
 
     model: Any
@@ -110,9 +109,9 @@ class SentencePieceVocabulary(Vocabulary):
 
 
 def sentencepiece(path: str | Path, length: int) -> SentencePieceVocabulary:
-    """The vocabulary of a SentencePiece `.model` file; it needs no TensorFlow.
+    """The vocabulary of a SentencePiece `.model` file.
 
-    Raises UserError for a missing file, another content, or ids that are not T5's.
+    Raises UserError for a missing file, other content, or special ids that are not T5's.
     """
     from sentencepiece import SentencePieceProcessor
 
@@ -126,7 +125,7 @@ def sentencepiece(path: str | Path, length: int) -> SentencePieceVocabulary:
     marks = dict(pad=model.pad_id(), end=model.eos_id(), unknown=model.unk_id())
     if tuple(marks.values()) != (PAD_ID, EOS_ID, UNKNOWN_ID):
         raise UserError(
-            f"{path}: is not T5's kind of vocabulary: the ids of its marks are {marks}; they must "
+            f"{path}: is not a vocabulary as T5's: its special ids are {marks}; they must "
             f"be {PAD_ID}, {EOS_ID}, {UNKNOWN_ID}."
         )
     return SentencePieceVocabulary(length, model, model.encode)
@@ -134,9 +133,10 @@ def sentencepiece(path: str | Path, length: int) -> SentencePieceVocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class LabelVocabulary:
-    """Captions that are class names: rows of one id, that of the name, from 1 on.
+    """Captions that are class names: rows of one id, from 1 on in the order of `names`.
 
-    A missing or blank caption has id 0: an unconditional sample. UserError for an unknown name.
+    A missing or blank caption has id 0: an unconditional sample. Raises UserError for an unknown
+    name.
     """
 
     names: tuple[str, ...]
@@ -168,13 +168,13 @@ class LabelVocabulary:
         if not name:
             return PAD_ID
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, 1, cutoff=0.0)[0]
-            raise UserError(f"caption {name!r} is no name of {self.path}; nearest is {near!r}.")
+            hint = did_you_mean(name, self.names) or "."
+            raise UserError(f"caption {name!r} must be a class name of {self.path}{hint}")
         return 1 + self.names.index(name)
 
 
 def labels(path: str | Path) -> LabelVocabulary:
-    """The class names of a text file, one a line. Raises UserError if there are none, or twice."""
+    """The class names of a text file, one a line; UserError if there are none, or one repeats."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file of class names, one a line.")
     lines = Path(path).read_text("utf-8").splitlines()
@@ -195,5 +195,5 @@ def _texts(captions: Sequence[str | None]) -> Iterator[str]:
 
 
 def _ended(ids: np.ndarray) -> np.ndarray:
-    """Every row with an end mark behind it, so that a full one ends somewhere, too."""
+    """Rows with an end mark appended, so that a full one has an end, too."""
     return np.pad(np.asarray(ids), ((0, 0), (0, 1)), constant_values=EOS_ID)

@@ -1,4 +1,4 @@
-"""Pre-trained T5 encoders from files: T5X's checkpoints or Hugging Face's safetensors."""
+"""Loader of pre-trained T5 encoders from T5X checkpoints or Hugging Face's safetensors."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ def load(
 ) -> dict[str, Any]:
     """NumPy parameters of `encoder` from a checkpoint of T5X or Hugging Face.
 
-    `read` gives the tensors of a safetensors file. Matrices are in `encoder.dtype`, in which it
-    computes anyway; position biases stay float32. Sizes are compared before any number is read.
+    `read` returns the tensors of a safetensors file. Matrices are in `encoder.dtype`, in which the
+    encoder computes; position biases stay float32. Sizes are compared before any array is read.
 
     Raises:
-        UserError: one line: the path holds no such file, another model, or damaged arrays.
+        UserError: `path` is missing, holds another model, or has damaged arrays.
     """
     convert: Callable[[str, Any], dict[str, Any]]
     if hugging_face.fits(path):
@@ -39,7 +39,7 @@ def load(
         raise UserError(_how_to_get(path, encoder))
     _check(path, _converted_shapes(stored, convert), encoder)
     params: dict[str, np.ndarray] = {}
-    for name, array in stored.items():  # one at a time: XXL is large
+    for name, array in stored.items():  # one array at a time: XXL is large
         params |= {
             key: np.ascontiguousarray(part, jnp.float32 if key.endswith(BIASES) else encoder.dtype)
             for key, part in convert(name, _numbers(path, name, array)).items()
@@ -71,7 +71,7 @@ def _check(path: str, shapes: Shapes, encoder: T5Encoder) -> None:
     """Raises UserError unless the arrays are those of `encoder`."""
     if any(name.endswith("mlp/wi/kernel") for name in shapes):
         raise UserError(
-            f"{path}: is a T5 1.0, whose MLPs have one matrix where T5 v1.1 has two; give a "
+            f"{path}: is a T5 1.0, whose MLPs have one input matrix where T5 v1.1 has two; give a "
             "checkpoint of v1.1."
         )
     try:
@@ -79,7 +79,7 @@ def _check(path: str, shapes: Shapes, encoder: T5Encoder) -> None:
     except KeyError as error:
         raise UserError(f"{path}: array {error} is missing.") from None
     except (ValueError, IndexError):
-        raise UserError(f"{path}: its arrays have not the shapes of a T5's.") from None
+        raise UserError(f"{path}: its arrays do not have the shapes of a T5.") from None
     _compare(path, found, encoder)
     expected = _shapes_of(encoder)
     for name in sorted(expected.keys() | shapes.keys()):
@@ -102,7 +102,7 @@ def _shapes_of(encoder: T5Encoder) -> Shapes:
 
 
 def _sizes(shapes: Shapes) -> dict[str, int]:
-    """The fields of T5Encoder that the shapes tell."""
+    """The fields of T5Encoder that follow from the shapes."""
     first = "encoder/layers_0/"
     per_layer = f"{first}{BIASES}" in shapes
     vocab_size, width = shapes["token_embedder/embedding"]

@@ -156,7 +156,7 @@ def make_stage(config: ConfigDict) -> Stage:
     """The networks and the step of stage 1, with the frozen networks that its losses need."""
     spec = factory.video_spec(config)
     model, discriminator = factory.tokenizer(config), factory.discriminator(config)
-    frozen = factory.frozen_features(config)
+    frozen = factory.frozen_features(config.loss, config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optim = OptimOptions(**config.optim)
     optimizer, weights = make_optimizer(optim), dict(config.loss)

@@ -38,7 +38,7 @@ MUTANTS = (
         CVIVIT,
         "self.encoder_time = Transformer(self.time_depth, causal=True",
         "self.encoder_time = Transformer(self.time_depth, causal=False",
-        ("test_cvivit.py", "codes_ignore_later_frames"),
+        ("test_cvivit.py", "tokens_ignore_later_frames"),
     ),
     Mutant(
         "the decoder is causal, by gradient",
@@ -52,7 +52,7 @@ MUTANTS = (
         CVIVIT,
         "self.decoder_time = Transformer(self.time_depth, causal=True",
         "self.decoder_time = Transformer(self.time_depth, causal=False",
-        ("test_cvivit.py", "frames_ignore_later_codes"),
+        ("test_cvivit.py", "frames_ignore_later_tokens"),
     ),
     Mutant(
         "frame 0 alone has the tokens of frame 0 in a clip",
@@ -247,7 +247,7 @@ MUTANTS = (
         "the gradient goes straight through the quantizer",
         "blocks/quantizer.py",
         "z + jax.lax.stop_gradient(e - z), tokens, z",
-        "e, codes, z",
+        "e, tokens, z",
         ("test_blocks.py", "straight_through"),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Random numbers that are the same for ever, for weights too large to keep beside golden values."""
+"""Reproducible random weights, for networks too large to store next to their golden values."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def uniform(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def params(shapes: torch_names.Shapes) -> dict[str, np.ndarray]:
-    """Leaves by path that keep activations of order one and have no two normalisations alike."""
+    """Leaves by path that keep activations of order one, with different normalisations."""
     leaves = {}
     for seed, (path, shape) in enumerate(shapes.items()):
         draw = uniform(seed, shape)
@@ -28,7 +28,7 @@ def params(shapes: torch_names.Shapes) -> dict[str, np.ndarray]:
 
 
 def to_torch(leaves: dict[str, np.ndarray], torch_name) -> dict[str, np.ndarray]:
-    """The way back from `layout.from_torch`."""
+    """The inverse of `torch_names.from_torch`."""
     state = {}
     for path, leaf in leaves.items():
         axes = torch_names.torch_axes(path, leaf.ndim)

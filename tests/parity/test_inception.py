@@ -22,7 +22,7 @@ with torchvision_stand_in.present():
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchvision's own
 GOLDEN = Path(__file__).parents[1] / "golden" / "inception.npz"
-SMALL = drawn.uniform(0, (2, 107, 131, 3))  # what the network sees, at odd sizes
+PREPROCESSED = drawn.uniform(0, (2, 107, 131, 3))  # the network's inputs, at odd sizes
 PIXELS = (drawn.uniform(1, (1, 64, 48, 3)) + 1) / 2
 GROUPS = ("Conv2d_4a_3x3", *inception.BLOCKS)
 
@@ -63,15 +63,15 @@ def run(network, images: np.ndarray) -> dict[str, np.ndarray]:
 
 def golden() -> dict[str, np.ndarray]:
     network, _, _ = reference()
-    found = run(network, SMALL)
+    found = run(network, PREPROCESSED)
     return {name: found[name] for name in ("pool", "logits")}
 
 
 def test_blocks(parity):
     network, _, params = reference()
-    theirs = run(network, SMALL)
+    theirs = run(network, PREPROCESSED)
     apply = jax.jit(functools.partial(inception.Inception().apply, capture_intermediates=True))
-    (pool, logits), captured = apply({"params": params}, jnp.asarray(SMALL))
+    (pool, logits), captured = apply({"params": params}, jnp.asarray(PREPROCESSED))
     for name in GROUPS:
         (ours,) = captured["intermediates"][name]["__call__"]
         parity("inception", name, ours, theirs[name])

@@ -1,4 +1,4 @@
-"""SSIM and PSNR beside scikit-image's.
+"""SSIM and PSNR compared with scikit-image's.
 
     PHENAKI_GOLDEN=1 python -m pytest tests/parity/test_ssim.py
 
