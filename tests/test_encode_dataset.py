@@ -146,13 +146,13 @@ def test_an_interrupted_run_resumes_and_gives_the_same_bytes(
         pass
 
     def stopping(encoder, file, sha256):
-        if stops and file.output.endswith(stops[0]):
-            for name in (f"{file.output}.part", f".{file.output}.12345678.partial"):
-                with open(tmp_path / "out" / os.path.basename(name), "w") as half:
-                    half.write("half")
+        if stops and file.path.endswith(stops[0]):
+            output = encoder.output_of(file)
+            for name in (f"{output}.part", f"{os.path.dirname(output)}/.x.tfrecord-0.partial"):
+                Path(name).write_text("half")
             stops.pop(0)
             raise Stopped
-        made.append(os.path.basename(file.output))
+        made.append(os.path.basename(file.path))
         return encode_file(encoder, file, sha256)
 
     encode_file = encode_dataset.encode_file
@@ -334,7 +334,8 @@ def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_p
     sources = {str(encoded): 0.75, str(other): 0.25}
     stream = mixture.Stream(start=6, shard_index=1, shard_count=2)
     parts = [StoredTokens(directory, index) for index, directory in enumerate(sources)]
-    features = {"codes": tensorflow.seqio().ContinuousFeature(tensorflow.tensorflow().string, 0)}
+    tf = tensorflow.tensorflow()
+    features = {"codes": tensorflow.seqio().ContinuousFeature(dtype=tf.string, rank=0)}
     mix = seqio_source.mix("tokens", parts, list(sources.values()), features, "train", 0, stream)
     examples = itertools.islice(
         seqio_source.dataset(mix, "train", 0, stream).as_numpy_iterator(), 40

@@ -8,7 +8,7 @@ import layouts
 import pytest
 
 from phenaki.data import format
-from phenaki.data.prepare import filters, ingest, run, video
+from phenaki.data.prepare import filters, ingest, run, video, workdir
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 from phenaki.io import artifacts
@@ -70,7 +70,10 @@ def test_other_options_or_a_changed_file_are_decoded_again(folder, tmp_path):
 
 def test_two_runs_of_one_output_are_refused(folder, tmp_path):
     chosen = options(folder, tmp_path / "set")
-    with run._claim(chosen), pytest.raises(UserError, match="another run is writing it"):
+    with (
+        workdir.claim(chosen.output, folder, False),
+        pytest.raises(UserError, match="another run is writing it"),
+    ):
         run.prepare(chosen)
 
 

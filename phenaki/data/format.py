@@ -127,6 +127,30 @@ def describe(directory: Path, form: ClipFormat):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class SetFile:
+    """One TFRecord file of a data set; `count` clips of the split `split`."""
+
+    split: str
+    path: str
+    count: int
+
+    @property
+    def kind(self) -> str:
+        """ "video" or "image"."""
+        return self.split.partition("_")[0]
+
+
+def files(directory: Path | str) -> list[SetFile]:
+    """All files of a data set, in the same order on every host."""
+    data, _ = open_set(directory)
+    return [
+        SetFile(split, os.fspath(path), count)
+        for split, info in sorted(data.info.splits.items())
+        for path, count in zip(info.filepaths, info.shard_lengths, strict=True)
+    ]
+
+
 def open_set(directory: Path | str):
     """The TFDS builder and the `ClipFormat` of a data set.
 

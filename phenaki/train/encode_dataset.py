@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki.data import clips, format, records, tensorflow, token_files
+from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
 from phenaki.data.tensorflow import GFILES
 from phenaki.errors import UserError
@@ -28,21 +29,6 @@ from phenaki.models import factory
 from phenaki.train import inputs
 from phenaki.train.maskgit import with_tokenizer
 from phenaki.types import VideoSpec
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceFile:
-    """One file of the data set, and the path of its tokens."""
-
-    split: str
-    path: str
-    count: int  # clips
-    output: str
-
-    @property
-    def kind(self) -> str:
-        """ "video" or "image"."""
-        return self.split.partition("_")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +66,7 @@ class Encoder:
         return tokens.astype(np.uint16 if self.codebook <= 2**16 else np.uint32)
 
     def seconds(self, kind: str) -> float:
-        """Measured time per clip of `kind`, without compilation."""
+        """Seconds per clip of `kind`, without compilation."""
         frames = self.spec.frames if kind == "video" else 1
         shape = (self.batch_of(kind), frames, self.spec.height, self.spec.width, 3)
         video = np.zeros(shape, np.uint8)
@@ -89,15 +75,9 @@ class Encoder:
         self.tokens(kind, video)
         return (time.perf_counter() - start) / len(video)
 
-    def files(self) -> list[SourceFile]:
-        """All files of the data set, in the same order on every host."""
-        data, _ = format.open_set(self.source)
-        found = []
-        for split, info in sorted(data.info.splits.items()):
-            for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
-                output = os.path.join(self.output, os.path.basename(path))
-                found.append(SourceFile(split, os.fspath(path), count, output))
-        return found
+    def output_of(self, file: SetFile) -> str:
+        """Path of the tokens of a file of the data set."""
+        return os.path.join(self.output, os.path.basename(file.path))
 
 
 def open_encoder(
@@ -155,16 +135,18 @@ def _split(devices: list) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
 
 
-def encode_file(encoder: Encoder, file: SourceFile, sha256: str) -> None:
+def encode_file(encoder: Encoder, file: SetFile, sha256: str) -> None:
     """Writes the tokens of one file, whose content has that SHA-256.
 
     Raises:
         UserError: the file is corrupt.
     """
-    token_files.write_file(file.output, _examples(encoder, file), encoder.origin, sha256)
+    token_files.write_file(
+        encoder.output_of(file), _examples(encoder, file), encoder.origin, sha256
+    )
 
 
-def _examples(encoder: Encoder, file: SourceFile) -> Iterator[bytes]:
+def _examples(encoder: Encoder, file: SetFile) -> Iterator[bytes]:
     origin = encoder.origin.digest()
     for rows in _batches(encoder, file):
         captions = [
@@ -188,7 +170,7 @@ def _examples(encoder: Encoder, file: SourceFile) -> Iterator[bytes]:
             )
 
 
-def _batches(encoder: Encoder, file: SourceFile) -> Iterator[dict[str, Any]]:
+def _batches(encoder: Encoder, file: SetFile) -> Iterator[dict[str, Any]]:
     data = clips.shard(file.path, encoder.source, file.kind, encoder.spec)
     try:
         yield from data.batch(encoder.batch_of(file.kind)).prefetch(2).as_numpy_iterator()
@@ -212,7 +194,7 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
             tokenizer.
     """
     host, hosts = jax.process_index(), jax.process_count()
-    files = encoder.files()
+    files = format.files(encoder.source)
     known = manifest.checksums(encoder.source)
     missing = _missing(encoder, files, known, remove_manifest=not estimate)
     # All hosts have the same list: every file has one host, and their numbers of files are equal.
@@ -231,19 +213,21 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
     if host == 0:
         outputs: dict[str, list[str]] = {}
         for file in files:
-            outputs.setdefault(file.split, []).append(file.output)
+            outputs.setdefault(file.split, []).append(encoder.output_of(file))
         token_files.finish(encoder.output, outputs, encoder.origin, encoder.sizes)
         log(f"{encoder.output}/{token_files.MANIFEST}: all {len(files)} files are encoded")
 
 
 def _missing(
-    encoder: Encoder, files: list[SourceFile], known: dict[str, str], remove_manifest: bool
+    encoder: Encoder, files: list[SetFile], known: dict[str, str], remove_manifest: bool
 ) -> np.ndarray:
     """Which files have no complete tokens, found by host 0."""
     missing = np.zeros(len(files), bool)
 
-    def absent(file: SourceFile) -> bool:
-        return not token_files.is_complete(file.output, encoder.origin, _sha256(file, known))
+    def absent(file: SetFile) -> bool:
+        return not token_files.is_complete(
+            encoder.output_of(file), encoder.origin, _sha256(file, known)
+        )
 
     if jax.process_index() == 0:
         missing[:] = records.parallel_map(absent, files)
@@ -255,7 +239,7 @@ def _missing(
     return missing
 
 
-def _sha256(file: SourceFile, known: dict[str, str]) -> str:
+def _sha256(file: SetFile, known: dict[str, str]) -> str:
     return known.get(os.path.basename(file.path)) or artifacts.checksum(file.path, GFILES)["sha256"]
 
 

@@ -14,12 +14,13 @@ from phenaki.io import artifacts
 NAME = "manifest.json"
 
 
-def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], config: dict) -> None:
+def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], settings: dict) -> None:
     """Writes the manifest of a complete data set.
 
-    It holds no times and no paths: the same input and config give the same manifest.
+    It holds no times and no paths: the same input and settings give the same manifest.
 
     Args:
+        settings: all that determines the bytes of the data set.
         written: the files of each split as {"name", "records", "bytes", "sha256"}; others are
             hashed here.
     """
@@ -28,10 +29,10 @@ def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], config: 
         for files in written.values()
         for file in files
     }
-    config_text = json.dumps(config, sort_keys=True)
+    settings_text = json.dumps(settings, sort_keys=True)
     manifest = {
-        "config": config,
-        "config_sha256": hashlib.sha256(config_text.encode()).hexdigest(),
+        "config": settings,
+        "config_sha256": hashlib.sha256(settings_text.encode()).hexdigest(),
         "records": {split: sum(f["records"] for f in files) for split, files in written.items()},
         "shards": {split: len(files) for split, files in written.items()},
         "files": {

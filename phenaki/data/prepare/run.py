@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import av
 import PIL
 
 from phenaki.data import format
-from phenaki.data.prepare import contact_sheet, ingest, report, shards, workers
+from phenaki.data.prepare import contact_sheet, ingest, report, shards, workdir, workers
 from phenaki.data.prepare.filters import Filters
 from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import find
@@ -76,7 +75,7 @@ class PrepareOptions:
             raise UserError("--workers, --hosts and --limit must be at least 1.")
         self.filters.check()
 
-    def config(self, layout: str) -> dict[str, Any]:
+    def settings(self, layout: str) -> dict[str, Any]:
         """All that determines the bytes of the data set, with the versions of the decoders."""
         excluded = {"input", "output", "captions", "workers", "overwrite", "layout"}
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
@@ -112,7 +111,7 @@ def prepare(
     found = find.find(
         options.input, options.captions, options.layout, options.fields, options.source_fps
     )
-    with _claim(options) as partial:
+    with workdir.claim(options.output, options.input, options.overwrite) as partial:
         try:
             summary = _write(
                 options, found, partial, progress or _NoProgress, runner or _pool(options)
@@ -123,7 +122,7 @@ def prepare(
                 "Once this is fixed, the same command resumes."
             ) from error
         if summary["files"]["read"]:
-            _move(partial / "set", options.output)
+            workdir.move(partial / "set", options.output)
         shutil.rmtree(partial, ignore_errors=True)
     if not summary["files"]["read"]:
         skipped = [*summary["skipped"], *({"file": p["name"]} | p for p in summary["problems"])]
@@ -148,33 +147,6 @@ def _pool(options: PrepareOptions) -> Runner:
     return run
 
 
-@contextlib.contextmanager
-def _claim(options: PrepareOptions) -> Iterator[Path]:
-    """Locks the working directory of `options.output` for this run."""
-    output, source = options.output.absolute(), Path(options.input).resolve()
-    if output.resolve() == source or source in output.resolve().parents:
-        raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
-    if output.is_dir() and any(output.iterdir()):
-        if not options.overwrite:
-            raise UserError(f"{options.output}: exists and is not empty; --overwrite replaces it.")
-        if not (output / "features.json").is_file():
-            raise UserError(f"{options.output}: not a data set; --overwrite does not replace it.")
-    elif output.exists() and not output.is_dir():
-        raise UserError(f"{options.output}: a file; the output is a directory.")
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        (partial / "spool").mkdir(parents=True, exist_ok=True)
-        lock = (partial / "lock").open("w")
-    except OSError as error:
-        raise UserError(f"{options.output}: cannot be written: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{options.output}: another run is writing it.") from None
-        yield partial
-
-
 def _write(
     options: PrepareOptions, found: Inventory, partial: Path, progress, runner: Runner
 ) -> dict:
@@ -196,7 +168,7 @@ def _write(
         directory.mkdir(exist_ok=True)
         written = _write_shards(options, splits, form, partial, runner)
         log_path.rename(directory / report.SKIPPED_LOG)
-        shards.finish(directory, form, written, options.config(found.layout))
+        shards.finish(directory, form, written, options.settings(found.layout))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
         summary["seconds"] = round(time.perf_counter() - began, 1)
         report.save(summary, directory)
@@ -249,12 +221,3 @@ def _decode(
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _move(new: Path, output: Path) -> None:
-    old = output.with_name(f".{output.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    new.rename(output)
-    shutil.rmtree(old, ignore_errors=True)

@@ -190,7 +190,7 @@ def _finished(marker: Path, fingerprint: str, path: Path) -> dict[str, Any] | No
 
 
 def finish(
-    directory: Path, form: format.ClipFormat, written: dict[str, list[dict]], config: dict
+    directory: Path, form: format.ClipFormat, written: dict[str, list[dict]], settings: dict
 ) -> None:
     """Makes the directory a TFDS data set and writes its manifest."""
     tfds = tensorflow.datasets()
@@ -204,4 +204,4 @@ def finish(
     with tensorflow.quiet_logs():
         info.set_splits(tfds.core.splits.SplitDict(splits))
         info.write_to_directory(directory)
-    manifest.write(directory, written, config)
+    manifest.write(directory, written, settings)

@@ -128,7 +128,7 @@ def _sampled(path, fps: float | int) -> Iterator[tuple[int, float | None, np.nda
     rate = _rational(fps)
     index = decoded = 0
     shown = image = first = None
-    last = Fraction(0)  # time stamp
+    last = Fraction(0)  # timestamp
     with decode_errors(path):
         for item in _in_order(_decoded(path)):
             first = item.time if first is None else first

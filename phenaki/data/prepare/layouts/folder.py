@@ -136,7 +136,7 @@ def of_json(text: str) -> tuple[str | None, str | None]:
 
 
 def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None:
-    """Folder names as captions, if there are several folders and no media at the top."""
+    """Folder names as captions, if there are several and no media next to them."""
     folders = {PurePosixPath(key).parent for key in found.media}
     if PurePosixPath() in folders or len(folders) < 2:
         return None

@@ -105,18 +105,18 @@ def find(request: walk.Request) -> Inventory:
 
 
 def _fields(request: walk.Request, data) -> Fields:
-    given = {name: value for name, value in request.fields.items() if name in _FIELDS}
-    if unknown := sorted(set(request.fields) - set(given)):
+    chosen = {name: value for name, value in request.fields.items() if name in _FIELDS}
+    if unknown := sorted(set(request.fields) - set(chosen)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
     features = ", ".join(sorted(data.info.features))  # their own order is not deterministic
-    if known is None and "media" not in given:
+    if known is None and "media" not in chosen:
         raise UserError(
             f"{request.root}: {data.info.name} is unknown; name the field of its images: "
             f"--fields=media=NAME,caption=NAME. It has {features}."
         )
-    names: dict[str, Any] = dict(given)
-    fields = dataclasses.replace(known or Fields(given["media"]), **names)
+    names: dict[str, Any] = dict(chosen)
+    fields = dataclasses.replace(known or Fields(chosen["media"]), **names)
     if request.source_fps:
         fields = dataclasses.replace(fields, fps=request.source_fps)
     for name in _FIELDS:
