@@ -224,7 +224,11 @@ def test_the_small_ones_are_the_size_of_ours_and_see_the_same_data():
 @pytest.mark.parametrize(
     ("variant", "fields", "message"),
     [
-        ("vit_mini", {"patch": (2, 12, 12)}, r"patch\[0\]=2 must be 1: vit_vqgan tokenizes each frame"),
+        (
+            "vit_mini",
+            {"patch": (2, 12, 12)},
+            r"patch\[0\]=2 must be 1: vit_vqgan tokenizes each frame",
+        ),
         ("conv_mini", {"strides": (2, 2, 2)}, r"strides=\(2, 2, 2\) .* nearest is \(1, 8, 8\)"),
         ("laion3d_mini", {"patch": (2, 8, 8)}, r"patch=\(2, 8, 8\) .* nearest is \(2, 12, 12\)"),
     ],
