@@ -4,8 +4,8 @@
 
 C-ViViT at the paper's size encodes and decodes clips of growing frames, resolution and batch; the
 other two are 11 frames, 64 px or one clip. Steps and scenes are those of guided samples and stories
-of the released laptop model. Devices are simulated: FLOPs and bytes of one device in a training
-step of 16 clips and 8 images, from the compiled program. Writes docs/scaling.png and
+of the released laptop model. Devices are simulated: FLOPs and bytes of one device in a train step
+of 16 clips and 8 images, from the compiled program. Writes docs/scaling.png and
 benchmarks/results/scaling_DEVICE.json.
 """
 

@@ -94,7 +94,10 @@ def places(tmp_path_factory):
             "tokenizer.heads=5",
             "config.tokenizer.width=192 must be a multiple of heads=5; nearest is 190.",
         ),
-        ("dtype=float16", "config.dtype='float16' must be one of float32, bfloat16."),
+        (
+            "dtype=float16",
+            "config.dtype='float16' must be one of float32, bfloat16; did you mean bfloat16?.",
+        ),
         (
             "data.source=folder",
             "config.data.source='folder' must be one of moving_shapes, tfds, codes.",

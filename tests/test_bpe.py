@@ -36,7 +36,7 @@ def tokenizer(tmp_path):
         ("", []),
     ],
 )
-def test_ids(tokenizer, caption, ids):
+def test_merges_apply_in_the_order_of_the_file(tokenizer, caption, ids):
     row = tokenizer.encode([caption])[0].tolist()
     assert row == [START, *ids, END, *[0] * (6 - len(ids))]
 
@@ -72,7 +72,7 @@ def test_the_whole_file_makes_clips_49408_ids(tmp_path):
         ("<|endoftext|>a", "<|endoftext|>|a"),
     ],
 )
-def test_pieces(caption, expected):
+def test_captions_split_into_clips_pieces(caption, expected):
     found = pieces(caption)
     assert "|".join(found) == expected
 

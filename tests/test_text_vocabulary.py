@@ -124,7 +124,7 @@ def test_a_vocabulary_needs_no_tensorflow(model):
         (None, "no such vocabulary; get gs://t5-data/vocabs/cc_all.32000.100extra"),
         (b"", "is no SentencePiece model, or is cut short"),
         (b"red\nblue\n", "is no SentencePiece model, or is cut short"),
-        (dict(pad_id=-1, eos_id=2, unk_id=0, bos_id=1), "the ids of its marks are {'pad': -1"),
+        (dict(pad_id=-1, eos_id=2, unk_id=0, bos_id=1), "its special ids are {'pad': -1"),
         (0.5, "is no SentencePiece model, or is cut short"),
     ),
 )

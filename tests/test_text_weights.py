@@ -367,7 +367,7 @@ def test_arrays_that_do_not_fit(tmp_path):
     assert message(without(params, "token_embedder/embedding")).endswith("embedding' is missing.")
     assert message(params | {"encoder/x": np.ones(2)}).endswith("'encoder/x' is unexpected.")
     assert message(params | {norm: np.ones(5)}).endswith("has shape (5,), not (8,).")
-    assert message(params | {"token_embedder/embedding": np.ones(5)}).endswith("shapes of a T5's.")
+    assert message(params | {"token_embedder/embedding": np.ones(5)}).endswith("shapes of a T5.")
     whole = np.ones(8, np.uint16)
     assert message(params | {norm: whole}).endswith("uint16, not floating-point numbers.")
     assert "is a T5 1.0" in message(params | {"encoder/layers_0/mlp/wi/kernel": np.ones((8, 16))})
