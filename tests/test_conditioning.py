@@ -15,19 +15,19 @@ from phenaki.sampling import conditioning
 from phenaki.types import VideoSpec
 
 SPEC = VideoSpec(frames=11, height=16, width=16, fps=8.0, patch=(2, 8, 8))
-SMALL = dict(video=dict(frames=5, height=16, width=16))
+SHORT = dict(video=dict(frames=5, height=16, width=16))
 
 
 def _per_frame(variant, **fields):
     config = baselines.get_config(variant)
-    config.video.update(SMALL["video"])
+    config.video.update(SHORT["video"])
     config.tokenizer.update(code_dim=2, codebook=8, **fields)
     config.dtype, config.remat, config.unroll = "float32", "none", 1
     return config
 
 
 CONFIGS = {
-    "cvivit": lambda: tiny.tokenizer_config(**SMALL),
+    "cvivit": lambda: tiny.tokenizer_config(**SHORT),
     "vit": lambda: _per_frame("vit_mini", patch=(1, 8, 8), width=8, depth=1, heads=2, mlp_dim=8),
 }
 

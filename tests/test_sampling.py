@@ -382,7 +382,7 @@ def test_a_critic_chooses_among_all_codes_that_were_not_given():
     random = np.random.default_rng(4)
     taste = jnp.asarray(random.normal(size=(length, CODEBOOK)), jnp.float32)
 
-    def fake(tokens):  # a fixed opinion of every code where it stands
+    def fake(tokens):  # a fixed opinion of every token at its place
         return jnp.take_along_axis(taste[None], tokens[..., None], -1)[..., 0]
 
     tokens = np.full((3, length), MASK)

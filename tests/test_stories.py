@@ -103,7 +103,7 @@ def test_the_cache_has_frames_and_tokens_without_pickle(whole):
 def test_keys_of_windows_are_those_of_earlier_caches(model, tmp_path, monkeypatch):
     """Windows on users' disks are found only while a key is the same hash of the same facts.
 
-    These keys may change with a new version of the package, and must then be said to.
+    A new version of the package may change them: windows are then sampled again.
     """
     monkeypatch.setattr(generate, "__version__", "0")
     monkeypatch.setattr(generate.checkpoint, "fingerprint", lambda params, config: "fingerprint")

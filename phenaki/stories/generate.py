@@ -108,7 +108,7 @@ def generate_windows(
     `plan` are the `windows` of the storyboard's shots; `read_image` gives the first frame of a shot
     with an image, in [0, 1]. Without drift options the frames are those of `Phenaki.story`.
     """
-    model_key = _model_key(model)
+    model_facts = _model_facts(model)
     key: str | None = None
     context: Frames | None = None
     anchor: Frames | None = None  # the first window of the scene
@@ -120,19 +120,12 @@ def generate_windows(
             key = context = None
             image = read_image(shot.image) if shot.image else None
         seed = stream(shot.seed, number)
-        # The names in this dictionary are a file format: they decide what the cache finds.
-        facts = {
-            **model_key,
-            "prompt": shot.prompt,
-            "seed": seed,
-            "options": dataclasses.asdict(options.resolve(model.defaults, **shot.sampler)),
-            "context": storyboard.context,
-            "aids": drift.key(),
+        facts = model_facts | {
             "first": drift.match_colours and first_of_scene,
             "image": image is not None and hashlib.sha256(image.tobytes()).hexdigest(),
             "before": key,
         }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+        key = _key(model, shot, seed, storyboard.context, drift, facts)
         stored = cache.read(key)
         if stored is None:
             given = context
@@ -158,7 +151,24 @@ def match_colours(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
     return np.clip(moved, 0, 1).astype(np.float32)
 
 
-def _model_key(model: Phenaki) -> dict[str, Any]:
+def _key(model, shot, seed, context, drift, facts) -> str:
+    """The hash that names a window; `facts` are those that other arguments do not tell.
+
+    The names in the dictionary, and their values, are a file format: existing caches are found by
+    them.
+    """
+    facts = {
+        **facts,
+        "prompt": shot.prompt,
+        "seed": seed,
+        "options": dataclasses.asdict(options.resolve(model.defaults, **shot.sampler)),
+        "context": context,
+        "aids": drift.key(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _model_facts(model: Phenaki) -> dict[str, Any]:
     """What a call's result depends on apart from its arguments."""
     config = model.config.to_dict()
     return {
@@ -171,7 +181,7 @@ def _model_key(model: Phenaki) -> dict[str, Any]:
 def _sample(
     model: Phenaki,
     shot: Shot,
-    context: Frames | None,
+    context: Float[np.ndarray, "k h w 3"] | None,
     image: Float[np.ndarray, "h w 3"] | None,
     seed: int,
     drift: DriftOptions,
