@@ -24,7 +24,7 @@ from phenaki.losses import masked_tokens
 from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.maskgit import MaskGIT
-from phenaki.sampling import decode, schedules
+from phenaki.sampling import decode, guidance, schedules
 from phenaki.train import maskgit, optim, state, tokenizer
 from phenaki.types import Text
 
@@ -144,7 +144,7 @@ def maskgit_cases(tokens, spec, to_video, side):
         logits: Any = model.apply({"params": params}, doubled, context=context)
         conditional, unconditional = jnp.split(logits, 2)
         return masked_tokens.masked_cross_entropy(
-            decode.guide(conditional, unconditional, 6.0), tokens, masked == tokens
+            guidance.guide(conditional, unconditional, 6.0), tokens, masked == tokens
         )
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
@@ -156,7 +156,7 @@ def maskgit_cases(tokens, spec, to_video, side):
                 {"params": params}, jnp.tile(tokens, (2, 1)), context=context
             )
             conditional, unconditional = jnp.split(doubled, 2)
-            return decode.guide(conditional, unconditional, 2.0)
+            return guidance.guide(conditional, unconditional, 2.0)
 
         decoded = decode.decode(
             logits,

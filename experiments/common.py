@@ -7,8 +7,6 @@ import numpy as np
 
 from phenaki.errors import UserError
 
-CHUNK = 50  # videos sampled together
-
 
 def train(config, directory: Path, call: Callable) -> None:
     """`call(config, directory)`, unless the run stands there already.
@@ -40,17 +38,6 @@ def combinations(world, split: str, count: int) -> np.ndarray:
 
     clips = attributes.sample(world, split, np.arange(count))
     return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
-
-
-def sample(model, prompts: Sequence[str], *, seed: int, **options) -> np.ndarray:
-    """A video [f h w 3] per prompt, in groups of one size: they compile once."""
-    size = min(CHUNK, len(prompts))
-    videos = []
-    for start in range(0, len(prompts), size):
-        group = list(prompts[start : start + size])
-        padded = group + group[:1] * (size - len(group))
-        videos.append(model.generate(padded, seed=seed + start, **options)[: len(group)])
-    return np.concatenate(videos)
 
 
 def cell(values: Sequence[float], digits: int, factor: float = 1.0) -> str:

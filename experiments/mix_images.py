@@ -163,18 +163,18 @@ def _measure(directory, design):
     purple = shapes_world.palette(world).index(PURPLE)
     others = common.combinations(world, "test", 2 * COUNT.value)
     others = others[others[:, 0] != purple][: COUNT.value]
-    asked = alignment.ask(world, others)
-    video = common.sample(model, asked.prompts, seed=0)
-    plain = alignment.shares(alignment.verdict(world, video, asked))
+    prompts = alignment.prompts_of(world, others)
+    video = alignment.sample(model, prompts.texts, seed=0)
+    plain = alignment.accuracy(alignment.verdict(world, video, prompts))
 
     wanted = others.copy()
     wanted[:, 0] = purple
-    asked = alignment.ask(world, wanted)
-    video = common.sample(model, asked.prompts, seed=1)
-    judged = alignment.verdict(world, video, asked)
+    prompts = alignment.prompts_of(world, wanted)
+    video = alignment.sample(model, prompts.texts, seed=1)
+    judged = alignment.verdict(world, video, prompts)
     first = detector.read(world, video[:, :1])
-    prompts = [f"a {PURPLE} {world.shapes[shape]}" for shape in wanted[:, 1]]
-    still = detector.read(world, common.sample(model, prompts, seed=2, frames=1))
+    texts = [f"a {PURPLE} {world.shapes[shape]}" for shape in wanted[:, 1]]
+    still = detector.read(world, alignment.sample(model, texts, seed=2, frames=1))
     right = (still.colour[:, 0] == purple) & (still.shape[:, 0] == wanted[:, 1])
     figures = {
         "first": float((first.colour[:, 0] == purple).mean()),

@@ -95,7 +95,7 @@ def _points(critic):
 
 def _begun(path, model):
     """The report so far, if it is of the same model, prompts and samples."""
-    sample = model.config.sample
+    sample = model.defaults.sample
     own = {name: sample[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
     facts |= {"critic": CRITIC.value}
@@ -114,9 +114,9 @@ def _measure(model, world, options):
 
     start, result = time.monotonic(), {}
     for split, name in SPLITS.items():
-        asked = alignment.ask(world, common.combinations(world, split, COUNT.value))
-        video = common.sample(model, asked.prompts, seed=SEED.value, **options)
-        result[name] = alignment.shares(alignment.verdict(world, video, asked))
+        prompts = alignment.prompts_of(world, common.combinations(world, split, COUNT.value))
+        video = alignment.sample(model, prompts.texts, seed=SEED.value, **options)
+        result[name] = alignment.accuracy(alignment.verdict(world, video, prompts))
     return result | {"seconds": round(time.monotonic() - start, 2)}
 
 

@@ -1,11 +1,11 @@
-"""A model as programs that run without this package: StableHLO of encode, decode and sampling.
+"""StableHLO programs of a model, which run without this package: encode, decode and sample.
 
 Programs take the weights as their first argument, a dictionary of arrays by path, so that one file
 of weights serves all of them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from phenaki import pipeline
-from phenaki.errors import UserError
-from phenaki.sampling import options
+from phenaki.errors import one_of
+from phenaki.pipeline import Phenaki
+from phenaki.sampling import options, sampler
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS, MANIFEST = "weights.npz", "programs.json"
 
 
-def programs(model: pipeline.Phenaki, rows: int, **sampler) -> dict[str, tuple]:
-    """name -> (function of the weights and further inputs, those inputs' shapes by name).
+def programs(
+    model: Phenaki, rows: int, **given: Any
+) -> dict[str, tuple[Callable[..., jax.Array], dict[str, jax.ShapeDtypeStruct]]]:
+    """name -> (function of the weights and further inputs, shapes of those inputs by name).
 
-    encode: video float32 [b f h w 3] in [0, 1] -> codes int32 [b t m n]. decode: the reverse.
-    sample: codes int32 [b s], of which those equal to `mask_id` are filled in; ids int32 [b l] of
-    the texts, all 0 for none; seed uint32; guidance and choice_temperature float32 -> codes [b s].
-    The same numbers give the same codes as `Phenaki.fill`. `sampler` are its other options.
+    encode: video float32 [b f h w 3] in [0, 1] -> codes int32 [b t m n], the tokens. decode: the
+    reverse. sample: codes int32 [b s], of which those equal to `mask_id` are sampled; ids int32
+    [b l] of the texts, all 0 for none; seed uint32; guidance and choice_temperature float32 ->
+    codes [b s]. The same inputs give the same tokens as `Phenaki.sample`. `given` are the other
+    sampling options, which are compiled in.
     """
     spec = model.spec
-    chosen = options.resolve(model.config, **sampler)
-    form = pipeline.form_of(chosen)._replace(trace=False)
-    known = pipeline.numbers_of(chosen)
+    chosen = options.resolve(model.defaults, **given)
+    static = chosen.static()._replace(trace=False)
 
     def encode(weights, video):
         return model.apply_tokenizer(_nested(weights)["tokenizer"], video, method="encode")
@@ -43,68 +45,65 @@ def programs(model: pipeline.Phenaki, rows: int, **sampler) -> dict[str, tuple]:
         return jnp.clip(video, 0, 1)
 
     def sample(weights, tokens, ids, seed, guidance, choice_temperature):
-        numbers = known | {"guidance": guidance, "choice_temperature": choice_temperature}
-        key = jax.random.key(seed)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-        ids = ids if model.config.text else None
+        inputs = {"guidance": guidance, "choice_temperature": choice_temperature}
+        ids = ids if model.has_text else None
+        keys = sampler.row_keys(seed, rows)
+        traced = chosen.traced() | inputs
         return model.sample_tokens(
-            _nested(weights), tokens, ids, None, keys, numbers, form=form
+            _nested(weights), tokens, ids, None, keys, traced, static=static
         ).tokens
 
-    grid = spec.grid()
-    length = model.config.text.length if model.config.text else 1
+    length = model.config.text.length if model.has_text else 1
     video = _shape((rows, spec.frames, spec.height, spec.width, 3), jnp.float32)
-    number = _shape((), jnp.float32)
+    inputs = {
+        "codes": _shape((rows, spec.tokens()), jnp.int32),
+        "ids": _shape((rows, length), jnp.int32),
+        "seed": _shape((), jnp.uint32),
+        "guidance": _shape((), jnp.float32),
+        "choice_temperature": _shape((), jnp.float32),
+    }
     return {
         "encode": (encode, {"video": video}),
-        "decode": (decode, {"codes": _shape((rows, *grid), jnp.int32)}),
-        "sample": (
-            sample,
-            {
-                "codes": _shape((rows, spec.tokens()), jnp.int32),
-                "ids": _shape((rows, length), jnp.int32),
-                "seed": _shape((), jnp.uint32),
-                "guidance": number,
-                "choice_temperature": number,
-            },
-        ),
+        "decode": (decode, {"codes": _shape((rows, *spec.grid()), jnp.int32)}),
+        "sample": (sample, inputs),
     }
 
 
 def write(
     directory: Path | str,
-    model: pipeline.Phenaki,
+    model: Phenaki,
     *,
     rows: int,
     platforms: Sequence[str] = PLATFORMS,
-    **sampler,
+    **given: Any,
 ) -> dict[str, Any]:
-    """Writes every program, the weights and what is needed to call them; returns the manifest.
+    """Writes every program, the weights and programs.json, which says how to call them.
+
+    Returns the manifest in programs.json.
 
     Raises:
         UserError: an unknown platform.
     """
     for name in platforms:
-        if name not in PLATFORMS:
-            raise UserError(f"--platforms: {name!r} must be one of {', '.join(PLATFORMS)}.")
+        one_of("--platforms", name, dict.fromkeys(PLATFORMS))
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # Kernels of one platform are no StableHLO of another.
+    # The kernels of one platform are not StableHLO that others run.
     config = model.config.copy_and_resolve_references()
     config.attention = "xla"
-    model = pipeline.Phenaki(config, model.params)
-    weights = _flat(model.params)
+    model = Phenaki(config, model.params)
+    weights = traverse_util.flatten_dict(model.params, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
     np.savez(directory / WEIGHTS, **arrays)
     shapes = jax.tree.map(lambda x: _shape(x.shape, x.dtype), weights)
-    made = {}
-    for name, (function, inputs) in programs(model, rows, **sampler).items():
+    written = {}
+    for name, (function, inputs) in programs(model, rows, **given).items():
         exported = jax.export.export(jax.jit(function), platforms=platforms)(
             shapes, *inputs.values()
         )
         content = exported.serialize()
         (directory / f"{name}.stablehlo").write_bytes(content)
-        made[name] = {
+        written[name] = {
             "inputs": {key: _text(value) for key, value in inputs.items()},
             "output": _text(exported.out_avals[0]),
             "bytes": len(content),
@@ -117,13 +116,13 @@ def write(
         "mask_id": model.network.mask_id,
         "fps": model.spec.fps,
         "vocabulary": config.text.vocabulary if config.text else None,
-        "programs": made,
+        "programs": written,
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
-def _shape(shape, dtype):
+def _shape(shape, dtype) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
@@ -131,9 +130,5 @@ def _text(value) -> str:
     return f"{value.dtype}{list(value.shape)}"
 
 
-def _flat(params):
-    return traverse_util.flatten_dict(params, sep="/")
-
-
-def _nested(weights):
+def _nested(weights) -> dict[str, Any]:
     return traverse_util.unflatten_dict(weights, sep="/")

@@ -1,232 +1,215 @@
-"""Sampling with trained networks: what most users touch."""
+"""Sampling with trained networks: text to video, image to video, prediction, editing, stories."""
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from phenaki.blocks import sharding
+from phenaki import sharding
+from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
-from phenaki.models import factory
-from phenaki.sampling import conditioning, decode, options
-from phenaki.sampling.schedules import SCHEDULES
+from phenaki.models import factory, load
+from phenaki.sampling import conditioning, sampler
+from phenaki.sampling.conditioning import Known
+from phenaki.sampling.decode import Decoded
+from phenaki.sampling.options import Critic, Defaults, SamplingOptions, resolve
 from phenaki.sampling.windows import Scene, segments, stream, windows
+from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 from phenaki.types import Text
 
-
-class Critic(NamedTuple):
-    """A token critic of one generator: the option `critic` of its sampling."""
-
-    network: Any
-    params: Any
+Prompts = Sequence[str | None]  # None is a sample without text
+Rows = TypeVar("Rows")
 
 
-class _Form(NamedTuple):
-    """What is compiled of the options; all else changes from call to call as it likes."""
+class Sample(NamedTuple):
+    """What `Phenaki.sample` gives for b prompts."""
 
-    steps: int
-    schedule: str
-    guided: bool
-    ramp: str
-    narrowed: bool
-    critic: Any  # a network or None
-    critic_guided: bool
-    trace: bool
-
-
-def form_of(chosen: options.SamplingOptions) -> _Form:
-    """The compiled part of resolved options."""
-    return _Form(
-        steps=int(chosen.steps),
-        schedule=chosen.schedule,
-        guided=float(chosen.guidance) != 0,
-        ramp=chosen.guidance_schedule,
-        narrowed=bool(chosen.top_k) or chosen.top_p < 1,
-        critic=chosen.critic and chosen.critic.network,
-        critic_guided=float(chosen.critic_guidance) != 0,
-        trace=bool(chosen.trace),
-    )
-
-
-def numbers_of(chosen: options.SamplingOptions) -> dict[str, float]:
-    """The part that may change without compiling."""
-    names = ("guidance", "choice_temperature", "temperature", "top_p", "critic_guidance")
-    numbers: dict[str, float] = {n: float(getattr(chosen, n)) for n in (*names, "critic_noise")}
-    return numbers | {"top_k": int(chosen.top_k)}
+    video: Float[np.ndarray, "b f h w 3"]  # float32 RGB in [0, 1]
+    tokens: Int[np.ndarray, "b t m n"]  # int32; of whole patches, where f is not 1 + a multiple
+    trace: Decoded | None  # every decoding step, with the option trace=True
 
 
 class Phenaki:
-    """A tokenizer, a MaskGIT and a text encoder. Videos are float32 [b f h w 3] in [0, 1].
+    """A tokenizer, a MaskGIT and a text encoder. Videos are float32 RGB [b f h w 3] in [0, 1].
 
-    Every call takes `seed` and the fields of `SamplingOptions`, where None means the config's own:
-    `steps`, `choice_temperature`, `guidance` (λ of (1 + λ) l_c - λ l_u), `preset` and so on. Sample
-    i of a call depends on `seed` and i only. A new prompt, seed, λ, temperature or top_p compiles
-    nothing; a new batch size, number of steps or schedule does, and so does λ between 0 and not 0.
+    Every call takes `seed` and, as keywords, the fields of `SamplingOptions` and `preset`; None
+    means the model's own (`config.sample`). Sample i of a call depends on `seed` and i only. A new
+    prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of steps or
+    schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
+
+    Attributes:
+        config: of stage 2, with the sizes of its tokenizer.
+        params: by network, "tokenizer", "maskgit" and, where the model has text, "text".
+        spec: clip and patch sizes.
+        context: K, on how many frames the next window of a video is conditioned.
+        codebook: number of codes.
+        has_text: False for an unconditional model, whose prompts are None.
+        defaults: the sampling options and presets of the config.
+        mesh: see `shard`.
     """
 
-    def __init__(self, config: ConfigDict, params: dict):
+    def __init__(self, config: ConfigDict, params: Mapping[str, Any]):
         self.config = config
-        self.params = jax.tree.map(jnp.asarray, params)
+        self.params = jax.tree.map(jnp.asarray, dict(params))
         self.spec = factory.video_spec(config)
-        self._tokenizer = factory.tokenizer(config)
+        self.context: int = config.sample.context
+        self.codebook: int = config.tokenizer.codebook
+        self.has_text = bool(config.text)
+        self.defaults = Defaults(
+            config.sample.to_dict(), config.get("presets", ConfigDict()).to_dict()
+        )
         self.network = factory.maskgit(config)
-        self._encoder: Any = factory.text_encoder(config) if config.text else None
-        # Compiled per object: what is compiled goes when the object does.
-        self._sample = jax.jit(self.sample_tokens, static_argnames="form")
-        self._apply = jax.jit(self.apply_tokenizer, static_argnames="method")
-        self._embed = jax.jit(self._embed_text)
-        self.mesh: jax.sharding.Mesh | None = None  # see `shard`
-        self.tokens = None  # [b s] of the last window
-        self.history = None  # [steps b s]: what each of its steps handed on
-        self.trace = None  # with the option `trace`: the whole `sampling.Decoded`
+        self.mesh: jax.sharding.Mesh | None = None
+        self._pad = False
+        self._tokenizer = factory.tokenizer(config)
+        embed = None
+        if self.has_text:
+            embed = functools.partial(factory.embed, factory.text_encoder(config))
+        # Pure functions of parameters and inputs; compiled per object, and freed with it.
+        self.sample_tokens = functools.partial(sampler.sample_tokens, self.network, embed)
+        self._sample_tokens = jax.jit(self.sample_tokens, static_argnames="static")
+        self._apply_tokenizer = jax.jit(self.apply_tokenizer, static_argnames="method")
+        self._embed = jax.jit(embed) if embed else None
 
     @classmethod
     def load(cls, directory: str | Path) -> "Phenaki":
-        """Loads a bundle, or the newest averaged parameters of a MaskGIT run."""
-        directory = Path(directory)
-        if (directory / "bundle.json").is_file():
-            params, config, facts = checkpoint.load_bundle(directory)
-            if facts["kind"] != "phenaki":
-                raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
-            return cls(config, params)
-        maskgit, config, _ = checkpoint.load_run(directory)
-        if config.kind == "critic":
-            raise UserError(
-                f"{directory}: is a critic's run; sampling takes it beside its generator."
-            )
-        if config.kind != "maskgit":
-            raise UserError(
-                f"{directory}: is a tokenizer's run; sampling needs one of "
-                "scripts/train_maskgit.py."
-            )
-        tokenizer, _, digest = checkpoint.load_tokenizer(directory / "tokenizer")
-        if digest != config.fingerprint:
-            raise UserError(
-                f"{directory}: was trained on the codes of tokenizer {config.fingerprint}, but "
-                f"{directory / 'tokenizer'} is {digest}."
-            )
-        params = {"tokenizer": tokenizer, "maskgit": maskgit}
-        if config.text:
-            params["text"] = factory.text_params(config)
-        return cls(config, params)
+        """Loads a bundle, or the newest EMA parameters of a MaskGIT run (`phenaki.models.load`)."""
+        return cls(*load.load_model(directory))
 
-    def save(self, directory: str | Path, dtype=jnp.float32, **facts) -> None:
-        """Writes a self-contained bundle; `dtype` bfloat16 halves it."""
+    def save(self, directory: str | Path, dtype: Any = jnp.float32, **facts: Any) -> None:
+        """Writes a self-contained bundle; bfloat16 halves it. `facts` go into bundle.json."""
         params = jax.tree.map(lambda x: x.astype(dtype), self.params)
         checkpoint.save_bundle(directory, params, self.config, kind="phenaki", **facts)
 
+    def shard(self, mesh: jax.sharding.Mesh, *, pad: bool = False) -> "Phenaki":
+        """Samples on `mesh` from now on, the rows of a batch split over "data" and "fsdp".
+
+        Tokens are those of a single device. Calls must then have a multiple of data x fsdp rows;
+        with `pad`, copies of the last row fill up other batches. Returns the object itself.
+        """
+        self.mesh, self._pad = mesh, pad
+        self.params = jax.device_put(self.params, sharding.shardings(self.params, mesh))
+        return self
+
     @property
     def fingerprint(self) -> str:
-        """Changes with any parameter or size of the tokenizer or the MaskGIT."""
+        """Changes with any parameter of any network, or size of the tokenizer."""
         return checkpoint.fingerprint(self.params, self.config.to_dict())
 
     @property
     def generator(self) -> str:
-        """Changes with what a critic has learned to judge: the tokenizer and the MaskGIT."""
-        return checkpoint.fingerprint(
-            {name: self.params[name] for name in ("tokenizer", "maskgit")}, self.config.to_dict()
-        )
+        """Changes with any parameter of what a critic judges, the tokenizer and the MaskGIT."""
+        networks = {name: self.params[name] for name in ("tokenizer", "maskgit")}
+        return checkpoint.fingerprint(networks, self.config.to_dict())
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary | LabelVocabulary | None:
+        """Captions -> ids; None for a model without text."""
+        return factory.vocabulary(self.config) if self.has_text else None
 
     def load_critic(self, directory: str | Path) -> Critic:
-        """The critic that scripts/train_critic.py trained beside this model.
-
-        Raises:
-            UserError: it is none, or another generator's.
-        """
-        params, config = checkpoint.load_critic(directory)
-        if config.generator != self.generator:
-            raise UserError(
-                f"{directory}: is a critic of generator {config.generator}, but this one is "
-                f"{self.generator}."
-            )
-        return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params))
+        """The critic that scripts/train_critic.py trained for this model, as option `critic`."""
+        return load.load_critic(directory, self.generator)
 
     def generate(
-        self, prompts: Sequence[str | None], *, seed: int, frames: int | None = None, **sampler
-    ):
-        """Text to video, or to an image with frames=1. None is an unconditional sample."""
+        self, prompts: Prompts, *, seed: int, frames: int | None = None, **options: Any
+    ) -> Float[np.ndarray, "b f h w 3"]:
+        """Text to video, or to an image with frames=1."""
         nothing = np.zeros(self.spec.grid(frames), bool)
-        return self.fill(None, nothing, prompts, seed=seed, **sampler)
+        return self.sample(prompts, seed=seed, known=nothing, **options).video
 
-    def animate(self, images: np.ndarray, prompts: Sequence[str | None], *, seed: int, **sampler):
+    def animate(
+        self, images: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
+    ) -> Float[np.ndarray, "b f h w 3"]:
         """Images [b h w 3] and text to video (§3.2); frame 0 is the image itself, not decoded."""
-        return self._continue(np.asarray(images)[:, None], prompts, seed, **sampler)
+        first = np.asarray(images)[:, None]
+        return self.sample(prompts, seed=seed, video=first, **options).video
 
-    def extend(self, videos: np.ndarray, prompts: Sequence[str | None], *, seed: int, **sampler):
-        """The given videos and one window after them, from their last K frames (§2.2).
+    def extend(
+        self, videos: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
+    ) -> Float[np.ndarray, "b f h w 3"]:
+        """`videos` [b k h w 3] and one window after them, from their last K frames (§2.2).
 
-        K is `config.sample.context`, or fewer for shorter videos, always 1 + a multiple of the
-        patch.
+        K is `context`, or fewer for shorter videos, always 1 + a multiple of the patch.
         """
-        context = min(self.config.sample.context, self.spec.nearest_frames(videos.shape[1]))
-        new = self.follow(videos[:, -context:], prompts, seed=seed, **sampler)
+        context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
+        new = self.follow(videos[:, -context:], prompts, seed=seed, **options)
         return np.concatenate([np.asarray(videos, np.float32), new], axis=1)
 
-    def follow(self, given: np.ndarray | None, prompts, *, seed: int, **sampler):
+    def follow(
+        self, given: np.ndarray | None, prompts: Prompts, *, seed: int, **options: Any
+    ) -> Float[np.ndarray, "b f h w 3"]:
         """The new frames of one window after the frames `given`; all of a clip after None."""
-        if given is None:
-            return self.generate(prompts, seed=seed, **sampler)
-        return self._continue(given, prompts, seed, **sampler)[:, given.shape[1] :]
+        new = 0 if given is None else given.shape[1]
+        return self.sample(prompts, seed=seed, video=given, **options).video[:, new:]
 
     def fill(
+        self, video: np.ndarray | None, known: np.ndarray, prompts: Prompts, **options: Any
+    ) -> Float[np.ndarray, "b f h w 3"]:
+        """The video of `sample`: any part of a clip around the `known` rest (docs/fill.md)."""
+        return self.sample(prompts, video=video, known=known, **options).video
+
+    def sample(
         self,
-        video: np.ndarray | None,
-        known: np.ndarray,
-        prompts: Sequence[str | None],
+        prompts: Prompts,
         *,
         seed: int,
+        video: np.ndarray | None = None,
+        known: np.ndarray | None = None,
         approximate: bool = False,
-        **sampler,
-    ) -> np.ndarray:
-        """One clip [b f h w 3] around what is known of it: the task that all others are.
+        **options: Any,
+    ) -> Sample:
+        """One clip per prompt around what is known of it: the task that all others are.
 
-        `known` is a mask of pixels [f h w] or of codes [t m n], or has a batch axis in front. Known
-        pixels are returned as they are, and what `video` holds at unknown ones does not matter.
-        A code stands if all pixels that it depends on are known; with C-ViViT, which sees whole
-        frames and all before them, these are the codes of the first frames only. Known pixels that
-        no code can stand for are a `UserError`; with `approximate` a code stands if those of its
-        own patch are known, encoded beside stand-ins for the others (`receptive.stand_in`): between
-        given frames, and to paint within them. Known codes are those of `video` as it is.
+        `known` is a mask of pixels [f h w] or of tokens [t m n], or has a batch axis in front. By
+        default all of `video` is known, and is how the clip starts. Known pixels are returned as
+        they are, and what `video` holds at unknown ones does not matter.
 
-        f may be any length up to a clip: what 1 + n patches have more is filled, too, and cut off.
+        A token is known if all pixels that it depends on are; with C-ViViT, which sees whole frames
+        and all before them, these are the tokens of the first frames only. Known pixels that fix
+        no token are a `UserError`. With `approximate` a token is known if the pixels of its own
+        patch are; it is encoded with stand-ins for the others (`conditioning.stand_in`). That is
+        how to interpolate, and to paint within frames.
+
+        f may be any length up to a clip: frames beyond whole patches are cut off.
         """
-        sees = self._tokenizer.receptive_field
-        given = conditioning.read(
-            video, known, len(prompts), self.spec, conditioning.BY_PATCH if approximate else sees
-        )
-        tokens = jnp.full(given.tokens.shape, self.network.mask_id, jnp.int32)
-        latents = np.flatnonzero(given.tokens.any((0, 2, 3)))
-        if len(latents):
-            # What comes after the last known code need not be encoded, unless codes see it.
-            count = tokens.shape[1] if sees == "clip" else int(latents[-1]) + 1
-            encoded = self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]])
-            encoded = jnp.where(given.tokens[:, :count], encoded, self.network.mask_id)
-            tokens = tokens.at[:, :count].set(encoded)
-        filled = self._fill(tokens.reshape(len(tokens), -1), prompts, seed, **sampler)
-        pixels = np.where(
-            given.pixels[..., None], given.video, sharding.fetch(self._decode(filled))
-        )
-        return pixels[:, : given.frames]
+        chosen = resolve(self.defaults, **options)
+        if known is None:
+            video, known = conditioning.first_frames(video, self.spec)
+        field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
+        given = conditioning.prepare(video, known, len(prompts), self.spec, field)
+        decoded = self._fill_tokens(self._encode_known(given), prompts, seed, chosen)
+        rows = slice(len(prompts))  # without padding rows, see `shard`
+        pixels = fetch(self._decode(decoded.tokens))[rows]
+        pixels = np.where(given.pixels[..., None], given.video, pixels)[:, : given.frames]
+        tokens: Any = fetch(decoded.tokens)[rows]
+        trace = None
+        if chosen.trace:
+            steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[1:])
+            trace = Decoded(tokens, *steps)
+        return Sample(pixels, tokens.reshape(given.tokens.shape), trace)
 
-    def story(self, scenes: Sequence[Scene], *, seed: int, **sampler):
-        """A video [f h w 3] of scenes one after another, and each scene's (first frame, end)."""
-        parts = windows(scenes, self.spec, self.config.sample.context)
-        video = np.concatenate(list(self.story_windows([scenes], seed=seed, **sampler)), axis=1)
-        return video[0], segments(parts)
+    def story(
+        self, scenes: Sequence[Scene], *, seed: int, **options: Any
+    ) -> tuple[Float[np.ndarray, "f h w 3"], list[tuple[int, int]]]:
+        """A video of scenes one after another, and each scene's (first frame, end)."""
+        parts = list(self.story_windows([scenes], seed=seed, **options))
+        plan = windows(scenes, self.spec, self.context)
+        return np.concatenate(parts, axis=1)[0], segments(plan)
 
     def story_windows(
-        self, stories: Sequence[Sequence[Scene]], *, seed: int, **sampler
-    ) -> Iterator[np.ndarray]:
-        """The new frames [b f h w 3] of window after window, for stories of equal scene lengths."""
-        context = self.config.sample.context
-        plans = [windows(scenes, self.spec, context) for scenes in stories]
+        self, stories: Sequence[Sequence[Scene]], *, seed: int, **options: Any
+    ) -> Iterator[Float[np.ndarray, "b f h w 3"]]:
+        """The new frames of window after window, for stories of equal scene lengths."""
+        plans = [windows(scenes, self.spec, self.context) for scenes in stories]
         if any(plan != plans[0] for plan in plans):
             raise UserError("stories sampled together must have scenes of the same lengths.")
         given = None
@@ -234,157 +217,69 @@ class Phenaki:
             prompts = [scenes[window.scene].prompt for scenes in stories]
             if window.starts:
                 given = None
-            new = self.follow(given, prompts, seed=stream(seed, number), **sampler)
+            new = self.follow(given, prompts, seed=stream(seed, number), **options)
             given = new if given is None else np.concatenate([given, new], axis=1)
-            given = given[:, -context:]
+            given = given[:, -self.context :]
             yield new
 
-    def shard(self, mesh: jax.sharding.Mesh, shardings: Callable[[Any, Any], Any]) -> None:
-        """Samples on `mesh` from now on, rows split over its batch axes: the same tokens.
+    def embed(self, prompts: Prompts) -> Text:
+        """The text encoder's embeddings of `prompts`."""
+        if self.vocabulary is None or self._embed is None:
+            raise UserError("embed: this model has no text encoder (config.text is None).")
+        return self._embed(self.params["text"], self.vocabulary.encode(prompts))
 
-        `shardings(params, mesh)` says where parameters lie, such as `train.parallel.shardings`.
-        Calls must then have a multiple of data x fsdp rows.
-        """
-        self.mesh = mesh
-        self.params = jax.device_put(self.params, shardings(self.params, mesh))
+    def encode(self, videos: np.ndarray | Array) -> Int[Array, "b t m n"]:
+        """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames."""
+        tokens = self._run_tokenizer(jnp.asarray(videos, jnp.float32), "encode")
+        return tokens[: len(videos)] if self._pad else tokens
 
-    def _on_mesh(self):
-        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
-
-    def _split(self, rows):
-        if self.mesh is None:
-            return rows
-        parts, count = sharding.batch_parts(self.mesh), len(jax.tree.leaves(rows)[0])
-        if count % parts:
-            raise UserError(
-                f"{count} samples must be a multiple of the mesh's {parts} (data times fsdp); "
-                f"nearest is {max(round(count / parts), 1) * parts}."
-            )
-        split = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(sharding.BATCH))
-        return jax.device_put(rows, split)
-
-    def embed(self, prompts: Sequence[str | None]) -> Text:
-        """The encoder's embeddings of `prompts`, for models with text."""
-        ids = factory.vocabulary(self.config).encode(prompts)
-        return self._embed(self.params["text"], ids)
-
-    def _embed_text(self, params, ids):
-        return factory.embed(self._encoder, params, ids)
-
-    def reconstruct(self, videos: np.ndarray) -> np.ndarray:
+    def reconstruct(self, videos: np.ndarray) -> Float[np.ndarray, "b f h w 3"]:
         """`videos` through the tokenizer."""
-        return sharding.fetch(self._decode(self.encode(videos).reshape(len(videos), -1)))
+        return fetch(self._decode(self.encode(videos)))[: len(videos)]
 
-    def _continue(self, known, prompts, seed, **sampler):
-        """One clip whose first frames are `known` [b k h w 3], which are kept as they are."""
-        known = conditioning.frames(known, self.spec)
-        rest = max(self.spec.frames - known.shape[1], 0)
-        video = np.pad(known, ((0, 0), (0, rest), (0, 0), (0, 0), (0, 0)))
-        mask = np.zeros((video.shape[1], self.spec.height, self.spec.width), bool)
-        mask[: known.shape[1]] = True
-        return self.fill(video, mask, prompts, seed=seed, **sampler)
-
-    def _fill(self, tokens, prompts, seed, **sampler):
-        """`codes` [b s] with every mask filled; `sampler` are options."""
-        chosen = options.resolve(self.config, **sampler)
-        form = form_of(chosen)
-        params = self.params
-        if chosen.critic is not None:
-            params = {**params, "critic": chosen.critic.params}
-        ids = negative = None
-        if self._encoder is not None:
-            vocabulary = factory.vocabulary(self.config)
-            ids = vocabulary.encode(prompts)
-            if chosen.negative and form.guided:
-                one = isinstance(chosen.negative, str)
-                texts: Any = [chosen.negative] * len(tokens) if one else list(chosen.negative)
-                if len(texts) != len(tokens):
-                    raise UserError(
-                        f"{len(texts)} negative texts for {len(tokens)} samples: give one, or one "
-                        "each."
-                    )
-                negative = vocabulary.encode(texts)
-        key = jax.random.key(seed)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(tokens)))
-        rows = self._split((tokens, ids, negative, keys))
-        with self._on_mesh():
-            decoded = self._sample(params, *rows, numbers_of(chosen), form=form)
-        self.tokens, self.history = decoded.tokens, decoded.history
-        self.trace = decoded if form.trace else None
-        return decoded.tokens
-
-    def sample_tokens(self, params, tokens, ids, negative, keys, numbers, *, form):
-        text = other = None
-        if self._encoder is not None:
-            text = factory.embed(self._encoder, params["text"], ids)
-            # Without a negative prompt l_u sees no text.
-            other = jax.tree.map(jnp.zeros_like, text)
-            if negative is not None:
-                other = factory.embed(self._encoder, params["text"], negative)
-        ramp = decode.RAMPS[form.ramp]
-
-        def scale(step):
-            return numbers["guidance"] * ramp((step + 1) / form.steps)
-
-        score_fn = None
-        if form.critic is not None:
-            critic = form.critic
-            whole = critic.merge_params(params["critic"], params["maskgit"])
-            seen = (text, other) if critic.reads_text else (None, None)
-            guided = _guided(critic, whole, *seen, form.critic_guided)
-            score_fn = functools.partial(guided, scale=numbers["critic_guidance"])
-        logits = _guided(self.network, params["maskgit"], text, other, form.guided)
-        narrow = None
-        if form.narrowed:
-            narrow = functools.partial(
-                decode.restrict, top_k=numbers["top_k"], top_p=numbers["top_p"]
-            )
-        decoded = decode.decode(
-            lambda tokens, step: logits(tokens, scale=scale(step)),
-            tokens,
-            keys,
-            steps=form.steps,
-            choice_temperature=numbers["choice_temperature"],
-            mask_id=self.network.mask_id,
-            schedule=SCHEDULES[form.schedule],
-            temperature=numbers["temperature"],
-            narrow=narrow,
-            score_fn=score_fn,
-            score_noise=numbers["critic_noise"],
-        )
-        return decoded if form.trace else decoded._replace(sampled=None, scores=None)
-
-    def encode(self, videos: np.ndarray | jax.Array):
-        """Tokens [b t m n] of `videos`, 1 + a multiple of the patch frames."""
-        return self._through(jnp.asarray(videos, jnp.float32), "encode")
-
-    def _decode(self, tokens):
-        _, rows, columns = self.spec.grid()
-        tokens = tokens.reshape(len(tokens), -1, rows, columns)
-        # The networks' output is linear; only what people see is clipped.
-        return jnp.clip(self._through(tokens, "decode"), 0, 1)
-
-    def _through(self, rows, method):
-        with self._on_mesh():
-            return self._apply(self.params["tokenizer"], self._split(rows), method=method)
-
-    def apply_tokenizer(self, params, x, *, method):
+    def apply_tokenizer(self, params: Any, x: Array, *, method: str) -> Any:
+        """The tokenizer's "encode" (videos) or "decode" (tokens), as a pure function."""
         return self._tokenizer.apply({"params": params}, x, method=method)
 
+    def _encode_known(self, given: Known) -> Int[Array, "b s"]:
+        """Tokens with a mask where nothing is known."""
+        tokens = jnp.full(given.tokens.shape, self.network.mask_id, jnp.int32)
+        latents = np.flatnonzero(given.tokens.any((0, 2, 3)))
+        if len(latents):
+            # Frames after the last known token need not be encoded, unless tokens depend on them.
+            whole = self._tokenizer.receptive_field == "clip"
+            count = tokens.shape[1] if whole else int(latents[-1]) + 1
+            encoded = self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]])
+            encoded = jnp.where(given.tokens[:, :count], encoded, self.network.mask_id)
+            tokens = tokens.at[:, :count].set(encoded)
+        return tokens.reshape(len(tokens), -1)
 
-def _guided(network, params, text, other, guided):
-    """logits(codes, scale) of `network`, guided away from the text `other` as one doubled batch."""
-    apply = functools.partial(network.apply, {"params": params})
-    if text is None:
-        return lambda tokens, scale: apply(tokens)
-    if guided:
-        text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
-    context = apply(text, method="context")  # once for all steps
+    def _fill_tokens(self, tokens, prompts, seed, chosen: SamplingOptions) -> Decoded:
+        params, ids, negative = self.params, None, None
+        if chosen.critic is not None:
+            params = {**params, "critic": chosen.critic.params}
+        if self.vocabulary is not None:
+            ids = self.vocabulary.encode(prompts)
+            texts = chosen.negatives(len(prompts))
+            negative = None if texts is None else self.vocabulary.encode(texts)
+        rows = self._split((tokens, ids, negative, sampler.row_keys(seed, len(tokens))))
+        with self._on_mesh():
+            return self._sample_tokens(params, *rows, chosen.traced(), static=chosen.static())
 
-    def logits(tokens, scale):
-        if not guided:
-            return apply(tokens, context=context)
-        conditional, unconditional = jnp.split(apply(jnp.tile(tokens, (2, 1)), context=context), 2)
-        return decode.guide(conditional, unconditional, scale)
+    def _decode(self, tokens) -> Float[Array, "b f h w 3"]:
+        _, height, width = self.spec.grid()
+        video = self._run_tokenizer(tokens.reshape(len(tokens), -1, height, width), "decode")
+        # The networks' output is linear; only what people see is clipped.
+        return jnp.clip(video, 0, 1)
 
-    return logits
+    def _run_tokenizer(self, x, method) -> Array:
+        with self._on_mesh():
+            return self._apply_tokenizer(self.params["tokenizer"], self._split(x), method=method)
+
+    def _split(self, rows: Rows) -> Rows:
+        if self.mesh is None:
+            return rows
+        return sharding.split_rows(rows, self.mesh, pad=self._pad)
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

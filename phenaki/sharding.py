@@ -169,6 +169,26 @@ def global_batch(batch, mesh: Mesh):
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def split_rows(rows, mesh: Mesh, *, pad: bool = False):
+    """A tree of arrays with as many rows each, split over the data and fsdp axes.
+
+    With `pad`, copies of the last row complete a number of rows that does not divide.
+
+    Raises:
+        UserError: the rows do not divide, without `pad`.
+    """
+    parts, count = layout.batch_parts(mesh), len(jax.tree.leaves(rows)[0])
+    if count % parts and not pad:
+        raise UserError(
+            f"{count} samples must be a multiple of the mesh's {parts} (data times fsdp); "
+            f"nearest is {max(round(count / parts), 1) * parts}."
+        )
+    if count % parts:
+        index = np.minimum(np.arange(count + -count % parts), count - 1)
+        rows = jax.tree.map(lambda x: x[index], rows)
+    return jax.device_put(rows, NamedSharding(mesh, BATCH))
+
+
 def check_batch(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises `UserError` unless `size` rows divide over the batch axes and micro-batches."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate

@@ -2,7 +2,8 @@
 
     python scripts/demo.py [--workdir=runs/demo] [--stage1_steps=... --stage2_steps=...]
 
-A second call resumes or reuses what stands. `make demo` also sets up the environment first.
+A second call resumes what was interrupted and reuses what is complete. `make demo` also sets up the
+environment.
 """
 
 import json
@@ -17,7 +18,7 @@ from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
 RELEASED = flags.DEFINE_string(
-    "released", "checkpoints/laptop", "a trained model shown beside; may be missing"
+    "released", "checkpoints/laptop", "a trained model to compare with; may be missing"
 )
 COUNT = flags.DEFINE_integer("count", 200, "unseen prompts per score", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the data, the parameters and the samples")
@@ -38,7 +39,7 @@ STORY = (
 
 
 def main(argv):
-    """Runs what is missing of: tokenizer, MaskGIT, scores, samples, report."""
+    """Runs what is missing: tokenizer, MaskGIT, scores, samples, report."""
     del argv
     from configs import cvivit, maskgit
     from phenaki.train import maskgit as stage2_training
@@ -72,14 +73,14 @@ def _train(what, config, directory, train):
 
     latest = steps_done(directory)
     if latest >= config.train.steps:
-        print(f"{what}: stands in {directory} ({latest} steps)")
+        print(f"{what}: is complete in {directory} ({latest} steps)")
         return
     print(f"{what}: {config.train.steps} steps in {directory}")
     train(config, directory)
 
 
 def _add_seconds(workdir, seconds):
-    """Keeps the training seconds of earlier calls: a second call spends none."""
+    """Adds the training seconds of this call to those of earlier calls."""
     path = workdir / "seconds.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
     total = {name: round(before.get(name, 0) + value, 1) for name, value in seconds.items()}

@@ -7,14 +7,14 @@
     python scripts/sample.py --model=checkpoints/laptop --output=out \\
         --story=examples/stories/two_minutes.yaml
 
-Every --prompt gives one video; --image starts them from a picture, --video goes on from a video.
-Writes NAME.mp4, NAME.gif and a sheet of frames NAME.png.
+Every --prompt gives one video; --image is the first frame of all of them, --video is continued by
+one window per --prompt. Writes NAME.mp4, NAME.gif and a sheet of frames NAME.png.
 
 All --scene together give one story, each for its seconds after the "@"; --story reads one from a
 file (docs/stories.md). Writes story.mp4 with chapters, .srt, .png, .gif of a short one, drift.json
-and drift.png, story_report.json, and every window to --windows: a story that was interrupted goes
-on where it stopped, one that was changed is sampled anew from the change on. Options given here are
-for what the file leaves open.
+and drift.png, story_report.json, and every window to --windows: a story that was interrupted
+resumes, one that was changed is sampled again from the change on. Options of the file go before
+those of the command line.
 """
 
 import collections
@@ -40,7 +40,7 @@ PROMPT = flags.DEFINE_multi_string("prompt", [], "a video's text; may be given s
 SCENE = flags.DEFINE_multi_string("scene", [], "TEXT@SECONDS, a scene of one story; several times")
 STORY = flags.DEFINE_string("story", None, "a YAML file of scenes")
 IMAGE = flags.DEFINE_string("image", None, "first frame of every video")
-VIDEO = flags.DEFINE_string("video", None, "a video to go on from, one window per --prompt")
+VIDEO = flags.DEFINE_string("video", None, "a video to continue, by one window per --prompt")
 SEED = flags.DEFINE_integer("seed", 0, "same seed, same video", lower_bound=0)
 FRAMES = flags.DEFINE_integer("frames", None, "1 for an image; default: the model's clip length")
 STEPS = flags.DEFINE_integer("steps", None, "decoding steps; default: the model's", lower_bound=1)
@@ -48,7 +48,7 @@ GUIDANCE = flags.DEFINE_float(
     "guidance", None, "lambda; 0 is off, other tools' scale is 1 + lambda"
 )
 TEMPERATURE = flags.DEFINE_float(
-    "choice_temperature", None, "noise on the choice of codes", lower_bound=0
+    "choice_temperature", None, "noise on the choice of tokens", lower_bound=0
 )
 NEGATIVE = flags.DEFINE_string("negative", None, "a text that guidance leads away from")
 PRESET = flags.DEFINE_string("preset", None, "named options of the model's config")
@@ -57,20 +57,24 @@ SCALE = flags.DEFINE_integer("scale", None, "enlarge pixels; default: to about 2
 REROLL = flags.DEFINE_integer(
     "reroll", None, "a new seed for this scene of the story, 1 for the first", lower_bound=1
 )
-PREVIEW = flags.DEFINE_bool("preview", False, "the story in few steps, to OUTPUT/preview")
-WINDOWS = flags.DEFINE_string("windows", None, "folder of kept windows; default: OUTPUT/windows")
-REANCHOR = flags.DEFINE_bool("reanchor", False, "hold each scene to its first window's colours")
+PREVIEW = flags.DEFINE_bool("preview", False, "the story in a few steps, to OUTPUT/preview")
+WINDOWS = flags.DEFINE_string(
+    "windows", None, "folder of the window cache; default: OUTPUT/windows"
+)
+REANCHOR = flags.DEFINE_bool(
+    "reanchor", False, "match each scene to the colours of its first window"
+)
 BEST_OF = flags.DEFINE_integer("best_of", 1, "samples per window; one is kept", lower_bound=1)
 SCORE = flags.DEFINE_enum(
-    "score", "seam", ["seam", "detector"], "what --best_of goes by: the smallest change across the "
-    "seam, or moving shapes as asked for"
+    "score", "seam", ["seam", "detector"], "what --best_of keeps: the smallest change across the "
+    "seam, or the most attributes of moving shapes as prompted"
 )  # fmt: skip
 WEIGHTS = flags.DEFINE_string(
     "weights", "weights", "directory of vgg16.npz and lpips_vgg.npz, without which LPIPS is a proxy"
 )
 
 PREVIEW_STEPS = 6
-GIF_FRAMES = 240  # of longer stories none is written: it would need them all in memory
+GIF_FRAMES = 240  # longer stories have no gif, which needs all frames in memory
 
 
 def main(argv):
@@ -92,16 +96,16 @@ def main(argv):
 
     model = Phenaki.load(MODEL.value)
     if PROMPT.value:
-        _say_cut(model, PROMPT.value)
+        _warn_of_cut(model, PROMPT.value)
         critic = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
         videos = _prompts(model, _options() | critic)
         names = [f"sample_{i}" for i in range(len(videos))]
         _write(output, names, videos, PROMPT.value, model.spec.fps)
     if scenes or STORY.value:
-        _story(model, _timeline(model, scenes), output)
+        _story(model, _storyboard(model, scenes), output)
 
 
-def _say(sentence):
+def _note(sentence):
     print(f"note: {sentence}", file=sys.stderr)
 
 
@@ -116,18 +120,16 @@ def _options():
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _say_cut(model, prompts):
+def _warn_of_cut(model, prompts):
     for prompt, cut in zip(prompts, _is_cut(model)(prompts), strict=True):
         if cut:
-            _say(f"the text encoder cuts the end of {prompt!r}.")
+            _note(f"the text encoder cuts the end of {prompt!r}.")
 
 
 def _is_cut(model):
-    from phenaki.models import factory
-
-    if not model.config.text:
+    if model.vocabulary is None:
         return lambda prompts: [False] * len(prompts)
-    return factory.vocabulary(model.config).is_cut
+    return model.vocabulary.is_cut
 
 
 def _scene(text):
@@ -149,7 +151,7 @@ def _prompts(model, options):
     if IMAGE.value:
         from phenaki.io import images as image_files
 
-        image = image_files.read_frame(IMAGE.value, size, _say)
+        image = image_files.read_frame(IMAGE.value, size, _note)
         images = np.repeat(image[None], len(prompts), 0)
         return model.animate(images, prompts, seed=SEED.value, **options)
     return model.generate(prompts, seed=SEED.value, frames=FRAMES.value, **options)
@@ -168,23 +170,22 @@ def _last_frames(path, spec):
     return np.concatenate([clip.video for clip in last]).astype(np.float32) / 255
 
 
-def _timeline(model, scenes):
-    """The story of --story or --scene, with the options of the command line where it has none."""
+def _storyboard(model, scenes):
+    """The story of --story or --scene; its own options go before those of the command line."""
     from phenaki.sampling import options
     from phenaki.stories import storyboard
 
-    context = model.config.sample.context
     if STORY.value:
-        story = storyboard.read(STORY.value, model.spec, context, SEED.value)
+        story = storyboard.read(STORY.value, model.spec, model.context, SEED.value)
     else:
         shots = [storyboard.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
-        story = storyboard.Timeline(shots, context)
+        story = storyboard.Storyboard(shots, model.context)
     few = {"steps": PREVIEW_STEPS} if PREVIEW.value else {}
     shots = []
     for number, shot in enumerate(story.shots, 1):
         shot = dataclasses.replace(shot, sampler=_options() | dict(shot.sampler) | few)
         try:
-            options.resolve(model.config, **shot.sampler)
+            options.resolve(model.defaults, **shot.sampler)
         except UserError as error:
             raise UserError(f"scene {number}: {error}") from None
         shots.append(shot)
@@ -192,7 +193,7 @@ def _timeline(model, scenes):
 
 
 def _rerolled(shots):
-    """`shots` with the seeds that --reroll has drawn in this and earlier calls."""
+    """`shots` with the seeds of every --reroll of this and earlier calls."""
     from phenaki.stories.storyboard import reroll
 
     path = Path(OUTPUT.value) / "rerolls.json"
@@ -206,68 +207,79 @@ def _rerolled(shots):
     return reroll(shots, {n: count for n, count in counts.items() if n <= len(shots)})
 
 
-def _story(model, timeline, output):
+def _story(model, storyboard, output):
     from phenaki.io import images, media
     from phenaki.sampling.windows import windows
     from phenaki.stories import drift, generate, render
-    from phenaki.stories.storyboard import notices
+    from phenaki.stories.storyboard import warnings_for
 
     spec = model.spec
-    plan = windows(timeline.shots, spec, timeline.context)
-    for sentence in notices(timeline.shots, spec, timeline.context, _is_cut(model)):
-        _say(sentence)
-    kept = generate.WindowCache(WINDOWS.value or output / "windows")
+    plan = windows(storyboard.shots, spec, storyboard.context)
+    for sentence in warnings_for(storyboard.shots, spec, storyboard.context, _is_cut(model)):
+        _note(sentence)
+    cache = generate.WindowCache(WINDOWS.value or output / "windows")
     output = output / "preview" if PREVIEW.value else output
     output.mkdir(exist_ok=True)
-    distance = drift.distance(WEIGHTS.value)
-    aids = generate.DriftOptions(
-        REANCHOR.value, BEST_OF.value, _score(model, distance), SCORE.value
+    distance, world = drift.distance(WEIGHTS.value), _world(model)
+    options = generate.DriftOptions(
+        match_colours=REANCHOR.value,
+        candidates=BEST_OF.value,
+        score=_score(world, distance),
+        score_name=SCORE.value,
     )
 
     def read_image(path):
-        return images.read_frame(path, (spec.height, spec.width), _say)
+        return images.read_frame(path, (spec.height, spec.width), _note)
 
     scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
-    report = render.produce(
+    report = render.render(
         model,
-        timeline,
+        storyboard,
+        plan,
         output,
-        kept,
+        cache,
         read_image=read_image,
         distance=distance,
         progress=lambda total: Progress(total, "windows"),
-        aids=aids,
+        world=world,
+        options=options,
         scale=scale,
     )
     if plan[-1].stop <= GIF_FRAMES:
-        told = generate.tell(model, timeline.shots, timeline.context, kept, read_image, aids)
-        video = np.concatenate([part.frames for part in told])
+        parts = generate.generate_windows(model, storyboard, plan, cache, read_image, options)
+        video = np.concatenate([part.frames for part in parts])
         media.write_gif(output / "story.gif", video, spec.fps, scale)
     _print(report, output)
 
 
-def _score(model, distance):
+def _world(model):
+    """The world of a model of moving shapes; None for other models."""
+    from phenaki.data import batches
+
+    data = model.config.data
+    return batches.world(model.config) if data.source == "moving_shapes" else None
+
+
+def _score(world, distance):
     """What --best_of keeps the highest of."""
     if SCORE.value == "seam":
 
-        def score(before, frames, prompt):
+        def small_seam(context, frames, prompt):
             del prompt
-            return 0.0 if before is None else -float(distance[0](before[-1:], frames[:1])[0])
+            return 0.0 if context is None else -float(distance[0](context[-1:], frames[:1])[0])
 
-        return score
-    from phenaki.data import batches
+        return small_seam
     from phenaki.stories import prompt_check
 
-    if model.config.data.source != "moving_shapes":
+    if world is None:
         raise UserError("--score=detector: reads moving shapes only; use --score=seam.")
-    world = batches.world(model.config)
 
-    def obeyed(before, frames, prompt):
-        last = None if before is None else before[-1]
-        right = prompt_check.window(world, frames, last, prompt)
-        return 0.0 if right is None else float(sum(right.values()))
+    def right_attributes(context, frames, prompt):
+        before = None if context is None else context[-1]
+        verdict = prompt_check.check_window(world, frames, before, prompt)
+        return 0.0 if verdict is None else float(sum(verdict.values()))
 
-    return obeyed
+    return right_attributes
 
 
 def _print(report, output):
@@ -285,8 +297,8 @@ def _print(report, output):
         f"after the tenth, {memory['last']:.0f} after the last"
     )
     if "windows_right" in report:
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in report["windows_right"].items())
-        print(f"windows that the detector finds right: {shares}")
+        right = ", ".join(f"{name} {x:.1%}" for name, x in report["windows_right"].items())
+        print(f"windows that the detector finds right: {right}")
 
 
 def _write(output, names, videos, prompts, fps):

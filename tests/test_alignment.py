@@ -15,5 +15,5 @@ def test_groups_are_of_one_size_and_cover_every_row(count):
         sizes.append(len(made))
         return made
 
-    np.testing.assert_array_equal(alignment._chunks(make, count), np.arange(count))
+    np.testing.assert_array_equal(alignment._in_groups(make, count), np.arange(count))
     assert len(set(sizes)) == 1

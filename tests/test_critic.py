@@ -231,8 +231,8 @@ def test_a_resumed_critic_equals_an_uninterrupted_one(run, bundle, tmp_path):
 
 
 def codes_of(model, seed=0, **options):
-    model.generate(["a red circle moves left", None], seed=seed, **options)
-    return np.asarray(model.tokens)
+    sample = model.sample(["a red circle moves left", None], seed=seed, **options)
+    return sample.tokens.reshape(2, -1)
 
 
 def test_a_critic_chooses_while_sampling(run):
@@ -241,29 +241,30 @@ def test_a_critic_chooses_while_sampling(run):
     plain, chosen = codes_of(model), codes_of(model, critic=critic)
     assert np.any(plain != chosen)
     np.testing.assert_array_equal(chosen, codes_of(model, critic=critic))
-    compiled = model._sample._cache_size()
+    compiled = model._sample_tokens._cache_size()
     # Its noise is not the choice temperature, which it does not have.
-    codes_of(model, critic=critic, choice_temperature=9.0)
-    np.testing.assert_array_equal(chosen, model.tokens)
+    hot = codes_of(model, critic=critic, choice_temperature=9.0)
+    np.testing.assert_array_equal(chosen, hot)
     assert np.any(chosen != codes_of(model, critic=critic, critic_noise=50.0))
-    assert model._sample._cache_size() == compiled
+    assert model._sample_tokens._cache_size() == compiled
     # Guidance of the critic's own logits, off by default, moves what it chooses.
     whole = codes_of(model, critic=critic, critic_noise=0.0)
     assert np.any(whole != codes_of(model, critic=critic, critic_noise=0.0, critic_guidance=300.0))
-    image = np.zeros((2, 16, 16, 3), np.float32)
-    model.animate(image, ["a", "b"], seed=0, critic=critic)
-    known = model.encode(image[:, None]).reshape(2, -1)
-    np.testing.assert_array_equal(model.tokens[:, :4], known)
-    assert (model.history[:, :, :4] == known).all()
+    image = np.zeros((2, 1, 16, 16, 3), np.float32)
+    sample = model.sample(["a", "b"], seed=0, video=image, critic=critic, trace=True)
+    known = model.encode(image).reshape(2, -1)
+    np.testing.assert_array_equal(sample.trace.tokens[:, :4], known)
+    assert (sample.trace.history[:, :, :4] == known).all()
 
 
 def test_the_score_is_the_critics_logit_of_what_was_filled_in(run):
     model = tiny.phenaki()
     critic = model.load_critic(run[0])
-    codes_of(model, critic=critic, critic_noise=0.0, trace=True)
-    text = model.embed(["a red circle moves left", None])
+    prompts = ["a red circle moves left", None]
+    trace = model.sample(prompts, seed=0, critic=critic, critic_noise=0.0, trace=True).trace
+    text = model.embed(prompts)
     judge = functools.partial(critic.network.apply, {"params": critic.params})
-    for sampled, scores in zip(model.trace.sampled, model.trace.scores, strict=True):
+    for sampled, scores in zip(trace.sampled, trace.scores, strict=True):
         np.testing.assert_allclose(-judge(sampled, text), scores, atol=1e-4)
 
 
@@ -288,7 +289,7 @@ def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
     other.save(tmp_path)
     with pytest.raises(UserError, match=r"holds a run with another config\.generator "):
         training.train(config(), tmp_path, run[0], ONE)
-    with pytest.raises(UserError, match=r"is a critic's run; sampling takes it beside its"):
+    with pytest.raises(UserError, match=r"is a critic's run; give the run of its generator"):
         Phenaki.load(run[0])
 
 

@@ -27,6 +27,9 @@ from phenaki.evaluation.references import ClipWindows, MovingShapes, Prepared
 from phenaki.evaluation.store import Store
 from phenaki.evaluation.task import PREDICTED, Task, task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
+from phenaki.io import checkpoint
+from phenaki.models import factory
+from phenaki.pipeline import Phenaki
 from phenaki.reports import scoreboard
 
 BUILD = extractors.build
@@ -95,12 +98,18 @@ def stand_ins(made_up, monkeypatch):
 @pytest.fixture(scope="module")
 def model():
     whole = tiny.phenaki()
-    return devices.SpreadPhenaki(whole.config, whole.params)
+    return Phenaki(whole.config, whole.params).shard(devices.local_mesh(), pad=True)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(model):
-    return FrozenTokenizer(model.config, model.params["tokenizer"], rows=1)
+    return FrozenTokenizer(
+        factory.tokenizer(model.config),
+        model.params["tokenizer"],
+        model.spec,
+        checkpoint.fingerprint(model.params["tokenizer"], model.config),
+        rows=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +255,7 @@ def test_samples_do_not_depend_on_the_number_of_devices(model):
     np.testing.assert_allclose(
         model.generate(prompts, seed=3, steps=2), one.generate(prompts, seed=3, steps=2), atol=1e-5
     )
-    assert len(devices.split(np.zeros((8, 2))).sharding.device_set) == 8
+    assert len(model.encode(np.zeros((8, 1, 16, 16, 3))).sharding.device_set) == 8
 
 
 def test_windows_follow_one_another_within_a_clip(clips):
@@ -345,28 +354,28 @@ def test_confusions_count_what_was_asked(world):
     clips = made["clips"]
     combination = np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
     video = made["video"].astype(np.float32) / 255
-    evidence = alignment.Evidence(video, alignment.ask(plain, combination))
-    for _, _, counts in alignment.confusion(plain, [evidence, evidence]).values():
+    clips = alignment.JudgedClips(video, alignment.prompts_of(plain, combination))
+    for _, _, counts in alignment.confusion(plain, [clips, clips]).values():
         assert counts.sum() == 120
         assert np.trace(counts) >= 118
     asked = combination.copy()
     asked[0, 0] = (asked[0, 0] + 1) % len(world.colours)
-    wrong = alignment.Evidence(video, alignment.ask(plain, asked))
+    wrong = alignment.JudgedClips(video, alignment.prompts_of(plain, asked))
     counts = alignment.confusion(plain, [wrong])["colour"][2]
     assert counts[asked[0, 0], combination[0, 0]] == 1
-    still = alignment.Evidence(np.zeros_like(video), evidence.asked)
+    still = alignment.JudgedClips(np.zeros_like(video), clips.prompts)
     assert (still.seen(plain) == -1).all()
 
 
 def test_stills_only_asks_for_colours_that_no_clip_shows(model, monkeypatch):
     world = shapes_world.World(size=16, radius=2.0, speed=0.5, still_colours=("purple",))
     monkeypatch.setattr(
-        alignment, "sample", lambda model, asked, seed: np.zeros((len(asked.prompts), 2, 4, 4, 3))
+        alignment, "sample", lambda model, texts, seed: np.zeros((len(texts), 2, 4, 4, 3))
     )
     monkeypatch.setattr(alignment, "stories", lambda *arguments: [])
-    rows = alignment.evidence(model, world, count=5)
+    rows = alignment.judged_clips(model, world, count=5)
     assert list(rows) == ["seen", "held_out", "stills_only"]
-    assert all("purple" in prompt for prompt in rows["stills_only"].asked.prompts)
+    assert all("purple" in prompt for prompt in rows["stills_only"].prompts.texts)
 
 
 @pytest.fixture(scope="module")

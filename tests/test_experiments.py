@@ -14,6 +14,7 @@ from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
+from phenaki.evaluation import alignment
 
 PURPLE = "purple"
 
@@ -99,14 +100,14 @@ def test_names_left_out_change_no_pixel():
 
 
 def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
-    monkeypatch.setattr(common, "CHUNK", 2)
+    monkeypatch.setattr(alignment, "GROUP", 2)
 
     class Model:
         def generate(self, prompts, *, seed):
             assert len(prompts) == 2  # one size, so that it compiles once
             return np.array([f"{prompt}{seed}" for prompt in prompts])
 
-    videos = common.sample(Model(), ["a", "b", "c"], seed=5)
+    videos = alignment.sample(Model(), ["a", "b", "c"], seed=5)
     assert videos.tolist() == ["a5", "b5", "c7"]
 
 

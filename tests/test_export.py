@@ -13,7 +13,6 @@ import tiny
 from phenaki import export
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
-from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 
 ALONE = """
@@ -41,11 +40,10 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     prompts = ["a red circle moves left", None]
     manifest = export.write(tmp_path, model, rows=2, platforms=("cpu", "cuda", "tpu"))
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
-    vocabulary = factory.vocabulary(model.config)
     np.savez(
         tmp_path / "inputs.npz",
-        tokens=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),
-        ids=vocabulary.encode(prompts),
+        codes=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),
+        ids=model.vocabulary.encode(prompts),
         grid=(2, *model.spec.grid()),
     )
     program = tmp_path / "alone.py"
@@ -54,10 +52,10 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     outputs = np.load(tmp_path / "outputs.npz")
-    video = model.generate(prompts, seed=3, guidance=2.0, choice_temperature=1.5)
-    np.testing.assert_array_equal(outputs["codes"], model.tokens)
-    np.testing.assert_allclose(outputs["video"], video, atol=1e-5)
-    np.testing.assert_array_equal(outputs["again"], model.encode(video))
+    sample = model.sample(prompts, seed=3, guidance=2.0, choice_temperature=1.5)
+    np.testing.assert_array_equal(outputs["codes"], sample.tokens.reshape(2, -1))
+    np.testing.assert_allclose(outputs["video"], sample.video, atol=1e-5)
+    np.testing.assert_array_equal(outputs["again"], model.encode(sample.video))
 
 
 def test_the_script_writes_both(run_script, tmp_path):
@@ -74,7 +72,7 @@ def test_the_script_writes_both(run_script, tmp_path):
 
 
 def test_unknown_platforms_are_named(tmp_path):
-    with pytest.raises(UserError, match="--platforms: 'gpu' must be one of cpu, cuda, tpu"):
+    with pytest.raises(UserError, match="--platforms='gpu' must be one of cpu, cuda, tpu"):
         export.write(tmp_path, tiny.phenaki(), rows=1, platforms=("gpu",))
 
 

@@ -42,25 +42,25 @@ def model():
     return tiny.phenaki()
 
 
-def kept(model, video, tokens):
-    """Tokens of the last call that stand, and those of `video` at the same places."""
+def kept(model, sample, video, known):
+    """Tokens of a sample that are `known`, and those of `video` at the same places."""
     encoded = np.asarray(model.encode(video))
-    mask = np.broadcast_to(tokens, encoded.shape)
-    last = np.asarray(model.tokens).reshape(len(encoded), -1, *encoded.shape[2:])
-    return last[:, : encoded.shape[1]][mask], encoded[mask]
+    mask = np.broadcast_to(known, encoded.shape)
+    return sample.tokens[:, : encoded.shape[1]][mask], encoded[mask]
 
 
 @pytest.mark.parametrize("task", EXACT)
 def test_known_frames_stay_and_unknown_ones_are_not_seen(model, task):
     known = EXACT[task]
-    filled = model.fill(VIDEO, known, PROMPTS, seed=0)
+    sample = model.sample(PROMPTS, video=VIDEO, known=known, seed=0)
+    filled = sample.video
     assert (filled.shape, filled.dtype) == (VIDEO.shape, np.float32)
     np.testing.assert_array_equal(filled[:, known], VIDEO[:, known])
     latents = (known.all((1, 2)).sum() + 1) // 2
-    standing, encoded = kept(model, VIDEO, np.arange(6)[:, None, None] < latents)
+    standing, encoded = kept(model, sample, VIDEO, np.arange(6)[:, None, None] < latents)
     np.testing.assert_array_equal(standing, encoded)
     assert len(standing) == 2 * 4 * latents
-    # Whatever stands at unknown pixels, NaN included, makes no difference.
+    # The values of unknown pixels, NaN included, make no difference.
     other = np.where(known[..., None], VIDEO, np.nan)
     np.testing.assert_array_equal(filled, model.fill(other, known, PROMPTS, seed=0))
     if latents:
@@ -70,23 +70,23 @@ def test_known_frames_stay_and_unknown_ones_are_not_seen(model, task):
 @pytest.mark.parametrize("task", APPROXIMATE)
 def test_approximate_tasks_keep_pixels_and_see_only_what_is_known(model, task):
     known = APPROXIMATE[task]
-    with pytest.raises(UserError, match="approximate=True goes by each code's own pixels"):
+    with pytest.raises(UserError, match="approximate=True goes by each token's own pixels"):
         model.fill(VIDEO, known, PROMPTS, seed=0)
-    filled = model.fill(VIDEO, known, PROMPTS, seed=0, approximate=True)
+    sample = model.sample(PROMPTS, video=VIDEO, known=known, seed=0, approximate=True)
+    filled = sample.video
     np.testing.assert_array_equal(filled[:, known], VIDEO[:, known])
     assert np.all(np.any(filled[:, ~known] != VIDEO[:, ~known], axis=-1))
-    tokens = model.tokens
     other = np.where(known[..., None], VIDEO, OTHER)
     np.testing.assert_array_equal(
         filled, model.fill(other, known, PROMPTS, seed=0, approximate=True)
     )
-    # Known codes stand whatever the noise of the others.
-    again = model.fill(VIDEO, known, PROMPTS, seed=1, approximate=True)
+    # Known tokens stay, whatever the noise of the others.
+    again = model.sample(PROMPTS, video=VIDEO, known=known, seed=1, approximate=True)
     own = np.concatenate([known[:1], known[1:].reshape(5, 2, 16, 16).all(1)])
-    own = own.reshape(6, 2, 8, 2, 8).all((2, 4)).reshape(-1)
+    own = own.reshape(6, 2, 8, 2, 8).all((2, 4))
     assert own.any()
-    np.testing.assert_array_equal(np.asarray(tokens)[:, own], np.asarray(model.tokens)[:, own])
-    assert np.any(filled != again)
+    np.testing.assert_array_equal(sample.tokens[:, own], again.tokens[:, own])
+    assert np.any(filled != again.video)
 
 
 def test_where_exact_is_possible_approximate_is_the_same(model):
@@ -96,12 +96,13 @@ def test_where_exact_is_possible_approximate_is_the_same(model):
     np.testing.assert_array_equal(exact, close)
 
 
-def test_codes_may_stand_anywhere(model):
+def test_known_tokens_may_be_anywhere(model):
     known = np.random.default_rng(2).uniform(size=(2, 6, 2, 2)) < 0.5
-    filled = model.fill(VIDEO, known, PROMPTS, seed=0)
-    standing, encoded = kept(model, VIDEO, known)
+    sample = model.sample(PROMPTS, video=VIDEO, known=known, seed=0)
+    standing, encoded = kept(model, sample, VIDEO, known)
     np.testing.assert_array_equal(standing, encoded)
-    assert filled.shape == VIDEO.shape
+    assert sample.video.shape == VIDEO.shape
+    np.testing.assert_array_equal(sample.video, model.fill(VIDEO, known, PROMPTS, seed=0))
     every = model.fill(VIDEO, np.ones((6, 2, 2), bool), PROMPTS, seed=0)
     np.testing.assert_array_equal(every, model.reconstruct(VIDEO))
 
@@ -140,11 +141,11 @@ def test_sixteen_frames_of_a_model_of_seventeen():
     video = np.concatenate([VIDEO, VIDEO[:, :5]], axis=1)[:1]
     known = np.zeros((16, 16, 16), bool)
     known[:5] = True
-    filled = model.fill(video, known, PROMPTS[:1], seed=0)
-    assert filled.shape == (1, 16, 16, 16, 3)
-    assert model.tokens.shape == (1, 9 * 4)
-    np.testing.assert_array_equal(filled[:, :5], video[:, :5])
-    standing, encoded = kept(model, video[:, :5], True)
+    sample = model.sample(PROMPTS[:1], video=video, known=known, seed=0)
+    assert sample.video.shape == (1, 16, 16, 16, 3)
+    assert sample.tokens.shape == (1, 9, 2, 2)
+    np.testing.assert_array_equal(sample.video[:, :5], video[:, :5])
+    standing, encoded = kept(model, sample, video[:, :5], True)
     np.testing.assert_array_equal(standing, encoded)
 
 

@@ -37,8 +37,10 @@ def test_a_prompt_gives_a_clip(model):
     assert 0 <= video.min() < video.max() <= 1
     np.testing.assert_array_equal(video, model.generate(PROMPTS, seed=0))
     assert np.any(video != model.generate(PROMPTS, seed=1))
-    assert model.tokens.shape == (2, 24)
-    assert model.history.shape == (3, 2, 24)
+    sample = model.sample(PROMPTS, seed=0, trace=True)
+    np.testing.assert_array_equal(sample.video, video)
+    assert (sample.tokens.shape, sample.tokens.dtype) == ((2, 6, 2, 2), np.int32)
+    assert sample.trace.history.shape == (3, 2, 24)
 
 
 def test_an_image_is_a_clip_of_one_frame(model):
@@ -63,18 +65,27 @@ def test_frames_come_by_whole_patches(model, frames, nearest):
 
 
 def test_a_sample_does_not_depend_on_its_batch(model):
-    together = model.generate(PROMPTS, seed=3)
-    tokens = model.tokens
-    alone = model.generate(PROMPTS[:1], seed=3)
-    np.testing.assert_array_equal(model.tokens[0], tokens[0])
-    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+    together = model.sample(PROMPTS, seed=3)
+    alone = model.sample(PROMPTS[:1], seed=3)
+    np.testing.assert_array_equal(alone.tokens[0], together.tokens[0])
+    np.testing.assert_allclose(alone.video[0], together.video[0], atol=1e-5)
+
+
+def test_a_call_changes_nothing_in_the_model(model):
+    before = dict(vars(model))
+    model.sample(PROMPTS, seed=3, trace=True)
+    model.extend(GIVEN, PROMPTS, seed=0)
+    assert all(vars(model)[name] is value for name, value in before.items())
+    assert vars(model).keys() - before.keys() <= {"vocabulary"}
 
 
 def test_a_given_image_is_the_first_frame(model):
     video = model.animate(GIVEN[:, 0], PROMPTS, seed=0)
     assert video.shape == GIVEN.shape
     np.testing.assert_array_equal(video[:, 0], GIVEN[:, 0])
-    np.testing.assert_array_equal(model.tokens[:, :4], model.encode(GIVEN[:, :1]).reshape(2, -1))
+    sample = model.sample(PROMPTS, seed=0, video=GIVEN[:, :1])
+    np.testing.assert_array_equal(sample.video, video)
+    np.testing.assert_array_equal(sample.tokens[:, :1], model.encode(GIVEN[:, :1]))
     assert np.any(video[:, 1:] != model.animate(GIVEN[:, 1], PROMPTS, seed=0)[:, 1:])
 
 
@@ -84,8 +95,10 @@ def test_a_video_is_kept_and_goes_on(model, frames, context):
     video = model.extend(given, PROMPTS, seed=0)
     assert video.shape[1] == frames + 11 - context
     np.testing.assert_array_equal(video[:, :frames], given)
-    known = model.encode(given[:, -context:]).reshape(2, -1)
-    np.testing.assert_array_equal(model.tokens[:, : known.shape[1]], known)
+    sample = model.sample(PROMPTS, seed=0, video=given[:, -context:])
+    np.testing.assert_array_equal(sample.video[:, context:], video[:, frames:])
+    known = model.encode(given[:, -context:])
+    np.testing.assert_array_equal(sample.tokens[:, : known.shape[1]], known)
     other = given.copy()
     other[:, : frames - context] = 0
     again = model.extend(other, PROMPTS, seed=0)  # what lies further back is forgotten
@@ -228,7 +241,7 @@ def test_another_tokenizer_than_the_trained_one_is_refused(run, model, tmp_path)
         kind="tokenizer",
     )
     with pytest.raises(
-        UserError, match=r"was trained on the codes of tokenizer \w{16}, but .* is \w{16}"
+        UserError, match=r"was trained on the tokens of tokenizer \w{16}, but .* is \w{16}"
     ):
         Phenaki.load(tmp_path / "run")
 

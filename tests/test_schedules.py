@@ -1,4 +1,4 @@
-"""Mask schedules, prefixes, and what a loss over masked codes is."""
+"""Mask schedules, prefixes, and what a loss over masked tokens is."""
 
 import functools
 

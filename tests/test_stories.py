@@ -1,4 +1,4 @@
-"""Stories kept window by window: what stands is reused, what changed is not; memory is bounded."""
+"""Stories window by window: cached windows are reused, changed ones are not; memory is bounded."""
 
 import dataclasses
 import gc
@@ -19,14 +19,17 @@ import pytest
 import tiny
 from PIL import Image
 
+from phenaki.data import batches
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 from phenaki.io import images
+from phenaki.pipeline import Sample
 from phenaki.progress import Progress
-from phenaki.stories import drift, prompt_check, render
-from phenaki.stories.generate import DriftOptions, WindowCache, recolour, tell
-from phenaki.stories.storyboard import Shot, reroll
+from phenaki.sampling.windows import windows
+from phenaki.stories import drift, generate, prompt_check, render
+from phenaki.stories.generate import DriftOptions, WindowCache, generate_windows, match_colours
+from phenaki.stories.storyboard import Shot, Storyboard, reroll
 
 ROOT = Path(__file__).parents[1]
 SHOTS = [
@@ -42,18 +45,23 @@ def model():
     return tiny.phenaki()
 
 
-def told(model, folder, shots=SHOTS, aids=None, stop=None):
-    """[(frames, codes, made)] of the first `stop` windows."""
+def iterate(model, folder, shots=SHOTS, image=IMAGE, **drift):
+    plan = windows(shots, model.spec, 5)
+    cache = WindowCache(folder)
+    return generate_windows(model, Storyboard(shots, 5), plan, cache, lambda path: image, **drift)
+
+
+def generated(model, folder, shots=SHOTS, stop=None, **drift):
+    """[(frames, tokens, sampled)] of the first `stop` windows."""
     parts = []
-    options = {} if aids is None else {"aids": aids}
-    for part in tell(model, shots, 5, WindowCache(folder), lambda path: IMAGE, **options):
-        parts.append((part.frames, part.tokens, part.made))
+    for part in iterate(model, folder, shots, **drift):
+        parts.append((part.frames, part.tokens, part.sampled))
         if len(parts) == stop:
             break
     return parts
 
 
-def made(parts):
+def sampled(parts):
     return [part[2] for part in parts]
 
 
@@ -68,18 +76,18 @@ def equal(one, other):
 def whole(model, tmp_path_factory):
     """(folder, windows) of the undisturbed story."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, told(model, folder)
+    return folder, generated(model, folder)
 
 
-def test_a_told_story_is_the_models_story(model, whole):
+def test_generated_windows_are_the_models_story(model, whole):
     _, parts = whole
     video, _ = model.story(SHOTS, seed=3)
     np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), video)
     assert [part[0].shape[0] for part in parts] == [11, 6, 6, 6, 11]
-    assert made(parts) == [True] * 5
+    assert sampled(parts) == [True] * 5
 
 
-def test_what_is_kept_is_frames_and_codes_without_pickle(whole):
+def test_the_cache_has_frames_and_tokens_without_pickle(whole):
     folder, parts = whole
     files = sorted(folder.iterdir())
     assert [path.suffix for path in files] == [".npz"] * 5
@@ -92,20 +100,51 @@ def test_what_is_kept_is_frames_and_codes_without_pickle(whole):
     assert sorted(shapes) == [6, 6, 6, 11, 11]
 
 
-def test_a_story_that_stopped_goes_on_and_ends_the_same(model, whole, tmp_path):
-    told(model, tmp_path, stop=2)
+def test_keys_of_windows_are_those_of_earlier_caches(model, tmp_path, monkeypatch):
+    """Windows on users' disks are found only while a key is the same hash of the same facts.
+
+    A new version of the package may change them: windows are then sampled again.
+    """
+    monkeypatch.setattr(generate, "__version__", "0")
+    monkeypatch.setattr(generate.checkpoint, "fingerprint", lambda params, config: "fingerprint")
+    keys = [path.stem for _, path in newest(iterate(model, tmp_path), tmp_path)]
+    assert keys == [
+        "a808a2a3e1081cbcea085967",
+        "8729847855f6231757f54bf2",
+        "c8ea74b61b112be4886d1025",
+        "99b970c4310413500d45ea0b",
+        "37bdbcf3c54641af1230dce0",
+    ]
+    options = {"steps": 2, "negative": "b"}
+    shots = [change(SHOTS[0], cut=True, image=Path("a"), sampler=options)]
+    drift = DriftOptions(True, 2, lambda context, frames, prompt: 0.0, "zero")
+    keys = [path.stem for _, path in newest(iterate(model, tmp_path, shots, drift=drift), tmp_path)]
+    assert keys == ["b4152dc3b7582807ea7c8915", "8734c1fe3f31153ca0edb4b4"]
+
+
+def newest(parts, folder):
+    """(window, the file that it added) of every window."""
+    before = set(folder.iterdir())
+    for part in parts:
+        (path,) = set(folder.iterdir()) - before
+        before.add(path)
+        yield part, path
+
+
+def test_an_interrupted_story_resumes_to_the_same_video(model, whole, tmp_path):
+    generated(model, tmp_path, stop=2)
     newest = max(tmp_path.glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
     (tmp_path / ".half.partial").write_bytes(b"PK")  # killed while writing
-    equal(told(model, tmp_path, stop=2), whole[1][:2])
+    equal(generated(model, tmp_path, stop=2), whole[1][:2])
     newest.write_bytes(newest.read_bytes()[:1000])  # a disk that was full
-    again = told(model, tmp_path)
-    assert made(again) == [False, True, True, True, True]
+    again = generated(model, tmp_path)
+    assert sampled(again) == [False, True, True, True, True]
     equal(again, whole[1])
 
 
 CHANGES = {
     "nothing": (lambda shots: shots, [False] * 5),
-    # After a hard cut nothing is known of what was before it.
+    # After a hard cut a window does not depend on those before it.
     "scene 1's prompt": (lambda s: [change(s[0], prompt="b"), *s[1:]], [1, 1, 1, 1, 0]),
     "scene 2's options": (
         lambda s: [s[0], change(s[1], sampler={"steps": 2}), s[2]],
@@ -129,20 +168,20 @@ def test_a_changed_story_reuses_what_did_not_change(model, whole, name, tmp_path
         os.link(path, tmp_path / path.name)
     edit, expected = CHANGES[name]
     shots = edit(SHOTS)
-    parts = told(model, tmp_path, shots)
-    assert made(parts) == [bool(x) for x in expected]
-    alone = told(model, tmp_path / "alone", shots)
+    parts = generated(model, tmp_path, shots)
+    assert sampled(parts) == [bool(x) for x in expected]
+    alone = generated(model, tmp_path / "alone", shots)
     equal(parts, alone)
 
 
 def test_a_rerolled_scene_is_new_and_what_was_before_it_stays(model, whole):
     folder, parts = whole
-    again = told(model, folder, reroll(SHOTS, {2: 1}))
-    assert made(again) == [False, False, True, True, False]
+    again = generated(model, folder, reroll(SHOTS, {2: 1}))
+    assert sampled(again) == [False, False, True, True, False]
     equal(again[:2], parts[:2])
     assert np.any(again[2][0] != parts[2][0])
     assert len({reroll(SHOTS, {2: n})[1].seed for n in range(50)}) == 50
-    equal(told(model, folder), parts)  # the old one is still there
+    equal(generated(model, folder), parts)  # the old one is still there
 
 
 def test_another_model_reuses_nothing(model, whole, monkeypatch):
@@ -150,18 +189,18 @@ def test_another_model_reuses_nothing(model, whole, monkeypatch):
     params = dict(model.params)
     params["maskgit"] = params["maskgit"] | {"position": params["maskgit"]["position"] + 1e-3}
     monkeypatch.setattr(model, "params", params)
-    assert made(told(model, folder, SHOTS[:1])) == [True, True]
+    assert sampled(generated(model, folder, SHOTS[:1])) == [True, True]
 
 
 def test_a_hard_cut_and_an_image_start_anew(model, whole, tmp_path):
-    parts = told(model, tmp_path, [SHOTS[0], change(SHOTS[2], image=Path("a"))])
+    parts = generated(model, tmp_path, [SHOTS[0], change(SHOTS[2], image=Path("a"))])
     np.testing.assert_array_equal(parts[2][0][0], IMAGE)
     np.testing.assert_array_equal(
         parts[2][0], model.animate(IMAGE[None], [SHOTS[2].prompt], seed=3 + 2 * 1_000_003)[0]
     )
 
 
-# --- aids
+# --- drift options
 
 
 def test_the_best_of_several_is_kept(model, whole, tmp_path):
@@ -172,38 +211,39 @@ def test_the_best_of_several_is_kept(model, whole, tmp_path):
 
     wild = dict(temperature=3.0, guidance=0.0)  # or all three samples are the same
     shots = [change(SHOTS[0], sampler=wild)]
-    some = told(
-        model, tmp_path, shots, DriftOptions(best_of=3, score=darkest, score_name="darkest")
-    )
+    drift = DriftOptions(candidates=3, score=darkest, score_name="darkest")
+    some = generated(model, tmp_path, shots, drift=drift)
     means = model.generate([shots[0].prompt] * 3, seed=3, **wild).mean((1, 2, 3, 4))
     np.testing.assert_allclose(some[0][0].mean(), means.min(), rtol=1e-5)
     assert means.min() < means.max()
-    assert made(told(model, tmp_path, shots)) == [True, True]  # another hash than without
+    assert sampled(generated(model, tmp_path, shots)) == [True, True]  # another hash than without
 
 
-def test_recoloured_frames_have_the_others_mean_and_spread():
+def test_matched_frames_have_the_others_mean_and_deviation():
     random = np.random.default_rng(0)
     like = random.uniform(0.4, 0.6, (11, 8, 8, 3)).astype(np.float32) * [1, 0.9, 0.8]
     frames = random.uniform(0.1, 0.3, (5, 8, 8, 3)).astype(np.float32)
-    moved = recolour(frames, like.astype(np.float32))
+    moved = match_colours(frames, like.astype(np.float32))
     np.testing.assert_allclose(moved.mean((0, 1, 2)), like.mean((0, 1, 2)), atol=1e-3)
     np.testing.assert_allclose(moved.std((0, 1, 2)), like.std((0, 1, 2)), atol=1e-3)
     flat = np.full_like(frames, 0.2)
-    np.testing.assert_allclose(recolour(flat, like.astype(np.float32)).std((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(
+        match_colours(flat, like.astype(np.float32)).std((0, 1, 2)), 0, atol=1e-5
+    )
 
 
-def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_path, monkeypatch):
-    handed, follow = [], model.follow
+def test_matching_colours_changes_the_context_within_a_scene(model, whole, tmp_path, monkeypatch):
+    contexts, sample = [], model.sample
 
-    def watched(given, prompts, **keywords):
-        handed.append(given)
-        return follow(given, prompts, **keywords)
+    def watched(prompts, *, video, **keywords):
+        contexts.append(video)
+        return sample(prompts, video=video, **keywords)
 
-    monkeypatch.setattr(model, "follow", watched)
-    parts = told(model, tmp_path, aids=DriftOptions(reanchor=True))
-    np.testing.assert_array_equal(parts[0][0], whole[1][0][0])  # nothing to hold to yet
-    before = recolour(parts[0][0][-5:], parts[0][0])
-    np.testing.assert_array_equal(handed[1][0], before)
+    monkeypatch.setattr(model, "sample", watched)
+    parts = generated(model, tmp_path, drift=DriftOptions(match_colours=True))
+    np.testing.assert_array_equal(parts[0][0], whole[1][0][0])  # nothing to match yet
+    before = match_colours(parts[0][0][-5:], parts[0][0])
+    np.testing.assert_array_equal(contexts[1][0], before)
     assert np.any(before != parts[0][0][-5:])
 
 
@@ -213,7 +253,7 @@ def test_reanchoring_changes_what_is_handed_on_within_a_scene(model, whole, tmp_
 def test_no_window_outlives_the_next_one(model, tmp_path):
     alive = []
     shots = [Shot("a", 6.0)]
-    for part in tell(model, shots, 5, WindowCache(tmp_path), lambda path: IMAGE):
+    for part in iterate(model, tmp_path, shots):
         alive.append(weakref.ref(part.frames))
         del part
         assert sum(ref() is not None for ref in alive) <= 2
@@ -226,33 +266,33 @@ def near(x, y):
     return np.abs(x - y).mean((1, 2, 3))
 
 
-def produce(model, shots, output, folder=None):
+def rendered(model, shots, output, folder=None):
     output.mkdir(exist_ok=True)
-    from phenaki.stories.storyboard import Timeline
-
-    return render.produce(
+    return render.render(
         model,
-        Timeline(shots, 5),
+        Storyboard(shots, 5),
+        windows(shots, model.spec, 5),
         output,
         WindowCache(folder or output / "windows"),
         read_image=lambda path: IMAGE,
         distance=(near, "difference"),
         progress=lambda total: Progress(total, "windows"),
+        world=batches.world(model.config),
     )
 
 
 def test_ten_times_the_story_needs_no_more_memory(model, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
 
-    def follow(given, prompts, *, seed):
-        model.tokens = np.zeros((1, 24), np.int32)
-        return random.uniform(size=(1, 11 if given is None else 6, 16, 16, 3)).astype(np.float32)
+    def sample(prompts, *, seed, video):
+        frames = random.uniform(size=(1, 11, 16, 16, 3)).astype(np.float32)
+        return Sample(frames, np.zeros((1, 6, 2, 2), np.int32), None)
 
-    monkeypatch.setattr(model, "follow", follow)
+    monkeypatch.setattr(model, "sample", sample)
 
     def peak(seconds):
         tracemalloc.start()
-        produce(model, [Shot("a", seconds)], tmp_path / str(seconds))
+        rendered(model, [Shot("a", seconds)], tmp_path / str(seconds))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
@@ -260,7 +300,7 @@ def test_ten_times_the_story_needs_no_more_memory(model, tmp_path, monkeypatch):
     peak(3.0)  # imports and fonts
     short, long = peak(7.5), peak(75.0)
     windows = 90 * 6 * 16 * 16 * 3 * 4  # bytes of those that the long one has more
-    assert long - short < windows / 2  # what is written of each window grows, the frames do not
+    assert long - short < windows / 2  # the report grows, the frames do not
 
 
 # --- a folder
@@ -279,7 +319,7 @@ def mp4(path):
 
 
 def test_a_folder_has_all_there_is_to_a_story(model, whole, tmp_path):
-    report = produce(model, SHOTS, tmp_path, whole[0])
+    report = rendered(model, SHOTS, tmp_path, whole[0])
     video, chapters = mp4(tmp_path / "story.mp4")
     truth = np.concatenate([p[0] for p in whole[1]])
     error, other = (np.abs(coarse(video / 255) - coarse(x)).mean() for x in (truth, truth[::-1]))
@@ -349,28 +389,30 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
         Shot("a red circle moves right", 15.0, True, 0, tmp_path / "first.png", few),
         Shot(long.strip(), 0.1, sampler=few),
     ]
-    kept = WindowCache(tmp_path / "alone")
-    for _ in tell(model, shots, 5, kept, lambda path: image):
+    alone = tmp_path / "alone"
+    for _ in iterate(model, alone, shots, image):
         pass
-    names = sorted(path.name for path in kept.directory.iterdir())
+    names = sorted(path.name for path in alone.iterdir())
     assert names == sorted(path.name for path in output.iterdir())
     for name in names:
-        one, other = np.load(output / name), np.load(kept.directory / name)
+        one, other = np.load(output / name), np.load(alone / name)
         np.testing.assert_array_equal(one["codes"], other["codes"])
         np.testing.assert_array_equal(one["frames"], other["frames"])
     assert len(mp4(tmp_path / "out" / "story.mp4")[0]) == 11 + 6 * 19
 
 
-# --- what the figures say
+# --- statistics
 
 
 def test_a_prompt_is_read_back_from_its_words():
     world = shapes_world.World()
-    wanted = prompt_check.asked(world, "a red circle moves up, then a blue square moves left")
+    wanted = prompt_check.parse_prompt(
+        world, "a red circle moves up, then a blue square moves left"
+    )
     assert wanted is not None
     assert wanted.combination.tolist() == [[2, 1, 1]]
-    assert prompt_check.asked(world, "a red circle") is None
-    assert prompt_check.asked(world, None) is None
+    assert prompt_check.parse_prompt(world, "a red circle") is None
+    assert prompt_check.parse_prompt(world, None) is None
 
 
 def test_windows_of_true_clips_are_right_and_of_others_wrong():
@@ -378,14 +420,14 @@ def test_windows_of_true_clips_are_right_and_of_others_wrong():
     clips = moving_shapes.render(world, "test", np.arange(10))
     for video, caption in zip(clips["video"] / 255, clips["caption"], strict=True):
         video = video.astype(np.float32)
-        whole = prompt_check.window(world, video, None, caption)
-        later = prompt_check.window(world, video[5:], video[4], caption)
+        whole = prompt_check.check_window(world, video, None, caption)
+        later = prompt_check.check_window(world, video[5:], video[4], caption)
         assert (
             whole
             == later
             == dict.fromkeys(("colour", "shape", "present", "direction", "all"), True)
         )
-        back = prompt_check.window(world, video[::-1], None, caption)
+        back = prompt_check.check_window(world, video[::-1], None, caption)
         assert back is not None
         assert (back["colour"], back["direction"], back["all"]) == (True, False, False)
 
@@ -412,7 +454,7 @@ def test_blur_lowers_sharpness_and_flat_has_none():
 
 
 def test_a_summary_compares_both_ends():
-    line = dict(mean=[0.2] * 3, std=[0.1] * 3, tokens=0.5, seam=None, step=0.1)
+    line = dict(mean=[0.2] * 3, std=[0.1] * 3, codes=0.5, seam=None, step=0.1)
     lines = [line | {"sharpness": float(x)} for x in range(30)]
     summary = drift.summary(lines)
     assert summary["sharpness"] == {"first": 4.5, "last": 24.5}
@@ -422,4 +464,4 @@ def test_a_summary_compares_both_ends():
 
 def test_an_empty_story_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="at least one scene"):
-        told(model, tmp_path, [])
+        generated(model, tmp_path, [])

@@ -98,6 +98,6 @@ def pair(model: Phenaki, tokens: np.ndarray, caption: str | None, *, bar: float,
             if len(recent) == EVERY and max(recent) < bar:
                 break
     fresh.params["maskgit"] = current.params
-    fresh.generate([caption], seed=0, guidance=0.0, choice_temperature=0.0)
-    same = float(np.mean(np.asarray(fresh.tokens) == tokens))
+    sample = fresh.sample([caption], seed=0, guidance=0.0, choice_temperature=0.0)
+    same = float(np.mean(sample.tokens.reshape(tokens.shape) == tokens))
     return Overfit(float(np.mean(recent)), int(current.step)), same

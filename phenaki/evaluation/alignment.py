@@ -1,90 +1,100 @@
-"""How well videos of moving shapes obey their prompts, as numbers read from the pixels."""
+"""Exact text alignment of videos of moving shapes, which a detector reads from the pixels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
+from phenaki.evaluation import devices
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Scene, segments, windows
 
 ATTRIBUTES = ("colour", "shape", "direction", "present", "all")
-CHUNK = 50  # videos sampled together
 SCENES = 3
+GROUP = 50  # videos sampled together
+
+Combinations = Int[np.ndarray, "b 3"]  # colour, shape, direction: indices into the world's lists
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What b prompts ask for, as indices into the world's lists."""
+class Prompts:
+    """The texts of b prompts, and the combinations that they ask for."""
 
-    prompts: list[str]
-    combination: np.ndarray  # [b, 3] colour, shape, direction
-
-
-def ask(world: World, combination: np.ndarray, then: bool = False) -> Asked:
-    """Prompts "a red circle moves left", or "then a ..." for the later scenes of a story."""
-    start = "then a" if then else "a"
-    prompts = [
-        f"{start} {shapes_world.palette(world)[c]} {world.shapes[s]} moves {world.directions[d]}"
-        for c, s, d in combination
-    ]
-    return Asked(prompts, combination)
-
-
-def verdict(
-    world: World, video: np.ndarray, asked: Asked, frames=slice(None), walls=False
-) -> detector.Verdict:
-    """Judges videos [b f h w 3] by what was asked of their frames `frames`."""
-    reading = detector.read(world, video)
-    colour, shape, direction = asked.combination.T
-    return detector.judge(world, reading, colour, shape, direction, frames, walls)
+    texts: list[str]
+    combination: Combinations
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
-    """Videos and what is asked of their frames `frames`; `walls` as in `detector.judge`."""
+class JudgedClips:
+    """Videos, their prompts, and the `frames` to judge; `walls` as in `detector.judge`."""
 
-    video: np.ndarray  # [b f h w 3]
-    asked: Asked
+    video: Float[np.ndarray, "b f h w 3"]
+    prompts: Prompts
     frames: slice = dataclasses.field(default_factory=lambda: slice(None))
     walls: bool = False
 
     def verdict(self, world: World) -> detector.Verdict:
-        """Judged by the detector."""
-        return verdict(world, self.video, self.asked, self.frames, self.walls)
+        """The detector's verdict."""
+        return verdict(world, self.video, self.prompts, self.frames, self.walls)
 
-    def seen(self, world: World) -> np.ndarray:
-        """[b, 3] the colour, shape and direction that the frames show, -1 where none is clear."""
+    def seen(self, world: World) -> Combinations:
+        """The combination that the frames show, -1 where an attribute is not clear."""
         reading = detector.read(world, self.video[:, self.frames])
         clear = (reading.overlap > detector.PRESENT_IOU) & (reading.colour >= 0)
-        colour = _most(np.where(reading.colour >= 0, reading.colour, -1))
-        shape = _most(np.where(clear, reading.shape, -1))
+        colour = _most_frequent(np.where(reading.colour >= 0, reading.colour, -1))
+        shape = _most_frequent(np.where(clear, reading.shape, -1))
         steps = np.array([shapes_world.DIRECTIONS[d] for d in world.directions])
-        along = (reading.centre[:, -1] - reading.centre[:, 0]) @ steps.T
-        best = along.argmax(1)
-        far = along.max(1) > 0.5 * world.speed * (reading.centre.shape[1] - 1)
-        # At a wall, resting is right: only the detector knows.
+        distance = (reading.centre[:, -1] - reading.centre[:, 0]) @ steps.T
+        moved = distance.max(1) > 0.5 * world.speed * (reading.centre.shape[1] - 1)
+        # Resting at a wall is right: only the detector knows.
         right = self.verdict(world).direction
-        direction = np.where(right, self.asked.combination[:, 2], np.where(far, best, -1))
+        shown = np.where(moved, distance.argmax(1), -1)
+        direction = np.where(right, self.prompts.combination[:, 2], shown)
         return np.stack([colour, shape, direction], 1)
 
 
-def _most(x):
-    """The most frequent value of each row."""
-    values = np.arange(-1, x.max() + 1)
-    return values[(x[..., None] == values).sum(1).argmax(1)]
+def prompts_of(world: World, combination: Combinations, then: bool = False) -> Prompts:
+    """Prompts "a red circle moves left", or "then a ..." for the later scenes of a story."""
+    start = "then a" if then else "a"
+    texts = [
+        f"{start} {shapes_world.palette(world)[c]} {world.shapes[s]} moves {world.directions[d]}"
+        for c, s, d in combination
+    ]
+    return Prompts(texts, combination)
 
 
-def confusion(world: World, rows: Sequence[Evidence]) -> dict[str, tuple[list, list, np.ndarray]]:
-    """By attribute: (what was asked, what was seen, counts [asked, seen]); the last column is "-".
+def verdict(
+    world: World,
+    video: Float[np.ndarray, "b f h w 3"],
+    prompts: Prompts,
+    frames: slice = slice(None),
+    walls: bool = False,
+) -> detector.Verdict:
+    """Judges the `frames` of videos by their prompts."""
+    reading = detector.read(world, video)
+    colour, shape, direction = prompts.combination.T
+    return detector.judge(world, reading, colour, shape, direction, frames, walls)
+
+
+def accuracy(verdict: detector.Verdict) -> dict[str, float]:
+    """The fraction of clips that are right, by attribute."""
+    return {name: float(getattr(verdict, name).mean()) for name in ATTRIBUTES}
+
+
+def confusion(
+    world: World, rows: Sequence[JudgedClips]
+) -> dict[str, tuple[list[str], list[str], Int[np.ndarray, "n m"]]]:
+    """By attribute: (values asked for, values seen, counts [asked, seen]); the last seen is "-".
 
     Every row of counts sums to how often its value was asked for.
     """
     names = (shapes_world.palette(world), world.shapes, world.directions)
-    asked = np.concatenate([row.asked.combination for row in rows])
+    asked = np.concatenate([row.prompts.combination for row in rows])
     seen = np.concatenate([row.seen(world) for row in rows])
     found = {}
     for index, (attribute, known) in enumerate(zip(ATTRIBUTES[:3], names, strict=True)):
@@ -94,126 +104,128 @@ def confusion(world: World, rows: Sequence[Evidence]) -> dict[str, tuple[list, l
     return found
 
 
-def shares(verdict: detector.Verdict) -> dict[str, float]:
-    """Share of clips, 0..1, that are right in each attribute."""
-    return {name: float(getattr(verdict, name).mean()) for name in ATTRIBUTES}
-
-
 def measure(
-    model: Phenaki, world: World, count: int = 200, seed: int = 0, **sampler
-) -> dict[str, dict]:
-    """Scores of `count` unseen seeds per row: ceiling, seen, held_out and story.
+    model: Phenaki, world: World, count: int = 200, seed: int = 0, **options: Any
+) -> dict[str, dict[str, float]]:
+    """Accuracies of `count` unseen clips per row: ceiling, seen, held_out and story.
 
-    "ceiling" is ground truth through the tokenizer; "story" counts every scene of three-scene
-    stories as one. "start_bits" is the entropy of where objects start, on a grid of 4x4 (at most
-    4): a sampler that repeats its easiest sample scores well there and here close to 0.
+    "ceiling" is ground truth through the tokenizer; "story" is the mean over the scenes of
+    three-scene stories. "start_bits" is the entropy of where objects start, on a grid of 4x4 (at
+    most 4): a sampler that repeats its easiest sample is accurate and has an entropy close to 0.
+    `options` are those of `Phenaki.sample`.
     """
-    plain = dataclasses.replace(world, then=0.0, pair=0.0)
+    plain = _plain(world)
     truth = render.render(plain, "test", np.arange(count))
     combination = _combination(truth["clips"])
-    video = _chunks(
+    video = _in_groups(
         lambda rows: model.reconstruct(truth["video"][rows].astype(np.float32) / 255), count
     )
-    rows = {"ceiling": shares(verdict(world, video, ask(world, combination)))}
-    rows["ceiling"]["psnr"] = float(-10 * np.log10(np.mean((video - truth["video"] / 255.0) ** 2)))
+    found = {"ceiling": accuracy(verdict(world, video, prompts_of(world, combination)))}
+    error = np.mean((video - truth["video"] / 255.0) ** 2)
+    found["ceiling"]["psnr"] = float(-10 * np.log10(error))
     for name, split in (("seen", "test"), ("held_out", "held_out")):
-        asked = ask(world, _combination(attributes.sample(plain, split, np.arange(count))))
-        video = sample(model, asked, seed, **sampler)
-        rows[name] = shares(verdict(world, video, asked)) | {
-            "start_bits": _start_bits(world, video)
-        }
-    rows["story"] = _stories(model, world, combination, seed, **sampler)
-    return rows
+        clips = attributes.sample(plain, split, np.arange(count))
+        prompts = prompts_of(world, _combination(clips))
+        video = sample(model, prompts.texts, seed, **options)
+        bits = {"start_bits": _start_bits(world, video)}
+        found[name] = accuracy(verdict(world, video, prompts)) | bits
+    scenes = stories(model, world, combination, seed, **options)
+    found["story"] = _mean_of_scenes([accuracy(scene.verdict(world)) for scene in scenes])
+    return found
 
 
-def sample(model: Phenaki, asked: Asked, seed: int, **sampler) -> np.ndarray:
-    """One video per prompt."""
+def judged_clips(
+    model: Phenaki, world: World, count: int = 200, seed: int = 0, **options: Any
+) -> dict[str, JudgedClips]:
+    """The videos behind the rows of `measure` but the ceiling, with a row per scene of a story.
 
-    def make(rows):
-        return model.generate(asked.prompts[rows], seed=seed + rows.start, **sampler)
-
-    return _chunks(make, len(asked.prompts))
-
-
-def _combination(clips):
-    return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
-
-
-def _chunks(make, count):
-    """make(rows) of `count` rows, in groups of one size: they compile once."""
-    size = min(CHUNK, count)
-    parts = [make(slice(start, start + size)) for start in range(0, count - size + 1, size)]
-    if rest := count % size:
-        parts.append(make(slice(count - size, count))[-rest:])
-    return np.concatenate(parts)
-
-
-def _stories(model, world, combination, seed, **sampler):
-    """Scores of `stories`, the mean of scenes and "all" of each."""
-    scores = [
-        shares(scene.verdict(world))
-        for scene in stories(model, world, combination, seed, **sampler)
-    ]
-    mean = {name: float(np.mean([s[name] for s in scores])) for name in ATTRIBUTES}
-    return mean | {f"scene_{i + 1}": s["all"] for i, s in enumerate(scores)}
-
-
-def stories(model, world, combination, seed, **sampler) -> list[Evidence]:
-    """Stories that change one attribute per scene; every scene is a segment to judge."""
-    asked = [ask(world, combination)]
-    for scene in range(1, SCENES):
-
-        def random(slot, first=100 * scene):
-            return attributes.uniform(world, "test", np.arange(len(combination)), first + slot)
-
-        asked.append(
-            ask(world, attributes.changed(world, asked[-1].combination, random), then=True)
-        )
-    seconds = [model.spec.frames / model.spec.fps] + [0.1] * (SCENES - 1)  # one window each
-    parts = segments(
-        windows([Scene("", s) for s in seconds], model.spec, model.config.sample.context)
-    )
-
-    def make(rows):
-        scenes = zip(
-            *([Scene(p, s) for p in a.prompts[rows]] for a, s in zip(asked, seconds, strict=True)),
-            strict=True,
-        )
-        return np.concatenate(
-            list(model.story_windows(list(scenes), seed=seed + rows.start, **sampler)), axis=1
-        )
-
-    video = _chunks(make, len(combination))
-    return [
-        Evidence(video, a, slice(*part), walls=index > 0)
-        for index, (a, part) in enumerate(zip(asked, parts, strict=True))
-    ]
-
-
-def evidence(
-    model: Phenaki, world: World, count: int = 200, seed: int = 0, **sampler
-) -> dict[str, Evidence]:
-    """The videos behind `measure`'s rows but the ceiling, a row per scene of a story.
-
-    With colours that only stills show (`World.still_colours`), "stills_only" asks for them to move.
+    With colours that only images show (`World.still_colours`), "stills_only" asks for clips of
+    them.
     """
-    plain = dataclasses.replace(world, then=0.0, pair=0.0)
     rows = {}
     for name, split in (("seen", "test"), ("held_out", "held_out"), ("stills_only", "test")):
-        combination = _combination(attributes.sample(plain, split, np.arange(count)))
+        combination = _combination(attributes.sample(_plain(world), split, np.arange(count)))
         if name == "stills_only":
             if not world.still_colours:
                 continue
             extra = attributes.uniform(world, "test", np.arange(count), 77)
             combination[:, 0] = len(world.colours) + (extra * len(world.still_colours)).astype(int)
-        asked = ask(world, combination)
-        rows[name] = Evidence(sample(model, asked, seed, **sampler), asked)
-    told = stories(model, world, rows["seen"].asked.combination, seed, **sampler)
-    return rows | {f"scene_{i + 1}": scene for i, scene in enumerate(told)}
+        prompts = prompts_of(world, combination)
+        rows[name] = JudgedClips(sample(model, prompts.texts, seed, **options), prompts)
+    scenes = stories(model, world, rows["seen"].prompts.combination, seed, **options)
+    return rows | {f"scene_{i + 1}": scene for i, scene in enumerate(scenes)}
+
+
+def sample(
+    model: Phenaki, texts: Sequence[str], seed: int, **options: Any
+) -> Float[np.ndarray, "b f h w 3"]:
+    """One video per text, in groups of one size: they compile once."""
+
+    def generate(rows):
+        prompts = [texts[row] for row in rows]
+        return model.generate(prompts, seed=seed + int(rows[0]), **options)
+
+    return _in_groups(generate, len(texts))
+
+
+def stories(
+    model: Phenaki, world: World, combination: Combinations, seed: int, **options: Any
+) -> list[JudgedClips]:
+    """Stories that change one attribute per scene, as clips of every scene to judge."""
+    prompts = [prompts_of(world, combination)]
+    for scene in range(1, SCENES):
+
+        def random(slot, first=100 * scene):
+            return attributes.uniform(world, "test", np.arange(len(combination)), first + slot)
+
+        changed = attributes.changed(world, prompts[-1].combination, random)
+        prompts.append(prompts_of(world, changed, then=True))
+    seconds = [model.spec.frames / model.spec.fps] + [0.1] * (SCENES - 1)  # one window each
+
+    def generate(rows):
+        scenes = [
+            [Scene(p.texts[row], s) for p, s in zip(prompts, seconds, strict=True)] for row in rows
+        ]
+        parts = model.story_windows(scenes, seed=seed + int(rows[0]), **options)
+        return np.concatenate(list(parts), axis=1)
+
+    video = _in_groups(generate, len(combination))
+    plan = windows([Scene("", s) for s in seconds], model.spec, model.context)
+    return [
+        JudgedClips(video, scene, slice(*part), walls=index > 0)
+        for index, (scene, part) in enumerate(zip(prompts, segments(plan), strict=True))
+    ]
+
+
+def _in_groups(make, count):
+    return devices.in_groups(make, count, min(GROUP, count))
+
+
+def _plain(world: World) -> World:
+    """`world` with one object and one movement per clip, as the prompts say."""
+    return dataclasses.replace(world, then=0.0, pair=0.0)
+
+
+def _combination(clips) -> Combinations:
+    return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
+
+
+def _most_frequent(x):
+    """The most frequent value of each row."""
+    values = np.arange(-1, x.max() + 1)
+    return values[(x[..., None] == values).sum(1).argmax(1)]
+
+
+def _mean_of_scenes(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of the scenes' accuracies, and "all" of each scene."""
+    mean = {name: float(np.mean([s[name] for s in scores])) for name in ATTRIBUTES}
+    return mean | {f"scene_{i + 1}": s["all"] for i, s in enumerate(scores)}
 
 
 def _start_bits(world, video):
+    """Entropy of the first frames' positions, in bits."""
     centre = detector.read(world, video[:, :1]).centre[:, 0]
     cell = np.clip(centre * 4 // world.size, 0, 3).astype(int) @ (4, 1)
-    share = np.bincount(cell, minlength=16) / len(cell)
-    return float(-(share[share > 0] * np.log2(share[share > 0])).sum())
+    fraction = np.bincount(cell, minlength=16) / len(cell)
+    fraction = fraction[fraction > 0]
+    return float(-(fraction * np.log2(fraction)).sum())

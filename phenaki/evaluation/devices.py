@@ -1,4 +1,4 @@
-"""Batches spread over this host's devices; hosts share shards, not batches."""
+"""Batches on all devices of this host, in groups of one size; hosts split shards among them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,73 +6,51 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from phenaki import sharding
 from phenaki.pipeline import Phenaki
 
 
-def _mesh():
+def local_mesh() -> Mesh:
+    """This host's devices, all on the data axis: parameters are whole on each of them."""
     return sharding.make_mesh(data=-1, fsdp=1, tensor=1, devices=jax.local_devices())
 
 
-def whole(params: Any) -> Any:
-    """`params` on every device."""
-    return jax.device_put(params, NamedSharding(_mesh(), PartitionSpec()))
+def load(directory: str | Path) -> Phenaki:
+    """The model of a bundle or run on this host's devices, for any number of rows."""
+    return Phenaki.load(directory).shard(local_mesh(), pad=True)
 
 
-def split(array: Any) -> Any:
-    """Rows over the devices, where they divide; else as it is."""
-    if len(array) % len(jax.local_devices()):
-        return array
-    return jax.device_put(array, NamedSharding(_mesh(), sharding.BATCH))
+def in_groups(run: Callable[[np.ndarray], Any], count: int, size: int) -> Any:
+    """`run(rows)` for the rows 0 .. `count` - 1, `size` at a time, so that it compiles once.
+
+    `run` takes row numbers and returns a tree of arrays with a row for each of them. The last group
+    repeats its last row up to `size`. Returns the tree of all rows as NumPy arrays.
+    """
+    parts = []
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size)
+        part = run(np.minimum(rows, count - 1))
+        parts.append(jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows < count], part))
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 def batched(function: Callable, params: Any, rows: int) -> Callable:
-    """`function(params, *arrays)` compiled once, for arrays of any length, on all devices.
+    """`function(params, *arrays)` compiled once, for host arrays of any length, on all devices.
 
-    `rows` per device go through at a time; the last batch is filled up with its last row. Takes and
-    returns (trees of) host arrays.
+    `rows` per device are computed at a time. Takes and returns (trees of) host arrays.
     """
-    params, step = whole(params), jax.jit(function)
-    size = rows * len(jax.local_devices())
+    mesh = local_mesh()
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    split = NamedSharding(mesh, sharding.BATCH)
+    step = jax.jit(function)
 
     def run(*arrays):
-        found = []
-        for start in range(0, len(arrays[0]), size):
-            parts = [np.asarray(array[start : start + size]) for array in arrays]
-            count = len(parts[0])
-            parts = [split(_filled(part, size)) for part in parts]
-            found.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], step(params, *parts)))
-        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+        def group(rows):
+            parts = [jax.device_put(np.asarray(array)[rows], split) for array in arrays]
+            return step(params, *parts)
+
+        return in_groups(group, len(arrays[0]), rows * mesh.size)
 
     return run
-
-
-def _filled(part: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-
-
-class SpreadPhenaki(Phenaki):
-    """A model whose batches lie on all devices of this host; the samples are the same."""
-
-    def __init__(self, config, params):
-        super().__init__(config, params)
-        self.params = whole(self.params)
-
-    def encode(self, videos):
-        """As `Phenaki.encode`."""
-        return super().encode(split(videos))
-
-    def _decode(self, tokens):
-        return super()._decode(split(tokens))
-
-    def _fill(self, tokens, *arguments, **options):
-        return super()._fill(split(tokens), *arguments, **options)
-
-
-def load(directory: str | Path) -> SpreadPhenaki:
-    """A bundle or run on all devices."""
-    model = SpreadPhenaki.load(directory)
-    assert isinstance(model, SpreadPhenaki)
-    return model

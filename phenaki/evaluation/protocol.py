@@ -8,7 +8,6 @@ import numpy as np
 
 from phenaki.errors import UserError
 from phenaki.evaluation import aggregate, extractors
-from phenaki.evaluation.devices import SpreadPhenaki
 from phenaki.evaluation.extractors import bytes_of
 from phenaki.evaluation.metrics import checks, reconstruction
 from phenaki.evaluation.references import ReferenceClips
@@ -16,8 +15,9 @@ from phenaki.evaluation.score import Score
 from phenaki.evaluation.store import Store
 from phenaki.evaluation.task import PREDICTED, Evaluation, Task
 from phenaki.evaluation.tokenizer import FrozenTokenizer
+from phenaki.pipeline import Phenaki
 
-Model = SpreadPhenaki | FrozenTokenizer
+Model = Phenaki | FrozenTokenizer
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
         seed=seed,
         sampler=sampler,
     )
-    run = Evaluation(plan, real, fake, networks, facts, model.config.tokenizer.codebook)
+    run = Evaluation(plan, real, fake, networks, facts, model.codebook)
     return aggregate.records(run)
 
 
@@ -71,7 +71,7 @@ def _sampler(plan, model):
     if plan.task == "reconstruction":
         return None
     names = ("steps", "choice_temperature", "guidance")
-    return {name: plan.sampler.get(name, model.config.sample[name]) for name in names}
+    return {name: plan.sampler.get(name, model.defaults.sample[name]) for name in names}
 
 
 def _real(plan, networks, clips, start, stop):

@@ -1,37 +1,50 @@
-"""Any tokenizer of Table 3, for reconstruction on all devices."""
+"""Reconstruction by any trained tokenizer (Table 3), on all devices of this host."""
 
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from phenaki.evaluation import devices
 from phenaki.io import checkpoint
 from phenaki.models import factory
+from phenaki.types import VideoSpec
 
 
 class FrozenTokenizer:
-    """A tokenizer's run or bundle, or that of a whole model."""
+    """The tokenizer of a run or bundle, or of a whole model.
 
-    def __init__(self, config: Any, params: Any, rows: int = 4):
-        self.config, self.spec = config, factory.video_spec(config)
-        self.fingerprint = checkpoint.fingerprint(params, config.to_dict())
-        network = factory.tokenizer(config)
+    Attributes:
+        spec: clip and patch sizes.
+        codebook: number of codes.
+        fingerprint: changes with any parameter or size.
+    """
 
-        def through(params, video):
+    def __init__(self, network: Any, params: Any, spec: VideoSpec, fingerprint: str, rows: int = 4):
+        """`rows` clips per device are reconstructed at a time."""
+        self.spec, self.fingerprint, self.codebook = spec, fingerprint, network.codebook
+
+        def encode_and_decode(params, video):
             tokens = network.apply({"params": params}, video, method="encode")
             decoded: Any = network.apply({"params": params}, tokens, method="decode")
             return jnp.clip(decoded, 0, 1), tokens.reshape(len(tokens), -1)
 
-        self._through = devices.batched(through, params, rows)
+        self._encode_and_decode = devices.batched(encode_and_decode, params, rows)
 
     @classmethod
     def load(cls, directory: str | Path) -> "FrozenTokenizer":
-        """UserError for a MaskGIT's run, naming where its tokenizer lies."""
-        params, config, _ = checkpoint.load_tokenizer(directory)
-        return cls(config, params)
+        """Loads the tokenizer of a tokenizer's run, a bundle or a MaskGIT run's tokenizer.
 
-    def reconstruct(self, video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(clips [b f h w 3] in [0, 1], codes [b s])."""
-        return self._through(video)
+        Raises:
+            UserError: for a MaskGIT's run, with the path of its tokenizer.
+        """
+        params, config, fingerprint = checkpoint.load_tokenizer(directory)
+        return cls(factory.tokenizer(config), params, factory.video_spec(config), fingerprint)
+
+    def reconstruct(
+        self, video: Float[np.ndarray, "b f h w 3"]
+    ) -> tuple[Float[np.ndarray, "b f h w 3"], Int[np.ndarray, "b s"]]:
+        """(clips in [0, 1], tokens) of `video` in [0, 1]."""
+        return self._encode_and_decode(video)

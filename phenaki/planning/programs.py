@@ -54,8 +54,7 @@ def train_step(config: ConfigDict, rows: dict[str, int] | None = None) -> Progra
 def sampler(config: ConfigDict, rows: int) -> Program:
     """The sampling loop of stage 2 at the config's own options: all steps in one program."""
     model = pipeline.Phenaki(config, {})
-    chosen = options.resolve(config)
-    form = pipeline.form_of(chosen)
+    chosen = options.resolve(model.defaults)
     tokens = _shape((rows, factory.video_spec(config).tokens()), jnp.int32)
     params = _frozen(config)
     inputs: tuple = (tokens, None)
@@ -69,11 +68,11 @@ def sampler(config: ConfigDict, rows: int) -> Program:
     params["maskgit"] = _params(factory.maskgit(config), *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
-    def function(params, tokens, ids, keys, numbers):
-        return model.sample_tokens(params, tokens, ids, None, keys, numbers, form=form)
+    def function(params, tokens, ids, keys, traced):
+        return model.sample_tokens(params, tokens, ids, None, keys, traced, static=chosen.static())
 
-    numbers = jax.tree.map(jnp.asarray, pipeline.numbers_of(chosen))
-    return Program(function, (params, tokens, ids, keys, numbers), frozenset({1, 2, 3}))
+    traced = jax.tree.map(jnp.asarray, chosen.traced())
+    return Program(function, (params, tokens, ids, keys, traced), frozenset({1, 2, 3}))
 
 
 def kinds(config: ConfigDict) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The demo's page: curves, reconstructions, samples with verdicts, token maps, a story."""
+"""The demo's report: curves, reconstructions, samples with verdicts, token maps, a story."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from phenaki.sampling.windows import Scene
 from phenaki.train import logs
 
 SHOWN = 12  # samples per model
-SHARES = ("colour", "shape", "direction", "all")
+ATTRIBUTES = ("colour", "shape", "direction", "all")
 
 
 def page(
@@ -32,10 +32,11 @@ def page(
     seed: int,
     known: Mapping[str, dict],
 ) -> Report:
-    """Scores and samples `models` (name -> model) and lays out the page of the runs in `workdir`.
+    """A page of scores and samples of `models` (name -> model), and curves of `workdir`'s runs.
 
-    Scores are kept in `workdir`/scores.json under each model's fingerprint and not computed again;
-    those in `known`, by the model's name, not at all.
+    `scenes` are the story that every model samples. Scores of `count` prompts are stored in
+    `workdir`/scores.json under the model's fingerprint and not computed again; `known` has scores,
+    by the model's name, that are not computed at all.
     """
     report = Report("Phenaki on moving shapes")
     report.text(
@@ -49,7 +50,7 @@ def page(
         report.text(f"# Samples: {name}")
         _samples(report, model, seed)
         report.figures(
-            [(_gif(_story(model, scenes, seed), model), _told(scenes), None)],
+            [(_gif(_story(model, scenes, seed), model), _prompts(scenes), None)],
             column=300,
             heading="A story",
         )
@@ -61,25 +62,25 @@ def page(
 
 def _scores(report, models, workdir, count, seed, known):
     path = workdir / "scores.json"
-    kept = json.loads(path.read_text()) if path.is_file() else {}
+    scores = json.loads(path.read_text()) if path.is_file() else {}
     rows = []
     for name, model in models.items():
         key = f"{name} {model.fingerprint} {count} {seed}"
         if name in known:
-            kept[key] = known[name]
-        if key not in kept:
-            kept[key] = alignment.measure(model, batches.world(model.config), count, seed)
-        for row, values in kept[key].items():
+            scores[key] = known[name]
+        if key not in scores:
+            scores[key] = alignment.measure(model, batches.world(model.config), count, seed)
+        for row, values in scores[key].items():
             rows.append(
                 [
                     name,
                     row.replace("_", " "),
-                    *(f"{100 * values[k]:.1f} %" for k in SHARES),
+                    *(f"{100 * values[k]:.1f} %" for k in ATTRIBUTES),
                     values.get("start_bits"),
                 ]
             )
-    write_json(path, kept, indent=2)
-    report.table(["model", "row", *SHARES, "start entropy, bits"], rows)
+    write_json(path, scores, indent=2)
+    report.table(["model", "row", *ATTRIBUTES, "start entropy, bits"], rows)
     seconds = json.loads((workdir / "seconds.json").read_text())
     report.text("Training took " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()) + ".")
 
@@ -101,12 +102,12 @@ def _curves(report, workdir):
     for title, lines, names, unit in (
         ("Stage 1: reconstruction", stage1, psnr, "PSNR, dB"),
         ("Stage 1: codes in use", stage1, {"perplexity": "codebook/perplexity"}, "codes"),
-        ("Stage 2: cross-entropy of masked codes", stage2, {"loss": "loss/total"}, "nats"),
+        ("Stage 2: cross-entropy of masked tokens", stage2, {"loss": "loss/total"}, "nats"),
         (
             "Stage 2: videos that obey every word",
             stage2,
             {row: f"alignment/{row}/all" for row in ("seen", "held_out", "story")},
-            "share",
+            "fraction",
         ),
     ):
         found = series(lines, **names)
@@ -121,14 +122,14 @@ def _samples(report, model, seed):
         ("Combinations never seen", "held_out"),
     ):
         clips = attributes.sample(world, split, np.arange(10_000, 10_000 + SHOWN))
-        asked = alignment.ask(
+        prompts = alignment.prompts_of(
             world, np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
         )
-        videos = alignment.sample(model, asked, seed)
-        right = alignment.verdict(world, videos, asked).all
+        videos = alignment.sample(model, prompts.texts, seed)
+        right = alignment.verdict(world, videos, prompts).all
         items = [
             (_gif(v, model), p, bool(ok))
-            for v, p, ok in zip(videos, asked.prompts, right, strict=True)
+            for v, p, ok in zip(videos, prompts.texts, right, strict=True)
         ]
         report.figures(items, heading=heading)
 
@@ -138,46 +139,46 @@ def _story(model, scenes, seed):
     return video
 
 
-def _told(scenes):
+def _prompts(scenes):
     return "; ".join(scene.prompt for scene in scenes)
 
 
 def _reconstructions(report, model):
     world = batches.world(model.config)
-    made = render.render(world, "test", np.arange(6))
-    truth = made["video"].astype(np.float32) / 255
+    clips = render.render(world, "test", np.arange(6))
+    truth = clips["video"].astype(np.float32) / 255
     pairs = np.concatenate([truth, model.reconstruct(truth)], axis=3)
     items = [
-        (_gif(v, model), caption, None) for v, caption in zip(pairs, made["caption"], strict=True)
+        (_gif(v, model), caption, None) for v, caption in zip(pairs, clips["caption"], strict=True)
     ]
     report.figures(items, heading="Original | through the tokenizer", column=300)
 
 
 def _token_maps(report, model, seed):
-    """One picture: rows are latent frames, columns are decoding steps; grey is still masked."""
+    """One image: rows are latent frames, columns are decoding steps; gray is masked."""
     prompt = "a red circle moves right"
-    video = model.generate([prompt], seed=seed)[0]
-    history = np.concatenate([np.asarray(model.history[:, 0]), np.asarray(model.tokens[:1])])
+    sample = model.sample([prompt], seed=seed, trace=True)
+    assert sample.trace is not None
+    # What each step handed to the next, and the result.
+    history = np.concatenate([sample.trace.history[:, 0], sample.trace.tokens])
     grid = model.spec.grid()
-    codebook = model.config.tokenizer.codebook
-    colours = (matplotlib.colormaps["turbo"](np.linspace(0, 1, codebook))[:, :3] * 255).astype(
-        np.uint8
-    )
+    colours = matplotlib.colormaps["turbo"](np.linspace(0, 1, model.codebook))[:, :3] * 255
+    colours = colours.astype(np.uint8)
     colours = np.concatenate(
         [np.random.default_rng(0).permutation(colours), [[128, 128, 128]]]
     ).astype(np.uint8)
     maps = colours[history].reshape(len(history), *grid, 3)  # [i t m n 3]
     maps = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
-    picture = maps.transpose(1, 2, 0, 3, 4).reshape(grid[0] * (grid[1] + 1), -1, 3)
+    image = maps.transpose(1, 2, 0, 3, 4).reshape(grid[0] * (grid[1] + 1), -1, 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "maps.png")
-        media.write_png(path, picture, scale=12)
+        media.write_png(path, image, scale=12)
         steps = f"{len(history) - 1} steps to the right"
-        caption = f"{prompt}: latent frames downwards, {steps}; grey is [MASK]"
+        caption = f"{prompt}: latent frames downwards, {steps}; gray is [MASK]"
         report.figures(
             [(path.read_bytes(), caption, None)], column=1000, heading="Tokens over decoding steps"
         )
-    report.figures([(_gif(video, model), prompt, None)])
+    report.figures([(_gif(sample.video[0], model), prompt, None)])
 
 
 def _gif(video, model):

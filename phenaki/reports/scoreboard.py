@@ -115,15 +115,15 @@ def _alignment(report, model, world, count, seed) -> dict[str, Any]:
         "half a 95 % interval. The ceiling is ground truth through the tokenizer. Scenes are those "
         "of stories, each judged on its own frames."
     )
-    rows = alignment.evidence(model, world, count, seed)
+    rows = alignment.judged_clips(model, world, count, seed)
     truth = render.render(world, "test", np.arange(count))
     real = truth["video"].astype(np.float32) / 255
-    ceiling = alignment.Evidence(model.reconstruct(real), rows["seen"].asked)
+    ceiling = alignment.JudgedClips(model.reconstruct(real), rows["seen"].prompts)
     rows = {"ceiling": ceiling, **rows}
     lines, scores = [], {}
     for name, row in rows.items():
         verdict = row.verdict(world)
-        scores[name] = alignment.shares(verdict)
+        scores[name] = alignment.accuracy(verdict)
         low, high = bootstrap.mean_interval(verdict.all, seed=seed)
         cells = [f"{100 * share:.1f} %" for share in scores[name].values()]
         cells[-1] = f"{cells[-1]} ± {50 * (high - low):.1f}"
@@ -146,7 +146,7 @@ def _alignment(report, model, world, count, seed) -> dict[str, Any]:
         # Mistakes first: the table says how rare they are.
         some = np.argsort(right, kind="stable")[:SHOWN]
         items = [
-            (figures.clip(row.video[i], model.spec.fps), row.asked.prompts[i], bool(right[i]))
+            (figures.clip(row.video[i], model.spec.fps), row.prompts.texts[i], bool(right[i]))
             for i in some
         ]
         report.figures(items, heading=f"Samples, mistakes first: {NAMES.get(name, name)}")

@@ -1,4 +1,7 @@
-"""Iterative parallel decoding of masked codes, guidance, and a critic's (docs/paper.md#sampler)."""
+"""Iterative parallel decoding of masked tokens, by confidence or by a token critic's scores.
+
+MaskGIT's sampler step by step: docs/paper.md#sampler. Networks come in as functions of tokens.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,41 +9,38 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.sampling.schedules import COSINE, Schedule
 
-# λ by the share of the steps done, this one included; "linear" ends at the λ given.
-RAMPS: dict[str, Callable] = {"constant": lambda done: 1.0, "linear": lambda done: done}
-BLOCK = 128  # codes: about the root of the paper's 8192, and a TPU's row of lanes
+BLOCK = 128  # codes: about the square root of the paper's 8192, and one row of lanes of a TPU
 
 
 class Decoded(NamedTuple):
-    """`codes` has no mask left. Of each step: `history` is what it handed to the next, `sampled`
-    its codes before it masked some of them again, and `scores` what it chose those by, the lowest;
-    they are infinite where there was no choice.
+    """The sampled tokens, and for each of the i steps what it did.
+
+    The last three are the trace. `scores` are infinite where a step had no choice, at tokens that
+    were known before it; the lowest ones are masked again.
     """
 
-    tokens: Int[Array, "b s"]
-    history: Int[Array, "i b s"]
-    sampled: Int[Array, "i b s"] | None
+    tokens: Int[Array, "b s"]  # without a mask
+    history: Int[Array, "i b s"]  # after the step, masked again in part
+    sampled: Int[Array, "i b s"] | None  # in the step, before masking again
     scores: Float[Array, "i b s"] | None
-
-
-def guide(conditional: Array, unconditional: Array, scale: Array | float) -> Array:
-    """l = (1 + λ) l_c - λ l_u. λ = 0 is the conditional model; other tools call 1 + λ the scale."""
-    return (1 + scale) * conditional - scale * unconditional
 
 
 def restrict(
     logits: Float[Array, "b s k"], top_k: Array | int, top_p: Array | float
 ) -> Float[Array, "b s k"]:
-    """-inf for all but the likeliest codes: `top_k` of them (0: all), and the fewest that have
-    probability `top_p` together. What is exactly as likely as the last one kept stays, too.
+    """`logits` with -inf for all but the likeliest codes.
+
+    Keeps the `top_k` likeliest (0: all) of the fewest codes whose probabilities sum to `top_p`.
+    Codes exactly as likely as the last one kept are kept, too.
     """
     falling = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+    # The probability of all codes that are likelier than the one at a rank.
     before = jnp.cumsum(jax.nn.softmax(falling, axis=-1), axis=-1)
-    before = jnp.pad(before[..., :-1], ((0, 0), (0, 0), (1, 0)))  # of all that is likelier
+    before = jnp.pad(before[..., :-1], ((0, 0), (0, 0), (1, 0)))
     rank = jnp.arange(logits.shape[-1])
     kept = (before < top_p) & ((rank < top_k) | (jnp.asarray(top_k) == 0)) | (rank == 0)
     least = jnp.where(kept, falling, jnp.inf).min(-1, keepdims=True)
@@ -48,13 +48,17 @@ def restrict(
 
 
 def masked_after(
-    steps: int, length: int, schedule: Schedule = COSINE, up: bool = False
+    steps: int, length: int, schedule: Schedule = COSINE, round_up: bool = False
 ) -> Int[np.ndarray, "i u"]:
-    """⌊u·γ(s/T)⌋ after steps s = 1..T for u = 0..`length` codes unknown at the start; or ⌈ ⌉."""
-    # float64 on the host, and a little to the side: γ = 1/2 must not miss an integer.
+    """How many tokens are masked after step i = 1..`steps`: ⌊u·γ(i/steps)⌋, or ⌈ ⌉ rounded up.
+
+    The columns are u = 0..`length` tokens unknown at the start.
+    """
+    # In float64 on the host, nudged to the side of the exact value: where u·γ is an integer, as for
+    # γ = 1/2, rounding errors must not lose a token.
     unknown = np.arange(length + 1)
     masked = schedule((np.arange(1, steps + 1) / steps)[:, None], unknown) * unknown
-    return (np.ceil(masked - 1e-9) if up else np.floor(masked + 1e-9)).astype(np.int32)
+    return (np.ceil(masked - 1e-9) if round_up else np.floor(masked + 1e-9)).astype(np.int32)
 
 
 def decode(
@@ -71,24 +75,17 @@ def decode(
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,
     score_noise: Array | float = 1.0,
 ) -> Decoded:
-    """Fills every `mask_id` of `codes` in `steps` steps; known codes stay as they are.
+    """Fills every `mask_id` of `tokens` in `steps` steps; known tokens stay as they are.
 
-    Each step samples all unknown codes from `logits_fn(codes, step)`, at `temperature` and among
-    those that `narrow` leaves, keeps the most confident and masks the others again, ⌊U·γ(s/T)⌋ of
-    the U unknown at the start. Confidence is log p, at temperature 1 and among all codes, plus
-    Gumbel noise of scale `choice_temperature`·(1 - s/T). `keys` holds one key per row, so that a
-    row's result does not depend on its batch. Returns what the last step sampled, before
-    re-masking.
-
-    With a token critic's `score_fn`, the logits of "sampled" for codes without a mask, every code
-    that was unknown at the start is open in every step: the ⌈U·γ(s/T)⌉ highest scores, plus uniform
-    noise in ±`score_noise`/2·(1 - s/T), are masked again. `temperature` falls to 0 with 1 - s/T.
+    Each step samples all unknown tokens from `logits_fn(tokens, step)`, at `temperature` and among
+    the codes that `narrow` leaves, and masks the lowest `_confidence` again. With a token critic,
+    whose logits of "sampled" are `score_fn`, those of the lowest `_plausibility` are masked again,
+    and `temperature` falls to 0 over the steps. `keys` has one key per row, so that a row's result
+    does not depend on its batch. The result is what the last step sampled, before masking again.
     """
-    free = tokens == mask_id
+    free = tokens == mask_id  # not given: these may be masked again in any step
     unknown_at_start = free.sum(-1)
-    keep_masked = jnp.asarray(
-        masked_after(steps, tokens.shape[1], schedule, up=score_fn is not None)
-    )
+    counts = jnp.asarray(masked_after(steps, tokens.shape[1], schedule, score_fn is not None))
 
     def step(carry, index):
         tokens, _ = carry
@@ -99,21 +96,19 @@ def decode(
         heat = temperature if score_fn is None else temperature * left
         sampled = draw(noise[:, 0], narrow(logits) if narrow else logits, heat)
         filled = jnp.where(unknown, sampled, tokens)
-        remain = keep_masked[index, unknown_at_start]
+        count = counts[index, unknown_at_start]
         if score_fn is None:
-            remain = jnp.maximum(1, jnp.minimum(unknown.sum(-1) - 1, remain))
-            gumbel = jax.vmap(lambda key: jax.random.gumbel(key, tokens.shape[1:]))(noise[:, 1])
-            scores = _log_p(logits, sampled) + choice_temperature * left * gumbel
-            scores = jnp.where(unknown, scores, jnp.inf)
+            # At least one token is fixed in every step, and one stays masked.
+            count = jnp.maximum(1, jnp.minimum(unknown.sum(-1) - 1, count))
+            log_p = _log_p(logits, sampled)
+            scores = _confidence(noise[:, 1], log_p, unknown, choice_temperature * left)
         else:
-            remain = jnp.where(index == steps - 1, 0, remain)
-            shift = jax.vmap(lambda key: jax.random.uniform(key, tokens.shape[1:]))(noise[:, 1])
-            fake = score_fn(filled).astype(jnp.float32) + score_noise * (shift - 0.5) * left
-            scores = jnp.where(free, -fake, jnp.inf)
-        masked = jnp.where(_lowest(scores, remain), mask_id, filled)
+            count = jnp.where(index == steps - 1, 0, count)
+            scores = _plausibility(noise[:, 1], score_fn(filled), free, score_noise, left)
+        masked = jnp.where(_lowest(scores, count), mask_id, filled)
         return (masked, filled), (masked, filled, scores)
 
-    # One [MASK] always survives in the carried codes: the result is the last step's filled ones.
+    # One [MASK] always survives in the carried tokens: the result is what the last step filled in.
     (_, filled), trace = jax.lax.scan(step, (tokens, tokens), jnp.arange(steps))
     return Decoded(filled, *trace)
 
@@ -121,17 +116,18 @@ def decode(
 def draw(
     keys: Array, logits: Float[Array, "b s k"], temperature: Array | float = 1.0
 ) -> Int[Array, "b s"]:
-    """Tokens of softmax(`logits` / `temperature`), one key per row; the likeliest at 0.
+    """Samples of softmax(`logits` / `temperature`), one key per row; the likeliest at 0.
 
-    A large codebook is drawn from in two stages, a block of codes and then one of its codes: noise
-    for every logit would take a CPU a fifth of a step's time.
+    Large codebooks are sampled in two stages, first a block of codes and then a code of the block:
+    Gumbel noise for every logit would take a fifth of a step's time on a CPU.
     """
     size = logits.shape[-1]
     if size <= BLOCK:
         noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
         return jnp.argmax(temperature * noise + logits, axis=-1)
     outer, inner = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    shifted = logits - logits.max(-1, keepdims=True)  # at no temperature the likeliest stay at 0
+    # Shifted so that the likeliest logit is 0: it stays 0 when a temperature of 0 divides it.
+    shifted = logits - logits.max(-1, keepdims=True)
     heated = shifted / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
     heated = jnp.pad(heated, ((0, 0), (0, 0), (0, -size % BLOCK)), constant_values=-jnp.inf)
     blocks = heated.reshape(*heated.shape[:2], -1, BLOCK)
@@ -140,12 +136,39 @@ def draw(
     return block * BLOCK + draw(inner, chosen)
 
 
+def _confidence(
+    keys: Array, log_p: Float[Array, "b s"], unknown: Bool[Array, "b s"], noise: Array | float
+) -> Float[Array, "b s"]:
+    """log p of the sampled tokens plus Gumbel noise of scale `noise`; infinite at known tokens.
+
+    `log_p` is that at temperature 1 and among all codes, whatever the tokens were sampled with.
+    """
+    gumbel = jax.vmap(lambda key: jax.random.gumbel(key, log_p.shape[1:]))(keys)
+    return jnp.where(unknown, log_p + noise * gumbel, jnp.inf)
+
+
+def _plausibility(
+    keys: Array,
+    logits: Float[Array, "b s"],
+    free: Bool[Array, "b s"],
+    noise: Array | float,
+    left: Array,
+) -> Float[Array, "b s"]:
+    """Minus a critic's `logits` of "sampled", with uniform noise in ±`noise`/2 · `left`.
+
+    Infinite at given tokens only: a critic may mask again what an earlier step accepted.
+    """
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, logits.shape[1:]))(keys)
+    sampled = logits.astype(jnp.float32) + noise * (uniform - 0.5) * left
+    return jnp.where(free, -sampled, jnp.inf)
+
+
 def _log_p(logits, tokens):
     picked = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _lowest(scores, count):
-    """True at the `count` [b] lowest of each row, which are finite."""
+    """True at the `count` [b] lowest scores of each row, which are finite."""
     ranked = jnp.pad(jnp.sort(scores, axis=-1), ((0, 0), (0, 1)), constant_values=jnp.inf)
     return scores < jnp.take_along_axis(ranked, count[:, None], axis=-1)

@@ -1,77 +1,146 @@
-"""What a user may choose about sampling: names, defaults and presets, checked before it starts."""
+"""Sampling options: defaults, presets, checks, and which of them are static under jit."""
 
-import difflib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+import numpy as np
 
-from phenaki.errors import UserError
-from phenaki.sampling.decode import RAMPS
+from phenaki.errors import UserError, did_you_mean, one_of
+from phenaki.sampling.guidance import RAMPS
 from phenaki.sampling.schedules import SCHEDULES
 
+Whole = int | np.integer
+Number = float | Whole | np.floating
 
-class SamplingOptions(NamedTuple):
-    """One way to sample; the first three have no default but the config's."""
+# Least and greatest value of an option; None is unbounded.
+RANGES: Mapping[str, tuple[float, float | None]] = {
+    "steps": (1, None),
+    "choice_temperature": (0, None),
+    "temperature": (0, None),
+    "top_k": (0, None),
+    "top_p": (0, 1),
+    "critic_noise": (0, None),
+}
+
+
+class Critic(NamedTuple):
+    """A token critic of one generator, such as `Phenaki.load_critic` gives."""
+
+    network: Any
+    params: Any
+
+
+class StaticOptions(NamedTuple):
+    """Options that are static under jit; everything else is traced."""
 
     steps: int
-    choice_temperature: float  # Gumbel noise on the choice of codes that stay
-    guidance: float  # λ of (1 + λ) l_c - λ l_u
-    guidance_schedule: str = "constant"  # or "linear": λ grows from step to step up to its value
+    schedule: str
+    guided: bool
+    guidance_schedule: str
+    narrowed: bool  # by top_k or top_p
+    critic: Any  # a network or None
+    critic_guided: bool
+    trace: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions:
+    """One way to sample; the first three options have no default but the model's."""
+
+    steps: Whole
+    choice_temperature: Number  # scale of the Gumbel noise on confidences, falling to 0
+    guidance: Number  # λ of (1 + λ) l_c - λ l_u
+    guidance_schedule: str = "constant"  # or "linear": λ grows over the steps up to its value
     negative: str | Sequence[str | None] | None = None  # a text whose logits replace l_u
-    temperature: float = 1.0  # of the codes themselves; a critic's sampling lets it fall to 0
-    top_k: int = 0  # 0: all
-    top_p: float = 1.0
-    schedule: str = "cosine"  # of the share still masked
-    critic: Any = None  # of `Phenaki.load_critic`
-    critic_guidance: float = 0.0  # λ of the critic's own logits
-    critic_noise: float = 1.0
-    trace: bool = False  # keep every step's codes and scores
+    temperature: Number = 1.0  # of the sampled tokens; with a critic it falls to 0
+    top_k: Whole = 0  # 0: all codes
+    top_p: Number = 1.0
+    schedule: str = "cosine"  # of the masked fraction, `phenaki.sampling.schedules`
+    critic: Critic | None = None
+    critic_guidance: Number = 0.0  # λ of the critic's own logits
+    critic_noise: Number = 1.0  # scale of the uniform noise on the critic's logits, falling to 0
+    trace: bool = False  # return every step's tokens and scores
+
+    def __post_init__(self):
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("guidance_schedule", self.guidance_schedule, RAMPS)
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value < least:
+                raise UserError(f"{name}={value} must be at least {least}.")
+            if most is not None and value > most:
+                raise UserError(f"{name}={value} must be at most {most}.")
+
+    def static(self) -> StaticOptions:
+        """What is compiled in; hashable."""
+        return StaticOptions(
+            steps=int(self.steps),
+            schedule=self.schedule,
+            # λ = 0 needs no unconditional half of the batch.
+            guided=float(self.guidance) != 0,
+            guidance_schedule=self.guidance_schedule,
+            narrowed=bool(self.top_k) or float(self.top_p) < 1,
+            critic=None if self.critic is None else self.critic.network,
+            critic_guided=float(self.critic_guidance) != 0,
+            trace=bool(self.trace),
+        )
+
+    def traced(self) -> dict[str, float]:
+        """What may change from call to call without compiling."""
+        return {
+            "guidance": float(self.guidance),
+            "choice_temperature": float(self.choice_temperature),
+            "temperature": float(self.temperature),
+            "top_k": int(self.top_k),
+            "top_p": float(self.top_p),
+            "critic_guidance": float(self.critic_guidance),
+            "critic_noise": float(self.critic_noise),
+        }
+
+    def negatives(self, count: int) -> Sequence[str | None] | None:
+        """The negative text of each of `count` samples; None where there is none, or no guidance.
+
+        Raises:
+            UserError: there are neither one nor `count` texts.
+        """
+        if not self.negative or float(self.guidance) == 0:
+            return None
+        texts = [self.negative] * count if isinstance(self.negative, str) else list(self.negative)
+        if len(texts) != count:
+            raise UserError(
+                f"negative: {len(texts)} texts for {count} samples; give one text, or one each."
+            )
+        return texts
 
 
-def resolve(config: ConfigDict, preset: str | None = None, **given) -> SamplingOptions:
-    """The options `given`, then those of the named preset, then those of `config.sample`.
+NAMES = tuple(field.name for field in dataclasses.fields(SamplingOptions))
 
-    None stands for "not given". Presets are those of `config.presets`.
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """A model's own options, and named presets of options (docs/paper.md#presets)."""
+
+    sample: Mapping[str, Any]
+    presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def resolve(defaults: Defaults, preset: str | None = None, **given: Any) -> SamplingOptions:
+    """The options `given`, then those of the named preset, then the model's own.
+
+    None stands for "not given". `defaults.sample` may have other keys, which are ignored.
 
     Raises:
         UserError: an unknown option, preset or schedule, or a value out of its range.
     """
-    known = {
-        name: value for name, value in config.sample.items() if name in SamplingOptions._fields
-    }
-    if preset is not None:
-        presets = dict(config.get("presets", {}))
-        known |= dict(_named("preset", preset, presets))
     for name in given:
-        if name not in SamplingOptions._fields:
-            every = ("preset", *SamplingOptions._fields)
-            raise UserError(f"sampler option {name!r} is unknown; {_nearest(name, every)}")
-    options = SamplingOptions(**known | {name: x for name, x in given.items() if x is not None})
-    _named("schedule", options.schedule, SCHEDULES)
-    _named("guidance_schedule", options.guidance_schedule, RAMPS)
-    for name, least, most in (
-        ("steps", 1, None),
-        ("choice_temperature", 0, None),
-        ("temperature", 0, None),
-        ("top_k", 0, None),
-        ("top_p", 0, 1),
-        ("critic_noise", 0, None),
-    ):
-        value = getattr(options, name)
-        if value < least:
-            raise UserError(f"{name}={value} must be at least {least}.")
-        if most is not None and value > most:
-            raise UserError(f"{name}={value} must be at most {most}.")
-    return options
-
-
-def _named(option: str, name: str, table: Mapping[str, Any]):
-    if name not in table:
-        raise UserError(f"{option}={name!r} is unknown; {_nearest(name, table)}")
-    return table[name]
-
-
-def _nearest(name: str, known) -> str:
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
+        if name not in NAMES:
+            known = ("preset", *NAMES)
+            raise UserError(
+                f"sampling option {name!r} must be one of {', '.join(known)}"
+                f"{did_you_mean(name, known)}."
+            )
+    options = {name: value for name, value in defaults.sample.items() if name in NAMES}
+    if preset is not None:
+        options |= one_of("preset", preset, defaults.presets)
+    return SamplingOptions(**options | {name: x for name, x in given.items() if x is not None})

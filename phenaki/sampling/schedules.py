@@ -1,4 +1,4 @@
-"""Which codes a training sample hides (§2.2), and how many of them a sampler still hides."""
+"""Mask schedules and mask sampling for training and decoding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-# γ(r, length): the share that stays masked at r in 0..1 of `length` codes; numpy or jax arrays.
+# γ(r, length): the fraction of `length` tokens that is masked at r in 0..1. Works on NumPy arrays
+# (the sampler's counts) and JAX arrays (training masks) alike.
 Schedule = Callable[[Any, Any], Any]
 
 
@@ -29,12 +30,14 @@ def _power(exponent: int) -> Schedule:
 
 
 def _exp(r, length):
-    # From 1 - 1/length at r = 0: concave like the cosine, and steeper the longer the clip.
+    # From 1 - 1/length at r = 0 down to 0 at r = 1.
+    # Concave like the cosine, and steeper the longer the clip.
     xp = r.__array_namespace__()
     return 1 - xp.exp2(xp.log2(xp.maximum(xp.asarray(length, dtype=r.dtype), 1)) * (r - 1))
 
 
-# MaskGIT's names: drawn uniformly, r gives a uniform share; as a sampler that is linear.
+# MaskGIT's names. "uniform" and "linear" are one function: with r ~ U[0, 1) the masked fraction of
+# a training sample is uniform, and over the steps of a sampler it falls linearly.
 SCHEDULES: dict[str, Schedule] = {
     "cosine": _clipped(_cosine),
     "uniform": _clipped(_power(1)),
@@ -52,16 +55,19 @@ def sample_mask(
     schedule: Schedule = COSINE,
     known: Bool[Array, "b s"] | None = None,
 ) -> Bool[Array, "b s"]:
-    """True at exactly ⌈γM⌉ uniformly random positions of a row; γ(r) with r ~ U[0, 1) per row.
+    """The training mask (§2.2): ⌈γ(r)·M⌉ uniformly random positions per row, r ~ U[0, 1) per row.
 
-    M is the length, or the number of positions that `known` does not exclude.
+    M is the sequence length, or the number of positions that `known` leaves free; known positions
+    are never masked. A row with M > 0 has at least one masked position.
     """
     rows, length = shape
     key_ratio, key_order = jax.random.split(key)
     free = length if known is None else length - known.sum(-1)
     ratio = schedule(jax.random.uniform(key_ratio, (rows,)), free)
-    # §2.2 rounds up, so that at least one code is masked; MaskGIT's sampler rounds down.
+    # §2.2 rounds up, so that at least one token is masked; MaskGIT's sampler rounds down.
     count = jnp.clip(jnp.ceil(ratio * free), 1, free).astype(jnp.int32)
+    # A position is masked if its random number is among the `count` lowest of its row.
+    # Known positions come last in that order.
     order = jax.random.uniform(key_order, shape)
     if known is not None:
         order = jnp.where(known, jnp.inf, order)
@@ -70,16 +76,17 @@ def sample_mask(
 
 
 def sample_prefix(
-    key: Array, rows: int, grid: tuple[int, int, int], share: float
+    key: Array, rows: int, grid: tuple[int, int, int], fraction: float
 ) -> Bool[Array, "b s"]:
-    """True at the codes of the first 1 .. t - 1 latent frames, in about `share` of the rows.
+    """True at the tokens of the first 1 .. t - 1 latent frames, in about `fraction` of the rows.
 
-    Such rows go on from given frames. `grid` is (t, m, n); with t = 1 there is nothing to go on to.
+    Such rows train the continuation of given frames. `grid` is (t, m, n); with t = 1 no frame is
+    left to predict, and no row has a prefix.
     """
-    key_share, key_frames = jax.random.split(key)
+    key_rows, key_frames = jax.random.split(key)
     time, per_frame = grid[0], grid[1] * grid[2]
     frames = jax.random.randint(key_frames, (rows,), 1, max(time, 2))
-    frames = jnp.where(jax.random.uniform(key_share, (rows,)) < share, frames, 0)
+    frames = jnp.where(jax.random.uniform(key_rows, (rows,)) < fraction, frames, 0)
     frames = jnp.minimum(frames, time - 1)
     return jnp.arange(time * per_frame) < (frames * per_frame)[:, None]
 
@@ -87,15 +94,18 @@ def sample_prefix(
 def apply_mask(
     tokens: Int[Array, "b s"], mask: Bool[Array, "b s"], mask_id: int
 ) -> Int[Array, "b s"]:
-    """`codes` with `mask_id` where `mask` is True."""
+    """`tokens` with `mask_id` where `mask` is True."""
     return jnp.where(mask, mask_id, tokens)
 
 
 def keep_text(key: Array, rows: int, drop: float) -> Bool[Array, " b"]:
-    """False for the share `drop` of samples that train without their text (guidance, §2.2)."""
+    """False for about the fraction `drop` of rows, which train without text (guidance, §2.2)."""
     return jax.random.uniform(key, (rows,)) >= drop
 
 
 def decile(mask: Bool[Array, "b s"]) -> Int[Array, " b"]:
-    """0 .. 9: in which tenth a row's masked share lies; a whole row belongs to the last."""
+    """The tenth, 0 .. 9, in which a row's masked fraction lies; a fully masked row is in the last.
+
+    Training logs its losses by decile.
+    """
     return jnp.minimum(mask.sum(-1) * 10 // mask.shape[1], 9)

@@ -1,8 +1,9 @@
-"""Tells a timeline window by window, each kept on disk: killed, it goes on; changed, it reuses.
+"""Generates a story window by window, with a resumable, content-addressed window cache.
 
-A window is kept under the hash of all that makes it: the model, its prompt, seed and options, its
-image, the aids, and the hash of the window before. So one scene changed redoes that scene and what
-follows from it, and two stories with the same beginning share its windows.
+A window is stored under the hash of everything it depends on: the model, its prompt, seed, options
+and image, the drift options, and the hash of the window before. So a story that was interrupted
+resumes, a changed scene is sampled again with what follows from it, and two stories with the same
+beginning share its windows.
 """
 
 import dataclasses
@@ -19,159 +20,180 @@ from jaxtyping import Float, Int
 
 from phenaki import __version__
 from phenaki.io import checkpoint
+from phenaki.io.artifacts import atomic
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options
-from phenaki.sampling.windows import Window, stream, windows
-from phenaki.stories.storyboard import Shot
+from phenaki.sampling.windows import Window, stream
+from phenaki.stories.storyboard import Shot, Storyboard
 
 Frames = Float[np.ndarray, "f h w 3"]
+WindowTokens = Int[np.ndarray, "t m n"]
 
 
 class GeneratedWindow(NamedTuple):
-    """One window: the frames that it adds, all its codes, and whether it was made just now."""
+    """The frames that a window adds, and the tokens of its whole clip."""
 
     window: Window
     frames: Frames
-    tokens: Int[np.ndarray, "t m n"]
-    made: bool
+    tokens: WindowTokens
+    sampled: bool  # now, not read from the cache
 
 
 @dataclasses.dataclass(frozen=True)
 class DriftOptions:
-    """Help against drift; the paper has none, and by default there is none.
+    """Measures against drift; the paper has none, and by default there is none.
 
-    With `reanchor`, the frames handed on are first given the mean and spread of each colour channel
-    of their scene's first window. Of `best_of` samples, that with the highest `score`(the K frames
-    before or None, the new frames, the prompt) is kept; `score_name` stands for it in the hash.
+    Attributes:
+        match_colours: gives the context frames of a window, before they are encoded, the mean and
+            standard deviation of each colour channel of their scene's first window.
+        candidates: how many samples of a window are scored; the one with the highest score is kept.
+        score: (the K context frames or None, the new frames, the prompt) -> score.
+        score_name: identifies `score` in the window's hash.
     """
 
-    reanchor: bool = False
-    best_of: int = 1
+    match_colours: bool = False
+    candidates: int = 1
     score: Callable[[Frames | None, Frames, str | None], float] | None = None
     score_name: str = ""
 
     def key(self) -> dict[str, Any]:
-        """What they change in a window's hash."""
-        score = self.score_name if self.best_of > 1 else ""
-        return {"reanchor": self.reanchor, "best_of": self.best_of, "score": score}
+        """What they add to a window's hash; its names are a file format."""
+        score = self.score_name if self.candidates > 1 else ""
+        return {"reanchor": self.match_colours, "best_of": self.candidates, "score": score}
 
 
 NO_DRIFT_OPTIONS = DriftOptions()
 
 
 class WindowCache:
-    """The kept windows of a folder: NAME.npz with `frames` (float32) and `codes` (int32)."""
+    """A folder of windows: KEY.npz with `frames` (float32) and `codes` (int32), the tokens."""
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
 
-    def read(self, name: str) -> tuple[Frames, np.ndarray] | None:
-        """(frames, codes) of a window, or None where there is none that can be read."""
+    def read(self, key: str) -> tuple[Frames, WindowTokens] | None:
+        """(frames, tokens) of a window, or None where there is none that can be read."""
         try:
-            # Opened here: NumPy leaves a file that is no archive open.
+            # Opened here: NumPy does not close a file that is not an archive.
             with (
-                (self.directory / f"{name}.npz").open("rb") as raw,
+                (self.directory / f"{key}.npz").open("rb") as raw,
                 np.load(raw, allow_pickle=False) as file,
             ):
                 return file["frames"], file["codes"]
         except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
-            return None  # cut short by a full disk: made again
+            return None  # missing, or truncated by a full disk: sampled again
 
-    def write(self, name: str, frames: Frames, tokens: np.ndarray) -> None:
-        """Keeps a window; it appears whole or not at all."""
-        partial = self.directory / f".{name}.partial"
-        with partial.open("wb") as file:
-            np.savez(file, frames=frames, tokens=tokens)
+    def write(self, key: str, frames: Frames, tokens: WindowTokens) -> None:
+        """Stores a window atomically."""
+        with (
+            atomic(self.directory / f"{key}.npz") as partial,
+            partial.open("wb") as file,
+        ):
+            np.savez(file, frames=frames, codes=tokens)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(self.directory / f"{name}.npz")
 
 
-def tell(
+def generate_windows(
     model: Phenaki,
-    shots: Sequence[Shot],
-    context: int,
-    kept: WindowCache,
+    storyboard: Storyboard,
+    plan: Sequence[Window],
+    cache: WindowCache,
     read_image: Callable[[Path], Float[np.ndarray, "h w 3"]],
-    aids: DriftOptions = NO_DRIFT_OPTIONS,
+    drift: DriftOptions = NO_DRIFT_OPTIONS,
 ) -> Iterator[GeneratedWindow]:
-    """The windows of a story, one at a time; nothing but the last K frames stays in memory.
+    """The windows `plan` of a story, one at a time; only the last K frames stay in memory.
 
-    Where no aid is used the frames are those of `Phenaki.story`, bit by bit.
+    `plan` are the `windows` of the storyboard's shots; `read_image` gives the first frame of a shot
+    with an image, in [0, 1]. Without drift options the frames are those of `Phenaki.story`.
     """
-    identity = _identity(model)
-    plan = windows(shots, model.spec, context)
-    name = given = anchor = None
+    model_facts = _model_facts(model)
+    key: str | None = None
+    context: Frames | None = None
+    anchor: Frames | None = None  # the first window of the scene
     for number, window in enumerate(plan):
-        shot = shots[window.scene]
-        first = number == 0 or plan[number - 1].scene != window.scene
+        shot = storyboard.shots[window.scene]
+        first_of_scene = number == 0 or plan[number - 1].scene != window.scene
         image = None
         if window.starts:
-            name = given = None
+            key = context = None
             image = read_image(shot.image) if shot.image else None
         seed = stream(shot.seed, number)
-        chosen = options.resolve(model.config, **shot.sampler)._asdict()
-        facts = {
-            **identity,
-            "prompt": shot.prompt,
-            "seed": seed,
-            "options": {key: chosen[key] for key in sorted(chosen)},
-            "context": context,
-            "aids": aids.key(),
-            "first": aids.reanchor and first,
+        facts = model_facts | {
+            "first": drift.match_colours and first_of_scene,
             "image": image is not None and hashlib.sha256(image.tobytes()).hexdigest(),
-            "before": name,
+            "before": key,
         }
-        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-        found = kept.read(name)
-        made = found is None
-        if found is None:
-            start: np.ndarray | None = given
-            if given is not None and anchor is not None and not first:
-                start = recolour(given, anchor)
-            found = _sample(model, shot, start, image, seed, aids)
-            kept.write(name, *found)
-        frames, tokens = found
-        if aids.reanchor and first:
+        key = _key(model, shot, seed, storyboard.context, drift, facts)
+        stored = cache.read(key)
+        if stored is None:
+            given = context
+            if given is not None and anchor is not None and not first_of_scene:
+                given = match_colours(given, anchor)
+            frames, tokens = _sample(model, shot, given, image, seed, drift)
+            cache.write(key, frames, tokens)
+        else:
+            frames, tokens = stored
+        if drift.match_colours and first_of_scene:
             anchor = frames
-        given = frames if given is None else np.concatenate([given, frames])
-        given = given[-context:].copy()  # a view would hold on to all of them
-        yield GeneratedWindow(window, frames, tokens, made)
+        context = frames if context is None else np.concatenate([context, frames])
+        context = context[-storyboard.context :].copy()  # a view would keep all frames alive
+        yield GeneratedWindow(window, frames, tokens, sampled=stored is None)
 
 
-def recolour(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
+def match_colours(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
     """`frames` with the mean and standard deviation of every channel of `like`."""
     mean, std = (f((0, 1, 2)) for f in (frames.mean, frames.std))
-    # A flat channel has no spread to scale.
+    # A flat channel has no deviation to scale.
     scale = np.where(std > 1e-3, like.std((0, 1, 2)) / np.maximum(std, 1e-3), 1)
     moved = (frames - mean) * scale + like.mean((0, 1, 2))
     return np.clip(moved, 0, 1).astype(np.float32)
 
 
-def _identity(model: Phenaki) -> dict[str, Any]:
-    """What makes the same call of this model give the same window."""
-    whole = model.config.to_dict()
-    fields = {key: whole.get(key) for key in ("model", "text", "dtype")}
+def _key(model, shot, seed, context, drift, facts) -> str:
+    """The hash that names a window; `facts` are those that other arguments do not tell.
+
+    The names in the dictionary, and their values, are a file format: existing caches are found by
+    them.
+    """
+    facts = {
+        **facts,
+        "prompt": shot.prompt,
+        "seed": seed,
+        "options": dataclasses.asdict(options.resolve(model.defaults, **shot.sampler)),
+        "context": context,
+        "aids": drift.key(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _model_facts(model: Phenaki) -> dict[str, Any]:
+    """What a call's result depends on apart from its arguments."""
+    config = model.config.to_dict()
     return {
         "version": __version__,
-        "model": checkpoint.fingerprint(model.params, whole),
-        "config": fields,
+        "model": checkpoint.fingerprint(model.params, model.config.to_dict()),
+        "config": {name: config.get(name) for name in ("model", "text", "dtype")},
     }
 
 
-def _sample(model, shot, given, image, seed, aids) -> tuple[Frames, np.ndarray]:
-    """(new frames, codes) of one window."""
-    count = aids.best_of
-    prompts = [shot.prompt] * count
-    if image is not None:
-        images = np.repeat(image[None], count, 0)
-        videos = model.animate(images, prompts, seed=seed, **shot.sampler)
-    else:
-        before = None if given is None else np.repeat(given[None], count, 0)
-        videos = model.follow(before, prompts, seed=seed, **shot.sampler)
+def _sample(
+    model: Phenaki,
+    shot: Shot,
+    context: Float[np.ndarray, "k h w 3"] | None,
+    image: Float[np.ndarray, "h w 3"] | None,
+    seed: int,
+    drift: DriftOptions,
+) -> tuple[Frames, WindowTokens]:
+    """(new frames, tokens) of one window, the best of its candidates."""
+    count = drift.candidates
+    first = context if image is None else image[None]
+    given = None if first is None else np.repeat(first[None], count, 0)
+    sample = model.sample([shot.prompt] * count, seed=seed, video=given, **shot.sampler)
+    # An image is a new frame of the video; context frames are not.
+    videos = sample.video if context is None else sample.video[:, len(context) :]
     best = 0
-    if count > 1 and aids.score is not None:
-        best = int(np.argmax([aids.score(given, video, shot.prompt) for video in videos]))
-    tokens = np.asarray(model.tokens[best], np.int32).reshape(model.spec.grid())
-    return np.asarray(videos[best], np.float32), tokens
+    if count > 1 and drift.score is not None:
+        best = int(np.argmax([drift.score(context, video, shot.prompt) for video in videos]))
+    return np.asarray(videos[best], np.float32), np.asarray(sample.tokens[best], np.int32)

@@ -1,4 +1,4 @@
-"""Do the scenes of a told story show what their prompts say? For models of moving shapes."""
+"""Prompt accuracy of a story's windows, for models of moving shapes."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from jaxtyping import Float
 
 from phenaki.data.shapes.world import World, palette
 from phenaki.evaluation import alignment
-from phenaki.evaluation.alignment import ATTRIBUTES, Asked
+from phenaki.evaluation.alignment import ATTRIBUTES, Prompts
 
 
-def asked(world: World, prompt: str | None) -> Asked | None:
-    """What a prompt asks for in the end; None if it does not name a colour, shape and direction."""
+def parse_prompt(world: World, prompt: str | None) -> Prompts | None:
+    """The combination that a prompt ends with; None if it lacks a colour, shape or direction."""
     words = (prompt or "").replace(",", " ").split()
     found = []
     for names in (palette(world), world.shapes, world.directions):
@@ -19,10 +19,10 @@ def asked(world: World, prompt: str | None) -> Asked | None:
         if not named:
             return None
         found.append(named[-1])  # "a red circle moves up, then a blue circle moves up"
-    return Asked([str(prompt)], np.array([found]))
+    return Prompts([str(prompt)], np.array([found]))
 
 
-def window(
+def check_window(
     world: World,
     frames: Float[np.ndarray, "f h w 3"],
     before: Float[np.ndarray, "h w 3"] | None,
@@ -30,21 +30,21 @@ def window(
 ) -> dict[str, bool] | None:
     """Whether a window's new frames obey its prompt, by attribute; None for other prompts.
 
-    `before`, the last frame shown, is where the first step of a movement starts from. An object
-    that rests at the wall it was sent to is right, too.
+    `before` is the last frame of the window before, from which the first step of a movement starts.
+    An object that rests at the wall that it was sent to is right, too.
     """
-    wanted = asked(world, prompt)
-    if wanted is None:
+    prompts = parse_prompt(world, prompt)
+    if prompts is None:
         return None
     video = frames if before is None else np.concatenate([before[None], frames])
-    shown = slice(None) if before is None else slice(1, None)
-    still = alignment.verdict(world, video[None], wanted, shown, walls=True)
-    moved = alignment.verdict(world, video[None], wanted, walls=True)
-    rest = {name: bool(getattr(still, name)[0]) for name in ("colour", "shape", "present")}
-    direction = bool(moved.direction[0])
-    return rest | {"direction": direction, "all": direction and all(rest.values())}
+    new = slice(None) if before is None else slice(1, None)
+    looks = alignment.verdict(world, video[None], prompts, new, walls=True)
+    moves = alignment.verdict(world, video[None], prompts, walls=True)
+    right = {name: bool(getattr(looks, name)[0]) for name in ("colour", "shape", "present")}
+    direction = bool(moves.direction[0])
+    return right | {"direction": direction, "all": direction and all(right.values())}
 
 
-def shares(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
-    """Share of windows that are right, by attribute."""
+def accuracy(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
+    """The fraction of windows that are right, by attribute."""
     return {name: float(np.mean([v[name] for v in verdicts])) for name in ATTRIBUTES}

@@ -1,10 +1,10 @@
-"""A story from timeline to folder: the video as a stream, and beside it all one asks of it later.
+"""Renders a story to disk: video, subtitles, contact sheet, drift report.
 
 story.mp4         with a chapter per scene; story.png, a row of frames per scene
 story.srt         the prompts as subtitles
-drift.json, .png  figures of every window (`phenaki.stories.drift`)
-story_report.json time, memory and, for moving shapes, whether every scene obeys its prompt
-windows/          every window's frames and codes (`phenaki.stories.generate`)
+drift.json, .png  statistics of every window (`phenaki.stories.drift`)
+story_report.json time, memory and, for moving shapes, how many windows obey their prompts
+windows/          frames and tokens of every window (`phenaki.stories.generate`)
 """
 
 import collections
@@ -17,61 +17,65 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.data import batches
+from phenaki.data.shapes.world import World
 from phenaki.io import media
 from phenaki.io.artifacts import write_json
 from phenaki.pipeline import Phenaki
-from phenaki.sampling.windows import segments, windows
-from phenaki.stories import drift, prompt_check, subtitles
+from phenaki.sampling.windows import Window, segments
+from phenaki.stories import drift, prompt_check
 from phenaki.stories.generate import (
     NO_DRIFT_OPTIONS,
     DriftOptions,
     GeneratedWindow,
     WindowCache,
-    tell,
+    generate_windows,
 )
-from phenaki.stories.storyboard import Timeline
+from phenaki.stories.storyboard import Shot, Storyboard
 
 SHEET_FRAMES = 8  # per scene
 
 
 class WindowMetrics:
-    """What is written down of each window; a few numbers, so that length costs no memory."""
+    """Statistics of every window: a few numbers each, so that memory does not grow with frames."""
 
-    def __init__(self, model: Phenaki, timeline: Timeline, distance: drift.Distance):
-        config = model.config
-        self.shots, self.fps = timeline.shots, model.spec.fps
-        self.world = batches.world(config) if config.data.source == "moving_shapes" else None
-        self.distance = distance
-        self.lines: list[dict[str, Any]] = []
-        self.verdicts: dict[int, list] = collections.defaultdict(list)
-        self._last = None
+    def __init__(
+        self, shots: Sequence[Shot], fps: float, distance: drift.Distance, world: World | None
+    ):
+        """`world` is that of a model of moving shapes, whose prompts can be checked."""
+        self.shots, self.fps, self.distance, self.world = shots, fps, distance, world
+        self.lines: list[dict[str, Any]] = []  # per window, of drift.json
+        self.verdicts: dict[int, list] = collections.defaultdict(list)  # per scene
+        self._last = None  # frame
 
-    def add(self, told: GeneratedWindow, seconds: float) -> None:
+    def add(self, generated: GeneratedWindow, seconds: float) -> None:
         """Measures a window that took `seconds`."""
-        before = None if told.window.starts else self._last
-        line = drift.measure(told.frames, told.tokens, before, self.distance)
-        scene = told.window.scene
+        window = generated.window
+        before = None if window.starts else self._last
+        line = drift.measure(generated.frames, generated.tokens, before, self.distance)
         self.lines.append(
             line
             | {
-                "scene": scene + 1,
-                "start": told.window.start / self.fps,
-                "made": told.made,
+                "scene": window.scene + 1,
+                "start": window.start / self.fps,
+                "made": generated.sampled,
                 "seconds": seconds,
                 "peak_mb": peak_mb(),
             }
         )
         if self.world is not None:
-            right = prompt_check.window(self.world, told.frames, before, self.shots[scene].prompt)
-            if right is not None:
-                self.verdicts[scene].append(right)
-        self._last = told.frames[-1].copy()
+            prompt = self.shots[window.scene].prompt
+            verdict = prompt_check.check_window(self.world, generated.frames, before, prompt)
+            if verdict is not None:
+                self.verdicts[window.scene].append(verdict)
+        self._last = generated.frames[-1].copy()
 
     def write(self, output: Path, label: str, parts: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """Writes drift.json, drift.png and story_report.json; returns the report."""
-        figures = {"distance": label, "summary": drift.summary(self.lines), "windows": self.lines}
-        write_json(output / "drift.json", figures, indent=1)
+        """Writes drift.json, drift.png and story_report.json; returns the report.
+
+        `label` names the distance; `parts` are the `segments` of the story.
+        """
+        content = {"distance": label, "summary": drift.summary(self.lines), "windows": self.lines}
+        write_json(output / "drift.json", content, indent=1)
         seconds = [line["start"] for line in self.lines]
         starts = [start / self.fps for start, _ in parts]
         title = f"{label} of neighbouring frames"
@@ -81,21 +85,21 @@ class WindowMetrics:
         return report
 
     def _report(self, parts):
-        made = [line for line in self.lines if line["made"]]
-        warm = made[1:] or made  # the first one compiles
+        sampled = [line for line in self.lines if line["made"]]
+        warm = sampled[1:] or sampled  # the first one compiles
         frames = parts[-1][1]
         per_window = float(np.median([line["seconds"] for line in warm])) if warm else None
+        per_second = None
+        if len(sampled) == len(self.lines):  # cached windows take no time
+            per_second = sum(line["seconds"] for line in sampled) * self.fps / frames
         report: dict[str, Any] = {
             "seconds_of_video": frames / self.fps,
             "frames": frames,
             "windows": len(self.lines),
-            "windows_made": len(made),
+            "windows_made": len(sampled),
             "seconds": sum(line["seconds"] for line in self.lines),
             "seconds_per_window": per_window,
-            # Of whole runs only: windows that were kept take no time.
-            "seconds_per_second_of_video": sum(line["seconds"] for line in made) * self.fps / frames
-            if len(made) == len(self.lines)
-            else None,
+            "seconds_per_second_of_video": per_second,
             "peak_mb": {
                 "first": self.lines[0]["peak_mb"],
                 "tenth": self.lines[min(9, len(self.lines) - 1)]["peak_mb"],
@@ -103,9 +107,9 @@ class WindowMetrics:
             },
             "scenes": [self._scene(index, part) for index, part in enumerate(parts)],
         }
-        every = [v for verdicts in self.verdicts.values() for v in verdicts]
-        if every:
-            report["windows_right"] = prompt_check.shares(every)
+        verdicts = [v for of_scene in self.verdicts.values() for v in of_scene]
+        if verdicts:
+            report["windows_right"] = prompt_check.accuracy(verdicts)
         return report
 
     def _scene(self, index, part):
@@ -113,55 +117,55 @@ class WindowMetrics:
         scene = {"prompt": self.shots[index].prompt, "start": start / self.fps}
         scene["end"] = end / self.fps
         if self.verdicts[index]:
-            scene["windows_right"] = prompt_check.shares(self.verdicts[index])
+            scene["windows_right"] = prompt_check.accuracy(self.verdicts[index])
         return scene
 
 
-def produce(
+def render(
     model: Phenaki,
-    timeline: Timeline,
+    storyboard: Storyboard,
+    plan: Sequence[Window],
     output: Path,
-    kept: WindowCache,
+    cache: WindowCache,
     *,
     read_image: Callable[[Path], np.ndarray],
     distance: tuple[drift.Distance, str],
     progress: Callable[[int], Any],
-    aids: DriftOptions = NO_DRIFT_OPTIONS,
+    world: World | None = None,
+    options: DriftOptions = NO_DRIFT_OPTIONS,
     scale: int = 1,
 ) -> dict[str, Any]:
-    """Tells `timeline` into the folder `output` and returns the report.
+    """Generates the windows `plan` of `storyboard`, writes the folder `output`, returns its report.
 
     `progress` (number of windows) is a context manager whose `update(note=...)` is called once per
-    window. Memory does not grow with the story: what is held is one window, `SHEET_FRAMES` bytes
-    images per scene and the figures.
+    window. `world` is that of a model of moving shapes. `scale` enlarges pixels. Memory does not
+    grow with the story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
     """
-    shots = timeline.shots
-    plan = windows(shots, model.spec, timeline.context)
-    parts = segments(plan)
-    chapters = [(shot.prompt or "", *part) for shot, part in zip(shots, parts, strict=True)]
-    sheet = _Sheet(parts)
-    figures = WindowMetrics(model, timeline, distance[0])
-    told = tell(model, shots, timeline.context, kept, read_image, aids)
+    shots, fps, parts = storyboard.shots, model.spec.fps, segments(plan)
+    prompts = [shot.prompt for shot in shots]
+    chapters = [(prompt or "", *part) for prompt, part in zip(prompts, parts, strict=True)]
+    sheet = _ContactSheet(parts)
+    metrics = WindowMetrics(shots, fps, distance[0], world)
+    generated = generate_windows(model, storyboard, plan, cache, read_image, options)
     with (
         progress(len(plan)) as shown,
-        media.Mp4Writer(output / "story.mp4", model.spec.fps, scale, chapters=chapters) as writer,
+        media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters) as writer,
     ):
         begun = time.monotonic()
-        for part in told:
+        for part in generated:
             writer.append(part.frames)
-            seconds = time.monotonic() - begun  # sampling, keeping and encoding; not measuring
+            seconds = time.monotonic() - begun  # sampling, storing and encoding; not measuring
             sheet.add(part)
-            figures.add(part, seconds)
+            metrics.add(part, seconds)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
-    texts = [shot.prompt for shot in shots]
-    (output / "story.srt").write_text(subtitles.srt(texts, parts, model.spec.fps), "utf-8")
-    media.write_png(output / "story.png", media.sheet(sheet.rows(), texts, SHEET_FRAMES))
-    return figures.write(output, distance[1], parts)
+    (output / "story.srt").write_text(srt(prompts, parts, fps), "utf-8")
+    media.write_png(output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES))
+    return metrics.write(output, distance[1], parts)
 
 
-class _Sheet:
-    """A few frames of every scene, chosen beforehand, as bytes."""
+class _ContactSheet:
+    """A few evenly spread frames of every scene, as uint8."""
 
     def __init__(self, parts):
         self._wanted = [
@@ -170,18 +174,35 @@ class _Sheet:
         ]
         self._rows: list[list[np.ndarray]] = [[] for _ in parts]
 
-    def add(self, told: GeneratedWindow) -> None:
-        window = told.window
+    def add(self, generated: GeneratedWindow) -> None:
+        window = generated.window
         wanted = self._wanted[window.scene]
         chosen = wanted[(wanted >= window.start) & (wanted < window.stop)] - window.start
         if len(chosen):
-            self._rows[window.scene].append(media.as_uint8(told.frames[chosen]))
+            self._rows[window.scene].append(media.as_uint8(generated.frames[chosen]))
 
     def rows(self):
         return [np.concatenate(row) for row in self._rows]
 
 
+def srt(prompts: Sequence[str | None], parts: Sequence[tuple[int, int]], fps: float) -> str:
+    """A SubRip file of the `prompts` shown in the frames `parts` (first, end); None shows none."""
+    entries: list[str] = []
+    for prompt, (start, end) in zip(prompts, parts, strict=True):
+        if prompt:
+            # A blank line would end the entry.
+            line = " ".join(prompt.split())
+            times = f"{_srt_time(start / fps)} --> {_srt_time(end / fps)}"
+            entries.append(f"{len(entries) + 1}\n{times}\n{line}\n")
+    return "\n".join(entries)
+
+
+def _srt_time(seconds: float) -> str:
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{thousandths:03d}"
+
+
 def peak_mb() -> float:
-    """The most memory that this process has held so far, in MB; it never falls."""
+    """The peak memory of this process so far, in MB; it never falls."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

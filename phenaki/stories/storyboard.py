@@ -1,8 +1,8 @@
-"""A story as a YAML file: scenes on a timeline, checked line by line.
+"""Storyboards: a story as a YAML file of scenes, checked line by line.
 
-    seed: 1               # of all scenes that have none of their own
+    seed: 1               # of all scenes without a seed of their own
     choice_temperature: 1
-    context: 5            # frames handed from window to window
+    context: 5            # K, the frames that the next window is conditioned on
     scenes:
       - prompt: a red circle moves right
         seconds: 3
@@ -11,14 +11,13 @@
         seconds: 3
       - prompt: a green square moves up
         seconds: 3
-        cut: hard         # begins anew; the default, morph, goes on from the last frames
+        cut: hard         # starts anew; the default, morph, continues from the last frames
         guidance: 1.5
 
-Every key of a scene but `prompt` and `image` may stand at the top, for all scenes.
+At the top, every key of a scene but `prompt` and `image` is a default for all scenes.
 """
 
 import dataclasses
-import difflib
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,23 +26,23 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, did_you_mean
 from phenaki.sampling.windows import Scene, check_context
 from phenaki.types import VideoSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot(Scene):
-    """A scene with all that a timeline says of it."""
+    """A scene with everything that a storyboard says of it."""
 
     seed: int = 0
-    image: Path | None = None
-    sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of `Phenaki.generate`
+    image: Path | None = None  # its first frame
+    sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sampling options
 
 
 @dataclasses.dataclass(frozen=True)
-class Timeline:
-    """Shots, and the frames K that each window hands to the next."""
+class Storyboard:
+    """Shots, and K, on how many frames of a window the next one is conditioned."""
 
     shots: Sequence[Shot]
     context: int
@@ -75,8 +74,8 @@ def _integer(least: int):
 
 
 def _text(value):
-    # Unquoted, YAML reads yes, no, null and 12 as something else.
-    return None if isinstance(value, str) and value.strip() else "must be text, quoted if need be"
+    # Unquoted, YAML reads yes, no, null and 12 as other types.
+    return None if isinstance(value, str) and value.strip() else "must be text, quoted if necessary"
 
 
 def _prompt(value):
@@ -88,7 +87,7 @@ def _cut(value):
 
 
 _Checks = Mapping[str, Callable[[Any], str | None]]
-# What one may choose of `phenaki.sampling.options`, under the names it has there.
+# The options of `phenaki.sampling.options` that a storyboard may set, by the same names.
 SAMPLER: _Checks = {
     "steps": _integer(1),
     "guidance": _number(),
@@ -106,11 +105,12 @@ SCENE: _Checks = {"prompt": _prompt, "image": _text, **COMMON}
 STORY: _Checks = {"context": _integer(0), "scenes": lambda value: None, **COMMON}
 
 
-def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Timeline:
-    """The timeline in the file `path`; `context` and `seed` are used where it says nothing.
+def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Storyboard:
+    """The storyboard in the file `path`; `context` and `seed` are its defaults.
 
     Raises:
-        UserError: with file and line, what is wrong there, and the nearest key for an unknown one.
+        UserError: with file and line, the value and the rule; with the nearest key for an unknown
+            one.
     """
     path = Path(path)
     try:
@@ -121,7 +121,7 @@ def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Timeline
         story = _fields(path, loader, node, STORY, "the story")
         scenes = _scenes(path, loader, node)
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is no text file; a story is YAML.") from None
+        raise UserError(f"{path}: is not a text file; a story is YAML.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
@@ -133,7 +133,7 @@ def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Timeline
         check_context(spec, context, f"{path}:{line}: context")
     defaults = {"seed": _Value(0, seed)} | story
     shots = [_shot(path, number, defaults, scene) for number, scene in enumerate(scenes, 1)]
-    return Timeline(shots, context)
+    return Storyboard(shots, context)
 
 
 def _fields(path, loader, node, checks: _Checks, what) -> dict[str, _Value]:
@@ -147,11 +147,11 @@ def _fields(path, loader, node, checks: _Checks, what) -> dict[str, _Value]:
         line = key_node.start_mark.line + 1
         key = str(key_node.value)
         if key not in checks:
-            near = difflib.get_close_matches(key, list(checks), 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(checks)}."
-            hint = "it belongs to a scene." if key in SCENE else hint
-            raise UserError(f"{path}:{line}: {what} has no key {key!r}; {hint}")
-        # What a merged anchor gave stands further up in the file and may be given again.
+            hint = f"; keys are {', '.join(checks)}{did_you_mean(key, checks)}."
+            if key in SCENE:
+                hint = "; it belongs to a scene."
+            raise UserError(f"{path}:{line}: {what} has no key {key!r}{hint}")
+        # A key from a merged anchor is further up in the file and may be overridden.
         if key in fields and fields[key].line > node.start_mark.line:
             raise UserError(f"{path}:{line}: {key} was already given in line {fields[key].line}.")
         if key == "scenes":
@@ -176,6 +176,7 @@ def _scenes(path, loader, node):
 
 
 def _shot(path, number, defaults, scene) -> Shot:
+    """Scene `number` (from 1) with its own fields before the `defaults`."""
     fields = defaults | scene
     for key in ("prompt", "seconds"):
         if key not in fields:
@@ -202,8 +203,7 @@ def _shot(path, number, defaults, scene) -> Shot:
 
 
 def reroll(shots: Sequence[Shot], counts: Mapping[int, int]) -> list[Shot]:
-    """`shots` in which scene n (from 1) has the seed of its `counts`[n]-th new roll."""
-
+    """`shots` in which scene n (from 1) has the seed of its `counts`[n]-th reroll."""
     result = list(shots)
     for number, count in counts.items():
         shot = result[number - 1]
@@ -212,22 +212,25 @@ def reroll(shots: Sequence[Shot], counts: Mapping[int, int]) -> list[Shot]:
     return result
 
 
-def notices(
-    shots: Sequence[Scene], spec: VideoSpec, context: int, is_cut: Callable[..., Any]
+def warnings_for(
+    shots: Sequence[Scene],
+    spec: VideoSpec,
+    context: int,
+    is_cut: Callable[[Sequence[str | None]], Any],
 ) -> list[str]:
-    """What will not be quite as the story asks, a sentence each.
+    """Where the video will differ from the storyboard, a sentence each.
 
-    `is_cut` (prompts) -> one bool per prompt: does the text encoder lose its end?
+    `is_cut` says for each prompt whether the text encoder cuts its end.
     """
-    said = []
+    found = []
     cut = is_cut([shot.prompt for shot in shots])
     for number, shot in enumerate(shots, 1):
         window = spec.frames if number == 1 or shot.cut else spec.frames - context
         if shot.seconds * spec.fps < window:
-            said.append(
+            found.append(
                 f"scene {number} asks for {shot.seconds:g} s and lasts {window / spec.fps:g} s, "
                 "one window."
             )
         if cut[number - 1]:
-            said.append(f"scene {number}: the text encoder cuts the end of {shot.prompt!r}.")
-    return said
+            found.append(f"scene {number}: the text encoder cuts the end of {shot.prompt!r}.")
+    return found

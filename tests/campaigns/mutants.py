@@ -133,7 +133,7 @@ MUTANTS = (
     ),
     Mutant(
         "λ = 0 is exactly conditional",
-        "sampling/decode.py",
+        "sampling/guidance.py",
         "return (1 + scale) * conditional - scale * unconditional",
         "return scale * conditional + (1 - scale) * unconditional",
         ("test_sampling.py", "exactly_conditional"),
@@ -162,8 +162,8 @@ MUTANTS = (
     Mutant(
         "a critic may take back what was accepted",
         "sampling/decode.py",
-        "scores = jnp.where(free, -fake, jnp.inf)",
-        "scores = jnp.where(unknown, -fake, jnp.inf)",
+        "score_fn(filled), free, score_noise",
+        "score_fn(filled), unknown, score_noise",
         ("test_sampling.py", "critic_chooses"),
     ),
     Mutant(
@@ -182,9 +182,9 @@ MUTANTS = (
     ),
     Mutant(
         "a negative prompt takes the place of no text",
-        "pipeline.py",
-        "if negative is not None:\n                other",
-        "if negative is not None:\n                text",
+        "sampling/sampler.py",
+        "return text, embed(params, negative)",
+        "return embed(params, negative), text",
         ("test_sampling.py", "negative_prompt"),
     ),
     Mutant(
@@ -253,8 +253,8 @@ MUTANTS = (
     Mutant(
         "a story window starts from the last five frames",
         "pipeline.py",
-        "given = given[:, -context:]",
-        "given = given[:, :context]",
+        "given = given[:, -self.context :]",
+        "given = given[:, : self.context]",
         ("test_pipeline.py", "story_is_windows"),
     ),
 )

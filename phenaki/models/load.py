@@ -1,0 +1,60 @@
+"""Loads trained models: the config and the parameters of all networks that sampling needs."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from phenaki.errors import UserError
+from phenaki.io import checkpoint
+from phenaki.models import factory
+from phenaki.sampling.options import Critic
+
+
+def load_model(directory: str | Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """(config, parameters by network) of a bundle, or of a MaskGIT run with its EMA parameters.
+
+    Raises:
+        UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
+            was trained with.
+    """
+    directory = Path(directory)
+    if (directory / "bundle.json").is_file():
+        params, config, facts = checkpoint.load_bundle(directory)
+        if facts["kind"] != "phenaki":
+            raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
+        return config, params
+    maskgit, config, _ = checkpoint.load_run(directory)
+    if config.kind == "critic":
+        raise UserError(f"{directory}: is a critic's run; give the run of its generator.")
+    if config.kind == "tokenizer":
+        raise UserError(
+            f"{directory}: is a tokenizer's run; sampling needs one of scripts/train_maskgit.py."
+        )
+    tokenizer, _, digest = checkpoint.load_tokenizer(directory / "tokenizer")
+    if digest != config.fingerprint:
+        raise UserError(
+            f"{directory}: was trained on the tokens of tokenizer {config.fingerprint}, but "
+            f"{directory / 'tokenizer'} is {digest}."
+        )
+    params = {"tokenizer": tokenizer, "maskgit": maskgit}
+    if config.text:
+        params["text"] = factory.text_params(config)
+    return config, params
+
+
+def load_critic(directory: str | Path, generator: str) -> Critic:
+    """The critic that scripts/train_critic.py trained for the generator of that fingerprint.
+
+    Raises:
+        UserError: `directory` has no critic, or another generator's.
+    """
+    params, config = checkpoint.load_critic(directory)
+    if config.generator != generator:
+        raise UserError(
+            f"{directory}: is a critic of generator {config.generator}, but this one is "
+            f"{generator}."
+        )
+    return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params))
