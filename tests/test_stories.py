@@ -412,7 +412,7 @@ def test_blur_lowers_sharpness_and_flat_has_none():
 
 
 def test_a_summary_compares_both_ends():
-    line = dict(mean=[0.2] * 3, std=[0.1] * 3, tokens=0.5, seam=None, step=0.1)
+    line = dict(mean=[0.2] * 3, std=[0.1] * 3, codes=0.5, seam=None, step=0.1)
     lines = [line | {"sharpness": float(x)} for x in range(30)]
     summary = drift.summary(lines)
     assert summary["sharpness"] == {"first": 4.5, "last": 24.5}
