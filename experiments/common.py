@@ -1,4 +1,4 @@
-"""What the miniature tables share: runs trained once, prompts, and figures of several seeds."""
+"""Shared by the experiments: runs that are trained once, prompts, and cells of several seeds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ CHUNK = 50  # videos sampled together
 
 
 def train(config, directory: Path, call: Callable) -> None:
-    """`call(config, directory)`, unless the run stands there already.
+    """Trains by `call(config, directory)`, unless the run is complete.
 
     Raises:
-        UserError: it stands there with another number of steps.
+        UserError: `directory` has a run of another number of steps.
     """
     from phenaki.io.checkpoint import is_run, load_config, steps_done
 
@@ -30,12 +30,12 @@ def train(config, directory: Path, call: Callable) -> None:
 
 
 def steps_for_clips(config, steps: int) -> int:
-    """After how many steps a mixture has seen as many clips as clips alone have after `steps`."""
+    """The steps after which a mixture has seen as many clips as clips alone after `steps`."""
     return round(steps * (1 + config.data.image_batch / config.data.batch))
 
 
 def combinations(world, split: str, count: int) -> np.ndarray:
-    """What `count` unseen clips of `split` show: [b, 3] colour, shape, direction."""
+    """Colour, shape and direction [b, 3] of `count` unseen clips of `split`, as indices."""
     from phenaki.data.shapes import render
 
     clips = render.draw(world, split, np.arange(count))
@@ -43,7 +43,7 @@ def combinations(world, split: str, count: int) -> np.ndarray:
 
 
 def sample(model, prompts: Sequence[str], *, seed: int, **options) -> np.ndarray:
-    """A video [f h w 3] per prompt, in groups of one size: they compile once."""
+    """Videos [b f h w 3], one per prompt, in groups of one size, which compile once."""
     size = min(CHUNK, len(prompts))
     videos = []
     for start in range(0, len(prompts), size):
@@ -54,12 +54,12 @@ def sample(model, prompts: Sequence[str], *, seed: int, **options) -> np.ndarray
 
 
 def cell(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
-    """ "mean ± standard deviation"."""
+    """ "mean ± standard deviation" of `factor` times the values."""
     scaled = factor * np.asarray(values)
     return f"{scaled.mean():.{digits}f} ± {scaled.std():.{digits}f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     return "\n".join([lines[0].replace("|  |", "| |"), "|---" * len(head) + "|", *lines[1:]]) + "\n"

@@ -79,7 +79,7 @@ class Prepared:
 
 
 class ShapesClips:
-    """Clips of a moving shapes world's split, or its images (split "stills")."""
+    """Clips of a moving shapes world's split, or its images (split "images")."""
 
     def __init__(self, world: shapes_world.World, split: str, total: int):
         self.world, self.split, self.total = world, split, total
@@ -88,7 +88,7 @@ class ShapesClips:
     def read(self, start: int, stop: int):
         """As `ReferenceClips`; every clip is rendered from its index alone."""
         numbers = np.arange(start, stop)
-        if self.split == "stills":
+        if self.split == "images":
             clips = render.render_stills(self.world, "test", numbers)
         else:
             clips = render.render(self.world, self.split, numbers)
