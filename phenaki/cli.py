@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, config_path
 
 from phenaki.errors import Preempted, UserError, did_you_mean
@@ -143,6 +142,8 @@ def _check_config_path(name: str, path: str) -> None:
 
 def _raise_wrong_override(argv: list[str]) -> None:
     """Raises ``UserError`` for the first override in ``argv`` that names no field."""
+    from flax.traverse_util import flatten_dict
+
     for name, path in _config_paths(argv):
         config = flags.FLAGS[name].parser.parse(path)  # parsing failed: no flag holds it
         for argument in argv[1:]:
@@ -152,17 +153,16 @@ def _raise_wrong_override(argv: list[str]) -> None:
             try:
                 config_path.get_type(match[1], config)
             except (AttributeError, LookupError, TypeError, ValueError):
-                raise UserError(_unknown_field(name, match[1], config)) from None
+                fields = list(flatten_dict(config.to_dict(), sep="."))
+                raise UserError(_unknown_field(name, match[1], fields)) from None
 
 
-def _unknown_field(name: str, field: str, config: ConfigDict) -> str:
-    from flax.traverse_util import flatten_dict
-
-    fields = list(flatten_dict(config.to_dict(), sep="."))
+def _unknown_field(name: str, field: str, fields: list[str]) -> str:
     # The right key in another section is nearer than one that is spelt alike.
     moved = [f"; did you mean {path}?" for path in fields if path.endswith(f".{field}")]
     hint = moved[0] if moved else did_you_mean(field, fields)
-    hint = hint.replace("mean ", f"mean --{name}.") or f"; {name} has {', '.join(config)}"
+    sections = dict.fromkeys(path.split(".")[0] for path in fields)
+    hint = hint.replace("mean ", f"mean --{name}.") or f"; {name} has {', '.join(sections)}"
     return f"--{name}.{field}: no such field{hint}"
 
 

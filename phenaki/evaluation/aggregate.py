@@ -31,8 +31,8 @@ def scores(evaluation: Evaluation) -> list[Score]:
         else:
             for view, span in evaluation.task.scored.items():
                 if metric in FRECHET:
-                    # FVD alone tells the views of given frames apart: features of single frames
-                    # are stored for one view.
+                    # Only FVD differs between the views of given frames: features of single frames
+                    # are stored once.
                     found.append(_frechet_score(evaluation, metric, view, span))
                 else:
                     values = evaluation.fake.array(metric)[:, _frames_in(evaluation, metric, span)]

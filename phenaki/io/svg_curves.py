@@ -46,8 +46,8 @@ def draw(lines: list[np.ndarray], xlabel: str, ylabel: str) -> str:
     from matplotlib.figure import Figure
 
     # Text stays text: small, searchable, and in the page's font.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings | {"font.size": 12}):
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report"}
+    with matplotlib.rc_context(settings | {"font.family": ["DejaVu Sans"], "font.size": 12}):
         figure = Figure((WIDTH / 72, HEIGHT / 72), layout="constrained")
         axes = figure.subplots()
         # Nothing is clipped, so that the SVG has no url(...) to a clip path.
