@@ -66,7 +66,9 @@ def main(argv):
                 scores, shown = _scores(workdir / name, design)
                 runs.append(scores)
             row = {"design": design, "mixture": mixture, "budget": budget}
-            rows.append(row | {key: [run[key] for run in runs] for key in runs[0]})
+            # Figures that an earlier version has cached may lack some.
+            keys = [key for key in runs[-1] if all(key in run for run in runs)]
+            rows.append(row | {key: [run[key] for run in runs] for key in keys})
             samples.append((f"{design}: {mixture}, {BUDGETS[budget]}", shown))
     report = {
         "steps": STEPS.value,

@@ -25,7 +25,7 @@ from phenaki.io import svg_curves
 from phenaki.io.svg_curves import COLOURS, SERIES
 
 Series = tuple[Any, Any]  # values of x and of y: lists or arrays of one length
-Verdict = bool | np.bool_ | None
+Badge = bool | np.bool_ | None
 
 LIGHT, DARK = (
     "".join(f"--{name}: {pair[index]}; " for name, pair in (COLOURS | SERIES).items())
@@ -96,7 +96,7 @@ class Report:
         self._blocks.append(_curve(title, series, xlabel, ylabel))
 
     def figures(
-        self, items: Iterable[tuple[bytes, str, Verdict]], column: int = 160, heading: str = ""
+        self, items: Iterable[tuple[bytes, str, Badge]], column: int = 160, heading: str = ""
     ) -> None:
         """A grid of figures: bytes of a png, jpeg, gif or mp4, caption, verdict (None: no badge).
 
@@ -169,7 +169,7 @@ def _cell(value: Any) -> str:
     return f"<td>{'–' if value is None else _inline(str(value))}</td>"
 
 
-def _figure(data: bytes, caption: str, right: Verdict, column: int) -> str:
+def _figure(data: bytes, caption: str, right: Badge, column: int) -> str:
     kind = _media_type(data)
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
     text = html.escape(caption)
