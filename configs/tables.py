@@ -227,7 +227,7 @@ LAPTOP = dict(
             table=2,
             title="text to image, from captions of stills",
             task="text_to_image",
-            split="stills",
+            split="images",
             metrics=("fid",),
         ),
         dict(

@@ -1,4 +1,4 @@
-"""What the miniature tables share: runs trained once, prompts, and figures of several seeds."""
+"""Shared by the experiments: runs that are trained once, prompts, and cells of several seeds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from phenaki.errors import UserError
 
 
 def train(config, directory: Path, call: Callable) -> None:
-    """`call(config, directory)`, unless the run stands there already.
+    """Trains by `call(config, directory)`, unless the run is complete.
 
     Raises:
-        UserError: it stands there with another number of steps.
+        UserError: `directory` has a run of another number of steps.
     """
     from phenaki.io.checkpoint import is_run, load_config, steps_done
 
@@ -28,7 +28,7 @@ def train(config, directory: Path, call: Callable) -> None:
 
 
 def steps_for_clips(config, steps: int) -> int:
-    """After how many steps a mixture has seen as many clips as clips alone have after `steps`."""
+    """The steps after which a mixture has seen as many clips as clips alone after `steps`."""
     return round(steps * (1 + config.data.image_batch / config.data.batch))
 
 
@@ -41,12 +41,12 @@ def combinations(world, split: str, count: int) -> np.ndarray:
 
 
 def cell(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
-    """ "mean ± standard deviation"."""
+    """ "mean ± standard deviation" of `factor` times the values."""
     scaled = factor * np.asarray(values)
     return f"{scaled.mean():.{digits}f} ± {scaled.std():.{digits}f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     return "\n".join([lines[0].replace("|  |", "| |"), "|---" * len(head) + "|", *lines[1:]]) + "\n"

@@ -3,9 +3,8 @@
     python experiments/compare_tokenizers.py --workdir=runs/table3
 
 Trains C-ViViT, the per-frame ViT and the per-frame convolutional VQGAN, with several seeds each,
-and compares them on unseen clips. Writes table3.json, table3.md and table3.png. A second call goes
-on where the first stopped. LPIPS is a proxy, of random weights, unless --weights has vgg16.npz and
-lpips_vgg.npz.
+and compares them on unseen clips. Writes table3.json, table3.md and table3.png. A second call
+resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz and lpips_vgg.npz.
 """
 
 import dataclasses
@@ -16,10 +15,10 @@ from absl import flags
 
 from experiments import common
 from phenaki import cli
-from phenaki.errors import UserError
+from phenaki.errors import one_of
 from phenaki.io.artifacts import write_json
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "where everything is written")
+WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "folder for runs and results")
 SYSTEMS = flags.DEFINE_list("systems", ["cvivit", "vit", "conv"], "also: laion3d")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per system", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 1000, "of every run", lower_bound=2)
@@ -32,32 +31,35 @@ NAMES = {
     "conv": "convolutions, per frame",
     "laion3d": "3-D convolutions",
 }
-SHOWN = 2  # clips of the picture
+LPIPS = {"lpips": "LPIPS", "lpips_proxy": "LPIPS-proxy"}
+SHOWN = 2  # clips of the figure
 
 
 def main(argv):
     """Trains and measures what is missing, then writes the table."""
     del argv
     for system in SYSTEMS.value:
-        if system not in NAMES:
-            raise UserError(f"--systems: {system!r} must be one of {', '.join(NAMES)}.")
+        one_of("--systems", system, NAMES)
+    from phenaki.stories import drift
+
     workdir = Path(WORKDIR.value)
-    rows, pictures = {}, {}
-    distance, label = _lpips()
+    rows, samples = {}, {}
+    distance, label = drift.distance(WEIGHTS.value)
+    label = LPIPS[label]
     for system in SYSTEMS.value:
         runs = []
         for seed in range(SEEDS.value):
             directory = workdir / f"{system}_{seed}"
             print(f"{NAMES[system]}, seed {seed}: {directory}")
             common.train(_config(system, seed), directory, _train)
-            scores, pictures[system] = _measure(directory, distance)
+            scores, samples[system] = _measure(directory, distance)
             runs.append(scores)
         rows[system] = {name: [run[name] for run in runs] for name in runs[0]}
     report = {"steps": STEPS.value, "clips": COUNT.value, "lpips": label, "systems": rows}
     write_json(workdir / "table3.json", report, indent=2)
     table = _table(rows, label)
     (workdir / "table3.md").write_text(table)
-    _picture(workdir / "table3.png", pictures)
+    _figure(workdir / "table3.png", samples)
     print(table, end="")
     print(f"{workdir}/table3.json, table3.md and table3.png")
 
@@ -83,7 +85,7 @@ def _train(config, directory):
 
 
 def _measure(directory, distance):
-    """(figures of a run on unseen clips, reconstructions of the first few beside the originals)."""
+    """(scores of a run on unseen clips, (the first few clips, their reconstructions))."""
     import jax
 
     from phenaki.data import batches
@@ -105,7 +107,7 @@ def _measure(directory, distance):
     lines = logs.read(directory)
     scores = {
         "psnr": reconstruction.psnr(real, fake),
-        "lpips": float(np.mean([distance(*pair) for pair in zip(real, fake, strict=True)])),
+        "lpips": float(np.mean([distance(*pair).mean() for pair in zip(real, fake, strict=True)])),
         "flicker": reconstruction.flicker(real, fake),
         "usage": lines[-1]["codebook/usage"],
         "tokens": spec.tokens(),
@@ -113,22 +115,6 @@ def _measure(directory, distance):
         "seconds": max(line["seconds"] for line in lines),
     }
     return scores, (real[:SHOWN], fake[:SHOWN])
-
-
-def _lpips():
-    """(distance of two stacks of frames, what to call it)."""
-    import jax
-
-    from phenaki.features import vgg, weights
-
-    names = ("vgg16", "lpips_vgg")
-    there = all((Path(WEIGHTS.value) / f"{name}.npz").is_file() for name in names)
-    params = {
-        name: weights.load(name, WEIGHTS.value) if there else weights.random(name, seed=0)
-        for name in names
-    }
-    network = jax.jit(lambda x, y: vgg.lpips(params, x, y).mean())
-    return network, "LPIPS" if there else "LPIPS-proxy"
 
 
 def _table(rows, label):
@@ -143,12 +129,12 @@ def _table(rows, label):
     return common.table(head, lines)
 
 
-def _picture(path, pictures):
+def _figure(path, samples):
     from phenaki.io import media
 
-    real = next(iter(pictures.values()))[0]
+    real = next(iter(samples.values()))[0]
     videos, labels = list(real), ["original"] * len(real)
-    for system, (_, fake) in pictures.items():
+    for system, (_, fake) in samples.items():
         videos += list(fake)
         labels += [NAMES[system]] * len(fake)
     # One clip after the other, each with every system below it.

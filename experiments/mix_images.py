@@ -1,13 +1,14 @@
-"""Table 2 in miniature: what stills teach videos, and what they cost, on moving shapes.
+"""Table 2 in miniature: what images teach a video model, and what they cost, on moving shapes.
 
     python experiments/mix_images.py --workdir=runs/table2
 
-Purple exists in two ways. Design 1: no video shows it, stills do, and name it. Design 2: videos
-show it, but only stills name it; every other caption of a video leaves its colour out, too, in
---nameless of the cases. MaskGIT trains on 100/0, 80/20 and 50/50 clips and stills, at equal steps
-and again at equal numbers of clips, over one tokenizer per seed, which has seen purple move. Then
-the detector reads how many videos are purple when asked to, and how well other prompts are obeyed.
-Writes table2.json, table2.md and table2.png. A second call goes on where the first stopped.
+There are two designs. Design 1: no video shows purple; images do, and their captions name it.
+Design 2: videos show purple, but only captions of images name it; captions of other videos leave
+their colour out, too, in a fraction --nameless. MaskGIT trains on 100/0, 80/20 and 50/50 clips and
+images, at equal steps and at equal numbers of clips, with one tokenizer per seed, which has seen
+purple move. Then the detector counts how many videos are purple where the prompt asks for it, and
+how well other prompts are obeyed. Writes table2.json, table2.md and table2.png. A second call
+resumes.
 """
 
 import dataclasses
@@ -19,56 +20,56 @@ from absl import flags
 
 from experiments import common
 from phenaki import cli
+from phenaki.errors import one_of
 from phenaki.io.artifacts import write_json
 
 PURPLE = "purple"
 CLIPS_ONLY = "100/0"
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/table2", "where everything is written")
-DESIGNS = flags.DEFINE_list("designs", ["1", "2"], "1: purple in stills only; 2: named there only")
+WORKDIR = flags.DEFINE_string("workdir", "runs/table2", "folder for runs and results")
+DESIGNS = flags.DEFINE_list("designs", ["1", "2"], "1: purple in images only; 2: named there only")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per design and mixture", lower_bound=1)
 TOKENIZER_STEPS = flags.DEFINE_integer("tokenizer_steps", 3000, "of stage 1", lower_bound=2)
-MIXTURES = flags.DEFINE_list("mixtures", [CLIPS_ONLY, "80/20", "50/50"], "clips/stills, in percent")
+MIXTURES = flags.DEFINE_list("mixtures", [CLIPS_ONLY, "80/20", "50/50"], "clips/images, in percent")
 STEPS = flags.DEFINE_integer("steps", 2000, "of stage 2 on clips alone", lower_bound=2)
 COUNT = flags.DEFINE_integer("count", 100, "prompts per figure", lower_bound=1)
 NAMELESS = flags.DEFINE_float("nameless", 0.6, "of design 2", lower_bound=0, upper_bound=1)
 
 BUDGETS = {"steps": "equal steps", "clips": "equal clips"}
 DESIGN_NAMES = {"1": "no video is purple", "2": "no video is called purple"}
-# What is asked: {figure: its column}.
+# Figure: title of its column.
 FIGURES = {
     "first": "purple: first frame",
     "clip": "purple: clip",
-    "still": "purple: still",
+    "still": "purple: image",
     "colour": "others: colour",
     "direction": "others: direction",
     "all": "others: all",
 }
-SHOWN = 2  # videos per row of the picture
+SHOWN = 2  # videos per row of the figure
 
 
 def main(argv):
     """Trains and measures what is missing, then writes the table."""
     del argv
-    from phenaki.errors import UserError
-
     for design in DESIGNS.value:
-        if design not in DESIGN_NAMES:
-            raise UserError(f"--designs: {design!r} must be one of {', '.join(DESIGN_NAMES)}.")
+        one_of("--designs", design, DESIGN_NAMES)
     workdir = Path(WORKDIR.value)
-    rows, pictures = [], []
+    rows, samples = [], []
     for design in DESIGNS.value:
-        for budget, mixture in _trainings():
+        for budget, mixture in _mixtures():
             runs = []
             for seed in range(SEEDS.value):
                 name = f"design{design}_{mixture.replace('/', '_')}_{budget}_{seed}"
                 print(f"design {design}, {mixture}, {BUDGETS[budget]}, seed {seed}: {name}")
                 _train(design, mixture, budget, seed, workdir, workdir / name)
-                scores, shown = _measured(workdir / name, design)
+                scores, shown = _scores(workdir / name, design)
                 runs.append(scores)
             row = {"design": design, "mixture": mixture, "budget": budget}
-            rows.append(row | {key: [run[key] for run in runs] for key in runs[0]})
-            pictures.append((f"{design}: {mixture}, {BUDGETS[budget]}", shown))
+            # Figures that an earlier version has cached may lack some.
+            keys = [key for key in runs[-1] if all(key in run for run in runs)]
+            rows.append(row | {key: [run[key] for run in runs] for key in keys})
+            samples.append((f"{design}: {mixture}, {BUDGETS[budget]}", shown))
     report = {
         "steps": STEPS.value,
         "tokenizer_steps": TOKENIZER_STEPS.value,
@@ -79,13 +80,13 @@ def main(argv):
     write_json(workdir / "table2.json", report, indent=2)
     table = _table(rows)
     (workdir / "table2.md").write_text(table)
-    _picture(workdir / "table2.png", pictures)
+    _figure(workdir / "table2.png", samples)
     print(table, end="")
     print(f"{workdir}/table2.json, table2.md and table2.png")
 
 
-def _trainings():
-    """(budget, mixture); clips alone are the same run by either budget."""
+def _mixtures():
+    """Yields (budget, mixture); clips alone are the same run by either budget."""
     for budget in BUDGETS:
         for mixture in MIXTURES.value:
             if budget == "steps" or mixture != CLIPS_ONLY:
@@ -93,13 +94,13 @@ def _trainings():
 
 
 def _by_chance():
-    """Design 2 on clips alone: the share of purple among videos that are called no colour."""
+    """The fraction of purple, by design, among videos whose captions name no colour."""
     purple = 1 / 7
     return {"1": 0.0, "2": purple / (purple + (1 - purple) * NAMELESS.value)}
 
 
 def _world(design):
-    """Fields of the world beside those of the config; None is the tokenizer's."""
+    """Fields of the world that differ from the config's; `design` None is the tokenizer's world."""
     from phenaki.data.shapes.world import World
 
     colours = (*World.colours, PURPLE)
@@ -119,28 +120,28 @@ def _train(design, mixture, budget, seed, workdir, directory):
     first.data.world.update(then=0.0, **_world(None))
     first.codebook.revive_until = int(0.7 * TOKENIZER_STEPS.value)
     tokenizer = workdir / f"tokenizer_{seed}"
-    common.train(_lasting(first, TOKENIZER_STEPS.value, seed), tokenizer, stage1.train)
+    common.train(_with_steps(first, TOKENIZER_STEPS.value, seed), tokenizer, stage1.train)
     config = maskgit.get_config(f"mini,mix={mixture}")
     config.data.world.update(_world(design))
     steps = STEPS.value
     if budget == "clips":
         steps = common.steps_for_clips(config, steps)
     common.train(
-        _lasting(config, steps, seed),
+        _with_steps(config, steps, seed),
         directory,
         lambda config, path: stage2.train(config, tokenizer, path),
     )
 
 
-def _lasting(config, steps, seed):
+def _with_steps(config, steps, seed):
     config.seed = seed
     config.optim.update(warmup=min(config.optim.warmup, steps // 2), decay=steps)
     config.train.update(steps=steps, save_every=steps, sample_every=steps)
     return config
 
 
-def _measured(directory, design):
-    """(figures, videos asked to be purple) of a run, kept beside it."""
+def _scores(directory, design):
+    """(figures, videos whose prompt asks for purple) of a run, cached in its folder."""
     path, clips = directory / f"figures_{COUNT.value}.json", directory / "purple.npy"
     if not (path.is_file() and clips.is_file()):
         scores, shown = _measure(directory, design)
@@ -174,24 +175,24 @@ def _measure(directory, design):
     judged = alignment.verdict(world, video, prompts)
     first = detector.read(world, video[:, :1])
     texts = [f"a {PURPLE} {world.shapes[shape]}" for shape in wanted[:, 1]]
-    still = detector.read(world, alignment.sample(model, texts, seed=2, frames=1))
-    right = (still.colour[:, 0] == purple) & (still.shape[:, 0] == wanted[:, 1])
+    image = detector.read(world, alignment.sample(model, texts, seed=2, frames=1))
+    right = (image.colour[:, 0] == purple) & (image.shape[:, 0] == wanted[:, 1])
     figures = {
         "first": float((first.colour[:, 0] == purple).mean()),
         "clip": float(judged.colour.mean()),
-        "still": float((right & (still.overlap[:, 0] > detector.PRESENT_IOU)).mean()),
+        "still": float((right & (image.overlap[:, 0] > detector.PRESENT_IOU)).mean()),
         **{name: plain[name] for name in ("colour", "direction", "all")},
         "purple_all": float(judged.all.mean()),
         "ceiling": _ceiling(model, world, wanted),
         "seconds": max(line["seconds"] for line in logs.read(directory)),
         "clips": model.config.data.batch * model.config.train.steps,
-        "stills": model.config.data.image_batch * model.config.train.steps,
+        "images": model.config.data.image_batch * model.config.train.steps,
     }
     return figures, video[:SHOWN]
 
 
 def _ceiling(model, world, wanted):
-    """Share of purple clips that are still purple after the tokenizer: it can show them."""
+    """The fraction of purple clips that the tokenizer reconstructs as purple."""
     from phenaki.data.shapes import detector, render
     from phenaki.data.shapes import world as shapes_world
 
@@ -202,12 +203,12 @@ def _ceiling(model, world, wanted):
     fake = model.reconstruct(real.astype(np.float32) / 255)
     shown = dataclasses.replace(world, then=0.0)
     index = shapes_world.palette(shown).index(PURPLE)
-    share = (detector.read(shown, fake).colour == index).mean(1) >= detector.PRESENT_FRACTION
-    return float(share.mean())
+    purple_frames = (detector.read(shown, fake).colour == index).mean(1)
+    return float((purple_frames >= detector.PRESENT_FRACTION).mean())
 
 
 def _table(rows):
-    head = ["design", "clips/stills", "budget", *(f"{x}, %" for x in FIGURES.values()), "seconds"]
+    head = ["design", "clips/images", "budget", *(f"{x}, %" for x in FIGURES.values()), "seconds"]
     lines = []
     for row in rows:
         name = f"{row['design']}: {DESIGN_NAMES[row['design']]}"
@@ -217,11 +218,11 @@ def _table(rows):
     return common.table(head, lines)
 
 
-def _picture(path, pictures):
+def _figure(path, samples):
     from phenaki.io import media
 
-    videos = [video for _, shown in pictures for video in shown]
-    labels = [label for label, shown in pictures for _ in shown]
+    videos = [video for _, shown in samples for video in shown]
+    labels = [label for label, shown in samples for _ in shown]
     media.write_png(path, media.sheet(videos, labels))
 
 

@@ -2,10 +2,10 @@
 
     python experiments/sweep_guidance.py --model=checkpoints/laptop --output=out/guidance
 
-Varies one of them at a time, the others being the model's own, and counts how many of --count
-prompts of moving shapes the detector finds obeyed. With --critic, also what a token critic's choice
-of codes gives instead of confidence, by steps. Writes guidance.json, guidance.md and guidance.png;
-a second call goes on where the first stopped.
+Varies one of them at a time, with the model's own values for the others, and counts how many of
+--count prompts of moving shapes the samples obey, by the detector. With --critic it also varies the
+steps of decoding by a token critic instead of confidence. Writes guidance.json, guidance.md and
+guidance.png; a second call resumes.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from phenaki.progress import Progress
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )
-OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
-CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py beside this model")
+OUTPUT = flags.DEFINE_string("output", None, "folder for results", required=True)
+CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py for this model")
 COUNT = flags.DEFINE_integer("count", 100, "prompts per point and split", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 GUIDANCE = flags.DEFINE_list("guidance", ["0", "0.5", "1", "3", "6", "12"], "values of lambda")
@@ -43,7 +43,7 @@ SHARES = ("colour", "shape", "direction", "all")
 
 
 def main(argv):
-    """Measures every point that is missing, then draws."""
+    """Measures every missing point, then writes table and chart."""
     del argv
     from phenaki.data import batches
     from phenaki.pipeline import Phenaki
@@ -58,7 +58,7 @@ def main(argv):
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    report = _begun(output / "guidance.json", model)
+    report = _resumed(output / "guidance.json", model)
     points = _points(critic)
     with Progress(len(points), "points") as progress:
         for axis, value, options in points:
@@ -93,7 +93,7 @@ def _points(critic):
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
 
 
-def _begun(path, model):
+def _resumed(path, model):
     """The report so far, if it is of the same model, prompts and samples."""
     sample = model.defaults.sample
     own = {name: sample[name] for name in ("guidance", "steps", "choice_temperature")}
@@ -103,7 +103,7 @@ def _begun(path, model):
         before = json.loads(path.read_text())
         if all(before[name] == facts[name] for name in ("model", "count", "seed", "own")):
             axes = before["axes"]
-            if before["critic"] != facts["critic"]:  # another critic says nothing of this one
+            if before["critic"] != facts["critic"]:  # those of another critic do not compare
                 axes = {name: axis for name, axis in axes.items() if name != "critic"}
             return facts | {"axes": axes}
     return facts | {"axes": {}}

@@ -1,6 +1,5 @@
-"""What every script shares: one clear line for a user's mistake, a short help, a progress line."""
+"""Command-line entry point of the scripts: flags, a short --help, and one-line errors."""
 
-import difflib
 import functools
 import itertools
 import os
@@ -8,15 +7,14 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_dict
-from ml_collections.config_flags import config_flags
+from ml_collections.config_flags import config_flags, config_path
 
-from phenaki.errors import Preempted, UserError
+from phenaki.errors import Preempted, UserError, did_you_mean
 
 _HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
@@ -24,12 +22,12 @@ _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argumen
 
 
 def run(main: Callable[[list[str]], Any]) -> NoReturn:
-    """Run ``main(argv)`` as a command, flags parsed, and exit.
+    """Parses the flags, runs ``main(argv)`` and exits.
 
-    Exit code 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt, 143 for a
-    run that was told to stop and saved everything. A mistake
-    is a ``UserError``, a wrong flag, config path or config override, or a file that cannot be
-    opened or written: one line ``error: ...`` on stderr. Anything else keeps its traceback.
+    The exit code is 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt and
+    143 for a run that was preempted and saved its checkpoint. A mistake is a ``UserError``, a wrong
+    flag, config path or config override, or a file that cannot be opened or written: it is reported
+    as one line ``error: ...`` on stderr. Anything else keeps its traceback.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -58,7 +56,7 @@ def _file_name(name: Any) -> str:
 
 
 def _parse(main: Callable[[list[str]], Any], argv: list[str]) -> list[str]:
-    """Parse the flags of ``argv`` into absl's ``FLAGS``; every refusal is a ``UserError``."""
+    """Parses ``argv`` into absl's ``FLAGS``; whatever it rejects is a ``UserError``."""
     if not _HELP.isdisjoint(argv[1:]):
         sys.stdout.write(_help(sys.modules[main.__module__].__doc__ or ""))
         sys.exit(0)
@@ -73,31 +71,31 @@ def _parse(main: Callable[[list[str]], Any], argv: list[str]) -> list[str]:
     except flags.Error as error:
         raise UserError(str(error)) from None
     except (AttributeError, LookupError, TypeError, ValueError):
-        # ml_collections reports a wrong override with whatever its lookup raised.
-        _check_overrides(argv)
+        # ml_collections reports a wrong override with whatever its look-up raised.
+        _raise_wrong_override(argv)
         raise
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS["verbosity"].value = logging.WARNING  # libraries narrate at level info
+        flags.FLAGS["verbosity"].value = logging.WARNING  # libraries are verbose at level info
         flags.FLAGS["verbosity"].using_default_value = False
     return rest
 
 
 def _unknown_flag(name: str) -> str:
     head, dot, tail = name.partition(".")
-    near = difflib.get_close_matches(head, list(flags.FLAGS), 1)
-    hint = f"; did you mean --{near[0]}{dot}{tail}?" if near else "; --help lists the flags"
-    return f"unknown flag --{name}{hint}"
+    known = [flag.name for flag in _config_flags()] if dot else list(flags.FLAGS)
+    hint = did_you_mean(f"--{head}{dot}{tail}", [f"--{flag}{dot}{tail}" for flag in known])
+    return f"unknown flag --{name}{hint or '; --help lists the flags'}"
 
 
 def _raise_illegal_value(error: flags.IllegalFlagValueError) -> NoReturn:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__context__) is not None:
         chain.append(cause)
-    said_by_config = [link for link in chain if isinstance(link, UserError)]
-    if said_by_config:
-        raise UserError(str(said_by_config[-1])) from None
+    from_config = [link for link in chain if isinstance(link, UserError)]
+    if from_config:
+        raise UserError(str(from_config[-1])) from None
     if "Error whilst parsing config file" in str(error):
         raise chain[2] from None  # a defect of the config file: show where it is
     match = re.match(r"flag --(\S+?)=(.*?): (.*)", str(error), re.DOTALL)
@@ -113,7 +111,7 @@ def _reason(name: str, value: str, reason: str) -> str:
     flag = flags.FLAGS[name]
     choices = getattr(flag.parser, "enum_values", None)
     if choices:
-        return f"must be one of {', '.join(choices)}{_did_you_mean(value, choices)}"
+        return f"must be one of {', '.join(choices)}{did_you_mean(value, choices)}"
     if _CONVERSION.search(reason):
         example = "" if flag.default is None else f", such as {flag.default}"
         return f"must be of type {flag.flag_type()}{example}"
@@ -137,56 +135,35 @@ def _config_paths(argv: list[str]) -> Iterator[tuple[str, str]]:
 
 def _check_config_path(name: str, path: str) -> None:
     file = Path(path.split(":", 1)[0])
-    if file.is_file():
-        return
-    near = difflib.get_close_matches(file.stem, [p.stem for p in file.parent.glob("*.py")], 1)
-    hint = f"; did you mean {file.with_name(near[0])}.py?" if near and file.name else ""
-    raise UserError(f"--{name}={path}: no such file{hint}")
+    if not file.is_file():
+        hint = did_you_mean(file.stem, [other.stem for other in file.parent.glob("*.py")])
+        raise UserError(f"--{name}={path}: no such file{hint.replace('?', '.py?')}")
 
 
-def _check_overrides(argv: list[str]) -> None:
-    """Raise for the first override in ``argv`` that names no field of its config."""
-    paths = dict(_config_paths(argv))
-    for flag in _config_flags():
-        if flag.name not in paths:
-            continue
-        config = flag.parser.parse(paths[flag.name])  # parsing failed: no flag holds it
+def _raise_wrong_override(argv: list[str]) -> None:
+    """Raises ``UserError`` for the first override in ``argv`` that names no field."""
+    from flax.traverse_util import flatten_dict
+
+    for name, path in _config_paths(argv):
+        config: Any = flags.FLAGS[name].parser.parse(path)  # parsing failed: no flag holds it
         for argument in argv[1:]:
-            match = re.match(rf"--?(?:no)?{re.escape(flag.name)}\.([^=]+)", argument)
-            if match:
-                _check_field(flag.name, config, match[1])
+            match = re.match(rf"--?(?:no)?{re.escape(name)}\.([^=]+)", argument)
+            if match is None:
+                continue
+            try:
+                config_path.get_type(match[1], config)
+            except (AttributeError, LookupError, TypeError, ValueError):
+                fields = list(flatten_dict(config.to_dict(), sep="."))
+                raise UserError(_unknown_field(name, match[1], fields)) from None
 
 
-def _check_field(name: str, config: Any, field: str) -> None:
-    node, at = config, name
-    for key in field.split("."):
-        key, index, _ = key.partition("[")
-        if not isinstance(node, config_dict.ConfigDict | Mapping):
-            raise UserError(f"--{name}.{field}: {at} is {node!r} and has no fields")
-        if key not in node:
-            near = difflib.get_close_matches(key, [str(k) for k in node], 1)
-            same = [path for path in _leaves(config, name) if path.rsplit(".", 1)[-1] == key]
-            if near or same:
-                hint = f"did you mean --{at}.{near[0]}?" if near else f"did you mean --{same[0]}?"
-            else:
-                hint = f"its keys are {', '.join(map(str, node))}"
-            raise UserError(f"--{name}.{field}: {at} has no key {key!r}; {hint}")
-        if index:
-            return  # an element of a sequence: beyond what is checked here
-        node, at = node[key], f"{at}.{key}"
-
-
-def _leaves(node: Any, at: str) -> Iterator[str]:
-    if isinstance(node, config_dict.ConfigDict | Mapping):
-        for key in node:
-            yield from _leaves(node[key], f"{at}.{key}")
-    else:
-        yield at
-
-
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _unknown_field(name: str, field: str, fields: list[str]) -> str:
+    # The right key in another section is nearer than one that is spelt alike.
+    moved = [f"; did you mean {path}?" for path in fields if path.endswith(f".{field}")]
+    hint = moved[0] if moved else did_you_mean(field, fields)
+    sections = dict.fromkeys(path.split(".")[0] for path in fields)
+    hint = hint.replace("mean ", f"mean --{name}.") or f"; {name} has {', '.join(sections)}"
+    return f"--{name}.{field}: no such field{hint}"
 
 
 def _help(doc: str) -> str:

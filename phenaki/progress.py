@@ -9,8 +9,8 @@ from types import TracebackType
 class Progress:
     """One line of progress on stderr: count, percentage, rate and time left.
 
-    ``total`` is the number of items, ``done`` how many of them stand already (a resumed run). On a
-    terminal the line is rewritten in place; elsewhere a new one appears at most every 10 seconds.
+    ``total`` is the number of items, ``done`` the number that a resumed run has already. On a
+    terminal the line is rewritten in place; elsewhere a new line appears at most every 10 seconds.
     A context manager: leaving it closes the line.
     """
 
@@ -20,13 +20,13 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._period = 0.2 if self._terminal else 10.0
         self._shown = self._start
-        # Rate of the last few lines, counted from the end of the first item: that one was compiled.
+        # The rate is over the last few lines, from the end of the first item: that one compiled.
         self._recent: deque[tuple[float, int]] = deque(maxlen=50 if self._terminal else 6)
         self._note = ""
         self._open = True
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Count ``count`` more items as done; ``note`` (a loss, a file) ends the line."""
+        """Counts ``count`` more items as done; ``note`` (a loss, a file) ends the line."""
         self.done += count
         self._note = note or self._note
         now = time.monotonic()
@@ -36,7 +36,7 @@ class Progress:
             self._show(now)
 
     def close(self) -> None:
-        """Write the last line, with the time it all took. A second call does nothing."""
+        """Writes the last line, with the total time. A second call does nothing."""
         if self._open:
             self._open = False
             seconds = time.monotonic() - self._start
@@ -69,7 +69,7 @@ class Progress:
         return f"{self.what}: {self.done}/{self.total} ({percent}%)"
 
     def _write(self, line: str, end: str) -> None:
-        # \x1b[K clears what a longer line left behind.
+        # \x1b[K clears the rest of a longer line before.
         sys.stderr.write(f"\r{line}\x1b[K{end}" if self._terminal else line + end)
         sys.stderr.flush()
 

@@ -1,13 +1,13 @@
-"""Measures a model by the protocol of a row of Tables 1 to 5, beside the paper's numbers.
+"""Evaluates a model by the protocol of a row of Tables 1 to 5, next to the paper's numbers.
 
     python scripts/evaluate.py --table=3 --row=cvivit --model=runs/cvivit_mit --data=data/mit
     python scripts/evaluate.py --table=all --preset=laptop --output=runs/scoreboard
 
-The first needs a data set of scripts/prepare_data.py and, in --weights, the feature networks that
-scripts/convert_weights.py converts; with --weights=random they are untrained, and the scores'
-names end in _proxy. What is computed stays in --output, shard by shard: a killed run goes on. The
-second measures the released model on moving shapes in minutes, every table in miniature, and
-writes scoreboard.html.
+The first needs a data set of scripts/prepare_data.py and, in --weights, the feature networks of
+scripts/convert_weights.py; with --weights=random they are untrained, and the scores' names end in
+_proxy. Features are stored in --output, shard by shard: a killed evaluation resumes. The second
+evaluates the released model on moving shapes in minutes, every table in miniature, and writes
+scoreboard.html.
 """
 
 import time
@@ -17,38 +17,40 @@ from typing import Any
 from absl import flags
 
 from phenaki import cli
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 
 TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
 ROW = flags.DEFINE_string("row", None, "of the table; the only one by default")
 MODEL = flags.DEFINE_string(
-    "model", None, "a bundle or a training's --workdir; the page's default: checkpoints/laptop"
+    "model",
+    None,
+    "a bundle or the --workdir of a training run; default with --table=all: checkpoints/laptop",
 )
 DATA = flags.DEFINE_string("data", None, "prepared data set; default: that of configs/tables.py")
 SPLIT = flags.DEFINE_string("split", "validation", "of the data set")
-OUTPUT = flags.DEFINE_string("output", "runs/evaluation", "where everything is written")
+OUTPUT = flags.DEFINE_string("output", "runs/evaluation", "folder for features and scores")
 WEIGHTS = flags.DEFINE_string("weights", "weights", "directory of feature networks, or random")
-LIMIT = flags.DEFINE_integer("limit", None, "most clips of the data set", lower_bound=2)
-BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and kept together", lower_bound=1)
+LIMIT = flags.DEFINE_integer("limit", None, "at most so many clips of the data set", lower_bound=2)
+BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and stored together", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the samples")
-PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: what to measure")
+PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: which measures")
 TABLE3 = flags.DEFINE_string(
-    "table3", None, "--workdir of compare_tokenizers.py, shown on the page"
+    "table3", None, "--workdir of experiments/compare_tokenizers.py, for the scoreboard"
 )
 
 
 def main(argv):
-    """One row, or the page."""
+    """Evaluates one row, or writes the scoreboard."""
     del argv
     if (TABLE.value == "all") != (PRESET.value is not None):
         raise UserError("--table=all goes with --preset=laptop, and the other tables without it.")
     if TABLE.value == "all":
-        _page()
+        _scoreboard()
     else:
         _row(int(TABLE.value))
 
 
-def _page():
+def _scoreboard():
     from configs import tables
     from phenaki.reports import scoreboard
 
@@ -78,51 +80,49 @@ def _row(number):
             f"--model is required: a checkpoint that {row['config']} trained for this row."
         )
 
-    from phenaki.evaluation import devices, protocol, score
+    from phenaki.evaluation import devices, protocol
     from phenaki.evaluation.references import ClipWindows, Prepared
+    from phenaki.evaluation.score import compare, save_scores, text_table
     from phenaki.evaluation.task import task_of
     from phenaki.evaluation.tokenizer import FrozenTokenizer
 
     tokenizer = row["task"] == "reconstruction"
     model = FrozenTokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
     spec = model.spec
-    plan = task_of(row, frames=spec.frames, per_shard=BATCH.value)
+    task = task_of(row, frames=spec.frames, per_shard=BATCH.value)
     windows = row.get("windows", 1)
     clips: Any = Prepared(
         DATA.value or row["data"],
         SPLIT.value,
         "image" if row["task"] == "text_to_image" else "video",
-        plan.frames + windows - 1,
+        task.frames + windows - 1,
         (spec.height, spec.width),
         spec.fps,
     )
     full = row.get("clips", clips.total)
     used = clips.total = min(clips.total, full, LIMIT.value or full)
     if windows > 1:
-        clips = ClipWindows(clips, plan.frames, windows)
+        clips = ClipWindows(clips, task.frames, windows)
     output = Path(OUTPUT.value)
-    records = protocol.evaluate(plan, model, clips, output, WEIGHTS.value, SEED.value)
+    scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
     differs = dict(row["differs"])
     if used < full:
         for metric in row["printed"]:
             differs.setdefault(metric, f"{used} clips instead of {full}")
-    lines = score.beside(records, row["printed"], differs)
     print(f"Table {number}, {row_name}: {table['title']}")
-    print(score.lines(lines))
-    others: Any = {} if any(r.proxy for r in records) else table["others"]
+    print(text_table(compare(scores, row["printed"], differs)))
+    others: Any = {} if any(score.proxy for score in scores) else table["others"]
     for name, values in others.items():
         print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path = output / f"table{number}-{row_name}.json"
-    score.save(path, records, table=number, row=row_name, model=MODEL.value)
+    save_scores(path, scores, table=number, row=row_name, model=MODEL.value)
     print(path)
 
 
 def _find(table, number):
     rows = table["rows"]
     name = ROW.value or (next(iter(rows)) if len(rows) == 1 else None)
-    if name not in rows:
-        raise UserError(f"--row={name}: table {number} has {', '.join(rows)}.")
-    return name, rows[name]
+    return name, one_of(f"--table={number} --row", name, rows)
 
 
 if __name__ == "__main__":

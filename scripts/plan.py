@@ -1,4 +1,4 @@
-"""What a training needs before it is paid for: sizes, work, memory, mesh, time and data.
+"""Plans a training run on a pod: parameters, FLOPs, memory, mesh, time and cost.
 
     python scripts/plan.py --config=configs/baselines.py:vit
     python scripts/plan.py --config=configs/maskgit.py:t2v --stage1=configs/cvivit.py:t2v \\
@@ -8,11 +8,12 @@
 
 Topologies are v4, v5e, v5p or v6e with their grid of chips (v5e:16x16*2 for two slices), or GPUs
 (gpu:64xH100). --compile compiles the real train step, and the sampler of stage 2, with XLA's TPU
-compiler (pip install 'phenaki[tpu]'; no TPU is needed) and reports what it found. --search ranks
-meshes and remat policies that fit. --table writes the paper's presets on pods, with what was
-measured in --results.
+compiler (pip install 'phenaki[tpu]'; no TPU is needed) and reports memory, FLOPs and collectives.
+--search ranks the meshes and remat policies that fit. --table prints the paper's presets on pods,
+with the compiled figures in --results.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ from phenaki.io.artifacts import write_json
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
 TOPOLOGY = flags.DEFINE_string("topology", "", "v5e:16x16, v4:4x4x8, gpu:8xH100, ...")
-MFU = flags.DEFINE_float("mfu", 0.4, "share of the peak that the step's FLOPs reach", 0.001, 1.0)
+MFU = flags.DEFINE_float("mfu", 0.4, "fraction of the peak that the step's FLOPs reach", 0.001, 1.0)
 COMPILE = flags.DEFINE_bool("compile", False, "compile for the topology, a TPU's")
 SEARCH = flags.DEFINE_bool("search", False, "rank meshes and remat policies")
 TABLE = flags.DEFINE_bool("table", False, "the paper's presets on pods, as Markdown")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 RESULTS = flags.DEFINE_string(
-    "results", "benchmarks/results/pods.json", "where --compile keeps and --table finds figures"
+    "results", "benchmarks/results/pods.json", "where --compile writes and --table reads figures"
 )
 
 
@@ -50,56 +51,58 @@ def main(argv):
         return
     if CONFIG.value is None:
         raise UserError("--config is required")
-    config = _config()
+    workload = _workload()
     if not TOPOLOGY.value:
         if COMPILE.value or SEARCH.value:
             raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
-        _print_sizes(config)
+        _print_sizes(workload)
         return
     from phenaki.planning import meshes, plan
 
     topology = chips.parse(TOPOLOGY.value)
     sizes = None
     if SEARCH.value:
-        ranked = meshes.search(config, topology, MFU.value)
+        ranked = meshes.search(workload, topology, MFU.value)
         if not ranked:
             raise UserError(f"nothing fits: {TOPOLOGY.value} is too small for this config.")
-        config.remat, sizes = ranked[0]["remat"], ranked[0]["mesh"]
+        workload = dataclasses.replace(workload, remat=ranked[0]["remat"])
+        sizes = ranked[0]["mesh"]
         if not JSON.value:
             _print_ranking(ranked)
-    elif any(config.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
-        sizes = _given(config, topology)
-    made = plan.make(config, topology, mfu=MFU.value, sizes=sizes)
+    elif any(workload.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
+        sizes = _given(workload, topology)
+    made = plan.make(workload, topology, mfu=MFU.value, sizes=sizes)
     if SEARCH.value:
         made["why"] = "the fastest that fits by --search"
     if COMPILE.value:
         from phenaki.planning import compiled
 
-        made["compiled"] = compiled.report(config, topology, made)
-        _keep(made)
-    print(json.dumps(made, indent=1)) if JSON.value else _print_plan(config, made)
+        made["compiled"] = compiled.report(workload, topology, made)
+        _save(made)
+    print(json.dumps(made, indent=1)) if JSON.value else _print_plan(workload, made)
 
 
-def _config():
+def _workload():
     from phenaki.io import migrations
+    from phenaki.planning import programs
     from phenaki.train.maskgit import with_tokenizer
 
     config = ConfigDict(migrations.with_kind(CONFIG.value.to_dict()))
-    if config.kind == "tokenizer":
-        return config
-    if STAGE1.value is None:
-        raise UserError("--stage1 is required with a config of stage 2.")
-    return with_tokenizer(config, STAGE1.value, "")
+    if config.kind != "tokenizer":
+        if STAGE1.value is None:
+            raise UserError("--stage1 is required with a config of stage 2.")
+        config = with_tokenizer(config, STAGE1.value, "")
+    return programs.workload(config)
 
 
-def _given(config, topology):
+def _given(workload, topology):
     from phenaki.planning import meshes
 
-    sizes = meshes.resolve(config, topology)
-    if sizes not in list(meshes.legal(config, topology)):
-        nearest, _ = meshes.choose(config, topology)
+    sizes = meshes.resolve(workload, topology)
+    if sizes not in list(meshes.legal(workload, topology)):
+        nearest, _ = meshes.choose(workload, topology)
         raise UserError(
-            f"config.mesh={sizes} does not divide the batch, heads or rows of codes; nearest "
+            f"config.mesh={sizes} does not divide the batch, heads or rows of tokens; nearest "
             f"is {nearest}."
         )
     return sizes
@@ -115,30 +118,30 @@ def _results():
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _keep(made):
-    kept = _results()
-    kept[f"{_name()} {made['topology']}"] = made
+def _save(made):
+    results = _results()
+    results[f"{_name()} {made['topology']}"] = made
     path = Path(RESULTS.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, dict(sorted(kept.items())), indent=1)
+    write_json(path, dict(sorted(results.items())), indent=1)
 
 
-def _print_sizes(config):
-    from phenaki.models import factory
+def _print_sizes(workload):
     from phenaki.planning import plan
 
-    spec = factory.video_spec(config)
+    spec = workload.spec
     grid = " x ".join(map(str, spec.grid()))
     print(f"clips          {spec.frames} x {spec.height} x {spec.width} at {spec.fps:g} fps")
-    print(f"codes          {spec.tokens():,} = {grid}, of {config.tokenizer.codebook:,}")
-    trained, frozen = plan.parameters(config)
+    print(f"tokens         {spec.tokens():,} = {grid}, of {workload.codebook:,}")
+    trained, frozen = plan.parameters(workload)
     for name, size in trained.items():
-        # The parameters, their two moments and their average, all float32.
+        # The parameters, their two moments and their EMA, all float32.
         print(f"{name:14} {size:,} parameters, {_size(16 * size)} of training state")
     for name, size in frozen.items():
         print(f"{name:14} {size:,} parameters, frozen")
-    print(f"a step         {config.data.batch} clips and {config.data.image_batch} stills")
-    print(f"training       {config.train.steps:,} steps")
+    clips, images = (workload.samples.get(kind, 0) for kind in ("video", "image"))
+    print(f"a step         {clips} clips and {images} images")
+    print(f"training       {workload.steps:,} steps")
 
 
 def _print_ranking(ranked):
@@ -152,8 +155,8 @@ def _print_ranking(ranked):
     print()
 
 
-def _print_plan(config, made):
-    _print_sizes(config)
+def _print_plan(workload, made):
+    _print_sizes(workload)
     total = sum(made["flops"].values())
     print(f"FLOPs per step {total / 1e15:.4g} PF: ", end="")
     print(", ".join(f"{k} {v / 1e15:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total))

@@ -77,8 +77,7 @@ def places(tmp_path_factory):
     [
         (
             "optim.ratee=1e-3",
-            "--config.optim.ratee: config.optim has no key 'ratee'; did you mean "
-            "--config.optim.rate?",
+            "--config.optim.ratee: no such field; did you mean --config.optim.rate?",
         ),
         (
             "video.frames=10",

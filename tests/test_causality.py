@@ -1,4 +1,4 @@
-"""The causality certificate: given to a causal tokenizer, refused to one that leaks."""
+"""The causality test passes a causal tokenizer and names how another one leaks."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def ours():
     return apply("encode"), apply("decode")
 
 
-def test_ours_is_causal(ours):
+def test_cvivit_is_causal(ours):
     assert leaks(*ours, VIDEO, time=2, codebook=32) == []
 
 
@@ -54,7 +54,7 @@ def test_a_decoder_that_looks_ahead_is_named(ours):
 
 
 def test_a_foreign_encoder_needs_no_decoder():
-    def foreign(video):  # one code per 1 + 2n frames: the sign of what comes next
+    def foreign(video):  # one token per 1 + 2n frames: the sign of what comes next
         frames = np.concatenate([video[:, :1], video[:, 1::2]], axis=1)
         following = np.concatenate([frames[:, 1:], frames[:, -1:]], axis=1)
         return (following.mean((2, 3, 4)) > 0.5).astype(int)[..., None, None]

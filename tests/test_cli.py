@@ -101,23 +101,23 @@ def test_overrides_reach_main(script):
         ),
         (
             [*GIVEN, "--config.optim.lrr=1"],
-            "--config.optim.lrr: config.optim has no key 'lrr'; did you mean --config.optim.lr?",
+            "--config.optim.lrr: no such field; did you mean --config.optim.lr?",
         ),
         (
             [*GIVEN, "--config.optm.lr=1"],
-            "--config.optm.lr: config has no key 'optm'; did you mean --config.optim?",
+            "--config.optm.lr: no such field; did you mean --config.optim.lr?",
         ),
         (
             [*GIVEN, "--config.lr=1"],
-            "--config.lr: config has no key 'lr'; did you mean --config.optim.lr?",
+            "--config.lr: no such field; did you mean --config.optim.lr?",
         ),
         (
             [*GIVEN, "--config.zebra=1"],
-            "--config.zebra: config has no key 'zebra'; its keys are data, optim, steps",
+            "--config.zebra: no such field; config has data, optim, steps",
         ),
         (
             [*GIVEN, "--config.steps.total=1"],
-            "--config.steps.total: config.steps is 5 and has no fields",
+            "--config.steps.total: no such field; did you mean --config.steps?",
         ),
         (
             [*GIVEN, "--config.data.frames=abc"],

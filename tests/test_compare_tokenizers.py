@@ -1,4 +1,4 @@
-"""Table 3 in miniature, at its very smallest: it trains, measures, writes, and goes on."""
+"""Table 3 in miniature, at its smallest: it trains, measures, writes, and resumes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The doctor and the live warnings: they name what is broken on purpose, and nothing else."""
+"""Diagnostics and health warnings name what is broken on purpose, and nothing else."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import tiny
 from absl import logging
 
-from phenaki.diagnostics import doctor, overfit
+from phenaki.diagnostics import doctor, gradients, overfit
 from phenaki.losses.tokenizer import LossOutput
 from phenaki.models import cvivit, factory
 from phenaki.train import health, state
@@ -21,7 +21,7 @@ def by_name(findings):
     return {finding.check: finding for finding in findings}
 
 
-# --- what the log says
+# --- logged metrics
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def by_name(findings):
         (STAGE2, {"video/unconditional": 0.1}, "guidance is trained", True),
     ],
 )
-def test_what_the_log_says(config, logged, check, healthy):
+def test_logged_metrics_are_checked(config, logged, check, healthy):
     lines = [{"step": 1000 + i, **logged} for i in range(health.RECENT)]
     options = health.HealthOptions.of(config.to_dict())
     assert by_name(health.read(lines, options))[check].healthy is healthy
@@ -57,27 +57,27 @@ def test_what_the_log_says(config, logged, check, healthy):
     assert by_name(health.read(lines[-1:], options, least=1))[check].healthy is healthy
 
 
-def test_what_comes_before_the_first_window_or_the_end_of_the_warmup_says_nothing():
+def test_lines_before_the_first_window_or_the_end_of_the_warmup_are_left_out():
     lines = [{"step": 1, "codebook/usage": 0.0}] * health.RECENT
     assert health.read(lines, health.HealthOptions.of(CONFIG.to_dict())) == []
     lines = [{"step": 2, "video/loss": 99.0}] * health.RECENT
     assert health.read(lines, health.HealthOptions.of(STAGE2.to_dict())) == []
 
 
-def test_a_run_warns_once_while_it_is_ill(monkeypatch):
-    said = []
-    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
-    watch = health.HealthMonitor(health.HealthOptions.of(CONFIG.to_dict()))
+def test_a_run_warns_once_while_a_check_fails(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: warnings.append(text % values))
+    monitor = health.HealthMonitor(health.HealthOptions.of(CONFIG.to_dict()))
     for step in range(100, 150):
-        watch.update(step, {"codebook/usage": 0.01})
-    assert len(said) == 1
-    assert "step 119" in said[0]
-    assert "revive_until" in said[0]
+        monitor.update(step, {"codebook/usage": 0.01})
+    assert len(warnings) == 1
+    assert "step 119" in warnings[0]
+    assert "revive_until" in warnings[0]
     for step in range(150, 200):
-        watch.update(step, {"codebook/usage": 0.9})
+        monitor.update(step, {"codebook/usage": 0.9})
     for step in range(200, 250):
-        watch.update(step, {"codebook/usage": 0.01})
-    assert len(said) == 2
+        monitor.update(step, {"codebook/usage": 0.01})
+    assert len(warnings) == 2
 
 
 # --- stage 1
@@ -86,7 +86,9 @@ def test_a_run_warns_once_while_it_is_ill(monkeypatch):
 def test_causality_is_of_the_network_itself(monkeypatch):
     config = tiny.tokenizer_config(video={"frames": 5})
     params = tiny.random_params(factory.tokenizer(config), jnp.zeros((1, 5, 16, 16, 3)))
-    found = by_name(doctor.examine_tokenizer(params, config))
+    model = factory.tokenizer(config)
+    clips = doctor.tokenizer_case(config, steps=0).clips
+    found = by_name(doctor.examine_tokenizer(model, params, clips))
     assert found["the past does not depend on the future"].healthy
     assert not found["clips are reconstructed"].healthy  # of random weights
     whole = cvivit.Transformer
@@ -95,7 +97,7 @@ def test_causality_is_of_the_network_itself(monkeypatch):
         return whole(*arguments, **fields)
 
     monkeypatch.setattr(cvivit, "Transformer", blind)
-    found = doctor.examine_causality(params, config)
+    found = doctor.examine_causality(model, params, clips)
     assert not found.healthy
     assert found.figure.startswith("encoder: ")
     assert "causal mask" in found.advice
@@ -109,11 +111,11 @@ def test_each_terms_gradient_is_its_own(weight, healthy):
         return LossOutput(sum(terms.values()), terms, {}, jnp.zeros(1), x)
 
     stage = Stage(None, None, None, jnp.float32(2.0), evaluate)
-    player = {"params": jnp.float32(1.0), "averages": {"real": jnp.float32(1.0)}}
-    current = state.create({"x": jnp.ones(2)}, optax.sgd(1.0), {"discriminator": player})
-    norms = doctor.gradient_norms(stage, current, jnp.zeros((1, 1, 2, 2, 3), jnp.uint8))
+    discriminator = {"params": jnp.float32(1.0), "averages": {"real": jnp.float32(1.0)}}
+    current = state.create({"x": jnp.ones(2)}, optax.sgd(1.0), {"discriminator": discriminator})
+    norms = gradients.norms(stage, current, jnp.zeros((1, 1, 2, 2, 3), jnp.uint8))
     assert norms == {"l2": pytest.approx(10), "adversarial": pytest.approx(weight)}
-    found = doctor.examine_gradients(stage, current, CONFIG)
+    found = gradients.check(stage, current, np.zeros((1, 1, 2, 2, 3), np.uint8))
     assert found.healthy is healthy
     assert found.advice == (
         "lower config.loss.l2." if healthy else "lower config.loss.adversarial."
@@ -121,44 +123,51 @@ def test_each_terms_gradient_is_its_own(weight, healthy):
 
 
 def test_one_clip_is_learned_against_a_discriminator():
-    config = tiny.tokenizer_config(gan={"width": 8})
-    video = doctor._clips(config)[:1]
-    reached = overfit.clip(config, video, bar=20.0, adversary=True, steps=400)
+    case = doctor.tokenizer_case(tiny.tokenizer_config(gan={"width": 8}), steps=400)
+    stage = case.overfits["against a discriminator"]
+    reached = overfit.clip(stage, case.clips[:1], bar=20.0, steps=400, seed=0, what="one clip")
     assert reached.value > 20
     assert reached.steps < 400  # it stops there
 
 
-def test_what_is_said_of_a_clip(monkeypatch):
-    def clip(config, video, *, bar, adversary, steps):
-        return overfit.Overfit(bar - 1 if adversary else bar + 1, steps)
+def test_a_clip_is_overfit_alone_and_against_a_discriminator(monkeypatch):
+    case = doctor.tokenizer_case(CONFIG, steps=7)
+
+    def clip(stage, video, *, bar, steps, seed, what):
+        against = stage is case.overfits["against a discriminator"]
+        return overfit.Overfit(bar - 1 if against else bar + 1, steps)
 
     monkeypatch.setattr(overfit, "clip", clip)
-    whole, against = doctor.learn_clip(CONFIG, steps=7)
-    assert (whole.healthy, against.healthy) == (True, False)
+    alone, against = overfit.check_clip(case.overfits, case.clips[:1], steps=7, seed=0)
+    assert (alone.healthy, against.healthy) == (True, False)
     assert against.figure == "29.0 dB after 7 steps"
     assert "config.gan.r1" in against.advice
-    assert doctor.learn_clip(CONFIG, steps=0) == []
+    assert doctor.tokenizer_case(CONFIG, steps=0).overfits == {}
 
 
 # --- stage 2
 
 
 def maskgit(**logged):
-    return by_name(doctor.examine_maskgit(tiny.phenaki(), [{"video/loss": 10.0} | logged]))
+    model, lines = tiny.phenaki(), [{"video/loss": 10.0} | logged]
+    return by_name(doctor.examine_maskgit(model, *doctor.captioned_clips(model), lines))
 
 
-def test_a_loss_of_the_wrong_places_is_named():
+def test_a_loss_of_unmasked_tokens_is_named():
     found = maskgit()
-    assert found["the loss is of the hidden codes"].healthy
-    # Random weights know nothing.
-    assert not found["hidden codes are predicted better than by chance"].healthy
-    found = maskgit(**{"video/loss": 0.02})["the loss is of the hidden codes"]
+    assert found["the loss is of the masked tokens"].healthy
+    # Random weights predict nothing.
+    assert not found["masked tokens are predicted better than by chance"].healthy
+    found = maskgit(**{"video/loss": 0.02})["the loss is of the masked tokens"]
     assert not found.healthy
     assert "inverted" in found.advice
 
 
 def test_one_pair_is_learned_and_sampled_back():
-    (found,) = doctor.learn_pair(tiny.phenaki(), steps=1500)
+    model = tiny.phenaki()
+    clips, captions = doctor.captioned_clips(model)
+    (found,) = doctor.overfit_pair(model, clips, captions, steps=1500)
     assert found.healthy, found.figure
-    (found,) = doctor.learn_pair(tiny.phenaki(), steps=2)
+    (found,) = doctor.overfit_pair(model, clips, captions, steps=2)
     assert not found.healthy
+    assert doctor.overfit_pair(model, clips, captions, steps=0) == []

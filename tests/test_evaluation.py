@@ -7,7 +7,6 @@ import re
 import types
 from pathlib import Path
 
-import clip_sets
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,9 +20,9 @@ from phenaki.data.shapes import render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment, devices, extractors, protocol
-from phenaki.evaluation import score as record
 from phenaki.evaluation.metrics import frechet
-from phenaki.evaluation.references import ClipWindows, MovingShapes, Prepared
+from phenaki.evaluation.references import ClipWindows, Prepared, ShapesClips
+from phenaki.evaluation.score import Score, compare, save_scores, text_table
 from phenaki.evaluation.store import Store
 from phenaki.evaluation.task import PREDICTED, Task, task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
@@ -119,7 +118,7 @@ def world(model):
 
 @pytest.fixture
 def clips(world):
-    return MovingShapes(world, "test", COUNT)
+    return ShapesClips(world, "test", COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +154,15 @@ def test_distances_grow_with_noise(numbers, made_up, network, feature):
     assert all(np.diff(found) > 0)
 
 
-def reconstruction_plan(**fields):
+def reconstruction_task(**fields):
     row = tables.TABLES[3]["rows"]["cvivit"]
     metrics = tuple(m for m in row["metrics"] if m != "fid")
     return task_of(row, frames=11, per_shard=4, metrics=("fid", *metrics), **fields)
 
 
 def test_reconstruction_measures_both_choices_of_ten_frames(tmp_path, tokenizer, clips):
-    records = protocol.evaluate(reconstruction_plan(), tokenizer, clips, tmp_path, "weights", 0)
-    found = {score.name: score for score in records}
+    scores = protocol.evaluate(reconstruction_task(), tokenizer, clips, tmp_path, "weights", 0)
+    found = {score.name: score for score in scores}
     real, _ = clips.read(0, COUNT)
     fake, tokens = tokenizer.reconstruct(real)
     fake = extractors.bytes_of(fake)
@@ -182,9 +181,9 @@ def test_reconstruction_measures_both_choices_of_ten_frames(tmp_path, tokenizer,
     assert (score.floor > 0, score.floor_n) == (True, COUNT // 2)
 
 
-def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, tokenizer, clips, monkeypatch):
+def test_a_killed_evaluation_resumes_and_gives_the_same(tmp_path, tokenizer, clips, monkeypatch):
     whole = protocol.evaluate(
-        reconstruction_plan(), tokenizer, clips, tmp_path / "whole", "weights", 0
+        reconstruction_task(), tokenizer, clips, tmp_path / "whole", "weights", 0
     )
     calls = []
     through = tokenizer.reconstruct
@@ -197,27 +196,27 @@ def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, tokenizer, clips, mon
 
     monkeypatch.setattr(tokenizer, "reconstruct", reconstruct)
     with pytest.raises(KeyboardInterrupt):
-        protocol.evaluate(reconstruction_plan(), tokenizer, clips, tmp_path / "cut", "weights", 0)
+        protocol.evaluate(reconstruction_task(), tokenizer, clips, tmp_path / "cut", "weights", 0)
     again = protocol.evaluate(
-        reconstruction_plan(), tokenizer, clips, tmp_path / "cut", "weights", 0
+        reconstruction_task(), tokenizer, clips, tmp_path / "cut", "weights", 0
     )
-    assert calls == [4, 2, 2]  # the first shard stood
+    assert calls == [4, 2, 2]  # the first shard was complete
     assert again == whole
-    longer = MovingShapes(clips.world, "test", COUNT + 2)
-    protocol.evaluate(reconstruction_plan(), tokenizer, longer, tmp_path / "cut", "weights", 0)
+    longer = ShapesClips(clips.world, "test", COUNT + 2)
+    protocol.evaluate(reconstruction_task(), tokenizer, longer, tmp_path / "cut", "weights", 0)
     assert calls[3:] == [4]  # more clips redo the last, short shard only
 
 
 def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model, clips):
     row = dict(task="prediction", metrics=("fvd",), given=5, samples=2)
-    plan = task_of(row, frames=11, per_shard=8, sampler=dict(steps=2))
-    records = protocol.evaluate(plan, model, clips, tmp_path, extractors.RANDOM, 0)
-    assert [score.name for score in records] == [f"fvd/{way}_proxy" for way in PREDICTED]
-    assert [(score.n, score.n_real) for score in records] == [(2 * COUNT, COUNT)] * 2
-    assert records[0].value != records[1].value
-    assert records[0].sampler["steps"] == 2
+    task = task_of(row, frames=11, per_shard=8, sampler=dict(steps=2))
+    scores = protocol.evaluate(task, model, clips, tmp_path, extractors.RANDOM, 0)
+    assert [score.name for score in scores] == [f"fvd/{way}_proxy" for way in PREDICTED]
+    assert [(score.n, score.n_real) for score in scores] == [(2 * COUNT, COUNT)] * 2
+    assert scores[0].value != scores[1].value
+    assert scores[0].sampler["steps"] == 2
     video, captions = clips.read(0, 2)
-    made = protocol._predict(plan, model, video, captions, 0).videos
+    made = protocol._predict(task, model, video, captions, 0).videos
     np.testing.assert_array_equal(made["originals"][:, :5], video[:, :5])
     np.testing.assert_allclose(
         made["through_codec"][:, :5], model.reconstruct(video[:, :5]), atol=1e-6
@@ -228,8 +227,8 @@ def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model,
 def test_sixteen_frames_of_a_model_of_seventeen(model):
     """Tables 4 and 5: 16 = 1 + 15 is no legal length; the last frame is made and cut off."""
     video = np.random.default_rng(0).uniform(size=(1, 10, 16, 16, 3)).astype(np.float32)
-    plan = Task("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
-    made = protocol._predict(plan, model, video, [None], 0).videos["originals"]
+    task = Task("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
+    made = protocol._predict(task, model, video, [None], 0).videos["originals"]
     assert made.shape == video.shape
 
 
@@ -243,10 +242,10 @@ def test_text_gets_its_prompt_and_a_proxy_its_name(tmp_path, model, clips, monke
 
     monkeypatch.setattr(model, "generate", spy)
     row = dict(tables.TABLES[1]["rows"]["phenaki"], metrics=("fid", "inception_score"))
-    plan = task_of(row, frames=11, per_shard=8, sampler=dict(steps=1))
-    records = protocol.evaluate(plan, model, clips, tmp_path, extractors.RANDOM, 0)
+    task = task_of(row, frames=11, per_shard=8, sampler=dict(steps=1))
+    scores = protocol.evaluate(task, model, clips, tmp_path, extractors.RANDOM, 0)
     assert asked == [f"a video of {caption}" for caption in clips.read(0, COUNT)[1]]
-    assert [score.name for score in records] == ["fid_proxy", "inception_score_proxy"]
+    assert [score.name for score in scores] == ["fid_proxy", "inception_score_proxy"]
 
 
 def test_samples_do_not_depend_on_the_number_of_devices(model):
@@ -261,40 +260,40 @@ def test_samples_do_not_depend_on_the_number_of_devices(model):
 def test_windows_follow_one_another_within_a_clip(clips):
     windows = ClipWindows(clips, frames=9, count=3)
     whole, captions = clips.read(1, 3)
-    video, said = windows.read(4, 8)
+    video, found = windows.read(4, 8)
     assert windows.total == 3 * COUNT
     for item, (clip, start) in zip(video, ((0, 1), (0, 2), (1, 0), (1, 1)), strict=True):
         np.testing.assert_array_equal(item, whole[clip, start : start + 9])
-    assert said == [captions[0]] * 2 + [captions[1]] * 2
+    assert found == [captions[0]] * 2 + [captions[1]] * 2
 
 
 def score(name, **fields):
     known = dict(value=1.5, n=4, n_real=4, frames=11, size=(8, 8), fps=8.0, seed=0)
     network = dict(extractor="i3d", checksum="", resize="none", value_range="[0, 1]")
-    return record.Score(name=name, **known, **network, **fields)
+    return Score(name=name, **known, **network, **fields)
 
 
-def test_the_papers_number_stands_beside_ours_with_why_and_never_beside_a_proxy():
+def test_the_papers_number_is_compared_with_ours_but_never_with_a_proxy():
     printed, differs = dict(fid=4.5, fvd=65.78), dict(fvd="its clips are unknown")
-    rows = record.beside([score("fid"), score("fvd/last_ten")], printed, differs)
+    rows = compare([score("fid"), score("fvd/last_ten")], printed, differs)
     assert [row[4:] for row in rows] == [
         ["4.5", "comparable"],
         ["65.78", "not comparable: its clips are unknown"],
     ]
-    rows = record.beside([score("fid_proxy"), score("fvd/last_ten_proxy")], printed, differs)
-    assert not any(number in record.lines(rows) for number in ("4.5", "65.78"))
+    rows = compare([score("fid_proxy"), score("fvd/last_ten_proxy")], printed, differs)
+    assert not any(number in text_table(rows) for number in ("4.5", "65.78"))
     assert all("untrained features" in row[5] for row in rows)
 
 
-def test_a_record_keeps_what_it_depends_on(tmp_path):
-    record.save(tmp_path / "t.json", [score("fid", sampler=dict(steps=3))], table=3)
+def test_a_saved_score_keeps_what_it_depends_on(tmp_path):
+    save_scores(tmp_path / "t.json", [score("fid", sampler=dict(steps=3))], table=3)
     kept = json.loads((tmp_path / "t.json").read_text())
     assert kept["table"] == 3
     needed = "value checksum resize value_range n frames fps seed sampler interval floor"
     assert set(needed.split()) <= set(kept["records"][0])
 
 
-def test_settings_of_a_store_never_meet(tmp_path):
+def test_settings_of_a_store_never_mix(tmp_path):
     stores = [Store(tmp_path, "x", dict(seed=seed), 3, 2) for seed in (0, 1, 0)]
     stores[0].fill(lambda start, stop: {"a": np.arange(start, stop)}, "items")
     assert stores[1].missing() == [0, 1]
@@ -306,26 +305,26 @@ def test_settings_of_a_store_never_meet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    "fields, message",
     (
         (dict(views=dict(short=(0, 8))), "FVD of 8 frames is undefined: I3D needs 9 or more"),
         (dict(views=dict(late=(2, 12))), r"late: frames 2 .. 11 of clips of 11"),
-        (dict(metrics=("fdv",)), "no measure 'fdv'; known: fid"),
+        (dict(metrics=("fdv",)), "metrics='fdv' must be one of fid, .*; did you mean fvd"),
     ),
 )
-def test_plans_that_cannot_work_are_one_line(fields, said):
-    with pytest.raises(UserError, match=said):
-        reconstruction_plan_of(**fields)
+def test_a_task_that_cannot_work_is_one_line(fields, message):
+    with pytest.raises(UserError, match=message):
+        reconstruction_task_of(**fields)
 
 
-def reconstruction_plan_of(**fields):
+def reconstruction_task_of(**fields):
     return Task(**(dict(task="reconstruction", metrics=("fvd",), frames=11) | fields))
 
 
 def test_one_clip_is_refused(tmp_path, tokenizer, world):
     with pytest.raises(UserError, match="1 reference clip: a comparison needs 2 or more"):
         protocol.evaluate(
-            reconstruction_plan(), tokenizer, MovingShapes(world, "test", 1), tmp_path, "w", 0
+            reconstruction_task(), tokenizer, ShapesClips(world, "test", 1), tmp_path, "w", 0
         )
 
 
@@ -334,21 +333,21 @@ def test_clips_out_of_range_are_refused_before_features(tmp_path, tokenizer, cli
         total=COUNT, identity={}, read=lambda a, b: (np.full((b - a, 3, 16, 16, 3), 0.5), [])
     )
     with pytest.raises(UserError, match="reference clips: have 3 frames"):
-        protocol.evaluate(reconstruction_plan(), tokenizer, wrong, tmp_path, "weights", 0)
+        protocol.evaluate(reconstruction_task(), tokenizer, wrong, tmp_path, "weights", 0)
 
 
-def test_every_row_of_the_tables_is_a_plan():
+def test_every_row_of_the_tables_is_a_task():
     for table in tables.TABLES.values():
         for row in table["rows"].values():
-            plan = task_of(row, frames=11, per_shard=8)
+            task = task_of(row, frames=11, per_shard=8)
             printed = set(row["printed"])
             assert printed <= set(row["metrics"])
             assert set(row["differs"]) <= set(row["metrics"])
-            assert plan.frames in (1, 11, 16)
+            assert task.frames in (1, 11, 16)
 
 
 def test_confusions_count_what_was_asked(world):
-    """Ground truth is on the diagonal, and a clip of another colour beside it."""
+    """Ground truth is on the diagonal, and a clip of another colour next to it."""
     plain = dataclasses.replace(world, then=0.0, pair=0.0)
     made = render.render(plain, "test", np.arange(60))
     clips = made["clips"]
@@ -383,14 +382,15 @@ def prepared(world, tmp_path_factory):
     """Four captioned clips on disk."""
     folder = tmp_path_factory.mktemp("clips")
     made = render.render(world, "test", np.arange(4))
-    form = format.ClipFormat(frames=11, fps=8.0, height=16, width=16, encoding="png")
-    records = [
-        format.ClipRecord(
-            str(index), format.encode(video, "png"), caption, "here", "0", (16, 16), 0.0, 8.0
-        )
-        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True))
-    ]
-    return clip_sets.write(folder, form, {"video_validation": records})
+    form = format.Format(frames=11, fps=8.0, height=16, width=16, encoding="png")
+    with format.Writer(folder, form) as writer:
+        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True)):
+            frames = format.encode(video, "png")
+            record = format.ClipRecord(
+                str(index), frames, caption, "here", "0", (16, 16), start=0.0, fps=8.0
+            )
+            writer.add("video_validation", record)
+    return folder
 
 
 def test_prepared_clips_are_those_that_were_written(prepared, world):
@@ -414,31 +414,31 @@ def test_a_row_from_the_command_line(evaluate, prepared, model, tmp_path, capsys
         # absl's flags are global; the script's leave them again.
         with flagsaver.flagsaver(**flags, weights=weights):
             evaluate.main([])
-        said = capsys.readouterr().out
-        assert ("65.78" in said) is papers
-        assert ("not comparable: the paper does not say which 10 of 11" in said) is papers
-        assert ("fvd/first_ten_proxy" in said) is not papers
+        output = capsys.readouterr().out
+        assert ("65.78" in output) is papers
+        assert ("not comparable: the paper does not say which 10 of 11" in output) is papers
+        assert ("fvd/first_ten_proxy" in output) is not papers
     kept = json.loads((tmp_path / "out/table3-cvivit.json").read_text())
     assert [score["n"] for score in kept["records"]] == [4] * len(kept["records"])
 
 
 @pytest.mark.parametrize(
-    "flags, said",
+    "flags, message",
     (
-        (dict(table="3", row="vae"), "--row=vae: table 3 has conv, conv_video, vit"),
+        (dict(table="3", row="vae"), "--row='vae' must be one of conv, conv_video, vit"),
         (dict(table="4"), "--model is required: a checkpoint that configs/maskgit.py:k600 trained"),
         (dict(table="all"), "--table=all goes with --preset=laptop"),
     ),
 )
-def test_wrong_commands_are_one_line(evaluate, flags, said):
-    with flagsaver.flagsaver(**flags), pytest.raises(UserError, match=said):
+def test_wrong_commands_are_one_line(evaluate, flags, message):
+    with flagsaver.flagsaver(**flags), pytest.raises(UserError, match=message):
         evaluate.main([])
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path):
     with pytest.raises(UserError, match="python scripts/convert_weights.py --network=i3d"):
         BUILD.__wrapped__("i3d", str(tmp_path))
-    with pytest.raises(UserError, match="a CLIP score under random weights says nothing"):
+    with pytest.raises(UserError, match="a CLIP score needs trained weights"):
         extractors._clip({}, extractors.RANDOM)
 
 

@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from phenaki.io import media
 from phenaki.io.html_report import Report
 
-VOID = {"meta", "img", "line", "circle", "polyline"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
@@ -23,6 +25,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.texts: list[tuple[str, str]] = []
         self.feed(source)
         assert not self.open
 
@@ -39,9 +42,13 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.words.append(data)
+        self.texts.append((self.open[-1] if self.open else "", data))
 
     def all(self, tag: str) -> list[dict]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+    def words_of(self, tag: str) -> list[str]:
+        return [words for name, words in self.texts if name == tag]
 
     @property
     def text(self) -> str:
@@ -55,7 +62,7 @@ def saved(report: Report, tmp_path) -> tuple[str, Page]:
     return source, Page(source)
 
 
-def picture(kind: str) -> bytes:
+def image(kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, kind)
     return buffer.getvalue()
@@ -66,7 +73,7 @@ def test_page_fetches_nothing(tmp_path):
     media.write_mp4(tmp_path / "a.mp4", video, fps=8)
     mp4 = (tmp_path / "a.mp4").read_bytes()
     report = Report("Demo")
-    report.figures([(picture("PNG"), "a", True), (picture("GIF"), "b", False), (mp4, "c", None)])
+    report.figures([(image("PNG"), "a", True), (image("GIF"), "b", False), (mp4, "c", None)])
     report.curve("Loss", {"train": ([0, 1], [2, 1])}, "step", "nats")
     source, page = saved(report, tmp_path)
     sources = [tag["src"] for tag in page.all("img") + page.all("video")]
@@ -80,18 +87,18 @@ def test_page_fetches_nothing(tmp_path):
     assert "default-src 'none'" in page.all("meta")[2]["content"]
 
 
-def test_only_enlarged_pictures_show_their_pixels(tmp_path):
+def test_only_enlarged_images_show_their_pixels(tmp_path):
     report = Report("Demo")
-    report.figures([(picture("PNG"), "", None), (picture("GIF"), "", None)], column=5)
-    report.figures([(picture("PNG"), "", None), (picture("GIF"), "", None)], column=4)
+    report.figures([(image("PNG"), "", None), (image("GIF"), "", None)], column=5)
+    report.figures([(image("PNG"), "", None), (image("GIF"), "", None)], column=4)
     _, page = saved(report, tmp_path)
     assert [tag["class"] for tag in page.all("img")] == ["pixels"] * 2 + ["smooth"] * 2
 
 
 def test_verdicts_are_words(tmp_path):
     report = Report("Demo")
-    items = [(picture("PNG"), "one", np.True_), (picture("PNG"), "two", False)]
-    report.figures([*items, (picture("PNG"), "three", None)], heading="Samples")
+    items = [(image("PNG"), "one", np.True_), (image("PNG"), "two", False)]
+    report.figures([*items, (image("PNG"), "three", None)], heading="Samples")
     _, page = saved(report, tmp_path)
     assert page.text.endswith("Samples✓ right one✗ wrong twothree")
 
@@ -114,7 +121,7 @@ def test_what_users_wrote_is_escaped(tmp_path):
     report.text(f"# {evil}\n\n{evil} `{evil}`")
     report.table([evil], [[evil]])
     report.curve(evil, {evil: ([0, 1], [0, 1])}, evil, evil)
-    report.figures([(picture("PNG"), evil, None)], heading=evil)
+    report.figures([(image("PNG"), evil, None)], heading=evil)
     source, page = saved(report, tmp_path)
     assert "<script" not in source
     assert page.all("img")[0]["alt"] == evil
@@ -131,23 +138,31 @@ def test_table_formats_numbers(tmp_path):
         report.table(["what", "value"], [["PSNR"]])
 
 
-def polylines(page: Page) -> list[np.ndarray]:
-    return [
-        np.array([pair.split(",") for pair in tag["points"].split()], float)
-        for tag in page.all("polyline")
-    ]
+def lines(page: Page) -> list[np.ndarray]:
+    """The vertices [n 2] of every series that was drawn."""
+    found = []
+    for tag in page.all("path"):
+        if re.search(r"stroke: var\(--c\d\)", tag["style"]):
+            pairs = re.findall(r"([\d.]+) ([\d.]+)", tag["d"])
+            found.append(np.array(pairs, float))
+    return found
 
 
 def test_curve_draws_values_where_the_axes_say(tmp_path):
     report = Report("Demo")
     report.curve("Loss", {"a": ([0, 50, 100], [0, 10, 5]), "b": ([100], [0])}, "step", "nats")
     _, page = saved(report, tmp_path)
-    (line,) = polylines(page)
-    assert len(page.all("circle")) == 1
-    assert line[1, 0] == pytest.approx((line[0, 0] + line[2, 0]) / 2)
+    line, point = lines(page)
+    assert len(line) == 3
+    assert (point == line[[2, 0], [0, 1]]).all()  # x of 100 and y of 0
+    assert line[1, 0] == pytest.approx((line[0, 0] + line[2, 0]) / 2, abs=0.1)
     assert line[0, 1] - line[2, 1] == pytest.approx(line[2, 1] - line[1, 1], abs=0.2)
     assert line[1, 1] < line[0, 1]  # larger is higher on the screen
     assert {"0", "20", "40", "60", "80", "100", "step", "nats"} <= set(page.words)
+    # The labels of the axis of x are where the values are drawn.
+    labels = dict(zip(page.words_of("text"), page.all("text"), strict=True))
+    assert float(labels["100"]["x"]) == pytest.approx(line[2, 0], abs=0.1)
+    assert float(labels["20"]["x"]) == pytest.approx(line[0] @ [0.8, 0] + line[2] @ [0.2, 0], abs=1)
 
 
 def test_curve_survives_what_training_produces(tmp_path):
@@ -158,8 +173,29 @@ def test_curve_survives_what_training_produces(tmp_path):
     report.curve("Flat", {"a": ([1, 2], [1e-5, 1e-5]), "none": ([], [])}, "step", "")
     source, page = saved(report, tmp_path)
     assert "nan" not in source.replace("nance", "")
-    assert [len(line) for line in polylines(page)] == [600, 2]
+    long, diverged, flat = lines(page)
+    assert 100 < len(long) <= 600
+    assert (len(diverged), len(flat)) == (2, 2)
+    assert (diverged[0] == diverged[1]).all()  # one finite point: a dot
     assert len(source) < 40_000
+
+
+def test_the_same_curve_is_the_same_bytes_and_loads_matplotlib_only_when_drawn(tmp_path):
+    program = """
+import sys
+from phenaki.io.html_report import Report
+report = Report("Demo")
+report.text("words")
+assert "matplotlib" not in sys.modules
+report.curve("Loss", {"a": ([0, 1, 2], [3.0, 2.0, 1.0])}, "step", "$nats$")
+report.save(sys.argv[1])
+"""
+    pages = []
+    for name in ("one.html", "two.html"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=True)
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+    assert b"$nats$" in pages[0]
 
 
 def test_curve_refuses_nothing_and_uneven_series():
@@ -169,7 +205,7 @@ def test_curve_refuses_nothing_and_uneven_series():
         Report("Demo").curve("Loss", {"a": ([0, 1], [1])}, "step", "")
 
 
-def test_unknown_pictures_and_unwritable_paths_are_named(tmp_path):
+def test_unknown_formats_and_unwritable_paths_are_named(tmp_path):
     with pytest.raises(ValueError, match="png, jpeg, gif or mp4"):
         Report("Demo").figures([(b"BM whatever", "a", None)])
     with pytest.raises(FileNotFoundError) as error:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phenaki.errors import UserError
-from phenaki.evaluation.metrics import checks, inception_score, long_video, reconstruction
+from phenaki.evaluation.metrics import checks, codebook, inception_score, long_video, reconstruction
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -85,16 +85,14 @@ def test_inception_score_does_not_depend_on_how_it_is_cut():
         inception_score.inception_score([logits[:3]], 3)
 
 
-def test_codes_are_counted_part_by_part():
+def test_tokens_are_counted_part_by_part():
     tokens = RNG.integers(0, 6, size=(5, 7))
-    counts = inception_score.count_codes(tokens[:2], 12) + inception_score.count_codes(
-        tokens[2:], 12
-    )
+    counts = codebook.count(tokens[:2], 12) + codebook.count(tokens[2:], 12)
     assert (counts == np.bincount(tokens.ravel(), minlength=12)).all()
-    assert inception_score.usage(counts) == 0.5
-    assert inception_score.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
-    with pytest.raises(UserError, match="codes from 0 to 12: must be 0 .. 11"):
-        inception_score.count_codes(np.array([0, 12]), 12)
+    assert codebook.usage(counts) == 0.5
+    assert codebook.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
+    with pytest.raises(UserError, match="tokens from 0 to 12: must be 0 .. 11"):
+        codebook.count(np.array([0, 12]), 12)
 
 
 def moving(steps, size=32):
@@ -138,20 +136,38 @@ def test_drift_is_flat_for_what_stays_and_grows_for_what_wanders():
         long_video.drift(noise, 30)
 
 
-def test_a_seam_shows_where_windows_do_not_fit():
+def test_the_seam_ratio_shows_where_windows_do_not_fit():
     video = np.cumsum(np.full((1, 12, 2, 2, 3), 0.01), axis=1)
-    assert long_video.seam(video, [5, 9]) == pytest.approx(1)
+    assert long_video.seam_ratio(video, [5, 9]) == pytest.approx(1)
     video[:, 5:] += 0.04
-    assert long_video.seam(video, [5]) == pytest.approx(5)
+    assert long_video.seam_ratio(video, [5]) == pytest.approx(5)
     with pytest.raises(UserError, match="must be frames 1 .. 11"):
-        long_video.seam(video, [12])
+        long_video.seam_ratio(video, [12])
+
+
+def test_the_seam_ratio_is_of_the_seams_and_steps_of_windows():
+    video = RNG.uniform(size=(1, 12, 4, 4, 3))
+
+    def difference(x, y):
+        return np.abs(x - y).mean((1, 2, 3))
+
+    seams, steps = [], []
+    for start, end in ((0, 5), (5, 9), (9, 12)):
+        before = video[0, start - 1] if start else None
+        seam, within = long_video.seam_and_steps(video[0, start:end], before, difference)
+        assert (seam is None) is (start == 0)
+        seams += [] if seam is None else [seam]
+        steps += list(within)
+    assert (len(seams), len(steps)) == (2, 9)
+    expected = np.mean(seams) / np.mean(steps)
+    assert long_video.seam_ratio(video, [5, 9]) == pytest.approx(expected)
 
 
 GOOD = RNG.uniform(size=(2, 9, 12, 12, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "video, said",
+    "video, message",
     (
         (GOOD * 255, "looks 0..255; divide by 255"),
         ((GOOD * 255).astype(np.uint8), "are bytes, 0..255; divide by 255"),
@@ -164,8 +180,8 @@ GOOD = RNG.uniform(size=(2, 9, 12, 12, 3)).astype(np.float32)
         ([GOOD[0], GOOD[1, :, :8]], "are of mixed sizes"),
     ),
 )
-def test_wrong_clips_are_named_in_one_line(video, said):
-    with pytest.raises(UserError, match=said) as error:
+def test_wrong_clips_are_named_in_one_line(video, message):
+    with pytest.raises(UserError, match=message) as error:
         checks.clips(video, "reference clips", frames=9)
     assert str(error.value).startswith("reference clips: ")
     assert "\n" not in str(error.value)

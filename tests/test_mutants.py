@@ -1,5 +1,6 @@
-"""The lines that mutants.py breaks are still there, and so are the tests that must notice."""
+"""Mutants and broken runs: their lines exist, and so do the tests that must notice."""
 
+import broken_runs
 import mutants
 import pytest
 
@@ -10,3 +11,9 @@ def test_a_mutant_has_its_line_and_its_test(mutant):
     name, keyword = mutant.tests
     tests = (mutants.ROOT / "tests" / name).read_text()
     assert all(word in tests for word in keyword.split(" and "))
+
+
+def test_a_broken_run_has_its_line():
+    for broken in broken_runs.BROKEN_RUNS:
+        if broken.file:
+            assert (mutants.ROOT / "phenaki" / broken.file).read_text().count(broken.old) == 1

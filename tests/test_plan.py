@@ -4,6 +4,7 @@ import pytest
 
 from configs import baselines, cvivit, maskgit
 from phenaki.planning import plan
+from phenaki.planning.programs import workload
 from phenaki.train.maskgit import with_tokenizer
 
 
@@ -11,14 +12,14 @@ from phenaki.train.maskgit import with_tokenizer
     ("variant", "size"), [("vit", 51_195_104), ("conv", 56_350_723), ("laion3d", 43_371_027)]
 )
 def test_a_tokenizer_and_its_discriminator(variant, size):
-    trained, frozen = plan.parameters(baselines.get_config(variant))
+    trained, frozen = plan.parameters(workload(baselines.get_config(variant)))
     assert list(trained.values()) == [size, 23_880_833]
     assert sum(frozen.values()) > 1.4e7  # VGG16 and LPIPS
 
 
 def test_stage_2_has_frozen_networks():
     config = with_tokenizer(maskgit.get_config("t2v"), cvivit.get_config("t2v"), "")
-    trained, frozen = plan.parameters(config)
+    trained, frozen = plan.parameters(workload(config))
     assert trained == {"MaskGIT": 1_837_010_944}
     assert frozen["tokenizer"] == 51_597_408
     assert 4.5e9 < frozen["text encoder"] < 5e9  # T5 v1.1 XXL
@@ -28,7 +29,7 @@ def test_the_script_prints_them(run_script):
     done = run_script("scripts/plan.py", "--config=configs/baselines.py:vit_video")
     assert done.returncode == 0, done.stderr
     assert "vit_vqgan      51,195,104 parameters, 0.76 GiB of training state" in done.stdout
-    assert "codes          2,560 = 10 x 16 x 16, of 8,192" in done.stdout
+    assert "tokens         2,560 = 10 x 16 x 16, of 8,192" in done.stdout
     done = run_script("scripts/plan.py", "--config=configs/maskgit.py:t2v")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "--stage1 is required" in done.stderr

@@ -12,7 +12,7 @@ from configs import cvivit, maskgit
 from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
-from phenaki.train import maskgit as maskgit_training
+from phenaki.planning.programs import workload
 from phenaki.train import tokenizer as tokenizer_training
 
 
@@ -24,21 +24,21 @@ def stage_2(name="t2v"):
 
 
 def test_the_papers_work():
-    config = stage_2()
-    clip, still = plan.forward(config), plan.forward(config, frames=1)
+    run = workload(stage_2())
+    clip, image = plan.forward(run), plan.forward(run, frames=1)
     assert clip == pytest.approx(5.00e12, rel=0.01)
-    assert still == pytest.approx(0.855e12, rel=0.01)
-    assert 3 * 512 * (0.8 * clip + 0.2 * still) == pytest.approx(6.41e15, rel=0.01)
+    assert image == pytest.approx(0.855e12, rel=0.01)
+    assert 3 * 512 * (0.8 * clip + 0.2 * image) == pytest.approx(6.41e15, rel=0.01)
     # The step has no gradient of the text, which the rule of three counts.
-    flops = plan.work(config)
-    rule = 3 * (config.data.batch * clip + config.data.image_batch * still)
+    flops = plan.work(run)
+    rule = 3 * (run.samples["video"] * clip + run.samples["image"] * image)
     assert 0.98 * rule < flops["MaskGIT"] < rule
-    assert plan.forward(stage_2("nuwa")) == pytest.approx(2.45e12, rel=0.01)
-    assert plan.forward(cvivit.get_config("t2v")) == pytest.approx(163e9, rel=0.02)
+    assert plan.forward(workload(stage_2("nuwa"))) == pytest.approx(2.45e12, rel=0.01)
+    assert plan.forward(workload(cvivit.get_config("t2v"))) == pytest.approx(163e9, rel=0.02)
 
 
 def test_stage_1s_work_per_clip():
-    per_clip = sum(plan.work(cvivit.get_config("mit")).values()) / 128
+    per_clip = sum(plan.work(workload(cvivit.get_config("mit"))).values()) / 128
     assert per_clip == pytest.approx(3.8e12, rel=0.1)
 
 
@@ -78,7 +78,7 @@ def test_loops_count_every_round_and_equal_products_once():
 def test_recomputation_is_seen():
     config = tiny.whole_config()
     config.model.update(depth=3)
-    plain = sum(plan.work(config).values())
+    plain = sum(plan.work(workload(config)).values())
     config.remat = "full"
     program = programs.train_step(config)
     again = sum(trace.flops(program.function, *program.inputs).values())
@@ -166,7 +166,7 @@ ENTRY main (p: bf16[2,4,8,16]) -> bf16[2,4,8,16] {
     assert hlo.costs(text).flops == {"attention": 2 * product, "after it": product}
 
 
-def test_a_collective_beside_several_fusions_counts_once():
+def test_a_collective_that_overlaps_several_fusions_counts_once():
     part = """%part.{0} (x: f32[2]) -> f32[4] {{
   %x = f32[2] parameter(0)
   ROOT %all_gather_with_sharded_gradient.{0} = f32[4] all-gather(%x), channel_id=7, dimensions={{0}}
@@ -207,7 +207,7 @@ ENTRY %main (x: f32[8]) -> f32[2] {
 )
 def test_devices_share_the_work_and_repeat_none(sizes):
     config = tiny.whole_config()
-    config.video.update(height=32, width=32)  # 16 codes a frame, which four devices share
+    config.video.update(height=32, width=32)  # 16 tokens a frame, which four devices share
     program = programs.train_step(config)
     whole = sum(trace.flops(program.function, *program.inputs).values())
     each = compiled.measure(program, sharding.make_mesh(**dict(tensor=1) | sizes))["flops"]
@@ -220,11 +220,11 @@ def test_devices_share_the_work_and_repeat_none(sizes):
 def test_bytes_are_those_of_the_devices():
     config = tiny.tokenizer_config(mesh=dict(data=2, fsdp=2, tensor=2))
     sizes = dict(data=2, fsdp=2, sequence=1, tensor=2, slices=1)
-    held = meshes.memory(config, sizes)
+    held = meshes.memory(workload(config), sizes)
     mesh = sharding.make_mesh(**sizes)
     stage = tokenizer_training.make_stage(config)
-    layout = sharding.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
-    state = jax.jit(stage.init, out_shardings=layout)(jax.random.key(0))
+    state_sharding = sharding.shardings(jax.eval_shape(stage.init, jax.random.key(0)), mesh)
+    state = jax.jit(stage.init, out_shardings=state_sharding)(jax.random.key(0))
     first = jax.devices()[0]
 
     def on_first(tree):
@@ -240,19 +240,19 @@ def test_activations_grow_with_the_batch_and_shrink_with_remat():
     config = tiny.whole_config()
     config.model.update(depth=8)
     one = dict(data=1, fsdp=1, sequence=1, tensor=1, slices=1)
-    few = meshes.activations(config, one)
+    few = meshes.activations(workload(config), one)
     config.data.batch *= 4
-    assert 3.5 < meshes.activations(config, one) / few < 4.5
+    assert 3.5 < meshes.activations(workload(config), one) / few < 4.5
     config.remat = "full"
-    assert meshes.activations(config, one) < 2.5 * few
+    assert meshes.activations(workload(config), one) < 2.5 * few
 
 
 @pytest.mark.parametrize("config", [stage_2(), stage_2("nuwa"), cvivit.get_config("mit")])
 @pytest.mark.parametrize("name", ["v5e:16x16", "v4:4x4x8", "gpu:64xH100", "v6e:16x16*2"])
 def test_a_mesh_for_every_pod(config, name):
-    topology = chips.parse(name)
-    sizes, why = meshes.choose(config, topology)
-    assert sizes in list(meshes.legal(config, topology))
+    topology, run = chips.parse(name), workload(config)
+    sizes, why = meshes.choose(run, topology)
+    assert sizes in list(meshes.legal(run, topology))
     assert why.startswith(f"{sizes['data'] * sizes['fsdp']} devices split the batch")
     assert sizes["data"] % topology.slices == 0
 
@@ -285,7 +285,7 @@ def test_a_mesh_that_does_not_fit_names_the_nearest():
 
 def test_positions_split_over_devices_train_as_one_device_does():
     config = tiny.whole_config()
-    config.video.update(height=32, width=32)  # 16 codes a frame: space is split, time is not
+    config.video.update(height=32, width=32)  # 16 tokens a frame: space is split, time is not
     program = programs.train_step(config)
     random = np.random.default_rng(0)
 
@@ -348,12 +348,12 @@ def test_the_script_plans_gpus(run_script):
 
 
 def test_a_step_takes_the_longer_of_its_products_and_its_traffic():
-    config = tiny.whole_config()
+    run = workload(tiny.whole_config())
     topology = chips.parse("v5e:4x2")
     sizes = dict(data=2, fsdp=4, sequence=1, tensor=1, slices=1)
-    made = plan.make(config, topology, mfu=0.4, sizes=sizes)
+    made = plan.make(run, topology, mfu=0.4, sizes=sizes)
     slow = topology._replace(chip=topology.chip._replace(link=1e3))
-    bound = plan.make(config, slow, mfu=0.4, sizes=sizes)
+    bound = plan.make(run, slow, mfu=0.4, sizes=sizes)
     assert bound["compute_seconds"] == made["compute_seconds"]
     times = [1 / plan_["steps_per_second"] for plan_ in (made, bound)]
     assert times == pytest.approx(
@@ -361,24 +361,23 @@ def test_a_step_takes_the_longer_of_its_products_and_its_traffic():
     )
 
 
-def test_traffic_counts_parameters_once_for_clips_and_once_for_stills():
+def test_traffic_counts_parameters_once_for_clips_and_once_for_images():
     config = tiny.whole_config()
     config.data.image_batch = 8
     config.text.cached = False
     state, frozen, _, _ = programs.train_step(config).inputs
     size, text = (4 * programs.count(tree) for tree in (state.params, frozen["text"]))
     sizes = dict(data=1, fsdp=4, sequence=1, tensor=1, slices=1)
-    assert meshes.traffic(config, sizes) == pytest.approx(3 / 4 * (3 * 2 * size + text))
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 4 * (3 * 2 * size + text))
     config.dtype = "bfloat16"
-    assert meshes.traffic(config, sizes) == pytest.approx(3 / 8 * (3 * 2 * size + text))
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * (3 * 2 * size + text))
     sizes.update(data=4, fsdp=1)
-    assert meshes.traffic(config, sizes) == pytest.approx(3 / 8 * 2 * 2 * size)
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * 2 * 2 * size)
 
 
 def test_a_row_of_the_table():
-    config = tiny.tokenizer_config()
     topology = chips.parse("v5e:2x2")
-    made = plan.make(config, topology, mfu=0.4)
+    made = plan.make(workload(tiny.tokenizer_config()), topology, mfu=0.4)
     line = markdown.row("cvivit:tiny", topology, made)
     assert line.count("|") == markdown.HEAD.splitlines()[0].count("|")
     assert "| - | - |" in line

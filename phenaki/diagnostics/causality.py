@@ -1,10 +1,10 @@
-"""Does the future reach the past? A certificate for any tokenizer, ours or not (§2.1)."""
+"""Causality test of any tokenizer: does the future reach the past (§2.1)?"""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-TOLERANCE = 1e-4  # of pixels: sums over another number of frames round differently
+TOLERANCE = 1e-4  # in pixel values: sums over another number of frames round differently
 
 
 def leaks(
@@ -17,19 +17,19 @@ def leaks(
 ) -> list[str]:
     """A sentence for each way in which the past depends on the future; none if it does not.
 
-    `encode` maps float32 clips [b f h w 3] in [0, 1] of 1 + n·`time` frames to codes [b t m n] in
-    0 .. `codebook` - 1, `decode` (None: not asked) back. Later frames, and later codes, are
-    replaced by noise, then cut off: what came before must stay.
+    `encode` maps float32 clips [b f h w 3] in [0, 1] of 1 + n·`time` frames to tokens [b t m n] in
+    0 .. `codebook` - 1, `decode` (None: not tested) back. Later frames, and later tokens, are
+    replaced by noise, then cut off: the earlier tokens and pixels must not change.
     """
     random = np.random.default_rng(seed)
     tokens = np.asarray(encode(video))
-    found = list(_encoder(encode, video, tokens, time, random))
+    found = list(_encoder_leaks(encode, video, tokens, time, random))
     if decode is not None:
-        found += _decoder(decode, tokens, time, codebook, random)
+        found += _decoder_leaks(decode, tokens, time, codebook, random)
     return found
 
 
-def _encoder(encode, video, tokens, time, random) -> Iterator[str]:
+def _encoder_leaks(encode, video, tokens, time, random) -> Iterator[str]:
     for latent in range(tokens.shape[1] - 1):
         end = 1 + latent * time
         other = video.copy()
@@ -38,12 +38,12 @@ def _encoder(encode, video, tokens, time, random) -> Iterator[str]:
             wrong = np.mean(np.asarray(encode(clip))[:, : latent + 1] != tokens[:, : latent + 1])
             if wrong:
                 yield (
-                    f"encoder: {wrong:.1%} of the codes of frames 0-{end - 1} differ when the "
+                    f"encoder: {wrong:.1%} of the tokens of frames 0-{end - 1} differ when the "
                     f"frames after them {what}."
                 )
 
 
-def _decoder(decode, tokens, time, codebook, random) -> Iterator[str]:
+def _decoder_leaks(decode, tokens, time, codebook, random) -> Iterator[str]:
     video = np.asarray(decode(tokens))
     for latent in range(tokens.shape[1] - 1):
         end = 1 + latent * time
@@ -54,5 +54,5 @@ def _decoder(decode, tokens, time, codebook, random) -> Iterator[str]:
             if not error <= TOLERANCE:
                 yield (
                     f"decoder: pixels of frames 0-{end - 1} move by up to {error:.2g} when the "
-                    f"codes after them {what}."
+                    f"tokens after them {what}."
                 )

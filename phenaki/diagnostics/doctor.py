@@ -1,73 +1,81 @@
-"""Why a model fails: checks of a run or a config, each with what to change where it is ill."""
+"""Diagnostics of a run or a config: checks, each with a fix for its failure."""
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from phenaki.data import batches
-from phenaki.diagnostics import causality, overfit
+from phenaki.diagnostics import causality, gradients, overfit
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import schedules
-from phenaki.train import health, inputs, logs, maskgit
+from phenaki.train import health, logs, maskgit
 from phenaki.train import tokenizer as stage_1
 from phenaki.train.health import Finding, HealthOptions
 from phenaki.train.stage import Stage
 
-CLIP_BAR = 30.0  # dB of one clip
-PAIR_BAR = 0.05  # cross-entropy of one pair
-DROWNED = 100  # times the gradient of L2
-SAMPLES = 16  # at most so many are looked at
+SAMPLES = 16  # clips of a batch that are examined, at most
+
+
+class TokenizerCase(NamedTuple):
+    """What the checks of stage 1 take from a config."""
+
+    stage: Stage
+    clips: np.ndarray  # uint8 [b f h w 3]
+    seed: int
+    overfits: Mapping[str, Stage]  # see `overfit.check_clip`
 
 
 def examine_run(run: str | Path, steps: int) -> list[Finding]:
-    """The checks of a run's kind: its newest checkpoint, its log, and what its config can learn.
+    """The checks of a run's kind: its newest checkpoint, its log, and what its networks can learn.
 
-    `steps` bounds each training of one sample; 0 leaves them out.
+    `steps` bounds each run on one sample; 0 leaves these out.
 
     Raises:
-        UserError: `run` is not the workdir of a training with a checkpoint.
+        UserError: `run` is not the workdir of a training run with a checkpoint.
     """
     params, config, _ = checkpoint.load_run(run)
     lines = logs.read(run)
     logged = health.read(lines, HealthOptions.of(config.to_dict()), least=1)
     if config.kind == "maskgit":
         model = Phenaki.load(run)
-        return [*logged, *examine_maskgit(model, lines), *learn_pair(model, steps)]
-    stage = stage_1.make_stage(config)
+        clips, captions = captioned_clips(model)
+        findings = [*logged, *examine_maskgit(model, clips, captions, lines)]
+        return findings + overfit_pair(model, clips, captions, steps)
+    case = tokenizer_case(config, steps)
     with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
-        state, _ = checkpoints.restore(jax.jit(stage.init)(jax.random.key(config.seed)))
+        state, _ = checkpoints.restore(jax.jit(case.stage.init)(jax.random.key(case.seed)))
     return [
-        *examine_tokenizer(params, config),
+        *examine_tokenizer(case.stage.model, params, case.clips),
         *logged,
-        examine_gradients(stage, state, config),
-        *learn_clip(config, steps),
+        gradients.check(case.stage, state, case.clips),
+        *overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed),
     ]
 
 
 def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int) -> list[Finding]:
-    """What can be said before any training; stage 2's configs need a `tokenizer`, as training does.
+    """The checks that need no training run; stage 2's configs need a `tokenizer`, as training does.
 
     Raises:
         UserError: the tokenizer is missing or not one, or the config is wrong.
     """
     if migrations.with_kind(config.to_dict())["kind"] == "tokenizer":
-        stage = stage_1.make_stage(config)
-        state = jax.jit(stage.init)(jax.random.key(config.seed))
+        case = tokenizer_case(config, steps)
+        state = jax.jit(case.stage.init)(jax.random.key(case.seed))
         return [
-            examine_causality(state.params, config),
-            examine_gradients(stage, state, config),
-            *learn_clip(config, steps),
+            examine_causality(case.stage.model, state.params, case.clips),
+            gradients.check(case.stage, state, case.clips),
+            *overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed),
         ]
     if tokenizer is None:
         raise UserError("--tokenizer is required with a config of stage 2.")
@@ -76,15 +84,52 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
     networks = {"tokenizer": params}
     if config.text:
         networks["text"] = factory.text_params(config)
-    return learn_pair(Phenaki(whole, networks), steps)
+    model = Phenaki(whole, networks)
+    return overfit_pair(model, *captioned_clips(model), steps)
 
 
-def examine_causality(params, config: ConfigDict) -> Finding:
-    """A certificate for these parameters: encoder, decoder, prefixes."""
-    encode, decode = _coder(params, config)
-    video = _clips(config)[:2].astype(np.float32) / 255
-    time = config.tokenizer.patch[0]
-    leaks = causality.leaks(encode, decode, video, time, config.tokenizer.codebook)
+def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
+    """The stage of a tokenizer's config, a few of its clips, and its stages for one clip.
+
+    The latter train with the L2 and codebook terms only, or with the adversarial term besides, at
+    its own weight (0.1 if that is 0), for `steps`; there are none if that is 0.
+    """
+    few = ConfigDict(config.to_dict())
+    few.data.batch = min(few.data.batch, SAMPLES)
+    with contextlib.closing(batches.make(few, lambda captions: {})) as made:
+        clips = next(made)["video"]["video"]
+    overfits = {}
+    weights = {"alone": 0.0, "against a discriminator": config.loss.adversarial or 0.1}
+    for name, weight in weights.items() if steps else ():
+        fresh = ConfigDict(config.to_dict())
+        fresh.loss.update(perceptual=0.0, video_perceptual=0.0, adversarial=weight)
+        rate, warmup = overfit.RATE, overfit.WARMUP
+        fresh.optim.update(rate=rate, warmup=warmup, decay=None, clip=1.0, accumulate=1)
+        # The codebook starts from data (docs/paper.md#codebook-start).
+        fresh.codebook.update(usage_window=overfit.EVERY, revive_until=steps // 2)
+        fresh.start = ""
+        overfits[name] = stage_1.make_stage(fresh)
+    return TokenizerCase(stage_1.make_stage(config), clips, config.seed, overfits)
+
+
+def captioned_clips(model: Phenaki) -> tuple[np.ndarray, list[str | None]]:
+    """A few training clips of a model, uint8 [b f h w 3], and their captions."""
+    few = ConfigDict(model.config.to_dict())
+    few.data.batch = min(few.data.batch, SAMPLES)
+
+    def keep_captions(captions) -> dict[str, Any]:
+        return {"captions": captions}
+
+    with contextlib.closing(batches.make(few, keep_captions)) as made:
+        part: Any = next(made)["video"]
+    return part["video"], part["captions"]
+
+
+def examine_causality(model: Any, params: Any, clips: np.ndarray) -> Finding:
+    """Whether encoder and decoder are causal with these parameters, on uint8 `clips`."""
+    encode, decode = _coder(model, params)
+    video = clips[:2].astype(np.float32) / 255
+    leaks = causality.leaks(encode, decode, video, model.patch[0], model.codebook)
     return Finding(
         "the past does not depend on the future",
         not leaks,
@@ -93,15 +138,15 @@ def examine_causality(params, config: ConfigDict) -> Finding:
     )
 
 
-def examine_tokenizer(params, config: ConfigDict) -> list[Finding]:
-    """Causality and reconstruction of stage 1."""
-    encode, decode = _coder(params, config)
-    video = _clips(config).astype(np.float32) / 255
+def examine_tokenizer(model: Any, params: Any, clips: np.ndarray) -> list[Finding]:
+    """Causality and reconstruction of a tokenizer on uint8 `clips`."""
+    encode, decode = _coder(model, params)
+    video = clips.astype(np.float32) / 255
     error = np.mean((decode(encode(video)) - video) ** 2)
     plain = np.mean((video - video.mean((1, 2, 3), keepdims=True)) ** 2)
     better = 10 * math.log10(max(plain, 1e-10) / max(error, 1e-10))
     return [
-        examine_causality(params, config),
+        examine_causality(model, params, clips),
         Finding(
             "clips are reconstructed",
             better > 3,
@@ -111,63 +156,29 @@ def examine_tokenizer(params, config: ConfigDict) -> list[Finding]:
     ]
 
 
-def examine_gradients(stage: Stage, state, config: ConfigDict) -> Finding:
-    """How hard each term of equation 2 pulls at the tokenizer."""
-    norms = gradient_norms(stage, state, jnp.asarray(_clips(config)))
-    largest = max(norms, key=lambda name: norms[name])
-    return Finding(
-        "no term drowns the reconstruction",
-        norms[largest] <= DROWNED * norms["l2"],
-        "gradient norms " + ", ".join(f"{name} {norm:.2g}" for name, norm in norms.items()),
-        f"lower config.loss.{largest.removesuffix(stage_1.PROXY)}.",
-    )
-
-
-def gradient_norms(stage: Stage, state, video: jax.Array) -> dict[str, float]:
-    """The norm of each weighted term's gradient in the tokenizer, on uint8 clips [b f h w 3]."""
-    player = state.extra.get("discriminator")
-
-    @jax.jit
-    def norms(params):
-        def terms(generator):
-            both = {"generator": generator}
-            if player is not None:
-                both["discriminator"] = player["params"]
-            averages = player["averages"] if player is not None else None
-            real = inputs.pixels({"video": video})
-            key = jax.random.key(0)
-            return stage.loss(both, stage.frozen, real, key, state.step, averages).terms
-
-        values, pull = jax.vjp(terms, params)
-        zeros = jax.tree.map(jnp.zeros_like, values)
-        return {
-            name: optax.tree.norm(pull(zeros | {name: jnp.ones_like(value)})[0])
-            for name, value in values.items()
-        }
-
-    return {name: float(norm) for name, norm in norms(state.params).items()}
-
-
-def examine_maskgit(model: Phenaki, lines) -> list[Finding]:
+def examine_maskgit(
+    model: Phenaki,
+    clips: np.ndarray,
+    captions: Sequence[str | None],
+    lines: Sequence[Mapping[str, float]],
+) -> list[Finding]:
     """Learning, masks and the use of text of stage 2, whose log is `lines`."""
-    config = model.config
-    part = _batch(config, lambda captions: {"captions": captions})["video"]
-    tokens = _codes(model, part["video"])
-    hidden = schedules.sample_mask(jax.random.key(0), tokens.shape)
+    tokens = _tokens(model, clips)
+    mask = schedules.sample_mask(jax.random.key(0), tokens.shape)
+    masked = schedules.apply_mask(tokens, mask, model.network.mask_id)
     params = {"params": model.params["maskgit"]}
     network = jax.jit(lambda ids, text: model.network.apply(params, ids, text))
-    shown = schedules.apply_mask(tokens, hidden, model.network.mask_id)
 
     def entropy(text):
-        loss, _ = masked_tokens.masked_cross_entropy(network(shown, text), tokens, hidden)
+        loss, _ = masked_tokens.masked_cross_entropy(network(masked, text), tokens, mask)
         return float(loss.mean())
 
-    text = model.embed(part["captions"]) if config.text else None
+    text = model.embed(captions) if "text" in model.params else None
     measured = entropy(text)
-    chance = math.log(config.tokenizer.codebook)
+    chance = math.log(model.network.codebook)
     findings = [
         Finding(
-            "hidden codes are predicted better than by chance",
+            "masked tokens are predicted better than by chance",
             measured < 0.95 * chance,
             f"cross-entropy {measured:.2f}, chance {chance:.2f}",
             "train longer; if the logged loss is low, its mask is not the one of the sampler.",
@@ -178,10 +189,10 @@ def examine_maskgit(model: Phenaki, lines) -> list[Finding]:
         logged = float(np.mean(recent))
         findings.append(
             Finding(
-                "the loss is of the hidden codes",
+                "the loss is of the masked tokens",
                 measured < 1.5 * logged + 0.5,
-                f"{measured:.2f} measured on hidden codes, {logged:.2f} logged",
-                "is the mask inverted? The loss must be taken where codes are hidden, only there.",
+                f"{measured:.2f} measured on masked tokens, {logged:.2f} logged",
+                "is the mask inverted? The loss must be taken over masked tokens only.",
             )
         )
     if text is not None:
@@ -191,57 +202,24 @@ def examine_maskgit(model: Phenaki, lines) -> list[Finding]:
                 "text is used",
                 other > measured + 0.01,
                 f"cross-entropy {other:.2f} with other samples' captions, {measured:.2f} with "
-                "theirs",
+                "their own",
                 "train longer; see that captions are not empty and that they vary.",
             )
         )
     return findings
 
 
-def learn_clip(config: ConfigDict, steps: int) -> list[Finding]:
-    """Whether a fresh tokenizer learns one clip by heart, without and with the discriminator."""
+def overfit_pair(
+    model: Phenaki, clips: np.ndarray, captions: Sequence[str | None], steps: int
+) -> list[Finding]:
+    """Whether a fresh MaskGIT learns the first clip and its caption; nothing for 0 `steps`."""
     if not steps:
         return []
-    video = _clips(config)[:1]
-    findings = []
-    for adversary in (False, True):
-        reached = overfit.clip(config, video, bar=CLIP_BAR, adversary=adversary, steps=steps)
-        against = " against a discriminator" if adversary else ""
-        findings.append(
-            Finding(
-                f"one clip is learned{against}",
-                reached.value > CLIP_BAR,
-                f"{reached.value:.1f} dB after {reached.steps} steps",
-                "lower config.loss.adversarial or raise config.gan.r1."
-                if adversary
-                else "the network or its losses are broken, or --steps is too small for it.",
-            )
-        )
-    return findings
+    tokens = np.asarray(_tokens(model, clips[:1]))
+    return [overfit.check_pair(model, tokens, captions[0], steps)]
 
 
-def learn_pair(model: Phenaki, steps: int) -> list[Finding]:
-    """Whether a fresh MaskGIT learns one clip's codes and caption, and samples them back."""
-    if not steps:
-        return []
-    part = _batch(model.config, lambda captions: {"captions": captions})["video"]
-    tokens = np.asarray(_codes(model, part["video"][:1]))
-    caption = part["captions"][0]
-    reached, same = overfit.pair(model, tokens, caption, bar=PAIR_BAR, steps=steps)
-    return [
-        Finding(
-            "one pair of text and codes is learned and sampled back",
-            reached.value < PAIR_BAR and same == 1,
-            f"cross-entropy {reached.value:.3f} after {reached.steps} steps, {same:.0%} of the "
-            "codes sampled back",
-            "the network, its mask or the sampler is broken, or --steps is too small for it.",
-        )
-    ]
-
-
-def _coder(params, config):
-    model = factory.tokenizer(config)
-
+def _coder(model, params):
     def apply(method) -> Callable[[np.ndarray], np.ndarray]:
         network = jax.jit(lambda x: model.apply({"params": params}, x, method=method))
         return lambda x: np.asarray(network(jnp.asarray(x)))
@@ -249,16 +227,6 @@ def _coder(params, config):
     return apply("encode"), apply("decode")
 
 
-def _codes(model: Phenaki, video: np.ndarray):
+def _tokens(model: Phenaki, video: np.ndarray):
+    """Tokens [b s] of uint8 clips."""
     return model.encode(video.astype(np.float32) / 255).reshape(len(video), -1)
-
-
-def _clips(config) -> np.ndarray:
-    return _batch(config, lambda captions: {})["video"]["video"]
-
-
-def _batch(config, encode_text):
-    config = ConfigDict(config.to_dict())
-    config.data.batch = min(config.data.batch, SAMPLES)
-    with contextlib.closing(batches.make(config, encode_text)) as made:
-        return next(made)

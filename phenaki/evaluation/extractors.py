@@ -1,4 +1,4 @@
-"""Feature networks as functions of clips, with what a score must say of them."""
+"""Feature networks as functions of clips, with the settings that a score records of them."""
 
 import dataclasses
 import functools
@@ -16,14 +16,14 @@ from phenaki.errors import UserError
 from phenaki.evaluation import devices
 from phenaki.features import bpe, clip, i3d, inception, vgg, weights
 
-RANDOM = "random"  # instead of a directory of weights: untrained networks, whose scores are proxies
+RANDOM = "random"  # instead of a directory of weights: untrained networks, for proxy scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """`run` maps float32 clips [b f h w 3] in [0, 1] to arrays by name, [b ...] each.
+    """A feature network: `run` maps float32 clips [b f h w 3] in [0, 1] to arrays by name [b ...].
 
-    LPIPS's takes two sets of clips, CLIP's clips and captions.
+    LPIPS takes two sets of clips, CLIP clips and captions.
     """
 
     name: str
@@ -36,10 +36,12 @@ class Extractor:
 
 @functools.cache
 def build(name: str, directory: str) -> Extractor:
-    """The extractor "inception", "i3d", "lpips" or "clip" under weights of `directory`.
+    """The extractor "inception", "i3d", "lpips" or "clip" with the weights in `directory`.
 
-    `directory` is where scripts/convert_weights.py wrote, or "random". UserError, one line that
-    says how to get them, where weights are missing.
+    `directory` is the output of scripts/convert_weights.py, or "random".
+
+    Raises:
+        UserError: weights are missing; says how to get them.
     """
     networks, make, resize, value_range = EXTRACTORS[name]
     trained = directory != RANDOM
@@ -93,7 +95,7 @@ def _clip(params, directory):
     sizes: Any = clip.SIZES["clip_b32"]
     model = clip.CLIP(**sizes)
     if directory == RANDOM:
-        raise UserError("a CLIP score under random weights says nothing; give --weights=DIR.")
+        raise UserError("a CLIP score needs trained weights; give --weights=DIR.")
     path = Path(directory) / bpe.FILE
     if not path.is_file():
         raise UserError(f"{path}: is missing; put the vocabulary file of OpenAI's CLIP there.")
@@ -110,14 +112,14 @@ def _clip(params, directory):
     )
 
     def run(video: np.ndarray, captions: Sequence[str]):
-        seen, said = _by_frame(images, video)["e"], texts(tokens.encode(captions))
-        return {"clip_score": np.einsum("bfe,be->b", seen, said) / video.shape[1]}
+        frames, prompts = _by_frame(images, video)["e"], texts(tokens.encode(captions))
+        return {"clip_score": np.einsum("bfe,be->b", frames, prompts) / video.shape[1]}
 
     return run
 
 
 def _by_frame(network, *videos):
-    """[b f ...] from a network of images."""
+    """Arrays [b f ...] of clips [b f h w c] from a network of images."""
     count = videos[0].shape[1]
     found = network(*(rearrange(v, "b f h w c -> (b f) h w c") for v in videos))
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), found)
@@ -132,5 +134,5 @@ EXTRACTORS: dict[str, tuple] = {
 
 
 def bytes_of(video: Any) -> np.ndarray:
-    """Clips rounded to what 8 bits can show, as FVD and FID are defined on; float32 in [0, 1]."""
+    """Clips rounded to 8 bits, on which FID and FVD are defined; float32 in [0, 1]."""
     return np.asarray(jnp.rint(jnp.clip(video, 0, 1) * 255) / 255, np.float32)

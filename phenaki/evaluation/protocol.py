@@ -1,4 +1,4 @@
-"""One row of a table, from a model and reference clips to records; restartable at any shard."""
+"""Evaluation protocol of a table row: samples, features and scores; resumes at any shard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,41 +21,42 @@ Model = Phenaki | FrozenTokenizer
 
 
 def evaluate(
-    plan: Task, model: Model, clips: ReferenceClips, output: Path, weights: str, seed: int
+    task: Task, model: Model, clips: ReferenceClips, output: Path, weights: str, seed: int
 ) -> list[Score]:
-    """Computes what is missing under `output`, on all devices, and returns the row's records.
+    """Computes what `output` lacks, on all devices, and returns the scores of `task`.
 
-    `weights` is the directory of converted feature networks, or "random" for proxies. Raises
-    UserError, before anything is sampled, where clips, frames or weights do not suffice.
+    `weights` is the directory of converted feature networks, or "random" for proxies.
+
+    Raises:
+        UserError: clips, frames or weights do not suffice; before anything is sampled.
     """
     if clips.total < 2:
         raise UserError(f"{clips.total} reference clip: a comparison needs 2 or more.")
-    networks = {name: extractors.build(name, weights) for name in plan.networks}
-    sampler = _sampler(plan, model)
+    networks = {name: extractors.build(name, weights) for name in task.networks}
+    sampler = _sampler(task, model)
     shared = dict(
         clips=clips.identity,
-        frames=plan.frames,
-        views=plan.scored,
-        frame_step=plan.frame_step,
+        frames=task.frames,
+        views=task.scored,
+        frame_step=task.frame_step,
         networks={name: network.checksum for name, network in networks.items()},
-        metrics=sorted(plan.metrics),
+        metrics=sorted(task.metrics),
     )
-    real = Store(output, "real", shared, clips.total, plan.per_shard)
+    real = Store(output, "real", shared, clips.total, task.per_shard)
     settings = shared | dict(
         model=model.fingerprint,
-        task=plan.task,
-        given=plan.given,
-        samples=plan.samples,
-        prompt=plan.prompt,
+        task=task.task,
+        given=task.given,
+        samples=task.samples,
+        prompt=task.prompt,
         sampler=sampler,
         seed=seed,
     )
-    fake = Store(output, "generated", settings, clips.total * plan.samples, plan.per_shard)
-    real.fill(lambda start, stop: _real(plan, networks, clips, start, stop), "reference clips")
-    task = {"reconstruction": _reconstruct, "prediction": _predict}.get(plan.task, _from_text)
+    fake = Store(output, "generated", settings, clips.total * task.samples, task.per_shard)
+    real.fill(lambda start, stop: _real(task, networks, clips, start, stop), "reference clips")
     fake.fill(
-        lambda start, stop: _fake(plan, networks, clips, model, task, seed, start, stop),
-        plan.task.replace("_", " "),
+        lambda start, stop: _fake(task, networks, clips, model, seed, start, stop),
+        task.task.replace("_", " "),
     )
     facts = dict(
         size=(model.spec.height, model.spec.width),
@@ -63,93 +64,99 @@ def evaluate(
         seed=seed,
         sampler=sampler,
     )
-    run = Evaluation(plan, real, fake, networks, facts, model.codebook)
-    return aggregate.records(run)
+    return aggregate.scores(Evaluation(task, real, fake, networks, facts, model.codebook))
 
 
-def _sampler(plan, model):
-    if plan.task == "reconstruction":
+def _sampler(task, model):
+    if task.task == "reconstruction":
         return None
     names = ("steps", "choice_temperature", "guidance")
-    return {name: plan.sampler.get(name, model.defaults.sample[name]) for name in names}
+    return {name: task.sampler.get(name, model.config.sample[name]) for name in names}
 
 
-def _real(plan, networks, clips, start, stop):
+def _real(task, networks, clips, start, stop):
     video, _ = clips.read(start, stop)
-    video = bytes_of(video[:, : plan.frames])
-    checks.clips(video, "reference clips", plan.frames)
-    return _features(plan, networks, dict.fromkeys(plan.scored, video), video)
+    video = bytes_of(video[:, : task.frames])
+    checks.clips(video, "reference clips", task.frames)
+    return _features(task, networks, dict.fromkeys(task.scored, video), video)
 
 
-def _fake(plan, networks, clips, model, task, seed, start, stop):
-    first, last = start // plan.samples, (stop - 1) // plan.samples
+def _fake(task, networks, clips, model, seed, start, stop):
+    first, last = start // task.samples, (stop - 1) // task.samples
     video, captions = clips.read(first, last + 1)
-    rows = np.arange(start, stop) // plan.samples - first
-    video, captions = video[rows][:, : plan.frames], [captions[row] for row in rows]
-    made = task(plan, model, video, captions, seed + start)
-    videos = {view: bytes_of(fake) for view, fake in made.videos.items()}
+    rows = np.arange(start, stop) // task.samples - first
+    video, captions = video[rows][:, : task.frames], [captions[row] for row in rows]
+    generated = SAMPLE[task.task](task, model, video, captions, seed + start)
+    videos = {view: bytes_of(fake) for view, fake in generated.videos.items()}
     for fake in videos.values():
-        checks.pairs(video, fake, plan.frames)
-    found = dict(made.others)
+        checks.pairs(video, fake, task.frames)
     any_fake = next(iter(videos.values()))
-    found |= _features(plan, networks, videos, any_fake)
-    if "clip_score" in plan.metrics:
+    found = dict(generated.others) | _features(task, networks, videos, any_fake)
+    if "clip_score" in task.metrics:
         found |= networks["clip"].run(any_fake, [c or "" for c in captions])
-    if "psnr" in plan.metrics:
+    if "psnr" in task.metrics:
         found["psnr"] = np.asarray(reconstruction.frame_psnr(video, any_fake))
-    if "ssim" in plan.metrics:
+    if "ssim" in task.metrics:
         found["ssim"] = np.asarray(reconstruction.frame_ssim(video, any_fake))
-    if "lpips" in plan.metrics:
-        found |= networks["lpips"].run(*(x[:, :: plan.frame_step] for x in (video, any_fake)))
+    if "lpips" in task.metrics:
+        found |= networks["lpips"].run(*(x[:, :: task.frame_step] for x in (video, any_fake)))
     return found
 
 
-def _features(plan, networks, videos, any_video):
+def _features(task, networks, videos, any_video):
     """Features of whole views by I3D, of every `frame_step`-th frame by Inception."""
     found: dict[str, np.ndarray] = {}
     if "i3d" in networks:
-        for view, (start, stop) in plan.scored.items():
-            seen = networks["i3d"].run(videos[view][:, start:stop])
-            found |= {f"i3d_{name}/{view}": value for name, value in seen.items()}
+        for view, (start, stop) in task.scored.items():
+            features = networks["i3d"].run(videos[view][:, start:stop])
+            found |= {f"i3d_{name}/{view}": value for name, value in features.items()}
     if "inception" in networks:
-        seen = networks["inception"].run(any_video[:, :: plan.frame_step])
-        found["inception_pool"] = seen["pool"]
-        if "inception_score" in plan.metrics:
-            found["inception_logits"] = seen["logits"]
+        features = networks["inception"].run(any_video[:, :: task.frame_step])
+        found["inception_pool"] = features["pool"]
+        if "inception_score" in task.metrics:
+            found["inception_logits"] = features["logits"]
     return found
 
 
-class Made(NamedTuple):
-    """Generated clips of every view, and what else is kept of each item."""
+class Generated(NamedTuple):
+    """Generated clips by view, and other arrays to store of every item."""
 
     videos: Mapping[str, Any]
     others: Mapping[str, np.ndarray]
 
 
-def _reconstruct(plan, model, video, captions, seed) -> Made:
+def _reconstruct(task, model, video, captions, seed) -> Generated:
     del captions, seed
     fake, tokens = model.reconstruct(video)
-    return Made(dict.fromkeys(plan.scored, fake), {"codes": tokens})
+    return Generated(dict.fromkeys(task.scored, fake), {"codes": tokens})
 
 
-def _from_text(plan, model, video, captions, seed) -> Made:
+def _from_text(task, model, video, captions, seed) -> Generated:
     del video
-    # A missing caption stays one: the model then samples without text.
-    prompts = [caption and plan.prompt.format(caption) for caption in captions]
-    fake = model.generate(prompts, seed=seed, frames=plan.frames, **plan.sampler)
-    return Made(dict.fromkeys(plan.scored, fake), {})
+    # A clip without caption is sampled without text.
+    prompts = [caption and task.prompt.format(caption) for caption in captions]
+    fake = model.generate(prompts, seed=seed, frames=task.frames, **task.sampler)
+    return Generated(dict.fromkeys(task.scored, fake), {})
 
 
-def _predict(plan, model, video, captions, seed) -> Made:
-    """The given frames go on; without text, as B.2.4.
+def _predict(task, model, video, captions, seed) -> Generated:
+    """Continues the given frames, without text (B.2.4).
 
-    16 frames are not 1 + 2n: `fill` makes 17 and cuts the last. The paper does not say whether the
-    given frames are scored as they are or as the tokenizer shows them: both.
+    16 frames are not 1 + 2n: `fill` samples 17 and cuts the last. The paper leaves open whether the
+    given frames are scored as they are or as the tokenizer shows them: both are.
     """
     del captions
     known = np.zeros((video.shape[1], *video.shape[2:4]), bool)
-    known[: plan.given] = True
-    fake = np.array(model.fill(video, known, [None] * len(video), seed=seed, **plan.sampler))
+    known[: task.given] = True
+    fake = np.array(model.fill(video, known, [None] * len(video), seed=seed, **task.sampler))
     coded = fake.copy()
-    coded[:, : plan.given] = model.reconstruct(video[:, : plan.given])
-    return Made(dict(zip(PREDICTED, (fake, coded), strict=True)), {})
+    coded[:, : task.given] = model.reconstruct(video[:, : task.given])
+    return Generated(dict(zip(PREDICTED, (fake, coded), strict=True)), {})
+
+
+SAMPLE = {
+    "text_to_video": _from_text,
+    "text_to_image": _from_text,
+    "reconstruction": _reconstruct,
+    "prediction": _predict,
+}

@@ -1,4 +1,4 @@
-"""Reference clips by number: a prepared data set, or moving shapes."""
+"""Reference clips, read by index: a prepared data set, or moving shapes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from phenaki.evaluation.metrics import checks
 
 @runtime_checkable
 class ReferenceClips(Protocol):
-    """`read(first, end)` gives float32 [b f h w 3] in [0, 1] and captions, None for no caption."""
+    """`total` clips that are read by index."""
 
     total: int
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What names these clips in the settings of an evaluation."""
+        """JSON-able facts that identify these clips in the settings of an evaluation."""
         ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, list[str | None]]:
-        """ReferenceClips `start` .. `stop` - 1."""
+        """Clips `start` .. `stop` - 1: float32 [b f h w 3] in [0, 1], and captions or None."""
         ...
 
 
@@ -38,10 +38,11 @@ class _Spec:
 
 
 class Prepared:
-    """The first `frames` frames of each clip of a data set, in the stored order.
+    """The first `frames` frames of each clip of a prepared data set, in the stored order.
 
-    Raises UserError where there is no such split, or the clips are not of the model's size: a
-    centre crop would be another reference.
+    Raises:
+        UserError: there is no such split, or the clips are not of the model's size; a centre crop
+            would be another reference.
     """
 
     def __init__(self, directory: str, split: str, kind: str, frames: int, size, fps: float):
@@ -68,34 +69,34 @@ class Prepared:
         self._examples: Iterator[dict] = iter(())
 
     def read(self, start: int, stop: int):
-        """Going on where the last call ended costs nothing; elsewhere the set is opened again."""
+        """As `ReferenceClips`; consecutive calls read on, others open the data set again."""
         if start != self._at:
             self._examples = self._open(start)
-        found = [next(self._examples) for _ in range(stop - start)]
+        examples = [next(self._examples) for _ in range(stop - start)]
         self._at = stop
-        video = np.stack([example["video"] for example in found]).astype(np.float32) / 255
-        return video, [example["caption"] for example in found]
+        video = np.stack([example["video"] for example in examples]).astype(np.float32) / 255
+        return video, [example["caption"] for example in examples]
 
 
-class MovingShapes:
-    """ReferenceClips of a world's split, or its "stills"."""
+class ShapesClips:
+    """Clips of a moving shapes world's split, or its images (split "images")."""
 
     def __init__(self, world: shapes_world.World, split: str, total: int):
         self.world, self.split, self.total = world, split, total
         self.identity = dict(data=dataclasses.asdict(world), split=split)
 
     def read(self, start: int, stop: int):
-        """By index, so any part is made on its own."""
+        """As `ReferenceClips`; every clip is rendered from its index alone."""
         numbers = np.arange(start, stop)
-        if self.split == "stills":
-            made = render.render_images(self.world, "test", numbers)
+        if self.split == "images":
+            clips = render.render_images(self.world, "test", numbers)
         else:
-            made = render.render(self.world, self.split, numbers)
-        return made["video"].astype(np.float32) / 255, made["caption"]
+            clips = render.render(self.world, self.split, numbers)
+        return clips["video"].astype(np.float32) / 255, clips["caption"]
 
 
 class ClipWindows:
-    """`count` windows of `frames` frames of each clip, one frame apart: items in clip order."""
+    """`count` windows of `frames` frames of each clip, one frame apart, in clip order."""
 
     def __init__(self, clips: ReferenceClips, frames: int, count: int):
         self._clips, self._frames, self._count = clips, frames, count
@@ -103,11 +104,11 @@ class ClipWindows:
         self.identity = clips.identity | dict(frames=frames, windows=count)
 
     def read(self, start: int, stop: int):
-        """Items `start` .. `stop` - 1."""
+        """As `ReferenceClips`, windows `start` .. `stop` - 1."""
         first, last = start // self._count, (stop - 1) // self._count
         video, captions = self._clips.read(first, last + 1)
-        found = []
-        for item in range(start, stop):
-            row, at = item // self._count - first, item % self._count
-            found.append(video[row, at : at + self._frames])
-        return np.stack(found), [captions[i // self._count - first] for i in range(start, stop)]
+        windows, rows = [], [item // self._count - first for item in range(start, stop)]
+        for item, row in zip(range(start, stop), rows, strict=True):
+            at = item % self._count
+            windows.append(video[row, at : at + self._frames])
+        return np.stack(windows), [captions[row] for row in rows]

@@ -1,4 +1,4 @@
-"""A number with everything that it depends on, and how it is set beside the paper's."""
+"""Scores with everything they depend on, and their comparison with the paper's numbers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ PROXY = "_proxy"  # ends the name of what untrained networks measured
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One score. Two of them compare only where all but the value, interval and floor agree."""
+    """One measured value. Two scores compare where all but the value, interval and floor agree."""
 
     name: str  # ends in _proxy under untrained networks
     value: float
-    n: int  # generated clips or pictures
+    n: int  # generated clips or images
     n_real: int  # of the reference; 0 where there is none
     frames: int  # of each clip that were scored
     size: tuple[int, int]  # height and width before any resize of the extractor
@@ -28,63 +28,68 @@ class Score:
     value_range: str  # of the pixels that the network saw
     sampler: Mapping[str, Any] | None = None  # steps, choice_temperature, guidance
     interval: tuple[float, float] | None = None  # 95 %, of resampled clips and their samples
-    floor: float | None = None  # the same score of two parts of the real clips, apart
+    floor: float | None = None  # the same score of two disjoint parts of the real clips
     floor_n: int = 0  # clips of each part: n where there are enough
     note: str = ""
 
     @property
     def proxy(self) -> bool:
-        """Whether the number means nothing outside this project."""
+        """Whether the network is untrained, so that the value compares within this project only."""
         return self.name.endswith(PROXY)
 
 
-def save(path: Path, records: Sequence[Score], **facts: Any) -> None:
-    """Writes {"facts": ..., "records": [...]}."""
-    found = {**facts, "records": [dataclasses.asdict(record) for record in records]}
-    write_json(path, found, indent=2)
+def save_scores(path: Path, scores: Sequence[Score], **facts: Any) -> None:
+    """Writes a JSON object of `facts` and "records", the scores."""
+    write_json(path, {**facts, "records": [dataclasses.asdict(s) for s in scores]}, indent=2)
 
 
-def shown(value: int | float | None) -> str:
+def number(value: int | float | None) -> str:
     """Four digits, or a dash."""
     return "-" if value is None else f"{value:.4g}"
 
 
-def ours(record: Score) -> str:
-    """The value and half of its interval."""
-    if record.interval is None:
-        return shown(record.value)
-    return f"{record.value:.4g} ± {(record.interval[1] - record.interval[0]) / 2:.2g}"
+def value_cell(score: Score) -> str:
+    """The value ± half of its interval."""
+    if score.interval is None:
+        return number(score.value)
+    low, high = score.interval
+    return f"{score.value:.4g} ± {(high - low) / 2:.2g}"
 
 
-def floor(record: Score) -> str:
-    """With the clips of each of its parts."""
-    return "-" if record.floor is None else f"{record.floor:.4g} (n {record.floor_n})"
+def floor_cell(score: Score) -> str:
+    """The noise floor, with the number of clips of each part."""
+    return "-" if score.floor is None else f"{score.floor:.4g} (n {score.floor_n})"
 
 
-def beside(
-    records: Sequence[Score], printed: Mapping[str, int | float], differs: Mapping[str, str]
+def compare(
+    scores: Sequence[Score], printed: Mapping[str, int | float], differs: Mapping[str, str]
 ) -> list[list[str]]:
-    """Rows (measure, ours, noise floor, n, paper, what to make of it) for a table.
+    """Rows (measure, ours, noise floor, n, paper, remark) for a table.
 
-    `printed` are the paper's numbers by measure; `differs` says why one of them is not the same
-    measure. A proxy never has a number of the paper in its row.
+    `printed` are the paper's numbers by measure; `differs` says why a measure is not the paper's.
+    The row of a proxy never has a number of the paper.
     """
     rows = []
-    for record in records:
-        paper, remark = "", record.note
-        measure = record.name.removesuffix(PROXY).split("/")[0]
-        if record.proxy:
+    for score in scores:
+        paper, remark = "", score.note
+        measure = _measure(score)
+        if score.proxy:
             remark = _joined("untrained features", remark)
         elif measure in printed:
-            paper = shown(printed[measure])
+            paper = number(printed[measure])
             why = differs.get(measure)
             remark = _joined(f"not comparable: {why}" if why else "comparable", remark)
-        rows.append([record.name, ours(record), floor(record), str(record.n), paper, remark])
-    names = {record.name.removesuffix(PROXY).split("/")[0] for record in records}
+        rows.append([score.name, value_cell(score), floor_cell(score), str(score.n), paper, remark])
+    measured = set(map(_measure, scores))
     for name, value in printed.items():
-        if name not in names:
-            rows.append([name, "-", "-", "-", shown(value), "not measured"])
+        if name not in measured:
+            rows.append([name, "-", "-", "-", number(value), "not measured"])
     return rows
+
+
+def _measure(score: Score) -> str:
+    """The measure of a score's name, MEASURE/VIEW_proxy."""
+    return score.name.removesuffix(PROXY).split("/")[0]
 
 
 def _joined(*parts: str) -> str:
@@ -94,8 +99,8 @@ def _joined(*parts: str) -> str:
 HEADER = ["measure", "ours", "noise floor", "n", "paper", ""]
 
 
-def lines(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
-    """Columns for a terminal."""
+def text_table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
+    """Aligned columns for a terminal."""
     table = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""What was computed of each item, in shards on disk: a killed evaluation goes on where it was."""
+"""Per-clip arrays in shards on disk, so that a killed evaluation resumes."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ MANIFEST = "settings.json"
 
 
 class Store:
-    """Arrays by name of `total` items [total, ...], `per_shard` of them in a file.
+    """Arrays by name of `total` items [total, ...], `per_shard` items in a file.
 
-    The folder's name holds a digest of `settings` (all that the values depend on), so other
-    settings never meet in one folder, and equal ones share their work between rows of a table.
+    The folder's name holds a digest of `settings` (everything the values depend on), so different
+    settings never mix in a folder, and table rows of equal settings share their work.
     """
 
     def __init__(
@@ -37,27 +37,28 @@ class Store:
 
     def _path(self, shard: int) -> Path:
         start, stop = self._span(shard)
-        return self.directory / f"{start:07d}-{stop:07d}.npz"  # a longer total redoes the last one
+        return self.directory / f"{start:07d}-{stop:07d}.npz"  # a larger total redoes the last
 
     def _span(self, shard: int) -> tuple[int, int]:
         return shard * self.per_shard, min((shard + 1) * self.per_shard, self.total)
 
     @property
     def shards(self) -> range:
-        """All shards' numbers."""
+        """Indices of all shards."""
         return range(-(-self.total // self.per_shard))
 
     def missing(self) -> list[int]:
-        """Shards that no run has finished."""
+        """Shards that are not complete."""
         return [shard for shard in self.shards if not self._path(shard).is_file()]
 
     def fill(self, make: Callable[[int, int], Arrays], what: str) -> None:
-        """Writes the missing shards from `make(first item, end)`; each host takes its share.
+        """Writes the missing shards from `make(start, stop)`, each host its own.
 
-        Returns on every host once all shards stand; with several hosts the folder is shared.
+        Returns on every host once all shards are complete; several hosts need a shared folder.
+        `what` names the progress line.
         """
         missing = self.missing()
-        # By number, not by place in the list: hosts list at different moments.
+        # By shard index, not by place in the list: hosts list the folder at different times.
         mine = [s for s in missing if s % jax.process_count() == jax.process_index()]
         with Progress(self.total, what, self.total - self._items(missing)) as progress:
             for shard in mine:
@@ -80,7 +81,11 @@ class Store:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def read(self, name: str) -> Iterator[np.ndarray]:
-        """One array, shard after shard."""
+        """Yields the array `name` shard by shard.
+
+        Raises:
+            UserError: a shard cannot be read.
+        """
         for shard in self.shards:
             try:
                 with np.load(self._path(shard)) as arrays:
@@ -91,5 +96,5 @@ class Store:
                 ) from None
 
     def array(self, name: str) -> np.ndarray:
-        """All of one array: for what is one number or a short row per item."""
+        """The whole array `name`; for one number or a short row per item."""
         return np.concatenate(list(self.read(name)))

@@ -1,10 +1,10 @@
-"""What a row of a table asks for, checked before anything is computed."""
+"""Evaluation tasks: the measures and clips of a table row, checked before computing."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 from phenaki.evaluation.extractors import Extractor
 from phenaki.evaluation.store import Store
 from phenaki.features.i3d import MIN_FRAMES
@@ -25,24 +25,27 @@ TASKS = ("text_to_video", "text_to_image", "reconstruction", "prediction")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a row of configs/tables.py asks for; frames are those that are scored."""
+    """The evaluation that a row of configs/tables.py asks for; `frames` are those scored.
+
+    Raises:
+        UserError: a measure is unknown, or a view has too few or too many frames.
+    """
 
     task: str
     metrics: tuple[str, ...]
     frames: int
     views: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     given: int = 0
-    samples: int = 1  # per clip
+    samples: int = 1  # per reference clip
     prompt: str = "{}"  # around a clip's caption
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    frame_step: int = 1  # frame-wise features of each so many frames
+    frame_step: int = 1  # features of single frames are of every frame_step-th
     resamples: int = 20
     per_shard: int = 64
 
     def __post_init__(self):
         for metric in self.metrics:
-            if metric not in METRICS:
-                raise UserError(f"no measure {metric!r}; known: {', '.join(METRICS)}.")
+            one_of("metrics", metric, dict.fromkeys(METRICS))
         for name, (start, stop) in self.scored.items():
             if stop > self.frames:
                 raise UserError(
@@ -55,32 +58,32 @@ class Task:
 
     @property
     def scored(self) -> Mapping[str, tuple[int, int]]:
-        """The views, or all frames without a name."""
+        """The frame spans that are scored by view; all frames under "" where there are no views."""
         return self.views or {"": (0, self.frames)}
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Feature networks that the measures need."""
+        """The feature networks that the measures need."""
         return tuple(dict.fromkeys(NETWORKS[m] for m in self.metrics if m in NETWORKS))
 
 
 class Evaluation(NamedTuple):
-    """Everything of one evaluation, for `scores` to turn into records."""
+    """The stored features of one evaluation, from which `aggregate.scores` computes scores."""
 
-    plan: Task
+    task: Task
     real: Store
     fake: Store
     networks: Mapping[str, Extractor]
-    facts: Mapping[str, Any]  # of every record: size, fps, seed, sampler
+    facts: Mapping[str, Any]  # of every score: size, fps, seed, sampler
     codebook: int
 
 
 def task_of(row: Mapping[str, Any], frames: int, per_shard: int, **fields: Any) -> Task:
-    """The plan of a row of configs/tables.py for clips of `frames` frames."""
-    known = {field.name for field in dataclasses.fields(Task)}
-    asked: dict[str, Any] = {k: v for k, v in row.items() if k in known} | fields
-    asked["frames"] = asked.get("frames") or (1 if row["task"] == "text_to_image" else frames)
+    """The task of a row of configs/tables.py for clips of `frames` frames."""
+    names = {field.name for field in dataclasses.fields(Task)}
+    fields = {k: v for k, v in row.items() if k in names} | fields
+    fields["frames"] = fields.get("frames") or (1 if row["task"] == "text_to_image" else frames)
     if row["task"] == "prediction":
-        asked["views"] = dict.fromkeys(PREDICTED, (0, asked["frames"]))
-    asked["metrics"] = tuple(asked["metrics"])
-    return Task(per_shard=per_shard, **asked)
+        fields["views"] = dict.fromkeys(PREDICTED, (0, fields["frames"]))
+    fields["metrics"] = tuple(fields["metrics"])
+    return Task(per_shard=per_shard, **fields)

@@ -1,4 +1,4 @@
-"""Accelerators by name: what a topology such as v5e:16x16 or gpu:8xH100 consists of."""
+"""Accelerator topologies by name, such as v5e:16x16 or gpu:8xH100."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from phenaki.errors import UserError
 
 
 class Chip(NamedTuple):
-    """Figures of a chip as its maker states them."""
+    """Data-sheet figures of a chip."""
 
     flops: float  # dense bfloat16, per second
     memory: float  # bytes
@@ -31,8 +31,8 @@ GPUS = {
 }
 
 
-# The TPU compiler looks for the machine it runs on, unless told that there is none; as it opens no
-# device, several may compile at once.
+# The TPU compiler queries the metadata of its machine unless these are set. It opens no device, so
+# several processes may compile at once.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -43,12 +43,12 @@ ENVIRONMENT = {
 
 
 def plan_on_cpu() -> None:
-    """Sets what JAX must find when it is first imported in a process that only plans."""
+    """Sets the environment of a process that only plans; call it before JAX is imported."""
     os.environ.update(ENVIRONMENT)
 
 
 class Topology(NamedTuple):
-    """`chips` devices, of which `slices` groups are joined by the data centre's network only."""
+    """`chips` devices in `slices` groups, which the data centre's network connects."""
 
     name: str
     platform: str  # tpu, gpu
@@ -70,7 +70,7 @@ def parse(name: str) -> Topology:
     """The topology of a name: v5e:16x16, v4:4x4x8, v5e:16x16*2 (two slices), gpu:8xH100.
 
     Raises:
-        UserError: another form, or a chip that is not known.
+        UserError: the name has another form, or the chip is unknown.
     """
     gpu = re.fullmatch(r"gpu:(\d+)x(\w+)", name)
     tpu = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:\*(\d+))?", name)

@@ -1,16 +1,16 @@
-"""Compiling for TPUs that are not there: XLA's compiler needs libtpu, not a TPU."""
+"""Ahead-of-time compilation for TPU topologies: needs libtpu, but no TPU."""
 
 import importlib.util
 import time
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.planning import hlo, programs
 from phenaki.planning.chips import Topology
+from phenaki.planning.programs import Workload
 
 
 def available() -> bool:
@@ -19,10 +19,10 @@ def available() -> bool:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """Its devices, for meshes to compile for; nothing can run on them.
+    """The devices of a topology, for meshes to compile for; nothing can run on them.
 
     Raises:
-        UserError: no TPU, no libtpu, or a grid that the compiler does not know.
+        UserError: it is no TPU, libtpu is missing, or the compiler does not know the grid.
     """
     if topology.platform != "tpu":
         raise UserError(f"--topology={topology.name}: only programs for TPUs are compiled ahead.")
@@ -36,7 +36,7 @@ def devices(topology: Topology) -> list[Any]:
         more["chip_config_name"] = "megacore"  # a chip is one device, as on a pod
     try:
         found = topologies.get_topology_desc(f"{topology.kind}:{grid}", "tpu", **more)
-    except Exception as error:  # the plugin's own kinds
+    except Exception as error:  # of the plugin's own types
         raise UserError(f"--topology={topology.name}: {error}") from error
     return list(found.devices)
 
@@ -44,15 +44,15 @@ def devices(topology: Topology) -> list[Any]:
 def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Compiles `program` for `mesh` as a run does; bytes and FLOPs are of one device.
 
-    "memory" is what a device holds at most: inputs, outputs that are no inputs, and temporaries.
+    "memory" is a device's peak: inputs, outputs that are not donated inputs, and temporaries.
     """
     start = time.monotonic()
     inputs = programs.place(program, mesh)
     train = 0 not in program.batch and len(inputs) == 4
     options: dict[str, Any] = {}
     if train:
-        layout = jax.tree.map(lambda x: x.sharding, inputs[0])
-        options = dict(donate_argnums=0, out_shardings=(layout, None))
+        state_sharding = jax.tree.map(lambda x: x.sharding, inputs[0])
+        options = dict(donate_argnums=0, out_shardings=(state_sharding, None))
     with jax.set_mesh(mesh):
         compiled = jax.jit(program.function, **options).lower(*inputs).compile()
     memory: Any = compiled.memory_analysis()
@@ -82,25 +82,21 @@ def mesh(topology: Topology, sizes: dict[str, int]) -> jax.sharding.Mesh:
     return sharding.make_mesh(**sizes, devices=devices(topology))
 
 
-def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict[str, Any]:
-    """Compiles the train step of a plan `made` for its mesh, and stage 2's sampler.
+def report(workload: Workload, topology: Topology, made: dict[str, Any]) -> dict[str, Any]:
+    """Compiles the train step, and stage 2's sampler, for the mesh of the plan `made`.
 
-    "ratio" is the FLOPs of all devices over the step's own: recomputation, and work done twice.
-    Seconds are those of a chip at its peak, and of links that carry all they can.
+    "ratio" is the FLOPs of all devices over those of the model: recomputation and duplicated work.
+    Seconds are at a chip's peak and at the links' full rate.
 
     Raises:
-        UserError: the compiler finds that it does not fit.
+        UserError: the program does not fit into a device's memory.
     """
     place = mesh(topology, made["mesh"])
+    to_compile = {"train step": workload.train_step()}
+    if workload.generator is not None:
+        to_compile["sampler"] = workload.sampler(rows_to_sample(place))
     found = {}
-    for name, program in (
-        ("train step", programs.train_step(config)),
-        *(
-            [("sampler", programs.sampler(config, rows_to_sample(place)))]
-            if config.kind == "maskgit"
-            else []
-        ),
-    ):
+    for name, program in to_compile.items():
         try:
             measured = measure(program, place)
         except jax.errors.JaxRuntimeError as error:
@@ -119,12 +115,12 @@ def report(config: ConfigDict, topology: Topology, made: dict[str, Any]) -> dict
 
 
 def received(collectives: dict[str, dict[str, Any]]) -> float:
-    """Bytes that a device receives: a sum that all get is scattered first, then gathered."""
+    """Bytes that a device receives; an all-reduce is a reduce-scatter and an all-gather."""
     return sum(
         moved["bytes"] * (2 if kind == "all-reduce" else 1) for kind, moved in collectives.items()
     )
 
 
 def rows_to_sample(place: jax.sharding.Mesh) -> int:
-    """Samples at once: one for each group of devices that shares a sample."""
+    """Videos sampled at once: one for each group of devices that splits a sample."""
     return place.shape["data"] * place.shape["fsdp"]

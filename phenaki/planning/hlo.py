@@ -1,6 +1,6 @@
-"""What a compiled program does, read from its HLO text: FLOPs and collectives, loops counted.
+"""FLOPs, collectives and cycles of a compiled program, from its HLO text.
 
-XLA's own cost analysis counts the body of a loop once, so it cannot be asked.
+XLA's own cost analysis counts the body of a loop once; here it counts once per round.
 """
 
 import functools
@@ -17,15 +17,16 @@ BYTES = {
 }  # fmt: skip
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
-# Matrix products in each kernel of JAX's splash attention, which states no cost: backward, the
-# scores again, the gradients of values and scores, and from that those of queries and keys.
+# Matrix products in each kernel of JAX's splash attention, which states no cost. The backward
+# kernel computes the scores again, the gradients of values and scores, and from these the
+# gradients of queries and keys.
 SPLASH = {"fwd": 2, "dkv": 5}
 
 
 class Instruction(NamedTuple):
-    """One line: `type` is its result's, `rest` its attributes.
+    """One HLO instruction: `type` of its result, `rest` its attributes.
 
-    A constant's operand is its value.
+    The operand of a constant is its value.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Instruction(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Of one device and one call. Bytes are of the larger of a collective's input and output."""
+    """Costs of one call on one device; bytes are the larger of a collective's input and output."""
 
     flops: dict[str, float]  # by the operation's name in the source
     collectives: dict[str, tuple[int, float]]  # kind -> (number, bytes)
@@ -44,10 +45,10 @@ class Costs(NamedTuple):
 
 
 def costs(text: str) -> Costs:
-    """FLOPs of matrix products and convolutions, and collectives, of the program's entry."""
+    """The costs of a program's entry: matrix products, convolutions and collectives."""
     computations, entry = parse(text)
     times: dict[str, float] = defaultdict(float)
-    inside: dict[str, float] = defaultdict(float)  # of those, in fusions
+    inside: dict[str, float] = defaultdict(float)  # of these, in fusions
     _call(computations, entry, 1.0, times, inside)
     cycles = 0.0
     flops: dict[str, float] = defaultdict(float)
@@ -59,16 +60,16 @@ def costs(text: str) -> Costs:
             if work:
                 flops[source(line)] += count * work
             estimate = re.search(r'"estimated_cycles":"(\d+)"', line.rest)
-            if estimate:  # a fusion's stands beside it, and once more beside its parts
+            if estimate:  # a fusion has it, and its parts have it again
                 cycles += (count - inside[name]) * int(estimate[1])
             kind = line.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                if name.startswith("all-reduce-scatter"):  # so the TPU compiler writes it
+                if name.startswith("all-reduce-scatter"):  # the TPU compiler's reduce-scatter
                     kind = "reduce-scatter"
                 moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
-                # A started one's type holds its input too.
+                # The type of an asynchronous start has the input, too.
                 given = size_of(line.type) - (sum(moved) if line.opcode.endswith("-start") else 0)
-                # One that goes on beside several fusions stands in each, with its channel.
+                # An asynchronous collective appears in every fusion it overlaps, by its channel.
                 channel = re.search(r"channel_id=(\d+)", line.rest)
                 found[kind, channel[1] if channel else f"{name} {line.name}"] = (
                     count, count * max(sum(moved), given),
@@ -94,7 +95,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
         elif current is not None and re.match(r"\s+(ROOT )?%?[\w.\-]+ = ", line):
             current.append(line)
         elif current:
-            current[-1] += line  # a kernel's attributes go on over several lines
+            current[-1] += line  # the attributes of a kernel take several lines
     return {name: list(map(_instruction, lines)) for name, lines in written.items()}, entry
 
 
@@ -139,7 +140,7 @@ def source(line: Instruction) -> str:
 
 
 def _call(computations, name, count, times, inside, fused=False):
-    """Adds how often every computation below `name` runs when that runs `count` times."""
+    """Adds how often every computation that `name` calls runs when `name` runs `count` times."""
     times[name] += count
     if fused:
         inside[name] += count
@@ -154,7 +155,7 @@ def _call(computations, name, count, times, inside, fused=False):
             branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
             names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
             names += re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line.rest)
-            for branch in names:  # all of them: an upper bound
+            for branch in names:  # every branch counts: an upper bound
                 _call(computations, branch, count, times, inside, fused)
         elif line.opcode in ("fusion", "call", "async-start"):
             callee = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line.rest)
@@ -164,7 +165,7 @@ def _call(computations, name, count, times, inside, fused=False):
 
 
 def _trips(line, outside, condition):
-    """Rounds of a loop: as the compiler says, or of "counter < limit", which JAX's scans ask."""
+    """Rounds of a loop: the compiler's trip count, or from its condition "counter < limit"."""
     known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line.rest)
     if known:
         return int(known[1])
@@ -213,7 +214,7 @@ def _kernel(line, shapes):
 
 
 def _found(pattern: str, text: str) -> tuple[str, ...]:
-    """The groups of what XLA always writes there."""
+    """The groups of a pattern that XLA's text always has."""
     match = re.search(pattern, text)
     if match is None:
         raise ValueError(f"no {pattern} in the compiler's text: {text[:200]}")
@@ -247,10 +248,10 @@ def _convolution(out, left, right, rest):
 
 @functools.cache
 def valid_taps(inputs, window, outputs, stride=1, low=0, dilation=1, window_dilation=1) -> int:
-    """Pairs of an output and a window's element that meet an input, along one axis.
+    """Pairs of an output and a window element that read an input element, along one axis.
 
-    Padding and the holes of a dilated input are no work. The TPU compiler writes a batch axis as a
-    dilated window axis, whose pairs are then those of equal index.
+    Padding and the holes of a dilated input cost nothing. The TPU compiler writes a batch axis as a
+    dilated window axis; its pairs are those of equal index.
     """
     at = np.arange(outputs)[:, None] * stride - low + np.arange(window) * window_dilation
     return int(((at >= 0) & (at <= (inputs - 1) * dilation) & (at % dilation == 0)).sum())

@@ -1,8 +1,10 @@
-"""The paper's presets on pods, as Markdown: planned, and compiled where that was done."""
+"""The Markdown table of the paper's presets on pods: planned, and compiled where measured."""
 
 from typing import Any
 
+from phenaki.planning import plan
 from phenaki.planning.chips import Topology, parse
+from phenaki.planning.programs import Workload, workload
 
 PODS = ("v4:4x4x8", "v5e:16x16", "v5p:4x4x8", "v6e:16x16")
 HEAD = """\
@@ -11,30 +13,29 @@ PF per step | s: products | s: traffic | s: compiled traffic | steps/s | days | 
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
-def presets() -> dict[str, Any]:
-    """The paper's presets of both stages, stage 2's with their tokenizers' sizes."""
+def presets() -> dict[str, Workload]:
+    """The workloads of the paper's presets of both stages by name."""
     from configs import cvivit, maskgit
     from phenaki.train.maskgit import with_tokenizer
 
-    found = {f"cvivit:{name}": cvivit.get_config(name) for name in ("mit", "t2v", "bair", "k600")}
+    names = ("mit", "t2v", "bair", "k600")
+    found = {f"cvivit:{name}": workload(cvivit.get_config(name)) for name in names}
     tokenizers = dict(t2v="t2v", nuwa="t2v", bair="bair", k600="k600")
     for name, stage1 in tokenizers.items():
         config = with_tokenizer(maskgit.get_config(name), cvivit.get_config(stage1), "")
-        found[f"maskgit:{name}"] = config
+        found[f"maskgit:{name}"] = workload(config)
     return found
 
 
 def markdown(results: dict[str, Any], mfu: float) -> str:
     """One row per preset and pod; `results` are plans with "compiled" by "config topology"."""
-    from phenaki.planning import plan
-
     rows = [HEAD]
-    for name, config in presets().items():
+    for name, run in presets().items():
         flops = None
         for pod in PODS:
             made = results.get(f"{name} {pod}")
             if made is None:
-                made = plan.make(config, parse(pod), mfu=mfu, flops=flops)
+                made = plan.make(run, parse(pod), mfu=mfu, flops=flops)
             flops = made["flops"]
             rows.append(row(name, parse(pod), made))
     return "\n".join(rows)

@@ -1,50 +1,51 @@
-"""Which meshes a config can run on, what each costs, and which one to take."""
+"""Meshes that a workload can run on: which are legal, their memory and traffic, and a choice."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from phenaki import sharding
 from phenaki.blocks.sharding import AXES
 from phenaki.errors import UserError
-from phenaki.models import factory
 from phenaki.planning import programs, trace
 from phenaki.planning.chips import Topology
+from phenaki.planning.programs import Workload
 
-Sizes = dict[str, int]
-USABLE = 0.92  # of a device's memory: the rest is XLA's own and fragmentation
+MeshShape = dict[str, int]  # devices by axis, and "slices"
+USABLE = 0.92  # of a device's memory; the rest is for XLA itself and fragmentation
 REMATS = ("none", "dots", "full")
 
 
-def legal(config: ConfigDict, topology: Topology) -> Iterator[Sizes]:
+def legal(workload: Workload, topology: Topology) -> Iterator[MeshShape]:
     """Every mesh of the topology's devices that the batch, heads and positions divide over."""
-    count, rows = topology.chips, programs.kinds(config).values()
+    count = topology.chips
     divisors = [n for n in range(1, count + 1) if count % n == 0]
-    network = config.model if config.kind == "maskgit" else config.tokenizer
-    _, height, width = factory.video_spec(config).grid()
+    _, height, width = workload.spec.grid()
     for fsdp, sequence, tensor in itertools.product(divisors, repeat=3):
         if count % (fsdp * sequence * tensor):
             continue
         data = count // (fsdp * sequence * tensor)
-        parts = data * fsdp * config.optim.accumulate
-        if any(size % parts for size in rows) or data % topology.slices:
+        parts = data * fsdp * workload.accumulate
+        if any(rows % parts for rows in workload.samples.values()) or data % topology.slices:
             continue
         if height % sequence or (height * width) % sequence:
             continue
-        if any(network.get(name, tensor) % tensor for name in ("heads", "mlp_dim")):
+        if any((size or tensor) % tensor for size in (workload.heads, workload.mlp_dim)):
             continue
         yield dict(data=data, fsdp=fsdp, sequence=sequence, tensor=tensor, slices=topology.slices)
 
 
-def resolve(config: ConfigDict, topology: Topology) -> Sizes:
-    """`config.mesh` on the topology's devices, "whatever is left" filled in."""
-    fields = dict(config.mesh)
-    sizes = {axis: fields.get(axis, 1) for axis in AXES}
+def resolve(workload: Workload, topology: Topology) -> MeshShape:
+    """`config.mesh` on the topology's devices, -1 filled in.
+
+    Raises:
+        UserError: the mesh has another number of devices.
+    """
+    sizes = {axis: workload.mesh.get(axis, 1) for axis in AXES}
     fixed = math.prod(size for size in sizes.values() if size > 0)
     for axis, size in sizes.items():
         if size == -1:
@@ -57,19 +58,19 @@ def resolve(config: ConfigDict, topology: Topology) -> Sizes:
     return sizes | {"slices": topology.slices}
 
 
-def abstract(sizes: Sizes) -> jax.sharding.AbstractMesh:
-    """The mesh of `sizes` without devices."""
+def abstract(sizes: MeshShape) -> jax.sharding.AbstractMesh:
+    """A mesh of `sizes` without devices."""
     return jax.sharding.AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
 
 
-def memory(config: ConfigDict, sizes: Sizes) -> dict[str, float]:
-    """Bytes of one device by kind. Activations are estimated, the others counted.
+def memory(workload: Workload, sizes: MeshShape) -> dict[str, float]:
+    """Bytes of one device by kind; activations are estimated, everything else is counted.
 
-    The estimate walks the step on one device's samples, shared over "sequence"; over "tensor" it is
-    an upper bound.
+    The estimate is of the step on one device's samples, divided over "sequence"; over "tensor" it
+    is an upper bound.
     """
     mesh = abstract(sizes)
-    program = programs.train_step(config)
+    program = workload.train_step()
     state, frozen, batch, _ = programs.place(program, mesh)
     parameters = _bytes(state.params)
     kinds = {
@@ -83,15 +84,15 @@ def memory(config: ConfigDict, sizes: Sizes) -> dict[str, float]:
     }
     if "discriminator" in (state.extra or ()):
         kinds["gradients"] += _bytes(state.extra["discriminator"]["params"])
-    kinds["activations"] = activations(config, sizes)
+    kinds["activations"] = activations(workload, sizes)
     return {kind: float(size) for kind, size in kinds.items()}
 
 
-def activations(config: ConfigDict, sizes: Sizes) -> float:
-    """Estimated bytes of one device for what the step keeps and makes on the way."""
+def activations(workload: Workload, sizes: MeshShape) -> float:
+    """Estimated bytes of one device for the step's intermediate values."""
     parts = sizes["data"] * sizes["fsdp"]
-    rows = {kind: size // parts for kind, size in programs.kinds(config).items()}
-    program = programs.train_step(config, rows)
+    samples = {kind: size // parts for kind, size in workload.samples.items()}
+    program = workload.train_step(samples)
     known = {leaf.shape for leaf in jax.tree.leaves(program.inputs[:2])}
     known |= {shape[1:] for shape in known}
     known |= {(math.prod(shape[:1]), math.prod(shape[1:])) for shape in known}
@@ -110,51 +111,50 @@ def _item(leaf):
     return 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
 
 
-def traffic(config: ConfigDict, sizes: Sizes) -> float:
+def traffic(workload: Workload, sizes: MeshShape) -> float:
     """Bytes that one device receives in a step: an estimate from shapes.
 
-    Parameters split over fsdp and sequence are gathered for both passes and their gradients summed
-    in parts, once for clips and once for stills; frozen text encoders are gathered once. Over data,
-    gradients are summed whole. Tensor exchanges a layer's outputs three times per pass, sequence
-    its keys and values.
+    Parameters split over fsdp and sequence are gathered for both passes, and their gradients
+    reduce-scattered, once for clips and once for images; frozen text encoders are gathered once.
+    Over data, whole gradients are all-reduced. Tensor exchanges a layer's outputs three times per
+    pass, sequence its keys and values.
     """
-    network = config.model if config.kind == "maskgit" else config.tokenizer
-    state, frozen, _, _ = programs.train_step(config).inputs
-    kinds = programs.kinds(config)
-    item = jnp.dtype(factory.dtype(config.dtype)).itemsize
+    state, frozen, _, _ = workload.train_step().inputs
+    item, samples = workload.itemsize, workload.samples
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
-    size = item * len(kinds) * programs.count(state.params)
+    size = item * len(samples) * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide
     moved += item * programs.count(frozen.get("text", {})) / tensor * (wide - 1) / wide
     moved += 2 * size / (tensor * wide) * (sizes["data"] - 1) / sizes["data"]
-    if "width" not in network:
+    if workload.width is None or workload.layers is None:
         return moved
-    spec = factory.video_spec(config)
-    rows = sum(count * spec.tokens(None if kind == "video" else 1) for kind, count in kinds.items())
-    tokens = rows / (sizes["data"] * sizes["fsdp"])
-    layers = network.get("depth") or 2 * (network.space_depth + network.time_depth)
-    passes = 3 if config.remat == "full" else 2
-    stream = item * tokens * network.width * layers * passes
+    total = sum(
+        count * workload.spec.tokens(None if kind == "video" else 1)
+        for kind, count in samples.items()
+    )
+    tokens = total / (sizes["data"] * sizes["fsdp"])
+    passes = 3 if workload.remat == "full" else 2
+    stream = item * tokens * workload.width * workload.layers * passes
     moved += 2 * 3 * stream / sizes["sequence"] * (tensor - 1) / tensor
     moved += 2 * stream / tensor * (sizes["sequence"] - 1) / sizes["sequence"]
     return moved
 
 
-def choose(config: ConfigDict, topology: Topology) -> tuple[Sizes, str]:
-    """The mesh that a run should use, and why.
+def choose(workload: Workload, topology: Topology) -> tuple[MeshShape, str]:
+    """(the mesh that a run should use, why).
 
-    As many samples at once as divide the batch; what is left shares samples by position. Parameters
-    are copied to every device where the training state takes less than a third of its memory.
+    As many devices as possible split the batch; the rest split each sample by position. Parameters
+    are replicated where the training state takes less than a third of a device's memory.
 
     Raises:
         UserError: no mesh of these devices divides the batch.
     """
-    found = list(legal(config, topology))
+    found = list(legal(workload, topology))
     if not found:
-        sizes = programs.kinds(config)
+        sizes = workload.samples
         raise UserError(
             f"--topology={topology.name}: no mesh of its {topology.chips} devices divides "
-            f"config.data.batch={sizes} and the network's heads and rows of codes; nearest is a "
+            f"config.data.batch={sizes} and the network's heads and rows of tokens; nearest is a "
             f"number of devices such as {math.gcd(*sizes.values())}."
         )
     most = max(sizes["data"] * sizes["fsdp"] for sizes in found)
@@ -163,7 +163,7 @@ def choose(config: ConfigDict, topology: Topology) -> tuple[Sizes, str]:
     found = [sizes for sizes in found if sizes["tensor"] == least]
     found.sort(key=lambda sizes: sizes["fsdp"])
     limit = topology.chip.memory / 3
-    program = programs.train_step(config)
+    program = workload.train_step()
     for sizes in found:
         placed = programs.place(program, abstract(sizes))
         state = _bytes(placed[:2]) + _bytes(placed[0].params)
@@ -171,37 +171,37 @@ def choose(config: ConfigDict, topology: Topology) -> tuple[Sizes, str]:
             break
     why = f"{most} devices split the batch"
     if sizes["sequence"] > 1:
-        why += f", {sizes['sequence']} share each sample's positions because it divides no further"
+        why += f", {sizes['sequence']} split each sample's positions as it divides no further"
     if sizes["tensor"] > 1:
-        why += f", {sizes['tensor']} share heads"
+        why += f", {sizes['tensor']} split heads"
     shards = sizes["fsdp"] * sizes["sequence"] * sizes["tensor"]
-    share = "all" if shards == 1 else f"1/{shards}"
-    why += f"; each holds {share} of the parameters"
+    held = "all" if shards == 1 else f"1/{shards}"
+    why += f"; each holds {held} of the parameters"
     return sizes, f"{why} ({state / 2**30:.2f} GiB of training state and frozen networks)"
 
 
-def search(config: ConfigDict, topology: Topology, mfu: float) -> list[dict[str, Any]]:
+def search(workload: Workload, topology: Topology, mfu: float) -> list[dict[str, Any]]:
     """Every legal mesh and remat policy that fits, the fastest first.
 
-    A step takes the longer of its products at `mfu` of the peak, recomputation included, and of its
-    traffic over the links.
+    A step takes the longer of its matrix products at `mfu` of the peak, recomputation included, and
+    its traffic over the links.
     """
     found = []
     works: dict[str, float] = {}
-    held: dict[tuple[str, int], float] = {}
+    kept: dict[tuple[str, int], float] = {}
     for remat in REMATS:
-        config = ConfigDict({**config.to_dict(), "remat": remat})
-        program = programs.train_step(config)
+        run = dataclasses.replace(workload, remat=remat)
+        program = run.train_step()
         works[remat] = sum(trace.flops(program.function, *program.inputs).values())
-        for sizes in legal(config, topology):
+        for sizes in legal(run, topology):
             parts = sizes["data"] * sizes["fsdp"]
-            if (remat, parts) not in held:
-                held[remat, parts] = activations(config, sizes | {"sequence": 1})
+            if (remat, parts) not in kept:
+                kept[remat, parts] = activations(run, sizes | {"sequence": 1})
             placed = programs.place(program, abstract(sizes))
             state = _bytes(placed) + _bytes(placed[0].params)
-            needed = state + held[remat, parts] / sizes["sequence"]
+            needed = state + kept[remat, parts] / sizes["sequence"]
             compute = works[remat] / (topology.chips * topology.chip.flops * mfu)
-            exchange = traffic(config, sizes) / topology.chip.link
+            exchange = traffic(run, sizes) / topology.chip.link
             found.append(
                 dict(
                     mesh=sizes, remat=remat, memory=needed, compute=compute, exchange=exchange,

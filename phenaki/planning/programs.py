@@ -1,5 +1,7 @@
-"""A config's train step and sampler as functions of shapes: what a run compiles, without a run."""
+"""Train step and sampler of a config as functions of shapes: what a run compiles, without a run."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from phenaki import pipeline, sharding
 from phenaki.models import factory
 from phenaki.sampling import options
 from phenaki.train import maskgit, tokenizer
-from phenaki.types import Text
+from phenaki.types import Text, VideoSpec
 
 
 class Program(NamedTuple):
@@ -20,20 +22,97 @@ class Program(NamedTuple):
 
     function: Callable
     inputs: tuple[Any, ...]
-    batch: frozenset[int]  # which inputs are split as batches
+    batch: frozenset[int]  # indices of the inputs that are split as batches
 
 
-def train_step(config: ConfigDict, rows: dict[str, int] | None = None) -> Program:
-    """The step of either stage; `rows` of each kind, those of `config.data` by default.
+class TextShape(NamedTuple):
+    """Captions of a sample: ids [length], and embeddings [length, width] where they are cached."""
 
-    Stage 2's config has its tokenizer's sizes.
+    length: int
+    width: int
+    cached: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A training run as a plan sees it: networks, shapes, batch sizes and number of steps.
+
+    `heads`, `mlp_dim`, `width` and `layers` are of the trained network, None where it has none.
     """
-    config = ConfigDict(config.to_dict())
-    rows = rows or kinds(config)
+
+    kind: str  # tokenizer or maskgit
+    name: str  # of the trained network
+    spec: VideoSpec
+    codebook: int
+    samples: dict[str, int]  # clips ("video") and images ("image") of a step
+    accumulate: int
+    steps: int
+    remat: str
+    mesh: dict[str, int]  # as in config.mesh: -1 is whatever is left
+    itemsize: int  # bytes of a number in the compute type
+    heads: int | None
+    mlp_dim: int | None
+    width: int | None
+    layers: int | None
+    tokenizer: Any
+    generator: Any | None
+    text: TextShape | None
+    text_encoder: Any | None
+    make_train_step: Callable[..., Program]
+    make_sampler: Callable[..., Program]
+
+    def train_step(self, samples: dict[str, int] | None = None, remat: str | None = None):
+        """The train step as a `Program`, of other `samples` or another `remat` if given."""
+        return self.make_train_step(samples=samples or self.samples, remat=remat or self.remat)
+
+    def sampler(self, rows: int) -> Program:
+        """The sampling loop of stage 2 for `rows` videos: all decoding steps in one program."""
+        return self.make_sampler(rows=rows, remat=self.remat)
+
+
+def workload(config: ConfigDict) -> Workload:
+    """The workload of a config of either stage; stage 2's has its tokenizer's sizes."""
+    is_generator = config.kind == "maskgit"
+    network = config.model if is_generator else config.tokenizer
+    layers = network.get("depth")
+    if layers is None and "space_depth" in network:  # encoder and decoder
+        layers = 2 * (network.space_depth + network.time_depth)
+    samples = {"video": config.data.batch, "image": config.data.image_batch}
+    text = config.get("text")
+    return Workload(
+        kind="maskgit" if is_generator else "tokenizer",
+        name="MaskGIT" if is_generator else config.tokenizer.name,
+        spec=factory.video_spec(config),
+        codebook=config.tokenizer.codebook,
+        samples={kind: size for kind, size in samples.items() if size},
+        accumulate=config.optim.accumulate,
+        steps=config.train.steps,
+        remat=config.remat,
+        mesh=dict(config.mesh),
+        itemsize=jnp.dtype(factory.dtype(config)).itemsize,
+        heads=network.get("heads"),
+        mlp_dim=network.get("mlp_dim"),
+        width=network.get("width"),
+        layers=layers,
+        tokenizer=factory.tokenizer(config),
+        generator=factory.maskgit(config) if is_generator else None,
+        text=TextShape(text.length, text.width, text.cached) if text else None,
+        text_encoder=factory.text_encoder(config) if text else None,
+        make_train_step=functools.partial(train_step, config),
+        make_sampler=functools.partial(sampler, config),
+    )
+
+
+def train_step(
+    config: ConfigDict, samples: dict[str, int] | None = None, remat: str | None = None
+) -> Program:
+    """The step of either stage, by default of the samples and remat policy of `config`."""
+    config = ConfigDict({**config.to_dict(), "remat": remat or config.remat})
+    run = workload(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    if config.kind == "maskgit":
-        config.code_init = 0.0  # needs the codes, and changes no size
-        stage = maskgit.make_stage(config, _frozen(config))
+    if run.kind == "maskgit":
+        config.code_init = 0.0  # needs the codebook itself, and changes no size
+        stage = maskgit.make_stage(config, _frozen(run))
         frozen = stage.frozen
     else:
         config.start = ""
@@ -47,25 +126,28 @@ def train_step(config: ConfigDict, rows: dict[str, int] | None = None) -> Progra
         frozen = jax.eval_shape(load)
         stage = made[0]
     state = jax.eval_shape(stage.init, key)
-    batch = {kind: _part(config, kind, count) for kind, count in rows.items()}
+    sizes = samples or run.samples
+    batch = {kind: _batch(run, kind, count) for kind, count in sizes.items()}
     return Program(stage.step, (state, frozen, batch, key), frozenset({2}))
 
 
-def sampler(config: ConfigDict, rows: int) -> Program:
+def sampler(config: ConfigDict, rows: int, remat: str | None = None) -> Program:
     """The sampling loop of stage 2 at the config's own options: all steps in one program."""
+    config = ConfigDict({**config.to_dict(), "remat": remat or config.remat})
+    run = workload(config)
     model = pipeline.Phenaki(config, {})
     chosen = options.resolve(model.defaults)
-    tokens = _shape((rows, factory.video_spec(config).tokens()), jnp.int32)
-    params = _frozen(config)
+    tokens = _shape((rows, run.spec.tokens()), jnp.int32)
+    params = _frozen(run)
     inputs: tuple = (tokens, None)
     ids = None
-    if config.text:
-        ids = _shape((rows, config.text.length), jnp.int32)
-        hidden = _shape((rows, config.text.length, config.text.width), jnp.float32)
-        mask = _shape((rows, config.text.length), bool)
+    if run.text:
+        ids = _shape((rows, run.text.length), jnp.int32)
+        hidden = _shape((rows, run.text.length, run.text.width), jnp.float32)
+        mask = _shape((rows, run.text.length), bool)
         inputs = (tokens, jax.eval_shape(Text, hidden, mask))
-        params["text"] = _params(factory.text_encoder(config), ids)
-    params["maskgit"] = _params(factory.maskgit(config), *inputs)
+        params["text"] = _params(run.text_encoder, ids)
+    params["maskgit"] = _params(run.generator, *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
     def function(params, tokens, ids, keys, traced):
@@ -75,39 +157,32 @@ def sampler(config: ConfigDict, rows: int) -> Program:
     return Program(function, (params, tokens, ids, keys, traced), frozenset({1, 2, 3}))
 
 
-def kinds(config: ConfigDict) -> dict[str, int]:
-    """Clips and stills of a step."""
-    sizes = {"video": config.data.batch, "image": config.data.image_batch}
-    return {kind: size for kind, size in sizes.items() if size}
-
-
 def count(tree: Any) -> int:
-    """Numbers in a tree of shapes."""
+    """The number of values in a tree of shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _part(config, kind, rows):
-    spec = factory.video_spec(config)
-    frames = spec.frames if kind == "video" else 1
-    part = {"video": _shape((rows, frames, spec.height, spec.width, 3), jnp.uint8)}
-    if config.get("text"):
-        part["text_ids"] = _shape((rows, config.text.length), jnp.int32)
-        if config.text.cached:
-            part["text"] = _shape((rows, config.text.length, config.text.width), jnp.float32)
-    return part
+def _batch(run: Workload, kind: str, rows: int) -> dict[str, Any]:
+    """The shapes of one kind of a training batch."""
+    frames = run.spec.frames if kind == "video" else 1
+    batch = {"video": _shape((rows, frames, run.spec.height, run.spec.width, 3), jnp.uint8)}
+    if run.text:
+        batch["text_ids"] = _shape((rows, run.text.length), jnp.int32)
+        if run.text.cached:
+            batch["text"] = _shape((rows, run.text.length, run.text.width), jnp.float32)
+    return batch
 
 
 def _shape(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _frozen(config):
-    spec = factory.video_spec(config)
-    clip = _shape((1, spec.frames, spec.height, spec.width, 3), jnp.float32)
-    frozen = {"tokenizer": _params(factory.tokenizer(config), clip)}
-    if config.text and not config.text.cached:
-        ids = _shape((1, config.text.length), jnp.int32)
-        frozen["text"] = _params(factory.text_encoder(config), ids)
+def _frozen(run: Workload) -> dict[str, Any]:
+    """The shapes of the parameters that stage 2 keeps frozen."""
+    clip = _shape((1, run.spec.frames, run.spec.height, run.spec.width, 3), jnp.float32)
+    frozen = {"tokenizer": _params(run.tokenizer, clip)}
+    if run.text and not run.text.cached:
+        frozen["text"] = _params(run.text_encoder, _shape((1, run.text.length), jnp.int32))
     return frozen
 
 
@@ -121,12 +196,12 @@ def place(program: Program, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh)
     for index, tree in enumerate(program.inputs):
         if index in program.batch:
             split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-            layout = jax.tree.map(lambda _, split=split: split, tree)
+            shardings = jax.tree.map(lambda _, split=split: split, tree)
         else:
-            layout = sharding.shardings(tree, mesh)
+            shardings = sharding.shardings(tree, mesh)
         placed.append(
             jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, layout
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
             )
         )
     return tuple(placed)

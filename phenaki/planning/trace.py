@@ -11,13 +11,13 @@ from jax.extend import core
 
 from phenaki.planning.hlo import valid_taps
 
-# Their results cost nothing of their own once fused into what reads them.
+# Their results are fused into what reads them and take no memory.
 _VIEWS = {
     "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "iota", "reshape", "squeeze",
     "stop_gradient",
 }  # fmt: skip
-# These read their operands from memory and write their result there.
-_LOUD = {
+# These read their operands from memory and write their result to memory.
+_MATERIALIZED = {
     "argmax", "concatenate", "conv_general_dilated", "cumsum", "dot_general", "gather",
     "random_bits", "scatter", "scatter-add", "sort",
 }  # fmt: skip
@@ -27,8 +27,8 @@ _SCOPES = {"checkpoint", "cond", "remat2", "scan", "while"}
 def flops(function: Callable, *inputs: Any) -> dict[str, float]:
     """FLOPs of the matrix products and convolutions of `function(*inputs)` by network.
 
-    A product that is computed twice from the same values counts once, as XLA does. The part is the
-    first module of the operation's path ("MaskGIT"), "other" outside of modules.
+    A product of the same values counts once, as XLA computes it once. The network is the first
+    module in the operation's path ("MaskGIT"), "other" outside of modules.
     """
     total: dict[str, float] = defaultdict(float)
     closed = jax.make_jaxpr(function)(*inputs)
@@ -37,7 +37,7 @@ def flops(function: Callable, *inputs: Any) -> dict[str, float]:
 
 
 class _Counter:
-    """Numbers values, so that equal operations on equal values are found."""
+    """Gives every value an identity, so that equal operations on equal values are found."""
 
     def __init__(self, total):
         self.total = total
@@ -56,16 +56,16 @@ class _Counter:
             name = eqn.primitive.name
             inner = [body for param in eqn.params.values() for body in _jaxprs(param)]
             if name in _SCOPES:
-                # Nothing in them is merged with what is outside: recomputing is meant. Every branch
-                # of a condition counts, an upper bound, and a loop without a known end once.
+                # Products inside are not merged with those outside: a checkpoint recomputes on
+                # purpose. All branches of a cond count, an upper bound, and a while loop once.
                 for body in inner:
-                    rounds = times * eqn.params.get("length", 1)
-                    self.walk(body, [object() for _ in body.invars], rounds, path)
+                    trips = times * eqn.params.get("length", 1)
+                    self.walk(body, [object() for _ in body.invars], trips, path)
                 outputs = [object() for _ in eqn.outvars]
             elif inner and len(inner[0].invars) == len(inputs):
                 outputs = self.walk(inner[0], inputs, times, path)
             elif name == "stop_gradient":
-                outputs = inputs  # the same value: what follows from it is computed once
+                outputs = inputs  # the same value: operations on it are merged
             else:
                 params = tuple(sorted((k, str(v)) for k, v in eqn.params.items()))
                 key = (name, params, *inputs)
@@ -111,10 +111,10 @@ def _work(eqn):
 
 
 def peak_bytes(function: Callable, *inputs: Any, ignore: Collection[tuple[int, ...]] = ()) -> int:
-    """The most that values made inside `function(*inputs)` hold at once, outputs included.
+    """Peak bytes of the values that `function(*inputs)` computes, outputs included.
 
-    As XLA would keep them: what is made element by element and read once is never stored. Values of
-    the shapes `ignore` count nothing: parameters and their gradients, which are known exactly.
+    Elementwise results that are read once are not stored, as XLA fuses them. Values of the shapes
+    `ignore` do not count: parameters and their gradients, which are counted exactly elsewhere.
     """
     return _peak(jax.make_jaxpr(function)(*inputs).jaxpr, frozenset(ignore))
 
@@ -130,14 +130,14 @@ def _peak(jaxpr, ignore):
     size: dict[Any, int] = {}
     for index in reversed(range(end)):
         eqn = jaxpr.eqns[index]
-        loud = eqn.primitive.name in _LOUD or any(True for _ in _inner(eqn))
+        materialized = eqn.primitive.name in _MATERIALIZED or any(True for _ in _inner(eqn))
         for var in eqn.outvars:
             readers = [jaxpr.eqns[i].primitive.name for i in uses[var] if i < end]
-            fused = len(readers) == 1 and last[var] < end and readers[0] not in _LOUD
-            virtual = not loud and (eqn.primitive.name in _VIEWS or fused)
+            fused = len(readers) == 1 and last[var] < end and readers[0] not in _MATERIALIZED
+            virtual = not materialized and (eqn.primitive.name in _VIEWS or fused)
             known = virtual or var.aval.shape in ignore
             size[var] = 0 if known else math.prod(var.aval.shape) * _width(var)
-            if virtual and var in last:  # what it is made of must stay as long as it would
+            if virtual and var in last:  # its operands live as long as it would
                 for atom in eqn.invars:
                     if not isinstance(atom, core.Literal):
                         last[atom] = max(last.get(atom, index), last[var])

@@ -1,6 +1,9 @@
-"""What a long video loses from window to window: colour, sharpness, variety, and its seams."""
+"""Statistics of a story's windows that show drift: colour, sharpness, distinct tokens, seams.
 
-from collections.abc import Callable, Sequence
+`phenaki.evaluation.metrics.long_video` defines drift, seam and step.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +12,26 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from phenaki.evaluation.metrics.long_video import Distance, seam_and_steps
 from phenaki.features import vgg, weights
 
-Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two stacks [n h w 3] -> [n]
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 LPIPS = ("vgg16", "lpips_vgg")
 
 
 def distance(directory: str | Path) -> tuple[Distance, str]:
-    """(LPIPS, "lpips") where `directory` has its converted weights, else with random ones.
+    """(LPIPS, "lpips") where `directory` has its converted weights, else with random weights.
 
-    Random features are a distance, too, but another one: "lpips_proxy".
+    Distances of random features do not compare with LPIPS, so those are called "lpips_proxy".
     """
-    there = all((Path(directory) / f"{name}.npz").is_file() for name in LPIPS)
+    converted = all((Path(directory) / f"{name}.npz").is_file() for name in LPIPS)
     params = {
-        name: weights.load(name, directory) if there else weights.random(name, seed=0)
+        name: weights.load(name, directory) if converted else weights.random(name, seed=0)
         for name in LPIPS
     }
     network = jax.jit(vgg.lpips)
-    return lambda x, y: np.asarray(network(params, x, y)), "lpips" if there else "lpips_proxy"
+    label = "lpips" if converted else "lpips_proxy"
+    return lambda x, y: np.asarray(network(params, x, y)), label
 
 
 def sharpness(video: Float[np.ndarray, "f h w 3"]) -> float:
@@ -44,15 +48,13 @@ def measure(
     before: Float[np.ndarray, "h w 3"] | None,
     distance: Distance,
 ) -> dict[str, Any]:
-    """Figures of one window's new `frames`; `before` is the last frame of the window before.
+    """Statistics of one window's new `frames`; `before` is the last frame of the window before.
 
-    "seam" is the distance from `before` to the first new frame, None where there is none; "step"
-    the mean distance of the neighbours within the window, which a seam should not exceed by much.
-    "codes" is the share of the window's codes that are distinct.
+    "mean" and "std" are of each colour channel, "codes" is the fraction of the window's tokens that
+    are distinct. "seam" and "step" (the mean step) are in units of `distance`; each is None where
+    there is none.
     """
-    shown = frames if before is None else np.concatenate([before[None], frames])
-    steps = distance(shown[:-1], shown[1:])
-    seam, steps = (None, steps) if before is None else (float(steps[0]), steps[1:])
+    seam, steps = seam_and_steps(frames, before, distance)
     return {
         "mean": frames.mean((0, 1, 2)).tolist(),
         "std": frames.std((0, 1, 2)).tolist(),
@@ -64,7 +66,10 @@ def measure(
 
 
 def summary(lines: Sequence[dict[str, Any]], count: int = 10) -> dict[str, dict[str, float]]:
-    """Means over the first and the last `count` windows (half of them, if there are fewer)."""
+    """Means over the first and the last `count` windows (at most half of the windows each).
+
+    A statistic has drifted where its two means differ.
+    """
     count = max(1, min(count, len(lines) // 2))
     result = {}
     for name in ("mean", "std", "sharpness", "codes", "seam", "step"):
@@ -84,7 +89,10 @@ def chart(
     scenes: Sequence[float],
     label: str,
 ) -> None:
-    """Draws the figures of windows that start at `seconds`; a gray line starts every scene."""
+    """Draws the statistics of windows that start at `seconds`; a gray line starts every scene.
+
+    `scenes` are the scenes' starts in seconds, `label` the title of the seams and steps.
+    """
     figure = Figure(figsize=(9, 9), layout="constrained")
     axes = figure.subplots(5, sharex=True)
     for axis, name, title in ((axes[0], "mean", "colour, mean"), (axes[1], "std", "colour, std")):
@@ -93,7 +101,7 @@ def chart(
         axis.set_title(title, loc="left", fontsize=9)
     for axis, name, title in (
         (axes[2], "sharpness", "sharpness, variance of the Laplacian"),
-        (axes[3], "codes", "distinct codes, share of a window's"),
+        (axes[3], "codes", "distinct tokens, fraction of a window's"),
     ):
         axis.plot(seconds, [line[name] for line in lines], "black", lw=1)
         axis.set_title(title, loc="left", fontsize=9)

@@ -1,7 +1,7 @@
-"""Trains short runs that are ill on purpose, and one that is well: does the doctor name each?
+"""Trains short runs with a known failure, and healthy ones: does scripts/doctor.py tell them apart?
 
-make illnesses                   all of them, some minutes
-python tests/campaigns/broken_runs.py mask    those whose illness contains "mask"
+make broken-runs                              all of them, some minutes
+python tests/campaigns/broken_runs.py mask    those with "mask" in their failure
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from environment import ROOT
 
-STEPS = {1: 1500, 2: 800}  # of each stage: a run that is well must have learned something
+STEPS = {1: 1500, 2: 800}  # of each stage, in which a healthy run learns something
 
 
-class Illness(NamedTuple):
-    """What is wrong: a line of phenaki/`file`, or `flags` of training; the doctor fails `check`."""
+class BrokenRun(NamedTuple):
+    """A failure: a line of phenaki/`file`, or `flags` of training; the doctor must fail `check`."""
 
     what: str
     stage: int
@@ -29,32 +29,32 @@ class Illness(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-ILLNESSES = (
-    Illness("none, stage 1", 1, ""),
-    Illness("none, stage 2", 2, ""),
-    Illness(
+BROKEN_RUNS = (
+    BrokenRun("none, stage 1", 1, ""),
+    BrokenRun("none, stage 2", 2, ""),
+    BrokenRun(
         "attention over time without its causal mask",
         1,
         "the past does not depend on the future",
-        "tokenizers/cvivit.py",
+        "models/cvivit.py",
         "self.encoder_time = Transformer(self.time_depth, causal=True",
         "self.encoder_time = Transformer(self.time_depth, causal=False",
     ),
-    Illness(
+    BrokenRun(
         "a collapsed codebook",
         1,
         "the codebook is used",
         flags=("--config.codebook.revive_until=0",),
     ),
-    Illness(
+    BrokenRun(
         "an inverted mask",
         2,
-        "the loss is of the hidden codes",
-        "train/step_maskgit.py",
-        "masking.apply_mask(codes, mask, model.mask_id)",
-        "masking.apply_mask(codes, ~mask, model.mask_id)",
+        "the loss is of the masked tokens",
+        "train/maskgit.py",
+        "schedules.apply_mask(tokens, mask, model.mask_id)",
+        "schedules.apply_mask(tokens, ~mask, model.mask_id)",
     ),
-    Illness(
+    BrokenRun(
         "guidance that is never trained",
         2,
         "guidance is trained",
@@ -64,14 +64,14 @@ ILLNESSES = (
 
 
 def run(copy: Path, *arguments: object) -> subprocess.CompletedProcess:
-    """A script of the copy, with the packages of the copy instead of those installed."""
+    """Runs a script of the copy, with the packages of the copy instead of the installed ones."""
     command = [sys.executable, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(copy)}
     return subprocess.run(command, cwd=copy, capture_output=True, text=True, env=environment)
 
 
 def train(copy: Path, stage: int, workdir: Path, tokenizer: Path, flags=()) -> None:
-    """A short run of the demo preset; what it says on stderr is shown if it fails."""
+    """A short run of the demo preset; prints its health warnings, or its errors if it fails."""
     name = "cvivit" if stage == 1 else "maskgit"
     arguments = [f"--config=configs/{name}.py:demo", f"--workdir={workdir}"]
     steps = STEPS[stage]
@@ -87,17 +87,17 @@ def train(copy: Path, stage: int, workdir: Path, tokenizer: Path, flags=()) -> N
             print("    while training:", line.partition("] ")[2])
 
 
-def answer(copy: Path, illness: Illness, directory: Path) -> bool:
-    """Whether the doctor fails the illness's check, and passes a run that is well."""
-    workdir = directory / illness.what.replace(" ", "_").replace(",", "")
-    path = copy / "phenaki" / illness.file
-    text = path.read_text() if illness.file else ""
-    if illness.file:
-        assert text.count(illness.old) == 1, f"no such line in {illness.file}"
-        path.write_text(text.replace(illness.old, illness.new))
-    train(copy, illness.stage, workdir, directory / "none_stage_1", illness.flags)
+def diagnosed(copy: Path, broken: BrokenRun, directory: Path) -> bool:
+    """Whether the doctor fails the check of a broken run, or passes a healthy one."""
+    workdir = directory / broken.what.replace(" ", "_").replace(",", "")
+    path = copy / "phenaki" / broken.file
+    text = path.read_text() if broken.file else ""
+    if broken.file:
+        assert text.count(broken.old) == 1, f"no such line in {broken.file}"
+        path.write_text(text.replace(broken.old, broken.new))
+    train(copy, broken.stage, workdir, directory / "none_stage_1", broken.flags)
     done = run(copy, "scripts/doctor.py", f"--run={workdir}")
-    if illness.file:
+    if broken.file:
         path.write_text(text)
     lines = done.stdout.splitlines()
     if done.returncode not in (0, 1) or not lines:
@@ -105,26 +105,26 @@ def answer(copy: Path, illness: Illness, directory: Path) -> bool:
     for line in lines:
         print("   ", line)
     failed = [line for line in lines if line.startswith("FAIL")]
-    return any(illness.check in line for line in failed) if illness.check else not failed
+    return any(broken.check in line for line in failed) if broken.check else not failed
 
 
 def main(words: list[str]) -> int:
-    """Prints what the doctor says of every run; 1 if it missed an illness or made one up."""
-    answers = []
+    """Prints the doctor's findings for every run; returns 1 if one of its verdicts is wrong."""
+    verdicts = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         copy = directory / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
         used = run(copy, "-c", "import phenaki; print(phenaki.__file__)").stdout
-        assert used.startswith(str(copy)), f"not the copy is run, but {used}"
-        for illness in ILLNESSES:
-            # Stage 2 is trained on the codes of the first run.
-            if illness is ILLNESSES[0] or not words or any(w in illness.what for w in words):
-                print(f"illness: {illness.what}", flush=True)
-                answers.append(answer(copy, illness, directory))
-                print(f"  {'named' if illness.check else 'well'}: {answers[-1]}", flush=True)
-    print(f"{sum(answers)} of {len(answers)} runs judged rightly")
-    return int(not all(answers))
+        assert used.startswith(str(copy)), f"runs {used} instead of the copy"
+        for broken in BROKEN_RUNS:
+            # Stage 2 trains on the tokens of the first run.
+            if broken is BROKEN_RUNS[0] or not words or any(w in broken.what for w in words):
+                print(f"failure: {broken.what}", flush=True)
+                verdicts.append(diagnosed(copy, broken, directory))
+                print(f"  {'diagnosed' if broken.check else 'healthy'}: {verdicts[-1]}", flush=True)
+    print(f"{sum(verdicts)} of {len(verdicts)} runs diagnosed correctly")
+    return int(not all(verdicts))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Breaks the code on purpose, one line at a time, and checks that the tests notice.
+"""Mutation tests: breaks the code one line at a time and checks that the tests notice.
 
 make mutants                     all of them, some minutes
-python tests/campaigns/mutants.py decoder  those whose claim contains "decoder"
+python tests/campaigns/mutants.py decoder  those with "decoder" in their claim
 """
 
 import shutil
@@ -62,14 +62,14 @@ MUTANTS = (
         ("test_cvivit.py", "frame_zero_alone"),
     ),
     Mutant(
-        "a prefix of 1 + 2n frames has the prefix of the codes",
+        "a prefix of 1 + 2n frames has the prefix of the tokens",
         CVIVIT,
         "x + position[:t, None]",
         "x + position[-t:, None]",
         ("test_cvivit.py", "a_prefix_has"),
     ),
     Mutant(
-        "codes are in raster order",
+        "tokens are in raster order",
         CVIVIT,
         'rearrange(z, "b t (m n) e -> b t m n e"',
         'rearrange(z, "b t (n m) e -> b t m n e"',
@@ -86,7 +86,7 @@ MUTANTS = (
         "a masked ground-truth id changes no logit",
         STEP,
         "schedules.apply_mask(tokens, mask, model.mask_id)",
-        "codes",
+        "tokens",
         ("test_maskgit.py", "masked_truth"),
     ),
     Mutant(
@@ -139,7 +139,7 @@ MUTANTS = (
         ("test_sampling.py", "exactly_conditional"),
     ),
     Mutant(
-        "the sampler keeps the given codes bit for bit",
+        "the sampler keeps the known tokens bit for bit",
         "sampling/decode.py",
         "filled = jnp.where(unknown, sampled, tokens)",
         "filled = sampled",
@@ -153,7 +153,7 @@ MUTANTS = (
         ("test_sampling.py", "known_codes_stay"),
     ),
     Mutant(
-        "14, 39, 64, ... codes are fixed per step",
+        "14, 39, 64, ... tokens are fixed per step",
         "sampling/decode.py",
         "np.arange(1, steps + 1) / steps)",
         "np.arange(steps) / steps)",
@@ -167,14 +167,14 @@ MUTANTS = (
         ("test_sampling.py", "critic_chooses"),
     ),
     Mutant(
-        "a critic is taught that visible codes are the data's",
+        "a critic is taught that visible tokens are the data's",
         "train/critic.py",
         "    del sampled, tokens\n    return mask",
-        "    del sampled, codes\n    return ~mask",
+        "    del sampled, tokens\n    return ~mask",
         ("test_critic.py", "visible_codes"),
     ),
     Mutant(
-        "the mean over codes is one of the whole step",
+        "the mean over tokens is one of the whole step",
         "losses/masked_tokens.py",
         "count * (rows / total)",
         "count * (len(count) / count.sum())",
@@ -188,14 +188,14 @@ MUTANTS = (
         ("test_sampling.py", "negative_prompt"),
     ),
     Mutant(
-        "resumed is uninterrupted: the data go on",
+        "resumed is uninterrupted: the data continue",
         "data/batches.py",
         'self._start(int(state["taken"]))',
         "self._start(0)",
         ("test_train.py", "resumed_equals"),
     ),
     Mutant(
-        "resumed is uninterrupted: so does the noise",
+        "resumed is uninterrupted: so do the random keys",
         STEP,
         "jax.random.fold_in(key, state.step)",
         "jax.random.fold_in(key, id(state) % 9973)",
@@ -261,7 +261,7 @@ MUTANTS = (
 
 
 def notice(mutant: Mutant, copy: Path) -> str:
-    """How the tests answer to `mutant` in the working copy `copy`, which is mended afterwards."""
+    """The tests' verdict on `mutant` in the working copy `copy`, which is restored afterwards."""
     path = copy / "phenaki" / mutant.file
     text = path.read_text()
     if text.count(mutant.old) < 1:
@@ -278,18 +278,18 @@ def notice(mutant: Mutant, copy: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Prints a line per mutant; 1 if one of them went unnoticed."""
-    answers = []
+    """Prints a line per mutant; returns 1 if one of them is not noticed."""
+    verdicts = []
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
         for mutant in MUTANTS:
             if not words or any(word in mutant.claim for word in words):
-                answers.append(notice(mutant, copy))
-                print(f"{mutant.claim:58} {answers[-1]}", flush=True)
-    noticed = sum(answer.startswith("noticed") for answer in answers)
-    print(f"{noticed} of {len(answers)} mutants noticed")
-    return int(noticed < len(answers))
+                verdicts.append(notice(mutant, copy))
+                print(f"{mutant.claim:58} {verdicts[-1]}", flush=True)
+    noticed = sum(verdict.startswith("noticed") for verdict in verdicts)
+    print(f"{noticed} of {len(verdicts)} mutants noticed")
+    return int(noticed < len(verdicts))
 
 
 if __name__ == "__main__":

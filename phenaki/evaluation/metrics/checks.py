@@ -1,4 +1,4 @@
-"""What clips must be before anything is measured on them; one line says what is wrong."""
+"""Checks of clips before they are measured, with one-line errors."""
 
 from typing import Any
 
@@ -6,13 +6,15 @@ import numpy as np
 
 from phenaki.errors import UserError
 
-BELOW, ABOVE = -0.01, 1.01  # room for rounding; networks' outputs are clipped before
+BELOW, ABOVE = -0.01, 1.01  # tolerates rounding; outputs of networks are clipped before
 
 
 def clips(video: Any, what: str = "clips", frames: int = 1) -> None:
-    """Raises UserError unless `video` is float [b f h w 3] in [0, 1] with `frames` frames or more.
+    """Checks that `video` is float [b f h w 3] in [0, 1] with `frames` frames or more.
 
-    A range that is known to be another one (bytes, [-1, 1], bytes divided twice) is named.
+    Raises:
+        UserError: it is not; names the range where it is a known one (bytes, [-1, 1], bytes
+            divided twice). `what` names the clips.
     """
     if isinstance(video, list | tuple) and len({np.shape(clip) for clip in video}) > 1:
         sizes = ", ".join(sorted({"x".join(map(str, np.shape(clip)[:3])) for clip in video}))
@@ -43,7 +45,7 @@ def clips(video: Any, what: str = "clips", frames: int = 1) -> None:
 
 
 def pairs(real: Any, fake: Any, frames: int = 1) -> None:
-    """`clips` for both, and that they are of one shape: frame by frame comparisons need it."""
+    """`clips` for both sets, which must have one shape to be compared frame by frame."""
     clips(real, "real clips", frames)
     clips(fake, "generated clips", frames)
     if real.shape != fake.shape:
@@ -53,9 +55,13 @@ def pairs(real: Any, fake: Any, frames: int = 1) -> None:
 
 
 def same_size(real: tuple[int, int, int], fake: tuple[int, int, int]) -> None:
-    """Raises UserError unless two sets have the same (frames, height, width).
+    """Checks that two sets have the same (frames, height, width).
 
-    Networks resize, so a distance between sets of different resolution exists, and means little.
+    Networks resize their input, so a distance of sets of different resolution could be computed,
+    but would not compare.
+
+    Raises:
+        UserError: they differ.
     """
     if real != fake:
         (f, h, w), (g, i, j) = real, fake

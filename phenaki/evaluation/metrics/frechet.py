@@ -1,10 +1,11 @@
-"""The Fréchet distance of two sets of features: FID on Inception's, FVD on I3D's.
+"""The Fréchet distance of two sets of features: FID on Inception features, FVD on I3D features.
 
     |μ1 - μ2|² + tr(S1 + S2 - 2 (S1 S2)^½)
 
 in float64 on the host. With any roots R, RᵀR = S, the last trace is the sum of the singular values
-of R1 R2ᵀ. That needs no square root of a product, which amplifies rounding to its root, and no
-covariance at all where there are fewer samples than features: their centred rows are a root.
+of R1 R2ᵀ. So no matrix square root of S1 S2 is taken, which would turn a rounding error into its
+square root. Where there are fewer samples than features no covariance is computed either: the
+centred samples are a root.
 """
 
 from typing import NamedTuple
@@ -14,23 +15,23 @@ from jaxtyping import Float
 
 from phenaki.errors import UserError
 
-Features = Float[np.ndarray, "n d"]
-Weights = Float[np.ndarray, " n"]
+FeatureRows = Float[np.ndarray, "n d"]
+RowWeights = Float[np.ndarray, " n"]
 
 
 class Moments(NamedTuple):
-    """What is known of n features; `merge` is exact, so parts may come from anywhere.
+    """Count, mean and scatter of weighted features; `merge` of parts is exact.
 
     `count` is the sum of the weights, 1 each unless resampled.
     """
 
-    count: float  # type: ignore[assignment]  # of what, no tuple is asked
+    count: float  # type: ignore[assignment]  # shadows tuple.count, which nothing calls
     mean: Float[np.ndarray, " d"]
     scatter: Float[np.ndarray, "d d"]  # sum of outer products around the mean
 
 
-def moments(features: Features, weights: Weights | None = None) -> Moments:
-    """Of a batch of features, each as often as its weight says."""
+def moments(features: FeatureRows, weights: RowWeights | None = None) -> Moments:
+    """The moments of a batch of features, each counted `weights` times (once by default)."""
     x = np.asarray(features, np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     count = float(w.sum())
@@ -40,9 +41,9 @@ def moments(features: Features, weights: Weights | None = None) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Of both sets together.
+    """The moments of both sets together.
 
-    Sums of squares would cancel where the mean is large; sums around the mean do not.
+    Sums of squares around the mean do not cancel where the mean is large; plain ones would.
     """
     count = a.count + b.count
     if not count:
@@ -59,16 +60,24 @@ class Gaussian(NamedTuple):
     root: Float[np.ndarray, "r d"]
 
 
-def gaussian(known: Moments) -> Gaussian:
-    """UserError below two samples."""
-    _check(known.count)
-    values, vectors = np.linalg.eigh(known.scatter / (known.count - 1))
+def gaussian(total: Moments) -> Gaussian:
+    """The Gaussian of these moments.
+
+    Raises:
+        UserError: there are fewer than two samples.
+    """
+    _check(total.count)
+    values, vectors = np.linalg.eigh(total.scatter / (total.count - 1))
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T  # rounding makes some negative
-    return Gaussian(known.mean, root)
+    return Gaussian(total.mean, root)
 
 
-def gaussian_of(features: Features, weights: Weights | None = None) -> Gaussian:
-    """The same from features at hand, without their covariance where they are few."""
+def gaussian_of(features: FeatureRows, weights: RowWeights | None = None) -> Gaussian:
+    """`gaussian` of features in memory, without their covariance where there are few rows.
+
+    Raises:
+        UserError: there are fewer than two samples.
+    """
     if len(features) > features.shape[1]:
         return gaussian(moments(features, weights))
     x = np.asarray(features, np.float64)
@@ -84,10 +93,14 @@ def _check(count):
 
 
 def distance(a: Gaussian, b: Gaussian) -> float:
-    """The squared Fréchet distance; 0 for equal sets, |μ1 - μ2|² for shifted ones."""
+    """The squared Fréchet distance; 0 for equal sets, |μ1 - μ2|² for shifted ones.
+
+    Raises:
+        UserError: the features have different widths.
+    """
     if a.mean.shape != b.mean.shape:
         raise UserError(
-            f"features of {a.mean.size} and {b.mean.size} numbers: both sets must come from one "
+            f"features of width {a.mean.size} and {b.mean.size}: both sets must come from one "
             "network."
         )
     cross = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()

@@ -1,9 +1,9 @@
-"""Inception score, and how often a codebook's entries are used."""
+"""The Inception score (arXiv 1606.03498)."""
 
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from phenaki.errors import UserError
 
@@ -11,10 +11,13 @@ from phenaki.errors import UserError
 def inception_score(
     batches: Iterable[Float[np.ndarray, "n k"]], total: int, splits: int = 10
 ) -> tuple[float, float]:
-    """Mean and deviation over `splits` of exp E KL(p(y|x) || p(y)) (arXiv 1606.03498).
+    """Mean and standard deviation over `splits` of exp E KL(p(y|x) || p(y)).
 
-    `batches` are logits, `total` of them in all, in a random order: splits follow one another.
-    One sum of probabilities and one entropy per split are kept.
+    `batches` are logits, `total` rows in all, in a random order: splits are consecutive rows.
+    Memory holds one sum of probabilities and one entropy per split.
+
+    Raises:
+        UserError: there are fewer samples than splits.
     """
     if not 0 < splits <= total:
         raise UserError(f"an Inception score of {total} samples: give {splits} or more.")
@@ -34,35 +37,10 @@ def inception_score(
             counts[s] += mine.sum()
         seen += len(x)
     if seen != total:
-        raise ValueError(f"{seen} logits came, not {total}.")
+        raise ValueError(f"got {seen} rows of logits, expected {total}.")
     scores = []
     for s in range(splits):
         marginal = sums[s] / counts[s]
         cross = (marginal * np.log(np.maximum(marginal, 1e-300))).sum()
         scores.append(np.exp(negative_entropy[s] / counts[s] - cross))
     return float(np.mean(scores)), float(np.std(scores))
-
-
-def count_codes(tokens: Int[np.ndarray, "..."], codebook: int) -> Int[np.ndarray, " k"]:
-    """How often each of `codebook` entries occurs; counts of parts add up.
-
-    Raises UserError for a code outside the book, which indexing would silently clamp.
-    """
-    tokens = np.asarray(tokens)
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < codebook:
-        raise UserError(
-            f"codes from {tokens.min()} to {tokens.max()}: must be 0 .. {codebook - 1}."
-        )
-    return np.bincount(tokens.ravel(), minlength=codebook)
-
-
-def usage(counts: Int[np.ndarray, " k"]) -> float:
-    """Share of the entries that occur, 0..1. Grows with what was counted: 20 codes per entry."""
-    return float((np.asarray(counts) > 0).mean())
-
-
-def perplexity(counts: Int[np.ndarray, " k"]) -> float:
-    """exp of the entropy of the counts: how many entries equally used ones would be."""
-    p = np.asarray(counts, np.float64) / np.sum(counts)
-    p = p[p > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))
