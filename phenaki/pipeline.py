@@ -99,7 +99,7 @@ class Phenaki:
         maskgit, config, _ = checkpoint.load_run(directory)
         if config.kind == "critic":
             raise UserError(
-                f"{directory}: is a critic's run; sampling takes it beside its generator."
+                f"{directory}: is a critic's run; sampling takes it with its generator."
             )
         if config.kind != "maskgit":
             raise UserError(
@@ -120,7 +120,7 @@ class Phenaki:
     def save(self, directory: str | Path, dtype=jnp.float32, **facts) -> None:
         """Writes a self-contained bundle; `dtype` bfloat16 halves it."""
         params = jax.tree.map(lambda x: x.astype(dtype), self.params)
-        checkpoint.save_bundle(directory, params, self.config, kind="phenaki", **facts)
+        checkpoint.save_bundle(directory, params, self.config.to_dict(), kind="phenaki", **facts)
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""The quantizers beside equation 1's: no codebook (FSQ, LFQ), and one of running averages."""
+"""Quantizers other than that of equation 1: without a codebook (FSQ, LFQ), and an EMA codebook."""
 
 import jax
 import jax.numpy as jnp

@@ -31,7 +31,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("text")
     tokenizer = {"tokenizer": tiny.phenaki().params["tokenizer"]}
     config = tiny.tokenizer_config()
-    checkpoint.save_bundle(root / "tokenizer", tokenizer, config, kind="tokenizer")
+    checkpoint.save_bundle(root / "tokenizer", tokenizer, config.to_dict(), kind="tokenizer")
     (root / "t5.model").write_bytes(trained())
     files.zarr(root / "t5/checkpoint_5", files.state(files.params()))
     (root / "t5/config.gin").write_text(files.GIN)
@@ -104,17 +104,17 @@ def test_a_class_conditional_run(root):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     (
         (dict(vocabulary="nowhere.model"), "nowhere.model: no such vocabulary; get gs://"),
         (dict(weights="nowhere"), "config.text.weights='nowhere': no such file or directory"),
         (dict(width=9), "config.text.width=9 must be 8, that of "),
     ),
 )
-def test_mistakes_are_said_before_anything_is_written(root, text, said):
+def test_mistakes_are_reported_before_anything_is_written(root, text, message):
     with pytest.raises(UserError) as caught:
         train(t5_config(root, **text), root, "never")
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert not (root / "never").exists()
 
 

@@ -86,7 +86,7 @@ MUTANTS = (
         "a masked ground-truth id changes no logit",
         STEP,
         "schedules.apply_mask(tokens, mask, model.mask_id)",
-        "codes",
+        "tokens",
         ("test_maskgit.py", "masked_truth"),
     ),
     Mutant(
@@ -170,7 +170,7 @@ MUTANTS = (
         "a critic is taught that visible codes are the data's",
         "train/critic.py",
         "    del sampled, tokens\n    return mask",
-        "    del sampled, codes\n    return ~mask",
+        "    del sampled, tokens\n    return ~mask",
         ("test_critic.py", "visible_codes"),
     ),
     Mutant(
