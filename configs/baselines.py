@@ -43,7 +43,7 @@ def conv(c):
             patch=(1, 8, 8),
             filters=128,  # hidden
             multipliers=(1, 1, 2, 2, 4),
-            strides=(2, 2, 2, 1),  # 16x16 codes: five levels that all shrink would give 8x8
+            strides=(2, 2, 2, 1),  # 16x16 tokens: five levels that all shrink would give 8x8
             blocks=2,
             groups=32,
             code_dim=256,
@@ -72,7 +72,7 @@ def laion3d(c):
 
 
 def laion3d_images(c):
-    """The same network on images alone, each in 256 codes."""
+    """The same network on images alone, each in 256 tokens."""
     laion3d(c)
     c.video.frames = 1
 
@@ -89,7 +89,7 @@ def with_video_loss(variant):
 
 
 def vit_mini(c):
-    """Four codes per frame, 44 per clip, where C-ViViT has 24."""
+    """Four tokens per frame, 44 per clip, where C-ViViT has 24."""
     cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(
@@ -124,7 +124,7 @@ def conv_mini(c):
 
 
 def laion3d_mini(c):
-    """24 codes per clip, as C-ViViT."""
+    """24 tokens per clip, as C-ViViT."""
     cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(

@@ -1,9 +1,9 @@
-"""Token critics (not in the paper; docs/paper.md#token-critic): which codes were sampled.
+"""Token critics (not in the paper; docs/paper.md#token-critic): which tokens were sampled.
 
     python scripts/train_critic.py --config=configs/critic.py:demo \\
         --generator=runs/demo/maskgit --workdir=runs/demo/critic
 
-Variants: t2v (beside the 1.8B model), demo and laptop (moving shapes). Clips, codes, captions and
+Variants: t2v (for the 1.8B model), demo and laptop (moving shapes). Clips, tokens, captions and
 text encoder are those of the generator's run or bundle.
 """
 
@@ -26,8 +26,8 @@ def t2v() -> ConfigDict:
         dropout=0.1,
         attention_dropout=0.1,
     )
-    c.labels = "masked"  # or "differs": a code that was guessed right is no sampled one
-    c.prefix = 0.25  # share of clips whose first frames are given, as in stories
+    c.labels = "masked"  # or "differs": a token that was sampled right is real
+    c.prefix = 0.25  # fraction of clips whose first frames are known, as in stories
     c.drop_text = 0.1  # for the critic's own guidance
     c.mask = dict(schedule="cosine")
     c.optim = dict(

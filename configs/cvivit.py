@@ -15,7 +15,7 @@ from phenaki.errors import UserError
 def paper() -> ConfigDict:
     """Table 6, rows in its order."""
     c = ConfigDict()
-    c.kind = "tokenizer"
+    c.kind = "tokenizer"  # what is trained; or "maskgit", "critic"
     c.video = dict(frames=11, height=128, width=128, fps=6.0)
     c.tokenizer = dict(
         name="cvivit",
@@ -46,26 +46,28 @@ def paper() -> ConfigDict:
     c.gan = dict(
         network="residual",  # or "stylegan2"
         width=512,  # channels of maps up to 32 px
-        frames=None,  # per clip, picked at random; None: all
+        frames=None,  # random frames per clip; None: all
         loss="non_saturating",  # or "hinge"
-        start=0,  # the step from which both learn
+        start=0,  # the step from which both networks train
         r1=10.0,
         r1_every=1,  # 16 is the lazy penalty of StyleGAN2
         lecam=0.0,
         lecam_decay=0.999,
-        adaptive_limit=0.0,  # of VQGAN's weight by gradients; 0 = off
+        adaptive_limit=0.0,  # of VQGAN's adaptive weight; 0 = off
     )
     # Of L_IP (VGG16, LPIPS) and L_VP (I3D): a directory written by scripts/convert_weights.py, or
-    # "random" to try it. The paper names no layer of I3D: docs/paper.md#perceptual-losses.
+    # "random" for a try. The paper names no layer of I3D: docs/paper.md#perceptual-losses.
     c.features = dict(weights="weights", i3d=("logits_mean",))
-    # A window of 20 codes per codebook entry and more. Not in the paper: revival (0 = never), and
-    # a codebook of running averages (the decay of them; 0 = by gradient, equation 1).
+    # Usage is counted over a window of 20 and more tokens per code. Not in the paper: revival of
+    # unused codes until a step (0 = never), and an EMA codebook (0 = by gradient, equation 1).
     c.codebook = dict(usage_window=100, revive_until=0, decay=0.0)
     c.data = dict(source="tfds", sources="data/mit", batch=128, image_batch=0, world={})
-    c.start = ""  # a C-ViViT's run or bundle to start from, also one of images (video.frames=1)
+    # Warm start: the run or bundle of a C-ViViT, also of one of images only (video.frames=1).
+    c.start = ""
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)
-    # Not in the paper. A loss or gradient so many times its recent mean, or no number, changes
-    # nothing; so many in a row: back to the last checkpoint; so many times back: stop.
+    # Not in the paper. An update is skipped where a loss or gradient is not finite, or exceeds its
+    # recent mean `spike` times; after `patience` skips in a row the run rolls back to its last
+    # checkpoint, and stops after `tries` roll-backs.
     c.guard = dict(spike=20.0, patience=10, tries=3, hang_minutes=60.0)
     c.mesh = dict(data=-1, fsdp=1, tensor=1, sequence=1, slices=1)
     c.dtype = "bfloat16"
@@ -103,7 +105,7 @@ def plain_loss(c):
 
 
 def small(c):
-    """Own clips at 64 px on one device, also a CPU: 6x8x8 codes, 3.2M parameters."""
+    """Own clips at 64 px on one device, also a CPU: 6x8x8 tokens, 3.2M parameters."""
     plain_loss(c)
     c.gan.width = 128
     c.video = ConfigDict(dict(frames=11, height=64, width=64, fps=8.0))
@@ -118,7 +120,7 @@ def small(c):
 
 
 def demo(c):
-    """Moving shapes at 28 px in 6x2x2 codes, 1.3M parameters: four minutes on two cores."""
+    """Moving shapes at 28 px in 6x2x2 tokens, 1.3M parameters: four minutes on two cores."""
     plain_loss(c)
     c.gan.width = 64
     c.video = ConfigDict(dict(frames=11, height=28, width=28, fps=8.0))
@@ -126,7 +128,7 @@ def demo(c):
         patch=(2, 14, 14),
         width=128,
         code_dim=16,
-        space_depth=1,  # with 2, empty patches tell of the rest, in codes harder to predict
+        space_depth=1,  # with 2, tokens of empty patches depend on the others: harder to predict
         time_depth=1,
         heads=4,
         mlp_dim=512,
@@ -161,7 +163,7 @@ def laptop(c):
 
 
 def world(radius: float, then: float) -> dict:
-    """What moves; both stages use it. Radius in pixels, share of clips that change midway."""
+    """The moving shapes of both stages: radius in pixels, fraction of clips that change midway."""
     return dict(radius=radius, sizes=("large",), then=then)
 
 

@@ -4,10 +4,10 @@
         --tokenizer=runs/cvivit --workdir=runs/t2v
 
 Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small (own clips), demo,
-mini and laptop (moving shapes). "t2v,mix=50/50" shares a step's samples between clips and stills;
-the paper has 100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of stills (§3.1).
-classes has class names for captions; "small,text=t5_1_1_base" reads them with that encoder.
-Clip, patch and codebook sizes are those of the tokenizer's run.
+mini and laptop (moving shapes). "t2v,mix=50/50" mixes clips and images in a step; the paper has
+100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of images (§3.1). classes has class
+names as captions; "small,text=t5_1_1_base" encodes captions with that encoder. Clip, patch and
+codebook sizes are those of the tokenizer's run.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs import cvivit
 from phenaki.errors import UserError
 from phenaki.text import sizes
 
-# B.3.3 (beside NUWA), B.3.4 (Table 2), B.3.5 (every video shown), as sampler presets.
+# Sampler presets: B.3.3 (compared with NUWA), B.3.4 (Table 2), B.3.5 (every video shown).
 PRESETS = dict(
     nuwa=dict(guidance=0.1, steps=12, choice_temperature=4.0),
     ablation=dict(guidance=6.0, steps=24, choice_temperature=4.0),
@@ -53,14 +53,14 @@ def paper() -> ConfigDict:
     c.text = _t5("t5_1_1_xxl")
     c.drop_text = 0.1  # §2.2, for guidance
     c.mask = dict(schedule="cosine")  # or uniform, linear, square, cubic, exp
-    # Equation 3 per sample; reduction="code" is the mean over all masked codes of a step.
+    # Equation 3 per sample; reduction="code" is the mean over all masked tokens of a step.
     c.loss = dict(reduction="sample", smoothing=0.0)
-    c.code_init = 0.0  # share of the tokenizer's codes in the first embeddings; not in the paper
-    # 80/20 of 512 samples: 410 clips and 102 stills, rounded so that both divide over 2^n devices.
+    c.code_init = 0.0  # scale of the tokenizer's codes in the initial embeddings; not in the paper
+    # 80/20 of 512 samples: 410 clips and 102 images, rounded so that both divide over 2^n devices.
     c.data = dict(
         source="tfds",
         sources="data/video_text",  # a directory, or several with rates: "A=0.8,B=0.2"
-        image_sources="",  # the same for stills; "" = those of `sources`
+        image_sources="",  # the same for images; "" = those of `sources`
         batch=416,
         image_batch=96,
         world={},
@@ -70,7 +70,7 @@ def paper() -> ConfigDict:
         choice_temperature=4.0,
         guidance=6.0,
         guidance_schedule="constant",  # or linear
-        temperature=1.0,  # of the codes
+        temperature=1.0,  # of the logits
         top_k=0,  # 0 = all
         top_p=1.0,
         schedule="cosine",
@@ -91,7 +91,7 @@ def paper() -> ConfigDict:
 
 
 def _t5(name):
-    """The public encoder of that name; docs/text.md says where its files come from."""
+    """The public encoder of that name; docs/text.md has the source of its files."""
     numbers = _known("text encoder", name, sizes.T5)
     return ConfigDict(
         dict(
@@ -133,7 +133,7 @@ def k600(c):
 
 
 def _byte_encoder(c):
-    # Not a trained language model: random features of byte n-grams, enough for small grammars.
+    # Not a trained language model: random features of byte n-grams are enough for small grammars.
     c.text = ConfigDict(
         dict(
             vocabulary="bytes", length=72, vocab_size=259, width=96, heads=8, head_dim=12,
@@ -156,7 +156,7 @@ def small(c):
 
 
 def demo(c):
-    """Moving shapes: 24 codes, 1.2M parameters: seven minutes on two cores."""
+    """Moving shapes: 24 tokens, 1.2M parameters: seven minutes on two cores."""
     c.model.update(
         codebook=1024, depth=4, width=128, mlp_dim=512, heads=2, dropout=0.0, attention_dropout=0.0
     )
@@ -166,14 +166,14 @@ def demo(c):
     c.optim.update(rate=2e-3, warmup=200, decay=3000, clip=1.0, ema=0.995)
     c.data.update(source="moving_shapes", batch=32, image_batch=0)
     c.data.world = ConfigDict(cvivit.world(radius=5.2, then=0.4))
-    # More steps than codes: the last ones are then sampled one by one, too.
+    # More steps than tokens, so that the last ones are sampled one by one, too.
     c.sample.update(steps=40, choice_temperature=1.0, guidance=0.5)
     c.train.update(steps=3000, log_every=100, save_every=1000, sample_every=1000, sample_count=30)
     c.dtype, c.remat, c.unroll = "float32", "none", 8
 
 
 def mini(c):
-    """As demo over cvivit.py:mini, 0.7M parameters: what Table 2 is tried with on one CPU."""
+    """As demo over cvivit.py:mini, 0.7M parameters: for Table 2 in miniature on one CPU."""
     demo(c)
     c.model.update(width=96, mlp_dim=384)
     c.optim.update(decay=2000, ema=0.99)
@@ -191,18 +191,18 @@ def laptop(c):
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 
-def mix(c, shares: str):
-    """Shares a step's samples between clips and stills: "80/20", or "80/10/10" for two sets.
+def mix(c, percentages: str):
+    """Mixes clips and images in a step: "80/20", or "80/10/10" for two sets of images.
 
     Both sub-batches are whole sixteenths of the sum, so that they divide over up to sixteen
-    devices, of 512 over 32; where the shares do not, the nearest are taken (416 and 96 for 80/20).
-    Several sets of stills are `config.data.image_sources`, to be given as "A=0.5,B=0.5".
+    devices, of 512 over 32; other percentages are rounded to them (416 and 96 for 80/20). Give
+    several sets of images as `config.data.image_sources`, such as "A=0.5,B=0.5".
     """
-    percent = [int(part) if part.isdecimal() else -1 for part in shares.split("/")]
+    percent = [int(part) if part.isdecimal() else -1 for part in percentages.split("/")]
     if len(percent) < 2 or min(percent) < 0 or sum(percent) != 100:
         raise UserError(
-            f"mix={shares}: must be shares in percent of clips and of sets of stills that add up "
-            "to 100, such as 80/20 or 80/10/10."
+            f"mix={percentages}: must be the percentages of clips and of each set of images, with "
+            "the sum 100, such as 80/20 or 80/10/10."
         )
     total = c.data.batch + c.data.image_batch
     unit = max(total // 16, 1)
@@ -211,14 +211,14 @@ def mix(c, shares: str):
 
 
 def text(c, name):
-    """Reads captions with the public encoder `name`, and keeps their embeddings if `c` did."""
+    """Encodes captions with the public encoder `name`; caches their embeddings if `c` did."""
     cached = bool(c.text and c.text.cached)
     c.text = _t5(name)
     c.text.cached = cached
 
 
 def classes(c):
-    """As small, with class names for captions: every layer learns a row per class.
+    """As small, with class names as captions: every layer learns a row per class.
 
     Set config.text.vocabulary to labels:FILE, a file with a name a line, and config.text.width to
     their number.
@@ -237,7 +237,7 @@ OPTIONS = dict(mix=mix, text=text)
 
 
 def get_config(variant: str = "t2v") -> ConfigDict:
-    """The config of a variant, "NAME" or "NAME,mix=SHARES,text=ENCODER" with either option."""
+    """The config of a variant, "NAME" or "NAME,mix=PERCENTAGES,text=ENCODER" with either option."""
     name, *options = variant.split(",")
     c = paper()
     _known("variant", name, VARIANTS)(c)

@@ -4,9 +4,9 @@
 
 A row's `task` is text_to_video, text_to_image, reconstruction or prediction; its `config` trains
 the checkpoint; `data` is what scripts/prepare_data.py wrote. `views` are the frames that are scored
-(all by default): where the paper leaves open which, both are measured. `differs` says of a measure
-why its number is not the printed one's kind; a measure without an entry is comparable if the whole
-split is used. Other systems' numbers are in `others`, as printed.
+(all by default); where the paper does not state which, both are measured. `differs` has the reason
+why a metric may not compare with the printed number; a metric without an entry compares if the
+whole split is used. Other systems' numbers are in `others`, as printed.
 """
 
 TEN = dict(first_ten=(0, 10), last_ten=(1, 11))  # of the eleven that C-ViViT needs
@@ -84,7 +84,7 @@ def _mix_images(fid, clip):
 
 
 TABLE_2 = dict(
-    title="Mixing clips and stills: text to video and text to image",
+    title="Mixing clips and images: text to video and text to image",
     rows=dict(
         video_100=_mix(19.2, 168.9, 0.298),
         video_80=_mix(21.4, 198.4, 0.303),
@@ -144,7 +144,7 @@ def _prediction(config, data, given, samples, fvd, differs, **fields):
 
 # The first numbers are means; Table 4 also prints deviations.
 K600_WAYS = (
-    "the paper states no number of samples; MAGVIT's 50,000 x 4 against 6 windows a video, "
+    "the paper does not state how many samples; MAGVIT's 50,000 x 4 against 6 windows a video, "
     "here every stored clip once"
 )
 TABLE_4 = dict(
@@ -201,8 +201,8 @@ TABLE_5 = dict(
 
 TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3, 4: TABLE_4, 5: TABLE_5}
 
-# Every table on moving shapes. Counts so that two cores need less than ten minutes; feature
-# networks are large beside these clips and see `frame_step`-th frames only.
+# Every table on moving shapes. With these counts two cores need less than ten minutes. The feature
+# networks are large for such clips: they see every `frame_step`-th frame only.
 LAPTOP = dict(
     alignment=100,  # prompts per row
     clips=32,
@@ -225,7 +225,7 @@ LAPTOP = dict(
         ),
         dict(
             table=2,
-            title="text to image, from captions of stills",
+            title="text to image, from captions of images",
             task="text_to_image",
             split="images",
             metrics=("fid",),

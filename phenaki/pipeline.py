@@ -87,7 +87,7 @@ class Phenaki:
     def save(self, directory: str | Path, dtype: Any = jnp.float32, **facts: Any) -> None:
         """Writes a self-contained bundle; bfloat16 halves it. `facts` go into bundle.json."""
         params = jax.tree.map(lambda x: x.astype(dtype), self.params)
-        checkpoint.save_bundle(directory, params, self.config, kind="phenaki", **facts)
+        checkpoint.save_bundle(directory, params, self.config.to_dict(), kind="phenaki", **facts)
 
     def shard(self, mesh: jax.sharding.Mesh, *, pad: bool = False) -> "Phenaki":
         """Samples on `mesh` from now on, the rows of a batch split over "data" and "fsdp".

@@ -1,4 +1,4 @@
-"""Mesh and path -> PartitionSpec. The only file that knows devices."""
+"""The device mesh, and parameter shardings by path."""
 
 import importlib.util
 import math
@@ -12,15 +12,15 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from phenaki.blocks import sharding as layout
+from phenaki.blocks.sharding import AXES, WIDE
+from phenaki.blocks.sharding import BATCH as BATCH_AXES
 from phenaki.errors import UserError
 
 TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))  # of older and of newer TPU VMs
-BATCH = PartitionSpec(layout.BATCH)
-WIDE = layout.WIDE
+BATCH = PartitionSpec(BATCH_AXES)  # of the rows of a batch
 
-# The first rule that matches a parameter's path gives the axes of its last dimensions; dimensions
-# in front (stacked layers) stay whole, and so does a dimension that its axes do not divide.
+# The first rule that matches a parameter's path gives the mesh axes of its last dimensions. Leading
+# dimensions (stacked layers) are not split, nor is a dimension that its axes do not divide.
 RULES = (
     (r"attention/qkv/kernel", (WIDE, None, "tensor", None)),
     (r"attention/qkv/bias", (None, "tensor", None)),
@@ -33,17 +33,17 @@ RULES = (
     (r"wi/bias", ("tensor",)),
     (r"wo/kernel", (("tensor", *WIDE), None)),
     (r"(query|key|value)/kernel", (WIDE, "tensor")),  # T5
-    (r"(embedding|position)$", (None, WIDE)),  # 8193 rows divide by nothing: split the width
+    (r"(embedding|position)$", (None, WIDE)),  # 8193 rows divide by nothing useful
     (r"kernel", (WIDE, None)),
 )
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
-    """Joins this process with the others of the job, before any device is touched.
+    """Initialises `jax.distributed`; call it before any device is touched.
 
-    Where `coordinator` (host:port), the number of `processes` and this one's index are given, by
-    those; else by itself on workers of a TPU slice and in SLURM steps of several tasks; anywhere
-    else the process stays alone. A second call does nothing.
+    With `coordinator` (host:port), the number of `processes` and the index of this `process`, by
+    these; without, on workers of a TPU slice and in SLURM steps of several tasks, by JAX's own
+    detection. Anywhere else the process stays alone. A second call does nothing.
 
     Raises:
         UserError: only some of the three are given.
@@ -51,8 +51,8 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     given = (bool(coordinator), processes > 0, process >= 0)
     if any(given) and not all(given):
         raise UserError(
-            "--coordinator, --processes and --process go together: host:port of process 0, how "
-            "many there are, and which this one is, from 0."
+            "--coordinator, --processes and --process go together: host:port of process 0, the "
+            "number of processes, and the index of this one, from 0."
         )
     if jax.distributed.is_initialized():
         return
@@ -63,12 +63,12 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
 
 
 def in_job(environment: Mapping[str, str]) -> bool:
-    """Whether JAX finds its fellow processes by itself: on a TPU worker, or in a SLURM step."""
+    """Whether JAX detects the other processes of the job: on a TPU worker, or in a SLURM step."""
     workers = environment.get("TPU_WORKER_HOSTNAMES", "")
     tpu = "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment
-    # A TPU VM made without GKE has no such variables; its devices tell it.
-    seen = any(path.exists() for path in TPU_DEVICES)
-    tpu = tpu or (seen and importlib.util.find_spec("libtpu") is not None)
+    # A TPU VM that GKE did not create has no such variables, but it has the devices.
+    devices = any(path.exists() for path in TPU_DEVICES)
+    tpu = tpu or (devices and importlib.util.find_spec("libtpu") is not None)
     slurm = int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment
     return (tpu and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")) or slurm
 
@@ -83,8 +83,12 @@ def make_mesh(
 ) -> Mesh:
     """A (data, fsdp, sequence, tensor) mesh of `devices` (all).
 
-    One size may be -1, "whatever is left". `slices` groups of devices, joined by the data centre's
-    network only, share the data axis: nothing but gradients travels between them.
+    One size may be -1: all remaining devices. `slices` are groups of devices that only the data
+    centre's network connects. They lie along the data axis, so that only gradients are exchanged
+    between them.
+
+    Raises:
+        UserError: the sizes do not multiply to the devices, or the slices do not divide `data`.
     """
     sizes = dict(data=data, fsdp=fsdp, sequence=sequence, tensor=tensor)
     devices = jax.devices() if devices is None else devices
@@ -102,21 +106,21 @@ def make_mesh(
             f"config.mesh.slices={slices} must divide the data axis, {sizes['data']}; nearest is "
             f"{max(n for n in range(1, max(slices, 1) + 1) if sizes['data'] % n == 0)}."
         )
-    return Mesh(_grid(devices, tuple(sizes.values()), slices), layout.AXES)
+    return Mesh(_grid(devices, tuple(sizes.values()), slices), AXES)
 
 
 def nearest_mesh(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """The sizes at or below `sizes` that multiply to `count`; data takes what is left."""
+    """The sizes at or below `sizes` that multiply to `count`; the data axis takes the rest."""
     nearest, left = {"data": 1}, count
     for axis in ("tensor", "sequence", "fsdp"):
         wanted = max(sizes[axis], 1) if sizes[axis] != -1 else left
         nearest[axis] = max(n for n in range(1, min(wanted, left) + 1) if left % n == 0)
         left //= nearest[axis]
-    return {axis: left if axis == "data" else nearest[axis] for axis in layout.AXES}
+    return {axis: left if axis == "data" else nearest[axis] for axis in AXES}
 
 
 def _grid(devices, shape, slices):
-    """Devices so that neighbours on a mesh axis are neighbours in the machine."""
+    """The devices in an order where neighbours on a mesh axis are neighbours in the network."""
     if devices[0].platform == "tpu" and len(devices) > 1:
         if slices > 1:
             inner = (shape[0] // slices, *shape[1:])
@@ -126,24 +130,24 @@ def _grid(devices, shape, slices):
             )
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     groups = {getattr(device, "slice_index", None) or 0 for device in devices}
-    if len(groups) > 1:  # slices in order: each is a run of the data axis
+    if len(groups) > 1:  # each slice is a contiguous part of the data axis
         devices = sorted(devices, key=lambda device: (device.slice_index, device.id))
     return np.array(devices).reshape(shape)
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """The PartitionSpec of the parameter (or optimiser moment) at `path`."""
+    """The PartitionSpec of the parameter, or of its optimiser moment, at `path` ("a/b/kernel")."""
     for pattern, axes in RULES:
         if re.search(pattern, path) and len(shape) >= len(axes):
-            whole = (None,) * (len(shape) - len(axes))
-            sizes = shape[len(whole) :]
+            leading = (None,) * (len(shape) - len(axes))
+            sizes = shape[len(leading) :]
             fitting = (_fitting(axis, size, mesh) for axis, size in zip(axes, sizes, strict=True))
-            return PartitionSpec(*whole, *fitting)
+            return PartitionSpec(*leading, *fitting)
     return PartitionSpec()
 
 
 def _fitting(axes, size, mesh):
-    """What of `axes` divides `size`: all, the first alone, or None."""
+    """The longest prefix of `axes` that divides `size`: a tuple, one name, or None."""
     if axes is None:
         return None
     axes = (axes,) if isinstance(axes, str) else axes
@@ -154,17 +158,17 @@ def _fitting(axes, size, mesh):
 
 
 def shardings(tree, mesh: Mesh | AbstractMesh):
-    """NamedShardings for every leaf of a tree of arrays or shapes."""
+    """The NamedSharding of every leaf of a tree of arrays or shapes."""
 
-    def one(path, leaf):
+    def sharding(path, leaf):
         name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
         return NamedSharding(mesh, spec(name, leaf.shape, mesh))
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def global_batch(batch, mesh: Mesh):
-    """This host's numpy rows as global arrays, split over the data and fsdp axes."""
+    """Global arrays, split over the data and fsdp axes, from this host's rows (numpy)."""
     sharding = NamedSharding(mesh, BATCH)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
@@ -190,10 +194,15 @@ def split_rows(rows, mesh: Mesh, *, pad: bool = False):
 
 
 def check_batch(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises `UserError` unless `size` rows divide over the batch axes and micro-batches."""
+    """Checks that `size` rows, of `field`, divide over the batch axes and micro-batches.
+
+    Raises:
+        UserError: they do not; names the nearest size that does.
+    """
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if size % parts:
         nearest = max(round(size / parts), 1) * parts
+        # As many parts as divide the rows; the other devices would share a sample.
         fewer = math.gcd(size, parts)
         raise UserError(
             f"{field}={size} must be a multiple of {parts} (data and fsdp devices times "

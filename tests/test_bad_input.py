@@ -64,7 +64,7 @@ def places(tmp_path_factory):
     paths = {name: root / name for name in ("tokenizer", "begun", "empty", "file", "missing")}
     params = {"tokenizer": tiny.phenaki().params["tokenizer"]}
     config = tiny.tokenizer_config()
-    checkpoint.save_bundle(paths["tokenizer"], params, config, kind="tokenizer")
+    checkpoint.save_bundle(paths["tokenizer"], params, config.to_dict(), kind="tokenizer")
     paths["begun"].mkdir()
     (paths["begun"] / "config.json").write_text(json.dumps(config.to_dict()))
     paths["empty"].mkdir()

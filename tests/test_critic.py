@@ -77,7 +77,7 @@ def test_text_may_be_left_out():
 
 
 class Generator:
-    """Draws code 0 or 1, four to one, whatever it sees; notes the text it is given."""
+    """Samples token 0 or 1, four to one, whatever the input; records its text."""
 
     mask_id = CODEBOOK
 
@@ -92,7 +92,7 @@ class Generator:
 
 
 class Judge:
-    """A logit per code and place; notes what it is shown."""
+    """A logit per token and position; records its inputs."""
 
     reads_text = True
 
@@ -136,7 +136,7 @@ def cross_entropy(logits, fake):
 
 
 def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_one():
-    # The generator never draws 5: what shows another code was masked.
+    # The generator never samples 5: any other token was masked.
     tokens, logits, metrics, *_ = one_step(truth=5, rows=512)
     fake = tokens != 5
     assert 0 < fake.sum(-1).min() < fake.sum(-1).max() == LENGTH
@@ -152,7 +152,7 @@ def test_visible_codes_are_the_datas_and_masked_ones_are_sampled_at_temperature_
 
 
 def test_a_right_guess_is_sampled_by_one_label_and_real_by_the_other():
-    # The generator often draws the truth, 0; code 0 says nothing of whether it was masked.
+    # The generator often samples the true token, 0: token 0 may have been masked or not.
     tokens, logits, strict, *_ = one_step(truth=0)
     again, _, lenient, *_ = one_step(truth=0, label=training.differs)
     np.testing.assert_array_equal(tokens, again)
@@ -185,7 +185,7 @@ def test_only_the_critics_text_is_dropped_and_only_the_critic_learns():
     assert 0.1 < share < 0.5
 
 
-# --- trained beside a whole model
+# --- trained next to a whole model
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
         Phenaki.load(run[0])
 
 
-def test_what_is_no_critic_is_said_to_be(tmp_path):
+def test_what_is_not_a_critic_is_named(tmp_path):
     with pytest.raises(UserError, match=r"critic\.py:big: no such variant; known: t2v, demo"):
         configs.get_config("big")
     (tmp_path / "config.json").write_text(json.dumps(tiny.whole_config().to_dict()))

@@ -58,7 +58,7 @@ def bundle(directory, scale):
     network = factory.tokenizer(config)
     params = tiny.random_params(network, np.zeros((1, 11, 16, 16, 3), np.float32))
     params = jax.tree.map(lambda x: x * scale, params)
-    checkpoint.save_bundle(directory, {"tokenizer": params}, config)
+    checkpoint.save_bundle(directory, {"tokenizer": params}, config.to_dict())
     return directory
 
 

@@ -43,7 +43,7 @@ def test_the_papers_own_mixture_is_80_20():
 
 @pytest.mark.parametrize("shares", ["80/30", "80", "a/b", "-10/110", "80/20.0"])
 def test_shares_add_up_to_the_whole(shares):
-    with pytest.raises(UserError, match=rf"mix={shares}: must be shares in percent"):
+    with pytest.raises(UserError, match=rf"mix={shares}: must be the percentages of"):
         maskgit.get_config(f"mini,mix={shares}")
 
 

@@ -87,7 +87,7 @@ def test_the_released_bundle_is_of_the_version_before_and_is_read():
 
 def test_a_newer_version_is_refused(tmp_path):
     config = tiny.tokenizer_config()
-    checkpoint.save_bundle(tmp_path, {"a": np.zeros(1)}, config)
+    checkpoint.save_bundle(tmp_path, {"a": np.zeros(1)}, config.to_dict())
     facts = json.loads((tmp_path / "bundle.json").read_text())
     (tmp_path / "bundle.json").write_text(json.dumps(facts | {"schema": migrations.SCHEMA + 1}))
     with pytest.raises(UserError, match="of a newer version of phenaki; this one reads up to"):

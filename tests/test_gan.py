@@ -1,4 +1,4 @@
-"""Equation 2's adversarial term: values by hand, gradients kept apart, R1, options, a toy game."""
+"""Equation 2's adversarial term: values by hand, separate gradients, R1, options, toy training."""
 
 import functools
 
@@ -43,7 +43,7 @@ def random_params(biases=0.1):
 PARAMS = random_params()
 
 
-def game(discriminate=discriminate, **changes):
+def make(discriminate=discriminate, **changes):
     values = dict(frames=None, start=0, r1=10.0, r1_every=1, lecam=0.0) | changes
     return make_gan_loss(discriminate, LOSSES["non_saturating"], **values)
 
@@ -83,11 +83,11 @@ def test_lecam_by_hand():
 @pytest.fixture(scope="module")
 def gradients():
     """Each loss's gradients by (generator, discriminator), and those of the sum."""
-    play = game(lecam=1.0)
+    gan_loss = make(lecam=1.0)
     averages = {"real": jnp.float32(5), "fake": jnp.float32(-5)}  # LeCam pulls at both logits
 
     def loss(weights, generator, params):
-        out = play(params, REAL, reconstruct(generator, REAL), averages, ZERO, KEY)
+        out = gan_loss(params, REAL, reconstruct(generator, REAL), averages, ZERO, KEY)
         return weights @ jnp.stack([out.generator, out.discriminator])
 
     both = jax.jit(jax.grad(loss, argnums=(1, 2)))
@@ -95,7 +95,7 @@ def gradients():
     return {name: both(jnp.array(values), GENERATOR, PARAMS) for name, values in weights.items()}
 
 
-def test_either_loss_moves_its_own_player_only(gradients):
+def test_either_loss_moves_its_own_network_only(gradients):
     to_generator, to_discriminator = gradients["generator"]
     assert all(nonzero(to_generator))
     assert not any(nonzero(to_discriminator))
@@ -104,18 +104,18 @@ def test_either_loss_moves_its_own_player_only(gradients):
     assert all(nonzero(to_discriminator))
 
 
-def test_one_backward_pass_gives_both_players_their_own_gradients(gradients):
+def test_one_backward_pass_gives_both_networks_their_own_gradients(gradients):
     own = (gradients["generator"][0], gradients["discriminator"][1])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), gradients["sum"], own)
 
 
-def test_the_generator_is_told_the_way_that_fools():
-    play = game()
+def test_the_generators_gradient_fools_the_discriminator():
+    gan_loss = make()
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def generator_loss(fake):
-        out = play(PARAMS, REAL, fake, initial_averages(), ZERO, KEY)
+        out = gan_loss(PARAMS, REAL, fake, initial_averages(), ZERO, KEY)
         return out.generator, out.metrics["gan/logit_fake"]
 
     fake = REAL[::-1]
@@ -125,11 +125,11 @@ def test_the_generator_is_told_the_way_that_fools():
     assert higher > logit
 
 
-def test_one_frame_clips_teach_both_players():
-    play = game(frames=2)  # more than an image has
+def test_one_frame_clips_train_both_networks():
+    gan_loss = make(frames=2)  # more than an image has
 
     def loss(generator, params):
-        out = play(
+        out = gan_loss(
             params, REAL[:, :1], reconstruct(generator, REAL[:, :1]), initial_averages(), ZERO, KEY
         )
         return out.generator + out.discriminator
@@ -143,7 +143,7 @@ def test_metrics_count_right_answers():
 
     levels = jnp.array([[0.9, 0.1], [0.8, 0.7]])[:, :, None, None, None]
     real = jnp.broadcast_to(levels, (2, 2, 4, 4, 3))
-    out = game(brightness)(jnp.float32(0.5), real, real, initial_averages(), ZERO, KEY)
+    out = make(brightness)(jnp.float32(0.5), real, real, initial_averages(), ZERO, KEY)
     values = {name: round(float(value), 5) for name, value in out.metrics.items()}
     assert values["gan/accuracy_real"] == 0.75
     assert values["gan/accuracy_fake"] == 0.25
@@ -208,10 +208,10 @@ def test_the_gradient_of_r1_against_finite_differences():
 
 
 def test_r1_looks_at_real_frames_only():
-    play = jax.jit(game())
+    gan_loss = jax.jit(make())
 
     def r1(real, fake):
-        return play(PARAMS, real, fake, initial_averages(), ZERO, KEY).metrics["gan/r1"]
+        return gan_loss(PARAMS, real, fake, initial_averages(), ZERO, KEY).metrics["gan/r1"]
 
     other = REAL[:, ::-1] ** 2
     assert r1(REAL, REAL) == r1(REAL, other) > 0
@@ -219,19 +219,19 @@ def test_r1_looks_at_real_frames_only():
 
 
 def test_lazy_r1_is_the_same_on_average():
-    def step_gradient(play, step):
+    def step_gradient(gan_loss, step):
         def loss(params):
-            out = play(params, REAL, 0.5 * REAL, initial_averages(), step, KEY)
+            out = gan_loss(params, REAL, 0.5 * REAL, initial_averages(), step, KEY)
             return out.discriminator, out.metrics["gan/r1"]
 
         return jax.grad(loss, has_aux=True)(PARAMS)
 
     every = 4
-    lazy = jax.jit(functools.partial(step_gradient, game(r1_every=every)))
+    lazy = jax.jit(functools.partial(step_gradient, make(r1_every=every)))
     steps = [lazy(jnp.int32(step)) for step in range(every)]
     assert [bool(value > 0) for _, value in steps] == [True, False, False, False]
     average = jax.tree.map(lambda *leaves: sum(leaves) / every, *steps)
-    eager = jax.jit(functools.partial(step_gradient, game()))(ZERO)
+    eager = jax.jit(functools.partial(step_gradient, make()))(ZERO)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), average, eager
     )
@@ -251,7 +251,7 @@ def test_picked_frames_are_different_and_unbiased():
     assert (picked[..., 0] != picked[..., 1]).all()
     assert (picked[:, 0] != picked[:, 1]).any()  # clips draw for themselves
     shares = np.bincount(picked.ravel(), minlength=frames) / picked.size
-    # Five standard deviations of a share of 12000 draws.
+    # Five standard deviations of a fraction of 12000 draws.
     np.testing.assert_allclose(shares, 1 / frames, atol=5 * np.sqrt(0.2 * 0.8 / picked.size))
 
 
@@ -260,25 +260,27 @@ def test_the_discriminator_sees_the_same_frames_of_a_clip_and_its_fake():
         assert clips.shape[:2] == (2, 1)
         return params * clips.mean((-3, -2, -1)) ** 3
 
-    play = game(moments, frames=1)
+    gan_loss = make(moments, frames=1)
     for seed in range(5):
-        out = play(jnp.ones(()), REAL, REAL, initial_averages(), ZERO, jax.random.key(seed))
+        out = gan_loss(jnp.ones(()), REAL, REAL, initial_averages(), ZERO, jax.random.key(seed))
         assert out.metrics["gan/logit_real"] == out.metrics["gan/logit_fake"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("frames", 0), ("r1_every", 0)])
 def test_impossible_numbers_are_refused(name, value):
     with pytest.raises(UserError, match=rf"config\.gan\.{name}=0 must be at least 1"):
-        game(**{name: value})
+        make(**{name: value})
 
 
-def test_before_the_start_neither_player_learns():
-    play = game(start=3)
+def test_before_the_start_neither_network_learns():
+    gan_loss = make(start=3)
 
     @jax.jit
     def losses_and_gradients(step):
         def loss(generator, params):
-            out = play(params, REAL, reconstruct(generator, REAL), initial_averages(), step, KEY)
+            out = gan_loss(
+                params, REAL, reconstruct(generator, REAL), initial_averages(), step, KEY
+            )
             return out.generator + out.discriminator
 
         return jax.value_and_grad(loss, argnums=(0, 1))(GENERATOR, PARAMS)
@@ -309,12 +311,12 @@ def test_adaptive_weight_balances_the_last_layer():
     assert not jax.grad(weight)(kernel).any()  # a constant
 
 
-# --- a game
+# --- training
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_discriminator_learns_to_tell_smooth_from_noisy(loss):
-    play = make_gan_loss(
+    gan_loss = make_gan_loss(
         discriminate, LOSSES[loss], frames=2, start=0, r1=0.1, r1_every=4, lecam=0.01
     )
     optimizer = optax.adam(3e-3)
@@ -330,7 +332,7 @@ def test_the_discriminator_learns_to_tell_smooth_from_noisy(loss):
         keys = jax.random.split(jax.random.fold_in(KEY, index))
 
         def objective(params):
-            out = play(params, *clips(keys[0]), averages, index, keys[1])
+            out = gan_loss(params, *clips(keys[0]), averages, index, keys[1])
             return out.discriminator, out.metrics
 
         gradients, metrics = jax.grad(objective, has_aux=True)(params)

@@ -214,7 +214,7 @@ def run(model, tmp_path_factory):
     saved.close()
     facts = dict(kind="tokenizer", fingerprint=config.fingerprint)
     only = {"tokenizer": params["tokenizer"]}
-    checkpoint.save_bundle(workdir / "tokenizer", only, tiny.tokenizer_config(), **facts)
+    checkpoint.save_bundle(workdir / "tokenizer", only, tiny.tokenizer_config().to_dict(), **facts)
     return workdir
 
 

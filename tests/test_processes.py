@@ -1,4 +1,4 @@
-"""Jobs of real processes over gloo: they train as one does, and lose nothing when they fall."""
+"""Jobs of several processes over gloo: they train as one does, and lose nothing when killed."""
 
 import json
 import os
@@ -47,14 +47,14 @@ class Job:
         ]  # fmt: skip
 
     def wait(self, code=0):
-        """What the processes said, once all have ended with `code`."""
-        said = [process.communicate(timeout=300)[0] for process in self.processes]
-        tokens = [process.returncode for process in self.processes]
-        assert tokens == [code] * len(tokens), "\n".join(said)
-        return said
+        """The outputs of the processes, once all have ended with `code`."""
+        outputs = [process.communicate(timeout=300)[0] for process in self.processes]
+        codes = [process.returncode for process in self.processes]
+        assert codes == [code] * len(codes), "\n".join(outputs)
+        return outputs
 
     def kill(self):
-        """As a machine that goes away."""
+        """As a machine that is taken away."""
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -87,7 +87,7 @@ def test_several_processes_train_as_one_does(count, stage, alone, tmp_path):
     assert len(list((tmp_path / "samples").iterdir())) == 2  # written once, seen by all
 
 
-def test_several_processes_encode_as_one_does_also_when_much_of_it_stands(tmp_path):
+def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(tmp_path):
     source, tokenizer = kill_runs.data_set(tmp_path / "set"), kill_runs.tokenizer(tmp_path / "run")
     one, two = tmp_path / "one", tmp_path / "two"
     Job("encode", one, 1, tokenizer=tokenizer, source=str(source)).wait()
@@ -96,18 +96,20 @@ def test_several_processes_encode_as_one_does_also_when_much_of_it_stands(tmp_pa
     assert len(files) == 20
     Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
     assert kill_runs.encoded(two) == whole
-    for name in files[:9]:  # all of them one host's, if shares were cut before what stands
+    for name in files[
+        :9
+    ]:  # all of one host, if files were assigned before those that are complete are removed
         (two / name).unlink()
-    said = Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
-    shares = [re.search(r"(\d+) files to encode on this host of 2", text) for text in said]
-    assert [int(share[1]) for share in shares] == [5, 4]
+    outputs = Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
+    counts = [re.search(r"(\d+) files to encode on this host of 2", text) for text in outputs]
+    assert [int(found[1]) for found in counts] == [5, 4]
     assert kill_runs.encoded(two) == whole
 
 
-def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(tmp_path):
+def test_a_run_resumes_with_other_numbers_of_processes_and_devices(tmp_path):
     for count, devices, steps in ((4, 1, 2), (2, 1, 3), (2, 4, 5)):
-        said = Job("toy", tmp_path, count, devices, steps=steps, save_every=1).wait()[0]
-        assert said.splitlines()[-1] == f"{steps} {count * devices}"
+        output = Job("toy", tmp_path, count, devices, steps=steps, save_every=1).wait()[0]
+        assert output.splitlines()[-1] == f"{steps} {count * devices}"
     np.testing.assert_array_equal(_kernel(tmp_path), _summed(5))
 
 
@@ -115,17 +117,17 @@ def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
     job = Job("toy", tmp_path / "run", 2, seconds=0.1, steps=10_000, save_every=10_000, log_every=1)
     _until(lambda: len(_lines_so_far(tmp_path / "run")) > 3, job)
     job.processes[1].send_signal(signal.SIGTERM)
-    said = job.wait(143)
-    assert all("preempted at step" in text for text in said)
+    outputs = job.wait(143)
+    assert all("preempted at step" in text for text in outputs)
     step = checkpoint.Checkpoints(tmp_path / "run").latest
-    assert all(f"preempted at step {step};" in text for text in said)
+    assert all(f"preempted at step {step};" in text for text in outputs)
     final = step + 3
     Job("toy", tmp_path / "run", 2, steps=final, save_every=final, log_every=1).wait()
     np.testing.assert_array_equal(_kernel(tmp_path / "run"), _summed(final))
 
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
-    # Saving takes most of the time here: many of the kills fall into it.
+    # Saving takes most of the time here, so that many kills interrupt it.
     fields = dict(steps=20, save_every=1, log_every=1)
     moments, kills = random.Random(0), 0
     for _ in range(6):

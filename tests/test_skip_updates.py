@@ -1,4 +1,4 @@
-"""What stops a run, or would: bad losses, SIGTERM, damaged and unwritable checkpoints, a hang."""
+"""Faults of a run: bad losses, SIGTERM, damaged and unwritable checkpoints, a hang."""
 
 import gc
 import json
@@ -32,12 +32,12 @@ def lines(workdir):
 
 
 @pytest.mark.parametrize("loss", [NAN, INF, -INF])
-def test_a_loss_that_is_no_number_changes_nothing_but_is_counted(loss, tmp_path):
+def test_an_update_with_a_loss_that_is_not_finite_is_skipped_and_counted(loss, tmp_path):
     final = toy.run(tmp_path, {3: loss}, steps=6, save_every=6, log_every=2)
     assert int(final.step) == 6
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 4, 5, 6))
     assert [line["skipped"] for line in lines(tmp_path)] == [0, 1, 1]
-    # The line is of the step whose update was made.
+    # The line is that of the applied update.
     assert lines(tmp_path)[1]["loss/total"] == 2 * summed(1, 2, 4)
 
 
@@ -46,7 +46,7 @@ def test_a_spike_is_not_trained_on(tmp_path, monkeypatch):
     final = toy.run(
         tmp_path, {2: 400.0, 6: 400.0}, guard=dict(spike=20.0), steps=7, save_every=7, log_every=1
     )
-    # Before there are three to compare with nothing is a spike.
+    # Before there are three updates to compare with, nothing is a spike.
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 5, 6, 7))
     values = {2: 4.0, 6: 400.0}
     other = tmp_path / "other"
@@ -58,16 +58,16 @@ def test_a_spike_is_not_trained_on(tmp_path, monkeypatch):
     np.testing.assert_array_equal(off.params["kernel"], summed(1, 2, 3, 4, 5, 6, 7))
 
 
-def test_after_many_bad_steps_the_run_goes_back_and_takes_other_data(tmp_path, caplog):
+def test_after_many_bad_steps_the_run_rolls_back_and_takes_other_data(tmp_path, caplog):
     bad = dict.fromkeys((5, 6, 7), NAN)
     final = toy.run(tmp_path, bad, guard=dict(patience=3), steps=8, save_every=2, log_every=1)
-    # Step 4 was saved, 6 was not; batches 5 to 7 did the harm, and 8 to 11 follow in their place.
+    # Step 4 was saved, 6 was not. Batches 5 to 7 are the bad ones; 8 to 11 take their place.
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 8, 9, 10, 11))
     assert "loss/total is nan (also loss/l2) at step 7, 3 updates in a row" in caplog.text
     assert "rolling back to step 4" in caplog.text
 
 
-def test_going_back_often_stops_with_a_diagnosis(tmp_path):
+def test_too_many_roll_backs_stop_with_a_diagnosis(tmp_path):
     bad = dict.fromkeys(range(5, 40), NAN)
     message = (
         r"loss/total is nan \(also loss/l2\) at step \d+, and 3 updates in a row were skipped; "
@@ -83,8 +83,21 @@ def test_going_back_often_stops_with_a_diagnosis(tmp_path):
         )  # fmt: skip
 
 
+def test_what_a_checkpoint_stores_of_skipped_updates_keeps_its_names():
+    stored = {
+        "recent": {"loss/total": [1.0, 2.0], "grad_norm": [], "gan/grad_norm": []},
+        "row": 2,
+        "skipped": 5,
+        "went_back": 1,
+    }
+    skips = skip_updates.SkipUpdates(spike=20.0, patience=3, max_rollbacks=3)
+    skips.restore(stored)
+    assert (skips.consecutive_skips, skips.skipped, skips.rollbacks) == (2, 5, 1)
+    assert skips.state() == stored
+
+
 @pytest.mark.parametrize("tick", [1, 3, 4, 6])
-def test_stopped_at_any_step_and_gone_on_equals_uninterrupted(tick, tmp_path, monkeypatch):
+def test_preempted_at_any_step_and_resumed_equals_uninterrupted(tick, tmp_path, monkeypatch):
     fields = dict(steps=8, save_every=4, log_every=2, bad={2: NAN, 5: NAN})
     whole = toy.run(tmp_path / "whole", **fields)
     given = loop.PreemptionSignal.given
@@ -133,26 +146,26 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert "preempted at step" in said and "Traceback" not in said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "preempted at step" in stderr and "Traceback" not in stderr
     step = checkpoint.Checkpoints(tmp_path / "run").latest
     final = toy.run(tmp_path / "run", steps=step + 1, save_every=10_000, log_every=1)
     np.testing.assert_array_equal(final.params["kernel"], summed(*range(1, step + 2)))
 
 
-def test_few_steps_are_under_way_at_a_time(tmp_path, monkeypatch):
-    under_way = []
+def test_few_steps_are_dispatched_ahead(tmp_path, monkeypatch):
+    in_flight = []
 
-    def asked(batch, mesh, of=loop.sharding.global_batch):
+    def watched(batch, mesh, of=loop.sharding.global_batch):
         mine = [x for x in jax.live_arrays() if x.dtype == np.float16]
-        under_way.append(sum(not x.is_ready() for x in mine))
+        in_flight.append(sum(not x.is_ready() for x in mine))
         return of(batch, mesh)
 
-    monkeypatch.setattr(loop.sharding, "global_batch", asked)
+    monkeypatch.setattr(loop.sharding, "global_batch", watched)
     toy.run(tmp_path, slow=300, steps=12, save_every=12, log_every=12)
-    assert len(under_way) == 12
-    assert 0 < max(under_way) <= loop.AHEAD
+    assert len(in_flight) == 12
+    assert 0 < max(in_flight) <= loop.AHEAD
 
 
 def test_a_hang_ends_the_process_with_its_stacks(tmp_path):
@@ -166,9 +179,9 @@ def test_a_hang_ends_the_process_with_its_stacks(tmp_path):
     process = start(
         tmp_path, stuck, steps=9, save_every=2, log_every=1, guard=dict(hang_minutes=0.1)
     )
-    _, said = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "Timeout (0:00:06)!" in said and "in never" in said and "in run" in said
+    assert "Timeout (0:00:06)!" in stderr and "in never" in stderr and "in run" in stderr
     assert checkpoint.Checkpoints(tmp_path / "run").latest == 2
 
 
@@ -183,10 +196,10 @@ def kept(tmp_path_factory):
     return directory
 
 
-# Orbax leaves readers behind where a read fails; they complain when they are collected.
+# Where a read fails Orbax leaves readers behind, which warn when they are collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(damage, kept, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_skipped_and_moved_aside(damage, kept, tmp_path, caplog):
     seen = 0
     for number, name in enumerate(sorted(_files(kept))):
         run = tmp_path / str(number)
@@ -200,13 +213,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept_aside(damage, kept, tmp_pa
             path.write_bytes({"flip": content, "cut": content[:-9], "empty": b""}[damage])
         caplog.clear()
         final = toy.run(run, steps=6, save_every=2, log_every=2)
-        # Wherever the damage was: the same numbers, from step 2 if it mattered and else from 4.
+        # The same numbers wherever the damage is: from step 2 if it matters, else from step 4.
         np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 5, 6))
-        if passed_over := (run / "damaged").is_dir():
+        if skipped := (run / "damaged").is_dir():
             assert "the checkpoint of step 4 is damaged" in caplog.text
             assert "resuming from step 2" in caplog.text
             assert os.listdir(run / "damaged") == ["4"]
-        seen += passed_over
+        seen += skipped
         gc.collect()
     assert seen
 
@@ -227,11 +240,11 @@ def test_the_sums_see_every_flipped_bit_of_an_array(kept, tmp_path):
             assert checksums.array_sums(other) != before
 
 
-def test_a_run_from_before_sums_and_guards_goes_on(kept, tmp_path):
+def test_a_run_from_before_checksums_and_skipped_updates_resumes(kept, tmp_path):
     shutil.copytree(kept, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "4" / "data" / "metadata"
-    noted = json.loads(path.read_text())
-    path.write_text(json.dumps({"taken": noted["data"]["taken"]}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({"taken": content["data"]["taken"]}))
     final = toy.run(tmp_path / "run", steps=6, save_every=2)
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4, 5, 6))
     assert not (tmp_path / "run" / "damaged").exists()
@@ -260,10 +273,10 @@ def test_a_full_disk_stops_in_one_line_and_keeps_the_last_good_one(tmp_path):
         "Checkpoints.save = limited"
     )
     process = start(tmp_path, small, steps=9, save_every=2, log_every=9)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 2, said
-    # What Orbax's threads leave on the way may stand on the same line before it.
-    (line,) = re.findall(r"error: (.*)", said)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    # Messages of Orbax's threads may precede it on the same line.
+    (line,) = re.findall(r"error: (.*)", stderr)
     assert "a checkpoint could not be written" in line and "that of step 2 is complete" in line
     final = toy.run(tmp_path / "run", steps=4, save_every=2)
     np.testing.assert_array_equal(final.params["kernel"], summed(1, 2, 3, 4))

@@ -31,7 +31,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("text")
     tokenizer = {"tokenizer": tiny.phenaki().params["tokenizer"]}
     config = tiny.tokenizer_config()
-    checkpoint.save_bundle(root / "tokenizer", tokenizer, config, kind="tokenizer")
+    checkpoint.save_bundle(root / "tokenizer", tokenizer, config.to_dict(), kind="tokenizer")
     (root / "t5.model").write_bytes(trained())
     files.zarr(root / "t5/checkpoint_5", files.state(files.params()))
     (root / "t5/config.gin").write_text(files.GIN)

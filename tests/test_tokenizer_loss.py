@@ -25,7 +25,7 @@ CONFIG = tiny.tokenizer_config()
 MODEL = factory.tokenizer(CONFIG)
 DISCRIMINATOR = Discriminator(width=8)
 CLIPS = {"video": RNG.integers(256, size=(4, 11, 16, 16, 3)).astype(np.uint8)}
-STILLS = {"video": RNG.integers(256, size=(4, 1, 16, 16, 3)).astype(np.uint8)}
+IMAGES = {"video": RNG.integers(256, size=(4, 1, 16, 16, 3)).astype(np.uint8)}
 WEIGHTS = dict(l2=1.0, vq=1.0, adversarial=0.1, perceptual=0.3, video_perceptual=0.7)
 KEY = jax.random.key(0)
 
@@ -85,12 +85,12 @@ def test_the_total_is_equation_2():
     np.testing.assert_allclose(logged["loss/total"], expected, rtol=1e-5)
 
 
-def test_both_players_move_and_only_by_their_own_losses():
+def test_both_networks_move_and_only_by_their_own_losses():
     first, after, _ = run({"video": CLIPS})
     before = first.extra["discriminator"]["params"]
     assert moved(first.params, after.params)
     assert moved(before, after.extra["discriminator"]["params"])
-    # Before its start the game reaches neither: the tokenizer trains as without an adversary.
+    # Before `start` the GAN loss moves neither: the tokenizer trains as without an adversary.
     first, late, _ = run({"video": CLIPS}, start=1)
     assert not moved(before, late.extra["discriminator"]["params"])
     step = tokenizer.TokenizerStep(equation_2(None), optax.sgd(1.0), **OPTIONS)
@@ -103,25 +103,25 @@ def test_both_players_move_and_only_by_their_own_losses():
     )
 
 
-def test_images_train_both_players_but_have_no_motion():
-    first, after, logged = run({"image": STILLS})
+def test_images_train_both_networks_but_have_no_motion():
+    first, after, logged = run({"image": IMAGES})
     assert "image/loss/perceptual" in logged
     assert "image/loss/video_perceptual" not in logged
     assert float(logged["image/gan/generator"]) > 0
     assert moved(first.extra["discriminator"]["params"], after.extra["discriminator"]["params"])
-    quiet = run({"image": STILLS}, start=1)[1]
-    assert moved(after.params, quiet.params)  # what the game adds to an image's gradient
+    quiet = run({"image": IMAGES}, start=1)[1]
+    assert moved(after.params, quiet.params)  # what the GAN loss adds to an image's gradient
 
 
-def test_the_mean_logits_are_carried_on():
-    _, after, logged = run({"video": CLIPS, "image": STILLS})
+def test_the_mean_logits_are_updated():
+    _, after, logged = run({"video": CLIPS, "image": IMAGES})
     averages = after.extra["discriminator"]["averages"]
     np.testing.assert_allclose(averages["real"], 0.1 * logged["gan/logit_real"], rtol=1e-5)
     np.testing.assert_allclose(averages["fake"], 0.1 * logged["gan/logit_fake"], rtol=1e-5)
 
 
 def test_the_adaptive_weight_is_of_the_last_layer():
-    _, _, logged = run({"video": CLIPS, "image": STILLS}, adaptive=1e4)
+    _, _, logged = run({"video": CLIPS, "image": IMAGES}, adaptive=1e4)
     _, first = start(adaptive=1e4)
     real = jnp.asarray(CLIPS["video"] / 255, jnp.float32)
     names = [path[0] for path in MODEL.output_layers]
@@ -135,12 +135,12 @@ def test_the_adaptive_weight_is_of_the_last_layer():
         value = jnp.square(fake - real).mean() + 0.3 * shift(FROZEN, real, fake)
         return value + 0.7 * motion(FROZEN, real, fake)
 
-    def game(last):
+    def adversarial(last):
         logits = DISCRIMINATOR.apply({"params": other["params"]}, decode(last))
         return jax.nn.softplus(-logits).mean()
 
     last = {name: first.params[name] for name in names}
-    one, two = (optax.tree.norm(jax.jit(jax.grad(f))(last)) for f in (reconstruction, game))
+    one, two = (optax.tree.norm(jax.jit(jax.grad(f))(last)) for f in (reconstruction, adversarial))
     np.testing.assert_allclose(logged["gan/weight"], 0.1 * one / (two + 1e-4), rtol=1e-4)
 
 
@@ -163,7 +163,7 @@ def test_every_tokenizer_names_what_makes_its_pixels(module, variant):
         assert leaves["kernel"].shape[-1] % 3 == 0  # of colours
 
 
-def test_the_whole_loss_fits_together_at_the_papers_size(monkeypatch):
+def test_the_whole_objective_fits_together_at_the_papers_size(monkeypatch):
     config = cvivit.get_config("mit")
     spec = factory.video_spec(config)
     names = ("vgg16", "lpips_vgg", "i3d")
@@ -228,7 +228,7 @@ def test_only_metrics_ask_for_the_highest_precision(monkeypatch):
     assert asked(lambda p: perceptual.image_loss(p, video, video)) == {False: 2 * 13, True: 5}
 
 
-def test_missing_weights_are_said_before_anything_runs(tmp_path):
+def test_missing_weights_are_reported_before_anything_runs(tmp_path):
     config = tiny.tokenizer_config(loss={"perceptual": 0.1}, features={"weights": str(tmp_path)})
     with pytest.raises(UserError, match=r"vgg16\.npz: is missing.*convert_weights\.py"):
         tokenizer.train(config, tmp_path / "run", jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""Training: resuming, devices, micro-batches, averages, codebook care and what stops a run."""
+"""Training: resuming, devices, micro-batches, averages, the codebook, and the optimiser."""
 
 import json
 import time
@@ -149,7 +149,7 @@ def test_a_metrics_line_per_log_step(stage_1, stage_2):
 # --- the loop, with the smallest step there is
 
 
-def test_data_and_state_go_on_where_they_were_on_other_devices_too(tmp_path):
+def test_data_and_state_resume_where_they_were_on_other_devices_too(tmp_path):
     toy.run(tmp_path, steps=3, save_every=2)
     eight = toy.run(tmp_path, steps=5, save_every=2, devices=jax.devices())
     assert len({str(shard.index) for shard in eight.params["kernel"].addressable_shards}) == 8

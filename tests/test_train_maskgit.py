@@ -1,4 +1,4 @@
-"""Stage 2's step: what it logs by masked share, how samples weigh, on devices and micro-batches."""
+"""Stage 2's step: logs by masked fraction, weights of samples, devices and micro-batches."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from phenaki.sampling import schedules
 from phenaki.train import logs, maskgit, state
 from phenaki.types import Text
 
-ROWS, CLIP, STILL, CODEBOOK = 16, 24, 4, 6
+ROWS, CLIP, IMAGE, CODEBOOK = 16, 24, 4, 6
 RNG = np.random.default_rng(0)
 BATCH = {
     "video": {"tokens": RNG.integers(CODEBOOK, size=(ROWS, 6, 2, 2)).astype(np.int32)},
@@ -21,7 +21,7 @@ KEY = jax.random.key(3)
 
 
 class Toy:
-    """Logits that a position's own codes and parameters give; it notes what it is fed."""
+    """Logits of a position's own parameters and all tokens; records its inputs."""
 
     codebook, mask_id = CODEBOOK, CODEBOOK
 
@@ -71,7 +71,7 @@ def by_hand(kind, fed):
     return nll, fed == Toy.mask_id, logits.argmax(-1) == truth
 
 
-def test_deciles_are_means_over_the_samples_of_that_masked_share():
+def test_deciles_are_means_over_the_samples_of_that_masked_fraction():
     _, metrics, fed = run()
     for kind in BATCH:
         nll, mask, hit = by_hand(kind, fed[kind][0][0])
@@ -133,10 +133,10 @@ def test_the_two_reductions_differ_and_smoothing_raises_the_loss():
 
 
 def test_the_schedule_decides_how_much_is_masked():
-    def share(name):
+    def fraction(name):
         return (run(schedule=schedules.SCHEDULES[name])[2]["video"][0][0] == Toy.mask_id).mean()
 
-    assert share("uniform") < share("cosine") < share("cubic")
+    assert fraction("uniform") < fraction("cosine") < fraction("cubic")
 
 
 def test_the_drop_rate_is_of_the_captions_there_are():

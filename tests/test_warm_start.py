@@ -35,14 +35,14 @@ def apply(config, params, video, method):
 
 def test_images_are_what_they_were(image_params):
     params = warm_start(fresh(), image_params, "x")
-    stills = jnp.asarray(RNG.uniform(size=(3, 1, 16, 16, 3)), jnp.float32)
-    tokens = apply(IMAGES, image_params, stills, "encode")
-    np.testing.assert_array_equal(apply(CLIPS, params, stills, "encode"), tokens)
+    images = jnp.asarray(RNG.uniform(size=(3, 1, 16, 16, 3)), jnp.float32)
+    tokens = apply(IMAGES, image_params, images, "encode")
+    np.testing.assert_array_equal(apply(CLIPS, params, images, "encode"), tokens)
     before = apply(IMAGES, image_params, tokens, "decode")
     np.testing.assert_allclose(apply(CLIPS, params, tokens, "decode"), before, atol=1e-5)
 
 
-def test_a_clip_that_stands_still_is_its_image_over_and_over(image_params):
+def test_a_clip_of_equal_frames_is_its_image_over_and_over(image_params):
     params = warm_start(fresh(), image_params, "x")
     image = jnp.asarray(RNG.uniform(size=(2, 1, 16, 16, 3)), jnp.float32)
     tokens = apply(CLIPS, params, jnp.repeat(image, 11, axis=1), "encode")
@@ -55,7 +55,7 @@ def test_another_size_is_refused(image_params):
     wide = tiny.tokenizer_config(tokenizer={"width": 24})
     with pytest.raises(UserError, match=r"config\.start=x: its .* has shape .*, this config's"):
         warm_start(fresh(wide), image_params, "x")
-    with pytest.raises(UserError, match="is no C-ViViT"):
+    with pytest.raises(UserError, match="is not a C-ViViT"):
         warm_start(fresh(), {"other": image_params["first_in"]}, "x")
 
 

@@ -31,14 +31,19 @@ def fingerprint(params: Any, sizes: Mapping[str, Any]) -> str:
     return digest(params, json.dumps(fields, sort_keys=True).encode())
 
 
-def save_bundle(directory: str | Path, params: dict[str, Any], config: ConfigDict, **facts) -> None:
-    """Writes `params` (one tree per network) and bundle.json; replaces an existing bundle."""
+def save_bundle(
+    directory: str | Path, params: dict[str, Any], fields: Mapping[str, Any], **facts
+) -> None:
+    """Writes `params` (one tree per network) and bundle.json, with the plain config `fields`.
+
+    It replaces an existing bundle.
+    """
     directory = Path(directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
     if jax.process_index() == 0:
-        content = {"schema": SCHEMA, **facts, "config": with_kind(config.to_dict())}
+        content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
         write_json(directory / "bundle.json", content, indent=2)
 
 

@@ -187,7 +187,11 @@ def train(
     directory = Path(workdir) / "tokenizer"
     if not sharding.agreed((directory / "bundle.json").is_file()):
         checkpoint.save_bundle(
-            directory, {"tokenizer": params}, stage1, kind="tokenizer", fingerprint=fingerprint
+            directory,
+            {"tokenizer": params},
+            stage1.to_dict(),
+            kind="tokenizer",
+            fingerprint=fingerprint,
         )
 
     def sample(current, frozen, index, folder):

@@ -1,4 +1,4 @@
-"""Kills encoding or training at random moments and compares what it leaves with a calm run.
+"""Kills encoding or training at random moments; compares the result with an undisturbed run.
 
 python tests/campaigns/kill_runs.py encode [ROUNDS]  20 by default; each is a kill -9 of the command
 python tests/campaigns/kill_runs.py train [ROUNDS]
@@ -23,7 +23,7 @@ from phenaki.data import format
 from phenaki.io import checkpoint
 from phenaki.models import factory
 
-SMALL = (
+TINY = (
     "--config.model.codebook=32", "--config.model.depth=1", "--config.model.width=16",
     "--config.model.mlp_dim=32", "--config.model.heads=2", "--config.text.cached=False",
     "--config.unroll=1",
@@ -56,7 +56,7 @@ def tokenizer(directory: Path) -> Path:
     """The tiny tokenizer with random weights."""
     config = tiny.tokenizer_config()
     params = tiny.random_params(factory.tokenizer(config), np.zeros((1, 11, 16, 16, 3), np.float32))
-    checkpoint.save_bundle(directory, {"tokenizer": params}, config)
+    checkpoint.save_bundle(directory, {"tokenizer": params}, config.to_dict())
     return directory
 
 
@@ -66,7 +66,7 @@ def encoder(work: Path) -> Callable[[Path], subprocess.Popen]:
 
     def run(output: Path) -> subprocess.Popen:
         return start(
-            "encode_dataset.py", "--config=configs/maskgit.py:small", *SMALL, "--batch=4",
+            "encode_dataset.py", "--config=configs/maskgit.py:small", *TINY, "--batch=4",
             f"--tokenizer={stage1}", f"--input={source}", f"--output={output}",
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ def trainer(work: Path) -> Callable[[Path], subprocess.Popen]:
 
     def run(output: Path) -> subprocess.Popen:
         return start(
-            "train_maskgit.py", "--config=configs/maskgit.py:small", *SMALL,
+            "train_maskgit.py", "--config=configs/maskgit.py:small", *TINY,
             f"--config.data.sources={source}", f"--config.train.steps={STEPS}",
             "--config.train.log_every=1", "--config.train.save_every=3",
             "--config.train.sample_every=1000", f"--tokenizer={stage1}", f"--workdir={output}",
@@ -116,41 +116,41 @@ JOBS = {"encode": (encoder, encoded), "train": (trainer, trained)}
 
 
 def kill_rounds(job: str, work: Path, rounds: int, seed: int = 0) -> list[str]:
-    """Runs once in peace; then kills `rounds` times, and says what differs at the end.
+    """Runs once undisturbed; then kills `rounds` times; returns the differences at the end.
 
-    The kills go on with one output until it is whole, then with the next.
+    The same output is continued after each kill until it is complete, then the next one starts.
     """
     make, contents = JOBS[job]
     chance, run = random.Random(seed), make(work)
     began = time.monotonic()
-    assert run(work / "calm").wait() == 0
-    whole, calm = time.monotonic() - began, contents(work / "calm")
-    said, killed, output = [], 0, work / "0"
+    assert run(work / "undisturbed").wait() == 0
+    seconds, undisturbed = time.monotonic() - began, contents(work / "undisturbed")
+    differences, killed, output = [], 0, work / "0"
     while True:
         running = run(output)
         if killed < rounds:
             try:
-                running.wait(chance.uniform(0.2 * whole, 1.1 * whole))
+                running.wait(chance.uniform(0.2 * seconds, 1.1 * seconds))
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
                 killed += 1
                 continue
         if running.wait() != 0:
-            return [*said, f"{output.name}: a run that nobody killed failed"]
-        if contents(output) != calm:
-            said.append(f"{output.name}: differs after {killed} kills")
+            return [*differences, f"{output.name}: failed without a kill"]
+        if contents(output) != undisturbed:
+            differences.append(f"{output.name}: differs after {killed} kills")
         if killed >= rounds:
-            return said
+            return differences
         output = work / str(killed)
 
 
 def main(job: str, rounds: int = 20) -> int:
     """Prints a line; 1 if an output differs."""
     with tempfile.TemporaryDirectory() as directory:
-        said = kill_rounds(job, Path(directory), int(rounds))
-    print("\n".join([*said, f"{job}: {rounds} kills, {len(said)} differences"]))
-    return int(bool(said))
+        differences = kill_rounds(job, Path(directory), int(rounds))
+    print("\n".join([*differences, f"{job}: {rounds} kills, {len(differences)} differences"]))
+    return int(bool(differences))
 
 
 if __name__ == "__main__":
