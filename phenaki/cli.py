@@ -145,7 +145,7 @@ def _raise_wrong_override(argv: list[str]) -> None:
     from flax.traverse_util import flatten_dict
 
     for name, path in _config_paths(argv):
-        config = flags.FLAGS[name].parser.parse(path)  # parsing failed: no flag holds it
+        config: Any = flags.FLAGS[name].parser.parse(path)  # parsing failed: no flag holds it
         for argument in argv[1:]:
             match = re.match(rf"--?(?:no)?{re.escape(name)}\.([^=]+)", argument)
             if match is None:
