@@ -1,4 +1,4 @@
-# make setup | test | parity | mutants | broken-runs | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
+# make setup | test | parity | mutants | illnesses | demo | lint | bench: each sets up what it needs; python >= 3.11 is all it asks for.
 # PYTHON=... chooses the interpreter that .venv is made from; ARGS=... goes to pytest or the demo.
 
 VENV := .venv
@@ -20,7 +20,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
-.PHONY: setup test parity mutants broken-runs demo lint bench
+.PHONY: setup test parity mutants illnesses demo lint bench
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 test: $(STAMP)
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
-# Compares our networks with independent ones (torch and others: some GB) in a table.
+# Our networks beside independent ones (torch and others: some GB): a table of the differences.
 $(PARITY_STAMP): $(STAMP)
 	@echo "installing the reference implementations into $(VENV) (minutes the first time)"
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev,parity]'
@@ -51,7 +51,7 @@ parity: $(PARITY_STAMP)
 mutants: $(STAMP)
 	$(PY) tests/campaigns/mutants.py $(ARGS)
 
-broken-runs: $(STAMP)
+illnesses: $(STAMP)
 	$(PY) tests/campaigns/broken_runs.py $(ARGS)
 
 demo: $(STAMP)
