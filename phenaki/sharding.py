@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from phenaki.blocks.sharding import AXES, WIDE
+from phenaki.blocks.sharding import AXES, WIDE, batch_parts
 from phenaki.blocks.sharding import BATCH as BATCH_AXES
 from phenaki.errors import UserError
 
@@ -181,7 +181,7 @@ def split_rows(rows, mesh: Mesh, *, pad: bool = False):
     Raises:
         UserError: the rows do not divide, without `pad`.
     """
-    parts, count = layout.batch_parts(mesh), len(jax.tree.leaves(rows)[0])
+    parts, count = batch_parts(mesh), len(jax.tree.leaves(rows)[0])
     if count % parts and not pad:
         raise UserError(
             f"{count} samples must be a multiple of the mesh's {parts} (data times fsdp); "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from einops import rearrange
 from phenaki.errors import UserError
 from phenaki.evaluation import devices
 from phenaki.features import bpe, clip, i3d, inception, vgg, weights
+from phenaki.io import checksums
 
 RANDOM = "random"  # instead of a directory of weights: untrained networks, for proxy scores
 
@@ -49,18 +49,8 @@ def build(name: str, directory: str) -> Extractor:
         part: weights.load(part, directory) if trained else weights.random(part, seed=0)
         for part in networks
     }
-    checksum = _checksum(params)
+    checksum = checksums.digest(params)
     return Extractor(name, checksum, trained, resize, value_range, make(params, directory))
-
-
-def _checksum(params: Any) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in sorted(
-        (jax.tree_util.keystr(k), v) for k, v in jax.tree_util.tree_leaves_with_path(params)
-    ):
-        digest.update(path.encode())
-        digest.update(np.asarray(leaf, np.float32).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _inception(params, directory):
