@@ -80,13 +80,13 @@ else echo \"\$(hostname): idle\"; fi"
 
 logs() {
   local lines=${1:-20}
-  [[ $lines =~ ^[0-9]+$ ]] || fail "logs: $lines is no number of lines"
+  [[ $lines =~ ^[0-9]+$ ]] || fail "logs: $lines is not a number of lines"
   everywhere "cd phenaki && tail -n $lines logs/log | sed \"s/^/\$(hostname): /\""
 }
 
 stop() {
   local grace=${GRACE:-300}
-  [[ $grace =~ ^[0-9]+$ ]] || fail "GRACE=$grace is no number of seconds"
+  [[ $grace =~ ^[0-9]+$ ]] || fail "GRACE=$grace is not a number of seconds"
   everywhere "cd phenaki 2>/dev/null || exit 0
 $running || { echo \"\$(hostname): idle\"; exit 0; }
 group=\$(cat logs/pid)

@@ -54,7 +54,7 @@ PHRASES = {
     r"\bsaid\b": "logged, reported",
     r"\bgoes on\b|\bwent on\b|\bgo on\b": "resumes, continues",
     r"\bbeside\b": "next to, alongside, compared with",
-    r"\ba training\b(?! (run|step|loop|clip|sample|set|state|example|batch|forward))": "a training run",
+    r"\ba training\b(?! (run|step|loop|clip|sample|set|state|example|batch))": "a training run",
     r"\btrainings\b": "training runs",
     r"\b(the|a|an|its|their|what|this|in) shares?\b|\bshares? of\b": "fraction, ratio",
     r"\bcosts? itself\b": "is skipped and reported",
