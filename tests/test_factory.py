@@ -65,11 +65,10 @@ def test_a_run_of_maskgit_imports_no_feature_network_and_no_weight_reader():
 )
 def test_an_unknown_name_is_answered_with_the_nearest(section, field, given, message):
     config = cvivit.get_config("small")
-    config.loss.adversarial = 0.1
     (config[section] if section else config)[field] = given
     with pytest.raises(UserError, match=message):
         factory.tokenizer(config)
-        factory.discriminator(config)
+        factory.discriminator(config.gan.network, config.gan.width)
 
 
 def test_every_choice_of_the_config_builds():

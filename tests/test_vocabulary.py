@@ -48,7 +48,8 @@ NAMES = {
 }
 PHRASES = {
     r"\bstills\b|\b(a|one|per|each|every) still\b": "image(s)",
-    r"\bpictures?\b": "image(s), figure",
+    # Not the caption of the synthetic images.
+    r"\bpictures?\b(?! of a \{)": "image(s), figure",
     r"\bno numbers?\b": "not finite",
     r"\bstands\b(?! for\b)|\bstood\b": "exists, is complete",
     r"\bsaid\b": "logged, reported",

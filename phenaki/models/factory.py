@@ -110,14 +110,11 @@ def _check_patch(name, fields):
         )
 
 
-def discriminator(config: ConfigDict) -> "Discriminator | StyleGAN2Discriminator | None":
-    """The discriminator of `config.gan`, None where `config.loss.adversarial` is 0."""
-    if not config.loss.adversarial:
-        return None
+def discriminator(network: str, width: int) -> "Discriminator | StyleGAN2Discriminator":
+    """The discriminator of `config.gan`: its kind and the channels of its maps up to 32 px."""
     from phenaki.models.discriminator import DISCRIMINATORS
 
-    network = one_of("config.gan.network", config.gan.network, DISCRIMINATORS)
-    return network(config.gan.width)
+    return one_of("config.gan.network", network, DISCRIMINATORS)(width)
 
 
 def frozen_features(loss: Mapping[str, float], directory: str) -> dict[str, Any]:

@@ -103,12 +103,19 @@ def open_encoder(
     def encode(params, video):
         return inputs.tokens(network, {"tokenizer": params}, {"video": video})
 
+    encode_captions = None
+    if text:
+        encoder, weights = None, None
+        if text.cached:
+            encoder, weights = factory.text_encoder(config), factory.text_params(config)
+        vocabulary = factory.vocabulary(config)
+        encode_captions = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
     return Encoder(
         source=source,
         output=output,
         params=jax.device_put(params, NamedSharding(_split(devices).mesh, PartitionSpec())),
         encode=jax.jit(encode),
-        text=_caption_encoder(config) if text else None,
+        text=encode_captions,
         origin=token_files.Origin.of(digest, spec, text),
         sizes=token_files.Sizes(
             video=spec.tokens(),
@@ -120,14 +127,6 @@ def open_encoder(
         codebook=config.tokenizer.codebook,
         batch=batch,
     )
-
-
-def _caption_encoder(config: ConfigDict) -> inputs.CaptionEncoder:
-    """Captions -> what is stored of them, as training on clips encodes them."""
-    vocabulary, encoder, params = factory.vocabulary(config), None, None
-    if config.text.cached:
-        encoder, params = factory.text_encoder(config), factory.text_params(config)
-    return inputs.caption_encoder(vocabulary, config.text.vocabulary, encoder, params)
 
 
 def _split(devices: list) -> NamedSharding:

@@ -155,7 +155,9 @@ def video_loss(taps: tuple[str, ...], frozen, real, fake):
 def make_stage(config: ConfigDict) -> Stage:
     """The networks and the step of stage 1, with the frozen networks that its losses need."""
     spec = factory.video_spec(config)
-    model, discriminator = factory.tokenizer(config), factory.discriminator(config)
+    model, discriminator = factory.tokenizer(config), None
+    if config.loss.adversarial:
+        discriminator = factory.discriminator(config.gan.network, config.gan.width)
     frozen = factory.frozen_features(config.loss, config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optim = OptimOptions(**config.optim)

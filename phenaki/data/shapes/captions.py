@@ -18,7 +18,7 @@ THEN = (
     "a {object} moves {direction}, then a {next} moves {next_direction}",
     "then a {next} moves {next_direction}",
 )
-IMAGE = ("a {object} on a {background} background", "a image of a {object}", "a {object}")
+IMAGE = ("a {object} on a {background} background", "a picture of a {object}", "a {object}")
 
 
 def name(world: World, clips: ClipAttributes, row: int, leg: int, colour: bool = True) -> str:
