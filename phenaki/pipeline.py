@@ -63,9 +63,8 @@ class Phenaki:
         self.context: int = config.sample.context
         self.codebook: int = config.tokenizer.codebook
         self.has_text = bool(config.text)
-        self.defaults = Defaults(
-            config.sample.to_dict(), config.get("presets", ConfigDict()).to_dict()
-        )
+        presets = config.get("presets", ConfigDict()).to_dict()
+        self.defaults = Defaults(config.sample.to_dict(), presets)
         self.network = factory.maskgit(config)
         self.mesh: jax.sharding.Mesh | None = None
         self._pad = False
@@ -152,10 +151,18 @@ class Phenaki:
         return self.sample(prompts, seed=seed, video=given, **options).video[:, new:]
 
     def fill(
-        self, video: np.ndarray | None, known: np.ndarray, prompts: Prompts, **options: Any
+        self,
+        video: np.ndarray | None,
+        known: np.ndarray,
+        prompts: Prompts,
+        *,
+        seed: int,
+        approximate: bool = False,
+        **options: Any,
     ) -> Float[np.ndarray, "b f h w 3"]:
         """The video of `sample`: any part of a clip around the `known` rest (docs/fill.md)."""
-        return self.sample(prompts, video=video, known=known, **options).video
+        task: Any = dict(video=video, known=known, approximate=approximate)
+        return self.sample(prompts, seed=seed, **task, **options).video
 
     def sample(
         self,
