@@ -120,7 +120,7 @@ def discriminator(config: ConfigDict) -> "Discriminator | StyleGAN2Discriminator
     return network(config.gan.width)
 
 
-def frozen_features(loss: Mapping[str, float], directory: str) -> dict[str, Any]:
+def frozen_features(loss: Mapping[str, Any], directory: str) -> dict[str, Any]:
     """Parameters by name of the feature networks that the losses need.
 
     `loss` is `config.loss`, weights by term. `directory` is `config.features.weights`: a directory

@@ -51,7 +51,7 @@ def tokenizer_stage(config: ConfigDict) -> Stage:
     model = factory.tokenizer(config)
     spec = factory.video_spec(config)
     discriminator = factory.discriminator(config)
-    frozen = factory.frozen_features(config.loss, config.features.weights)
+    frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optimizer = make_optimizer(config)
     adversary = None if discriminator is None else _adversary(config, discriminator)
