@@ -117,7 +117,7 @@ def discriminator(network: str, width: int) -> "Discriminator | StyleGAN2Discrim
     return one_of("config.gan.network", network, DISCRIMINATORS)(width)
 
 
-def frozen_features(loss: Mapping[str, float], directory: str) -> dict[str, Any]:
+def frozen_features(loss: Mapping[str, Any], directory: str) -> dict[str, Any]:
     """Parameters by name of the feature networks that the losses need.
 
     `loss` is `config.loss`, weights by term. `directory` is `config.features.weights`: a directory

@@ -158,7 +158,7 @@ def make_stage(config: ConfigDict) -> Stage:
     model, discriminator = factory.tokenizer(config), None
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
-    frozen = factory.frozen_features(config.loss, config.features.weights)
+    frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
     optim = OptimOptions(**config.optim)
     optimizer, weights = make_optimizer(optim), dict(config.loss)
