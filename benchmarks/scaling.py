@@ -135,7 +135,7 @@ def devices() -> list[dict]:
     found = []
     for count in COUNTS:
         mesh = sharding.make_mesh(1, count, 1, devices=jax.devices()[:count])
-        measured = compiled.measure(programs.train_step(config), mesh)
+        measured = compiled.measure(programs.workload(config).train_step(), mesh)
         found.append(
             dict(
                 devices=count,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from phenaki.errors import one_of
 from phenaki.pipeline import Phenaki
@@ -53,7 +54,7 @@ def programs(
             _nested(weights), tokens, ids, None, keys, traced, static=static
         ).tokens
 
-    length = model.config.text.length if model.has_text else 1
+    length = model.settings.text_length or 1
     video = _shape((rows, spec.frames, spec.height, spec.width, 3), jnp.float32)
     inputs = {
         "codes": _shape((rows, spec.tokens()), jnp.int32),
@@ -89,8 +90,7 @@ def write(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # The kernels of one platform are not StableHLO that others run.
-    config = model.config.copy_and_resolve_references()
-    config.attention = "xla"
+    config = ConfigDict({**model.config.to_dict(), "attention": "xla"})
     model = Phenaki(config, model.params)
     weights = traverse_util.flatten_dict(model.params, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
@@ -115,7 +115,7 @@ def write(
         "jax": jax.__version__,
         "mask_id": model.network.mask_id,
         "fps": model.spec.fps,
-        "vocabulary": config.text.vocabulary if config.text else None,
+        "vocabulary": model.settings.vocabulary,
         "programs": written,
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -49,10 +49,7 @@ class Phenaki:
         config: of stage 2, with the sizes of its tokenizer.
         params: by network, "tokenizer", "maskgit" and, where the model has text, "text".
         spec: clip and patch sizes.
-        context: K, on how many frames the next window of a video is conditioned.
-        codebook: number of codes.
-        has_text: False for an unconditional model, whose prompts are None.
-        defaults: the sampling options and presets of the config.
+        settings: context K, codebook size, default options and vocabulary of the config.
         mesh: see `shard`.
     """
 
@@ -60,11 +57,7 @@ class Phenaki:
         self.config = config
         self.params = jax.tree.map(jnp.asarray, dict(params))
         self.spec = factory.video_spec(config)
-        self.context: int = config.sample.context
-        self.codebook: int = config.tokenizer.codebook
-        self.has_text = bool(config.text)
-        presets = config.get("presets", ConfigDict()).to_dict()
-        self.defaults = Defaults(config.sample.to_dict(), presets)
+        self.settings = factory.sampling_settings(config)
         self.network = factory.maskgit(config)
         self.mesh: jax.sharding.Mesh | None = None
         self._pad = False
@@ -108,6 +101,26 @@ class Phenaki:
         """Changes with any parameter of what a critic judges, the tokenizer and the MaskGIT."""
         networks = {name: self.params[name] for name in ("tokenizer", "maskgit")}
         return checkpoint.fingerprint(networks, self.config.to_dict())
+
+    @property
+    def context(self) -> int:
+        """K, on how many frames the next window of a video is conditioned."""
+        return self.settings.context
+
+    @property
+    def codebook(self) -> int:
+        """Number of codes."""
+        return self.settings.codebook
+
+    @property
+    def has_text(self) -> bool:
+        """False for an unconditional model, whose prompts are None."""
+        return self.settings.vocabulary is not None
+
+    @property
+    def defaults(self) -> Defaults:
+        """The sampling options and presets of the config."""
+        return self.settings.defaults
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary | LabelVocabulary | None:

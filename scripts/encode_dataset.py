@@ -38,14 +38,14 @@ def main(argv):
     del argv
     from phenaki import sharding
     from phenaki.errors import UserError
-    from phenaki.train import encode_dataset
+    from phenaki.train import encode_dataset, maskgit
 
     if os.path.abspath(INPUT.value) == os.path.abspath(OUTPUT.value):
         raise UserError(
             f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
         )
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    encoder = encode_dataset.open_encoder(
+    encoder = maskgit.open_encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )
     encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"), ESTIMATE.value)

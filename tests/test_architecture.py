@@ -73,3 +73,60 @@ def test_tensorflow_and_linen_stay_in_their_folders(path):
     if top == "configs":
         allowed = {"__future__", "configs", "functools", "math", "ml_collections", "phenaki"}
         assert {name.split(".")[0] for name in imports(path)} <= allowed
+
+
+# --- sizes
+
+CODE = [path for path in FILES if path.relative_to(ROOT).parts[0] == "phenaki"]
+CONFIG_FILES = {
+    "data/batches.py",
+    "models/factory.py",
+    "planning/programs.py",
+    "train/critic.py",
+    "train/maskgit.py",
+    "train/tokenizer.py",
+}
+
+
+def functions(path: Path):
+    tree = ast.parse(path.read_text())
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def takes_a_config(function: ast.FunctionDef) -> bool:
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return any(
+        argument.arg == "config"
+        or (argument.annotation and "ConfigDict" in ast.unparse(argument.annotation))
+        for argument in given
+    )
+
+
+def test_a_config_becomes_values_early():
+    assert sum(takes_a_config(function) for path in CODE for function in functions(path)) <= 25
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_config_is_opened_where_the_page_says(path):
+    """Its fields are read in six files; all may hand it on and ask for its kind."""
+    names = ("config", "self.config", "model.config")
+    opened = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in names
+    } - {"get", "kind", "to_dict"}
+    if str(path.relative_to(ROOT / "phenaki")) not in CONFIG_FILES:
+        assert not opened
+
+
+def test_the_top_level_is_one_screen():
+    modules = {path.stem for path in (ROOT / "phenaki").glob("*.py")} - {"__init__"}
+    assert len(modules) <= 8
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_function_fits_on_a_screen(path):
+    lines = path.read_text().splitlines()
+    for function in functions(path):
+        body = [line for line in lines[function.lineno - 1 : function.end_lineno] if line.strip()]
+        assert len(body) <= 50, f"{function.name} has {len(body)} lines"

@@ -72,7 +72,7 @@ def encode(tokenizer, data, output, config=None, **arguments):
 
 def opened(tokenizer, data, output, config=None):
     config = tiny.maskgit_config() if config is None else config
-    return encode_dataset.open_encoder(config, tokenizer, str(data), str(output), batch=8)
+    return maskgit.open_encoder(config, tokenizer, str(data), str(output), batch=8)
 
 
 class Silent:

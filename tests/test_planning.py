@@ -80,7 +80,7 @@ def test_recomputation_is_seen():
     config.model.update(depth=3)
     plain = sum(plan.work(workload(config)).values())
     config.remat = "full"
-    program = programs.train_step(config)
+    program = programs.workload(config).train_step()
     again = sum(trace.flops(program.function, *program.inputs).values())
     assert 1.1 < again / plain < 1.34
 
@@ -208,7 +208,7 @@ ENTRY %main (x: f32[8]) -> f32[2] {
 def test_devices_share_the_work_and_repeat_none(sizes):
     config = tiny.whole_config()
     config.video.update(height=32, width=32)  # 16 tokens a frame, which four devices share
-    program = programs.train_step(config)
+    program = programs.workload(config).train_step()
     whole = sum(trace.flops(program.function, *program.inputs).values())
     each = compiled.measure(program, sharding.make_mesh(**dict(tensor=1) | sizes))["flops"]
     assert 0.95 < 8 * each / whole < 1.15
@@ -286,7 +286,7 @@ def test_a_mesh_that_does_not_fit_names_the_nearest():
 def test_positions_split_over_devices_train_as_one_device_does():
     config = tiny.whole_config()
     config.video.update(height=32, width=32)  # 16 tokens a frame: space is split, time is not
-    program = programs.train_step(config)
+    program = programs.workload(config).train_step()
     random = np.random.default_rng(0)
 
     def draw(leaf):
@@ -365,7 +365,7 @@ def test_traffic_counts_parameters_once_for_clips_and_once_for_images():
     config = tiny.whole_config()
     config.data.image_batch = 8
     config.text.cached = False
-    state, frozen, _, _ = programs.train_step(config).inputs
+    state, frozen, _, _ = programs.workload(config).train_step().inputs
     size, text = (4 * programs.count(tree) for tree in (state.params, frozen["text"]))
     sizes = dict(data=1, fsdp=4, sequence=1, tensor=1, slices=1)
     assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 4 * (3 * 2 * size + text))

@@ -88,7 +88,7 @@ def test_a_run_trains_and_samples_with_its_encoder(root):
 def test_a_class_conditional_run(root):
     config = tiny.maskgit_config(train={"steps": 2})
     whole = training.with_tokenizer(config, tiny.tokenizer_config(), "")
-    names = sorted(set(batches.captions(whole, 64)))
+    names = sorted(set(batches.first(whole, 64)[1]))
     (root / "labels.txt").write_text("\n".join(names))
     text = maskgit.get_config("classes").text.to_dict()
     text |= dict(vocabulary=f"labels:{root}/labels.txt", width=len(names))

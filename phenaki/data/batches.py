@@ -115,11 +115,14 @@ def make(
     return Batches(stream)
 
 
-def captions(config, count: int) -> list[str | None]:
-    """Captions of the first training clips: prompts for samples during training."""
+def first(config, count: int) -> tuple[dict[str, np.ndarray], list[str | None]]:
+    """(arrays, captions) of the first `count` training clips, the same on every host.
+
+    The arrays are {"video": uint8 [count f h w 3]}, or stored tokens.
+    """
     text, fingerprint = config.get("text"), config.get("fingerprint")
     rows = _rows(config.data, config.video, config.seed, text, fingerprint)
-    return next(rows("video", count, 0, 0, 1))[1]
+    return next(rows("video", count, 0, 0, 1))
 
 
 def world(config) -> World:

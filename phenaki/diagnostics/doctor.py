@@ -22,7 +22,7 @@ from phenaki.sampling import schedules
 from phenaki.train import health, logs, maskgit
 from phenaki.train import tokenizer as stage_1
 from phenaki.train.health import Finding, HealthOptions
-from phenaki.train.stage import Stage
+from phenaki.train.stage import RunOptions, Stage
 
 SAMPLES = 16  # clips of a batch that are examined, at most
 
@@ -47,12 +47,13 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
     params, config, _ = checkpoint.load_run(run)
     lines = logs.read(run)
     logged = health.read(lines, HealthOptions.of(config.to_dict()), least=1)
-    if config.kind == "maskgit":
+    fields = config.to_dict()
+    if fields["kind"] == "maskgit":
         model = Phenaki.load(run)
         clips, captions = captioned_clips(model)
         findings = [*logged, *examine_maskgit(model, clips, captions, lines)]
         return findings + overfit_pair(model, clips, captions, steps)
-    case = tokenizer_case(config, steps)
+    case = _tokenizer_case(config, steps)
     with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(case.stage.init)(jax.random.key(case.seed)))
     return [
@@ -70,7 +71,7 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
         UserError: the tokenizer is missing or not one, or the config is wrong.
     """
     if migrations.with_kind(config.to_dict())["kind"] == "tokenizer":
-        case = tokenizer_case(config, steps)
+        case = _tokenizer_case(config, steps)
         state = jax.jit(case.stage.init)(jax.random.key(case.seed))
         return [
             examine_causality(case.stage.model, state.params, case.clips),
@@ -82,47 +83,34 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
     params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
     whole = maskgit.with_tokenizer(config, stage1, digest)
     networks = {"tokenizer": params}
-    if config.text:
-        networks["text"] = factory.text_params(config)
     model = Phenaki(whole, networks)
+    if model.has_text:
+        model.params["text"] = factory.text_params(whole)
     return overfit_pair(model, *captioned_clips(model), steps)
 
 
-def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
-    """The stage of a tokenizer's config, a few of its clips, and its stages for one clip.
-
-    The latter train with the L2 and codebook terms only, or with the adversarial term besides, at
-    its own weight (0.1 if that is 0), for `steps`; there are none if that is 0.
-    """
-    few = ConfigDict(config.to_dict())
-    few.data.batch = min(few.data.batch, SAMPLES)
-    with contextlib.closing(batches.make(few, lambda captions: {})) as made:
-        clips = next(made)["video"]["video"]
-    overfits = {}
-    weights = {"alone": 0.0, "against a discriminator": config.loss.adversarial or 0.1}
-    for name, weight in weights.items() if steps else ():
-        fresh = ConfigDict(config.to_dict())
-        fresh.loss.update(perceptual=0.0, video_perceptual=0.0, adversarial=weight)
-        rate, warmup = overfit.RATE, overfit.WARMUP
-        fresh.optim.update(rate=rate, warmup=warmup, decay=None, clip=1.0, accumulate=1)
-        # The codebook starts from data (docs/paper.md#codebook-start).
-        fresh.codebook.update(usage_window=overfit.EVERY, revive_until=steps // 2)
-        fresh.start = ""
-        overfits[name] = stage_1.make_stage(fresh)
-    return TokenizerCase(stage_1.make_stage(config), clips, config.seed, overfits)
+def _tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
+    """The stage of a tokenizer's config, a few of its clips, and its stages for one clip."""
+    stage = stage_1.make_stage(config)
+    options = RunOptions.of(config.to_dict())
+    clips, _ = batches.first(config, min(options.batch_sizes["batch"], SAMPLES))
+    overfits: Mapping[str, Stage] = {}
+    if steps:
+        overfits = stage_1.overfit_stages(
+            config,
+            rate=overfit.RATE,
+            warmup=overfit.WARMUP,
+            revive_every=overfit.EVERY,
+            steps=steps,
+        )
+    return TokenizerCase(stage, clips["video"], options.seed, overfits)
 
 
 def captioned_clips(model: Phenaki) -> tuple[np.ndarray, list[str | None]]:
     """A few training clips of a model, uint8 [b f h w 3], and their captions."""
-    few = ConfigDict(model.config.to_dict())
-    few.data.batch = min(few.data.batch, SAMPLES)
-
-    def keep_captions(captions) -> dict[str, Any]:
-        return {"captions": captions}
-
-    with contextlib.closing(batches.make(few, keep_captions)) as made:
-        part: Any = next(made)["video"]
-    return part["video"], part["captions"]
+    options = RunOptions.of(model.config.to_dict())
+    arrays, captions = batches.first(model.config, min(options.batch_sizes["batch"], SAMPLES))
+    return arrays["video"], captions
 
 
 def examine_causality(model: Any, params: Any, clips: np.ndarray) -> Finding:

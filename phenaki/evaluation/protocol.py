@@ -71,7 +71,7 @@ def _sampler(task, model):
     if task.task == "reconstruction":
         return None
     names = ("steps", "choice_temperature", "guidance")
-    return {name: task.sampler.get(name, model.config.sample[name]) for name in names}
+    return {name: task.sampler.get(name, model.defaults.sample[name]) for name in names}
 
 
 def _real(task, networks, clips, start, stop):

@@ -25,6 +25,7 @@ from phenaki.models.cvivit import CViViT
 from phenaki.models.maskgit import MaskGIT
 from phenaki.models.tokenizer import Tokenizer
 from phenaki.models.vit_vqgan import ViTVQGAN
+from phenaki.sampling.options import Defaults
 from phenaki.text.one_hot import OneHot
 from phenaki.text.t5 import T5Encoder, random_encoder
 from phenaki.text.vocabulary import (
@@ -54,16 +55,12 @@ def dtype(name: str) -> Any:
     return one_of("config.dtype", name, DTYPES)
 
 
-def _compute(config: ConfigDict) -> dict[str, Any]:
+def _compute(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of every transformer that say how it computes, not what."""
-    one_of("config.remat", config.remat, REMAT)
-    one_of("config.attention", config.attention, attention_impl.CHOICES)
-    return dict(
-        dtype=dtype(config.dtype),
-        remat=config.remat,
-        unroll=config.unroll,
-        attention=config.attention,
-    )
+    one_of("config.remat", fields["remat"], REMAT)
+    one_of("config.attention", fields["attention"], attention_impl.CHOICES)
+    names = ("remat", "unroll", "attention")
+    return {name: fields[name] for name in names} | {"dtype": dtype(fields["dtype"])}
 
 
 def video_spec(config: ConfigDict) -> VideoSpec:
@@ -88,7 +85,7 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
     if "heads" in fields:
         _check_heads("config.tokenizer", fields)
     _check_patch(name, fields)
-    shared = dict(frames=spec.frames, size=(spec.height, spec.width), **_compute(config))
+    shared = dict(frames=spec.frames, size=(spec.height, spec.width), **_compute(config.to_dict()))
     # A network takes what it has a field for: one that works frame by frame has no `frames`, a
     # convolution no `size`.
     known = {field.name for field in dataclasses.fields(network)}
@@ -148,7 +145,7 @@ def maskgit(config: ConfigDict) -> MaskGIT:
         text_dim=config.text.width if config.text else None,
         grid=video_spec(config).grid(),
         **fields,
-        **_compute(config),
+        **_compute(config.to_dict()),
     )
 
 
@@ -165,7 +162,7 @@ def critic(config: ConfigDict) -> TokenCritic | SelfCritic:
         text_dim=config.text.width if reads_text else None,
         grid=video_spec(config).grid(),
         **fields,
-        **_compute(config),
+        **_compute(config.to_dict()),
     )
 
 
@@ -246,6 +243,29 @@ def text_params(config: ConfigDict) -> dict[str, Any]:
     from phenaki.text import weights
 
     return weights.load(config.text.weights, encoder, tensor_files.read)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+    """What sampling takes from a config besides the networks."""
+
+    context: int  # K, on how many frames the next window of a video is conditioned
+    codebook: int  # number of codes
+    defaults: Defaults
+    vocabulary: str | None  # `config.text.vocabulary`, None for a model without text
+    text_length: int  # ids per caption, 0 without text
+
+
+def sampling_settings(config: ConfigDict) -> SamplingSettings:
+    """Those of a stage-2 config."""
+    text, presets = config.text, config.get("presets", ConfigDict())
+    return SamplingSettings(
+        context=config.sample.context,
+        codebook=config.tokenizer.codebook,
+        defaults=Defaults(config.sample.to_dict(), presets.to_dict()),
+        vocabulary=text.vocabulary if text else None,
+        text_length=text.length if text else 0,
+    )
 
 
 def embed(encoder: T5Encoder | OneHot, params: Mapping[str, Any], ids: jax.Array) -> Text:

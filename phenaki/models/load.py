@@ -27,20 +27,21 @@ def load_model(directory: str | Path) -> tuple[ConfigDict, dict[str, Any]]:
             raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
         return config, params
     maskgit, config, _ = checkpoint.load_run(directory)
-    if config.kind == "critic":
+    stored = config.to_dict()
+    if stored["kind"] == "critic":
         raise UserError(f"{directory}: is a critic's run; give the run of its generator.")
-    if config.kind == "tokenizer":
+    if stored["kind"] == "tokenizer":
         raise UserError(
             f"{directory}: is a tokenizer's run; sampling needs one of scripts/train_maskgit.py."
         )
     tokenizer, _, digest = checkpoint.load_tokenizer(directory / "tokenizer")
-    if digest != config.fingerprint:
+    if digest != stored["fingerprint"]:
         raise UserError(
-            f"{directory}: was trained on the tokens of tokenizer {config.fingerprint}, but "
+            f"{directory}: was trained on the tokens of tokenizer {stored['fingerprint']}, but "
             f"{directory / 'tokenizer'} is {digest}."
         )
     params = {"tokenizer": tokenizer, "maskgit": maskgit}
-    if config.text:
+    if stored["text"]:
         params["text"] = factory.text_params(config)
     return config, params
 
@@ -52,9 +53,9 @@ def load_critic(directory: str | Path, generator: str) -> Critic:
         UserError: `directory` has no critic, or another generator's.
     """
     params, config = checkpoint.load_critic(directory)
-    if config.generator != generator:
+    theirs = config.to_dict()["generator"]
+    if theirs != generator:
         raise UserError(
-            f"{directory}: is a critic of generator {config.generator}, but this one is "
-            f"{generator}."
+            f"{directory}: is a critic of generator {theirs}, but this one is {generator}."
         )
     return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params))

@@ -1,7 +1,6 @@
 """Train step and sampler of a config as functions of shapes: what a run compiles, without a run."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,16 +57,17 @@ class Workload:
     generator: Any | None
     text: TextShape | None
     text_encoder: Any | None
-    make_train_step: Callable[..., Program]
-    make_sampler: Callable[..., Program]
+    stored: dict[str, Any]  # the plain config
 
-    def train_step(self, samples: dict[str, int] | None = None, remat: str | None = None):
+    def train_step(
+        self, samples: dict[str, int] | None = None, remat: str | None = None
+    ) -> Program:
         """The train step as a `Program`, of other `samples` or another `remat` if given."""
-        return self.make_train_step(samples=samples or self.samples, remat=remat or self.remat)
+        return _train_step(self, samples or self.samples, remat or self.remat)
 
     def sampler(self, rows: int) -> Program:
         """The sampling loop of stage 2 for `rows` videos: all decoding steps in one program."""
-        return self.make_sampler(rows=rows, remat=self.remat)
+        return _sampler(self, rows)
 
 
 def workload(config: ConfigDict) -> Workload:
@@ -89,7 +89,7 @@ def workload(config: ConfigDict) -> Workload:
         steps=config.train.steps,
         remat=config.remat,
         mesh=dict(config.mesh),
-        itemsize=jnp.dtype(factory.dtype(config)).itemsize,
+        itemsize=jnp.dtype(factory.dtype(config.dtype)).itemsize,
         heads=network.get("heads"),
         mlp_dim=network.get("mlp_dim"),
         width=network.get("width"),
@@ -98,17 +98,12 @@ def workload(config: ConfigDict) -> Workload:
         generator=factory.maskgit(config) if is_generator else None,
         text=TextShape(text.length, text.width, text.cached) if text else None,
         text_encoder=factory.text_encoder(config) if text else None,
-        make_train_step=functools.partial(train_step, config),
-        make_sampler=functools.partial(sampler, config),
+        stored=config.to_dict(),
     )
 
 
-def train_step(
-    config: ConfigDict, samples: dict[str, int] | None = None, remat: str | None = None
-) -> Program:
-    """The step of either stage, by default of the samples and remat policy of `config`."""
-    config = ConfigDict({**config.to_dict(), "remat": remat or config.remat})
-    run = workload(config)
+def _train_step(run: Workload, samples: dict[str, int], remat: str) -> Program:
+    config = ConfigDict({**run.stored, "remat": remat})
     key = jax.eval_shape(lambda: jax.random.key(0))
     if run.kind == "maskgit":
         config.code_init = 0.0  # needs the codebook itself, and changes no size
@@ -126,15 +121,12 @@ def train_step(
         frozen = jax.eval_shape(load)
         stage = made[0]
     state = jax.eval_shape(stage.init, key)
-    sizes = samples or run.samples
-    batch = {kind: _batch(run, kind, count) for kind, count in sizes.items()}
+    batch = {kind: _batch(run, kind, count) for kind, count in samples.items()}
     return Program(stage.step, (state, frozen, batch, key), frozenset({2}))
 
 
-def sampler(config: ConfigDict, rows: int, remat: str | None = None) -> Program:
-    """The sampling loop of stage 2 at the config's own options: all steps in one program."""
-    config = ConfigDict({**config.to_dict(), "remat": remat or config.remat})
-    run = workload(config)
+def _sampler(run: Workload, rows: int) -> Program:
+    config = ConfigDict(run.stored)
     model = pipeline.Phenaki(config, {})
     chosen = options.resolve(model.defaults)
     tokens = _shape((rows, run.spec.tokens()), jnp.int32)

@@ -189,7 +189,7 @@ def train(
             factory.vocabulary(config), text.vocabulary, encoder, model.params["text"]
         )
     count, fps = samples.SHOWN, model.spec.fps
-    captions = batches.captions(config, count) if text else [None] * count
+    captions = batches.first(config, count)[1] if text else [None] * count
     world = batches.world(config) if config.data.source == "moving_shapes" else None
 
     def sample(current, frozen, index, folder):

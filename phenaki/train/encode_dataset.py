@@ -10,24 +10,19 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from phenaki.data import clips, format, records, tensorflow, token_files
 from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
 from phenaki.data.tensorflow import GFILES
 from phenaki.errors import UserError
-from phenaki.io import artifacts, checkpoint
-from phenaki.models import factory
-from phenaki.train import inputs
-from phenaki.train.maskgit import with_tokenizer
+from phenaki.io import artifacts
 from phenaki.types import VideoSpec
 
 
@@ -61,7 +56,7 @@ class Encoder:
         """uint8 [b f h w 3], b at most `batch_of(kind)` -> tokens [b n]."""
         padded = np.zeros((self.batch_of(kind), *video.shape[1:]), np.uint8)
         padded[: len(video)] = video
-        encoded = self.encode(self.params, jax.device_put(padded, _split(jax.local_devices())))
+        encoded = self.encode(self.params, jax.device_put(padded, split(jax.local_devices())))
         tokens = np.asarray(encoded).reshape(len(padded), -1)[: len(video)]
         return tokens.astype(np.uint16 if self.codebook <= 2**16 else np.uint32)
 
@@ -80,56 +75,7 @@ class Encoder:
         return os.path.join(self.output, os.path.basename(file.path))
 
 
-def open_encoder(
-    config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
-) -> Encoder:
-    """The encoder of a stage-2 config with a stage-1 run or bundle.
-
-    Raises:
-        UserError: `batch` does not divide over this host's devices; no such tokenizer.
-    """
-    params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
-    config = with_tokenizer(config, stage1, digest)
-    devices = jax.local_devices()
-    if batch % len(devices):
-        nearest = max(round(batch / len(devices)), 1) * len(devices)
-        raise UserError(
-            f"--batch={batch} must be a multiple of the {len(devices)} devices; nearest is "
-            f"{nearest}."
-        )
-    spec, text = factory.video_spec(config), config.text
-    network = factory.tokenizer(config)
-
-    def encode(params, video):
-        return inputs.tokens(network, {"tokenizer": params}, {"video": video})
-
-    encode_captions = None
-    if text:
-        encoder, weights = None, None
-        if text.cached:
-            encoder, weights = factory.text_encoder(config), factory.text_params(config)
-        vocabulary = factory.vocabulary(config)
-        encode_captions = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
-    return Encoder(
-        source=source,
-        output=output,
-        params=jax.device_put(params, NamedSharding(_split(devices).mesh, PartitionSpec())),
-        encode=jax.jit(encode),
-        text=encode_captions,
-        origin=token_files.Origin.of(digest, spec, text),
-        sizes=token_files.Sizes(
-            video=spec.tokens(),
-            image=spec.tokens(1),
-            text=text.length if text else 0,
-            width=text.width if text and text.cached else 0,
-        ),
-        spec=spec,
-        codebook=config.tokenizer.codebook,
-        batch=batch,
-    )
-
-
-def _split(devices: list) -> NamedSharding:
+def split(devices: list) -> NamedSharding:
     """Sharding of a batch over its rows."""
     return NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
 

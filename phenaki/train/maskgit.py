@@ -9,18 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki import pipeline
 from phenaki.blocks import sharding
-from phenaki.data import batches
-from phenaki.errors import one_of
+from phenaki.data import batches, token_files
+from phenaki.errors import UserError, one_of
 from phenaki.io import checkpoint, migrations
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
-from phenaki.train import inputs, kinds, loop, samples, state
+from phenaki.train import encode_dataset, inputs, kinds, loop, samples, state
 from phenaki.train.logs import Ratio
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
@@ -182,7 +183,7 @@ def train(
         )
     stage = make_stage(config, frozen)
     count = samples.SHOWN
-    captions = batches.captions(config, count) if text else [None] * count
+    captions = batches.first(config, count)[1] if text else [None] * count
     world = batches.world(config) if config.data.source == "moving_shapes" else None
     directory = Path(workdir) / "tokenizer"
     if not sharding.agreed((directory / "bundle.json").is_file()):
@@ -203,3 +204,53 @@ def train(
     made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
     options = RunOptions.of(config.to_dict())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
+
+
+def open_encoder(
+    config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
+) -> encode_dataset.Encoder:
+    """The encoder of a stage-2 config with a stage-1 run or bundle.
+
+    Raises:
+        UserError: `batch` does not divide over this host's devices; no such tokenizer.
+    """
+    params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
+    config = with_tokenizer(config, stage1, digest)
+    devices = jax.local_devices()
+    if batch % len(devices):
+        nearest = max(round(batch / len(devices)), 1) * len(devices)
+        raise UserError(
+            f"--batch={batch} must be a multiple of the {len(devices)} devices; nearest is "
+            f"{nearest}."
+        )
+    rows = encode_dataset.split(devices)
+    spec, text = factory.video_spec(config), config.text
+    network = factory.tokenizer(config)
+
+    def encode(params, video):
+        return inputs.tokens(network, {"tokenizer": params}, {"video": video})
+
+    encode_captions: inputs.CaptionEncoder | None = None
+    if text:
+        encoder, weights = None, None
+        if text.cached:
+            encoder, weights = factory.text_encoder(config), factory.text_params(config)
+        vocabulary = factory.vocabulary(config)
+        encode_captions = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
+    return encode_dataset.Encoder(
+        source=source,
+        output=output,
+        params=jax.device_put(params, NamedSharding(rows.mesh, PartitionSpec())),
+        encode=jax.jit(encode),
+        text=encode_captions,
+        origin=token_files.Origin.of(digest, spec, text),
+        sizes=token_files.Sizes(
+            video=spec.tokens(),
+            image=spec.tokens(1),
+            text=text.length if text else 0,
+            width=text.width if text and text.cached else 0,
+        ),
+        spec=spec,
+        codebook=config.tokenizer.codebook,
+        batch=batch,
+    )

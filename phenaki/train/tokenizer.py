@@ -1,6 +1,5 @@
 """Stage 1, training of a video tokenizer: step, networks and run (§2.1, equation 2)."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -207,11 +206,9 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
     if stage.frozen and config.features.weights == "random":
         names = ", ".join(stage.frozen)
         logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
-    make_batches = functools.partial(
-        batches.make, config, inputs.no_captions, jax.process_index(), jax.process_count()
-    )
-    with contextlib.closing(make_batches()) as first:
-        shown = next(first)["video"]["video"][: samples.SHOWN].astype(np.float32) / 255
+    # The same clips on every host: samples are of the whole job.
+    clips, _ = batches.first(config, samples.SHOWN)
+    shown = clips["video"].astype(np.float32) / 255
     reconstruct = jax.jit(lambda params, video: stage.model.apply({"params": params}, video).video)
 
     def sample(current, frozen, index, directory):
@@ -222,4 +219,26 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
     options = RunOptions.of(config.to_dict())
-    return loop.run(stage, make_batches(), options, workdir, sample=sample, devices=devices)
+    made = batches.make(config, inputs.no_captions, jax.process_index(), jax.process_count())
+    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
+
+
+def overfit_stages(
+    config: ConfigDict, *, rate: float, warmup: int, revive_every: int, steps: int
+) -> dict[str, Stage]:
+    """Stages that learn a single clip in `steps`: "alone", and "against a discriminator".
+
+    The first has the L2 and codebook terms only, the second the adversarial term, too, at its
+    weight in `config` (0.1 if that is 0).
+    """
+    stages = {}
+    weights = {"alone": 0.0, "against a discriminator": config.loss.adversarial or 0.1}
+    for name, weight in weights.items():
+        fresh = ConfigDict(config.to_dict())
+        fresh.loss.update(perceptual=0.0, video_perceptual=0.0, adversarial=weight)
+        fresh.optim.update(rate=rate, warmup=warmup, decay=None, clip=1.0, accumulate=1)
+        # The codebook starts from data (docs/paper.md#codebook-start).
+        fresh.codebook.update(usage_window=revive_every, revive_until=steps // 2)
+        fresh.start = ""
+        stages[name] = make_stage(fresh)
+    return stages

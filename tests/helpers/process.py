@@ -38,9 +38,7 @@ def main(argv):
         from phenaki.train import encode_dataset
 
         config, source = tiny.maskgit_config(), fields["source"]
-        encoder = encode_dataset.open_encoder(
-            config, job["tokenizer"], source, str(workdir), batch=4
-        )
+        encoder = maskgit.open_encoder(config, job["tokenizer"], source, str(workdir), batch=4)
         encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"))
         return
     elif job["kind"] == "cvivit":

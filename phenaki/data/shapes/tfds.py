@@ -66,12 +66,12 @@ class MovingShapes(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
-        count = config.train if split.endswith("train") else config.validation
+        sizes = self.builder_config
+        count = sizes.train if split.endswith("train") else sizes.validation
         make = render.render if split in VIDEO else render.render_images
         for first in range(0, count, BATCH):
             indices = np.arange(first, min(first + BATCH, count))
-            made = make(config.world, (VIDEO | IMAGE)[split], indices)
+            made = make(sizes.world, (VIDEO | IMAGE)[split], indices)
             for row, index in enumerate(indices):
                 key = f"{split}/{index:08d}"
                 yield key, self._record(key, made["video"][row], made["caption"][row]).example()
