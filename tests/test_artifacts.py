@@ -1,15 +1,16 @@
-"""A file is there whole or not at all: for one who reads meanwhile, and after a kill."""
+"""Files are complete or absent, for concurrent readers and after a kill, also in buckets."""
 
 import threading
 
 import pytest
 import tiny
 
+from phenaki.data.tensorflow import GFILES
 from phenaki.io import artifacts, checkpoint
 
 
-def test_a_config_that_is_written_again_reads_whole_at_any_moment(tmp_path):
-    # Every process of a job reads it while the first one writes it again.
+def test_a_config_that_is_rewritten_is_complete_at_any_time(tmp_path):
+    # Every process of a job reads it while the first one rewrites it.
     config, stop = tiny.whole_config(), threading.Event()
     checkpoint.save_config(tmp_path, config.to_dict())
 
@@ -27,13 +28,48 @@ def test_a_config_that_is_written_again_reads_whole_at_any_moment(tmp_path):
         writer.join()
 
 
-def test_what_was_begun_and_not_ended_leaves_the_old_file(tmp_path):
+def test_an_unfinished_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "figures.json"
     artifacts.write_json(path, {"seconds": 1})
     with pytest.raises(KeyboardInterrupt), artifacts.atomic(path) as partial:
         partial.write_text("{")
         raise KeyboardInterrupt
     assert path.read_text() == '{"seconds": 1}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
     artifacts.write_json(path, {"seconds": 2})
     assert path.read_text() == '{"seconds": 2}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "figures.json"
+    with artifacts.atomic(path) as first, artifacts.atomic(path) as second:
+        first.write_text("one")
+        second.write_text("two")
+    assert path.read_text() == "one"  # it is replaced last
+    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize("files", [artifacts.LOCAL, GFILES])
+def test_a_marker_is_read_back_or_none(tmp_path, files):
+    # TensorFlow's file system in memory takes the place of a bucket.
+    root = str(tmp_path) if files is artifacts.LOCAL else "ram://bucket"
+    marker, name = f"{root}/a.done", f"{root}/a"
+    assert artifacts.marked(marker, files) is None and files.size(name) == -1
+    with artifacts.atomic_on(files, name) as partial, files.open(partial, "wb") as file:
+        file.write(b"content")
+    assert artifacts.checksum(name, files) == {
+        "bytes": 7,
+        "sha256": "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
+    }
+    artifacts.mark(marker, {"origin": "x", "caption": "\u00e9"}, files)
+    assert artifacts.marked(marker, files) == {"origin": "x", "caption": "\u00e9"}
+    for content in ('{"origin"', "3"):
+        with files.open(marker, "w") as file:
+            file.write(content)
+        assert artifacts.marked(marker, files) is None
+    with pytest.raises(KeyboardInterrupt), artifacts.atomic_on(files, name) as partial:
+        with files.open(partial, "w") as file:
+            file.write("other")
+        raise KeyboardInterrupt
+    assert files.size(name) == 7 and files.size(partial) == -1
