@@ -95,7 +95,7 @@ def test_names_left_out_change_no_pixel():
     one, other = (moving_shapes.render(w, "train", np.arange(50)) for w in (plain, silent))
     np.testing.assert_array_equal(one["video"], other["video"])
     assert "red" not in " ".join(other["caption"]).split()
-    with pytest.raises(UserError, match=r"config\.data\.world\.unnamed: unknown 'puce'"):
+    with pytest.raises(UserError, match=r"config\.data\.world\.unnamed='puce' must be one of red"):
         World(unnamed=("puce",))
 
 
