@@ -24,8 +24,8 @@ from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
 from phenaki.io import media
-from phenaki.progress import Progress
 from phenaki.pipeline import Sample
+from phenaki.progress import Progress
 from phenaki.sampling.windows import windows
 from phenaki.stories import drift, generate, prompt_check, render
 from phenaki.stories.generate import DriftOptions, WindowCache, generate_windows, match_colours
