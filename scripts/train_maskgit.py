@@ -22,9 +22,7 @@ WORKDIR = flags.DEFINE_string(
 )
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "of the job, where JAX does not find them itself"
-)
+PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
 PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
