@@ -7,6 +7,7 @@ import re
 import types
 from pathlib import Path
 
+import clip_sets
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from phenaki.data import batches, format
 from phenaki.data.shapes import render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
-from phenaki.evaluation import alignment, devices, extractors, protocol
+from phenaki.evaluation import alignment, devices, extractors, protocol, references
 from phenaki.evaluation.metrics import frechet
 from phenaki.evaluation.references import ClipWindows, Prepared, ShapesClips
 from phenaki.evaluation.score import Score, compare, save_scores, text_table
@@ -106,7 +107,7 @@ def tokenizer(model):
         factory.tokenizer(model.config),
         model.params["tokenizer"],
         model.spec,
-        checkpoint.fingerprint(model.params["tokenizer"], model.config),
+        checkpoint.fingerprint(model.params["tokenizer"], model.config.to_dict()),
         rows=1,
     )
 
@@ -216,7 +217,7 @@ def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model,
     assert scores[0].value != scores[1].value
     assert scores[0].sampler["steps"] == 2
     video, captions = clips.read(0, 2)
-    made = protocol._predict(task, model, video, captions, 0).videos
+    made = protocol._predict(task, model, video, captions, 0, 0).videos
     np.testing.assert_array_equal(made["originals"][:, :5], video[:, :5])
     np.testing.assert_allclose(
         made["through_codec"][:, :5], model.reconstruct(video[:, :5]), atol=1e-6
@@ -228,7 +229,7 @@ def test_sixteen_frames_of_a_model_of_seventeen(model):
     """Tables 4 and 5: 16 = 1 + 15 is no legal length; the last frame is made and cut off."""
     video = np.random.default_rng(0).uniform(size=(1, 10, 16, 16, 3)).astype(np.float32)
     task = Task("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
-    made = protocol._predict(task, model, video, [None], 0).videos["originals"]
+    made = protocol._predict(task, model, video, [None], 0, 0).videos["originals"]
     assert made.shape == video.shape
 
 
@@ -377,20 +378,24 @@ def test_stills_only_asks_for_colours_that_no_clip_shows(model, monkeypatch):
     assert all("purple" in prompt for prompt in rows["stills_only"].prompts.texts)
 
 
+def write_clips(folder, videos, captions, kind="video", split="validation"):
+    """A prepared set of uint8 clips of 16 px, in the order given."""
+    form = format.ClipFormat(frames=11, fps=8.0, height=16, width=16, encoding="png")
+    records = [
+        format.ClipRecord(
+            str(index), format.encode(video, "png"), caption, "here", "0", (16, 16), 0.0, 8.0
+        )
+        for index, (video, caption) in enumerate(zip(videos, captions, strict=True))
+    ]
+    return clip_sets.write(folder, form, {f"{kind}_{split}": records}, per_shard=7)
+
+
 @pytest.fixture(scope="module")
 def prepared(world, tmp_path_factory):
     """Four captioned clips on disk."""
     folder = tmp_path_factory.mktemp("clips")
     made = render.render(world, "test", np.arange(4))
-    form = format.Format(frames=11, fps=8.0, height=16, width=16, encoding="png")
-    with format.Writer(folder, form) as writer:
-        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True)):
-            frames = format.encode(video, "png")
-            record = format.ClipRecord(
-                str(index), frames, caption, "here", "0", (16, 16), start=0.0, fps=8.0
-            )
-            writer.add("video_validation", record)
-    return folder
+    return write_clips(folder, made["video"], made["caption"])
 
 
 def test_prepared_clips_are_those_that_were_written(prepared, world):
@@ -398,8 +403,9 @@ def test_prepared_clips_are_those_that_were_written(prepared, world):
     made = render.render(world, "test", np.arange(4))
     for start, stop in ((0, 1), (1, 4), (2, 3)):
         video, captions = clips.read(start, stop)
-        np.testing.assert_allclose(video, made["video"][start:stop, :10] / 255, atol=1e-6)
-        assert captions == made["caption"][start:stop]
+        numbers = references.order(4)[start:stop]
+        np.testing.assert_allclose(video, made["video"][numbers, :10] / 255, atol=1e-6)
+        assert captions == [made["caption"][number] for number in numbers]
     with pytest.raises(UserError, match="prepare the reference with --frames=11 --size=32x32"):
         Prepared(str(prepared), "validation", "video", 11, (32, 32), 8.0)
     with pytest.raises(UserError, match="has no video in split train"):

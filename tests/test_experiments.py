@@ -103,12 +103,12 @@ def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
     monkeypatch.setattr(alignment, "GROUP", 2)
 
     class Model:
-        def generate(self, prompts, *, seed):
+        def generate(self, prompts, *, seed, first_row):
             assert len(prompts) == 2  # one size, so that it compiles once
-            return np.array([f"{prompt}{seed}" for prompt in prompts])
+            return np.array([f"{p}{seed}.{first_row + row}" for row, p in enumerate(prompts)])
 
     videos = alignment.sample(Model(), ["a", "b", "c"], seed=5)
-    assert videos.tolist() == ["a5", "b5", "c7"]
+    assert videos.tolist() == ["a5.0", "b5.1", "c5.2"]
 
 
 def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):
