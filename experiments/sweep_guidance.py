@@ -102,7 +102,7 @@ def _resumed(path, model, world, critic):
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
     facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value)
     facts["critic"] = CRITIC.value
-    facts["critic_settings"] = settings.of_sampler(model, dict(critic=critic))["critic"]
+    facts["critic_settings"] = settings.of_sampler(model.defaults, dict(critic=critic))["critic"]
     if path.is_file():
         before = json.loads(path.read_text())
         if before.get("settings") == facts["settings"]:

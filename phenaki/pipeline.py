@@ -49,6 +49,7 @@ class Phenaki:
     Attributes:
         config: of stage 2, with the sizes of its tokenizer.
         params: by network, "tokenizer", "maskgit" and, where the model has text, "text".
+        networks: of the same names; "text" is None for a model without text.
         spec: clip and patch sizes.
         settings: context K, codebook size, default options and vocabulary of the config.
         mesh: see `shard`.
@@ -63,10 +64,9 @@ class Phenaki:
         self.mesh: jax.sharding.Mesh | None = None
         self._pad = False
         self._tokenizer = factory.tokenizer(config)
-        self._text_encoder = factory.text_encoder(config) if self.has_text else None
-        embed = None
-        if self.has_text:
-            embed = functools.partial(factory.embed, self._text_encoder)
+        encoder = factory.text_encoder(config) if self.has_text else None
+        embed = None if encoder is None else functools.partial(factory.embed, encoder)
+        self.networks = {"tokenizer": self._tokenizer, "maskgit": self.network, "text": encoder}
         # Pure functions of parameters and inputs; compiled per object, and freed with it.
         self.sample_tokens = functools.partial(sampler.sample_tokens, self.network, embed)
         self._sample_tokens = jax.jit(self.sample_tokens, static_argnames="static")
@@ -103,15 +103,6 @@ class Phenaki:
         """Changes with any parameter of what a critic judges, the tokenizer and the MaskGIT."""
         networks = {name: self.params[name] for name in ("tokenizer", "maskgit")}
         return checkpoint.fingerprint(networks, self.config.to_dict())
-
-    @property
-    def networks(self) -> dict[str, Any]:
-        """The networks of `params`, by the same names; "text" is None for a model without text."""
-        return {
-            "tokenizer": self._tokenizer,
-            "maskgit": self.network,
-            "text": self._text_encoder,
-        }
 
     @property
     def context(self) -> int:

@@ -78,7 +78,9 @@ def real_settings(
 
 def fake_settings(task: Task, model: Model, seed: int) -> dict[str, Any]:
     """What samples depend on, besides `real_settings`."""
-    sampled = isinstance(model, Phenaki) and task.task != "reconstruction"
+    sampler = None
+    if isinstance(model, Phenaki):
+        sampler = settings.of_sampler(model.defaults, task.sampler)
     return settings.plain(
         dict(
             model=settings.of_model(model),
@@ -86,7 +88,7 @@ def fake_settings(task: Task, model: Model, seed: int) -> dict[str, Any]:
             given=task.given,
             samples=task.samples,
             prompt=task.prompt,
-            sampler=settings.of_sampler(model, task.sampler) if sampled else None,
+            sampler=sampler,
             seed=seed,
         )
     )

@@ -25,14 +25,15 @@ COMPUTED_ALIKE = ("parent", "name", "remat", "unroll")  # fields of networks tha
 
 def environment() -> dict[str, Any]:
     """Versions and settings of the software that samples and computes features."""
+    chosen: Any = jax.config
     return dict(
         schema=SCHEMA,
         phenaki=__version__,
         jax=jax.__version__,
         numpy=np.__version__,
         platform=jax.default_backend(),
-        matmul_precision=jax.config.jax_default_matmul_precision,
-        random=[jax.config.jax_default_prng_impl, jax.config.jax_threefry_partitionable],
+        matmul_precision=chosen.jax_default_matmul_precision,
+        random=[chosen.jax_default_prng_impl, chosen.jax_threefry_partitionable],
     )
 
 
@@ -53,9 +54,9 @@ def of_model(model: Phenaki | FrozenTokenizer) -> dict[str, Any]:
     return plain(facts)
 
 
-def of_sampler(model: Phenaki, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every sampling option of a call with the options `given`: the model's own where not given."""
-    chosen = options.resolve(model.defaults, **given)
+def of_sampler(defaults: options.Defaults, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every sampling option of a call with the options `given`, by default those of the model."""
+    chosen = options.resolve(defaults, **given)
     facts = {name: getattr(chosen, name) for name in options.NAMES if name != "trace"}
     if chosen.critic is not None:
         network, params = chosen.critic
@@ -71,7 +72,7 @@ def of_alignment(
         environment=environment(),
         model=of_model(model),
         world=plain(dataclasses.asdict(world)),
-        sampler=of_sampler(model, given),
+        sampler=of_sampler(model.defaults, given),
         count=count,
         seed=seed,
     )
