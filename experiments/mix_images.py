@@ -142,7 +142,10 @@ def _with_steps(config, steps, seed):
 
 def _scores(directory, design):
     """(figures, videos whose prompt asks for purple) of a run, cached in its folder."""
-    path, clips = directory / f"figures_{COUNT.value}.json", directory / "purple.npy"
+    from phenaki.evaluation import settings
+
+    name = f"figures_{COUNT.value}_{settings.digest(settings.environment())}.json"
+    path, clips = directory / name, directory / "purple.npy"
     if not (path.is_file() and clips.is_file()):
         scores, shown = _measure(directory, design)
         np.save(clips, shown)

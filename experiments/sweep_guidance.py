@@ -58,7 +58,7 @@ def main(argv):
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    report = _resumed(output / "guidance.json", model)
+    report = _resumed(output / "guidance.json", model, world, critic)
     points = _points(critic)
     with Progress(len(points), "points") as progress:
         for axis, value, options in points:
@@ -93,17 +93,22 @@ def _points(critic):
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
 
 
-def _resumed(path, model):
+def _resumed(path, model, world, critic):
     """The report so far, if it is of the same model, prompts and samples."""
+    from phenaki.evaluation import settings
+
     sample = model.defaults.sample
     own = {name: sample[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
-    facts |= {"critic": CRITIC.value}
+    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value)
+    facts["critic"] = CRITIC.value
+    facts["critic_settings"] = settings.of_sampler(model.defaults, dict(critic=critic))["critic"]
     if path.is_file():
         before = json.loads(path.read_text())
-        if all(before[name] == facts[name] for name in ("model", "count", "seed", "own")):
+        if before.get("settings") == facts["settings"]:
             axes = before["axes"]
-            if before["critic"] != facts["critic"]:  # those of another critic do not compare
+            # Those of another critic do not compare.
+            if before["critic_settings"] != facts["critic_settings"]:
                 axes = {name: axis for name, axis in axes.items() if name != "critic"}
             return facts | {"axes": axes}
     return facts | {"axes": {}}

@@ -41,13 +41,15 @@ class Phenaki:
     """A tokenizer, a MaskGIT and a text encoder. Videos are float32 RGB [b f h w 3] in [0, 1].
 
     Every call takes `seed` and, as keywords, the fields of `SamplingOptions` and `preset`; None
-    means the model's own (`config.sample`). Sample i of a call depends on `seed` and i only. A new
-    prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of steps or
-    schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
+    means the model's own (`config.sample`). Sample i of a call depends on `seed` and i only; the
+    keyword `first_row` is the number of a call's first sample, so that several calls give what one
+    does. A new prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of
+    steps or schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
 
     Attributes:
         config: of stage 2, with the sizes of its tokenizer.
         params: by network, "tokenizer", "maskgit" and, where the model has text, "text".
+        networks: of the same names; "text" is None for a model without text.
         spec: clip and patch sizes.
         settings: context K, codebook size, default options and vocabulary of the config.
         mesh: see `shard`.
@@ -62,9 +64,9 @@ class Phenaki:
         self.mesh: jax.sharding.Mesh | None = None
         self._pad = False
         self._tokenizer = factory.tokenizer(config)
-        embed = None
-        if self.has_text:
-            embed = functools.partial(factory.embed, factory.text_encoder(config))
+        encoder = factory.text_encoder(config) if self.has_text else None
+        embed = None if encoder is None else functools.partial(factory.embed, encoder)
+        self.networks = {"tokenizer": self._tokenizer, "maskgit": self.network, "text": encoder}
         # Pure functions of parameters and inputs; compiled per object, and freed with it.
         self.sample_tokens = functools.partial(sampler.sample_tokens, self.network, embed)
         self._sample_tokens = jax.jit(self.sample_tokens, static_argnames="static")
@@ -185,6 +187,7 @@ class Phenaki:
         video: np.ndarray | None = None,
         known: np.ndarray | None = None,
         approximate: bool = False,
+        first_row: int = 0,
         **options: Any,
     ) -> Sample:
         """One clip per prompt around what is known of it: the task that all others are.
@@ -199,14 +202,16 @@ class Phenaki:
         patch are; it is encoded with stand-ins for the others (`conditioning.stand_in`). That is
         how to interpolate, and to paint within frames.
 
-        f may be any length up to a clip: frames beyond whole patches are cut off.
+        f may be any length up to a clip: frames beyond whole patches are cut off. Row r is sample
+        `first_row` + r of `seed`.
         """
         chosen = resolve(self.defaults, **options)
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
         given = conditioning.prepare(video, known, len(prompts), self.spec, field)
-        decoded = self._fill_tokens(self._encode_known(given), prompts, seed, chosen)
+        keys = sampler.row_keys(seed, len(prompts), first_row)
+        decoded = self._fill_tokens(self._encode_known(given), prompts, keys, chosen)
         rows = slice(len(prompts))  # without padding rows, see `shard`
         pixels = fetch(self._decode(decoded.tokens))[rows]
         pixels = np.where(given.pixels[..., None], given.video, pixels)[:, : given.frames]
@@ -274,7 +279,7 @@ class Phenaki:
             tokens = tokens.at[:, :count].set(encoded)
         return tokens.reshape(len(tokens), -1)
 
-    def _fill_tokens(self, tokens, prompts, seed, chosen: SamplingOptions) -> Decoded:
+    def _fill_tokens(self, tokens, prompts, keys, chosen: SamplingOptions) -> Decoded:
         params, ids, negative = self.params, None, None
         if chosen.critic is not None:
             params = {**params, "critic": chosen.critic.params}
@@ -282,7 +287,7 @@ class Phenaki:
             ids = self.vocabulary.encode(prompts)
             texts = chosen.negatives(len(prompts))
             negative = None if texts is None else self.vocabulary.encode(texts)
-        rows = self._split((tokens, ids, negative, sampler.row_keys(seed, len(tokens))))
+        rows = self._split((tokens, ids, negative, keys))
         with self._on_mesh():
             return self._sample_tokens(params, *rows, chosen.traced(), static=chosen.static())
 

@@ -30,9 +30,11 @@ DATA = flags.DEFINE_string("data", None, "prepared data set; default: that of co
 SPLIT = flags.DEFINE_string("split", "validation", "of the data set")
 OUTPUT = flags.DEFINE_string("output", "runs/evaluation", "folder for features and scores")
 WEIGHTS = flags.DEFINE_string("weights", "weights", "directory of feature networks, or random")
-LIMIT = flags.DEFINE_integer("limit", None, "at most so many clips of the data set", lower_bound=2)
+LIMIT = flags.DEFINE_integer(
+    "limit", None, "at most so many clips of the data set, chosen at random", lower_bound=2
+)
 BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and stored together", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "of the samples")
+SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0, upper_bound=2**32 - 1)
 PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: which measures")
 TABLE3 = flags.DEFINE_string(
     "table3", None, "--workdir of experiments/compare_tokenizers.py, for the scoreboard"
@@ -90,9 +92,9 @@ def _row(number):
     model = FrozenTokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
     spec = model.spec
     task = task_of(row, frames=spec.frames, per_shard=BATCH.value)
-    windows = row.get("windows", 1)
+    windows, directory = row.get("windows", 1), DATA.value or row["data"]
     clips: Any = Prepared(
-        DATA.value or row["data"],
+        directory,
         SPLIT.value,
         "image" if row["task"] == "text_to_image" else "video",
         task.frames + windows - 1,
@@ -115,7 +117,8 @@ def _row(number):
     for name, values in others.items():
         print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path = output / f"table{number}-{row_name}.json"
-    save_scores(path, scores, table=number, row=row_name, model=MODEL.value)
+    facts = dict(model=MODEL.value, data=directory, split=SPLIT.value, limit=LIMIT.value)
+    save_scores(path, scores, table=number, row=row_name, **facts)
     print(path)
 
 

@@ -1,18 +1,15 @@
 """Protocols, their store, and what is printed, on a tiny model and made-up networks."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 import types
-from pathlib import Path
 
 import clip_sets
-import jax.numpy as jnp
+import feature_stand_ins
 import numpy as np
 import pytest
 import tiny
-from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from configs import tables
@@ -20,7 +17,7 @@ from phenaki.data import batches, format
 from phenaki.data.shapes import render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
-from phenaki.evaluation import alignment, devices, extractors, protocol
+from phenaki.evaluation import alignment, devices, extractors, protocol, references
 from phenaki.evaluation.metrics import frechet
 from phenaki.evaluation.references import ClipWindows, Prepared, ShapesClips
 from phenaki.evaluation.score import Score, compare, save_scores, text_table
@@ -36,63 +33,19 @@ BUILD = extractors.build
 COUNT = 6
 
 
-def frame_features(params, images):
-    """Mean colours of the quarters of an image."""
-    b, h, w, _ = images.shape
-    pool = images.reshape(b, 2, h // 2, 2, w // 2, 3).mean((2, 4)).reshape(b, 12)
-    return {"pool": pool, "logits": 5 * pool[:, :4] + params["bias"]}
-
-
-def clip_features(params, video):
-    """As the frames' means, and how they change from frame to frame."""
-    b, f = video.shape[:2]
-    small = video.reshape(b, f, 2, video.shape[2] // 2, 2, video.shape[3] // 2, 3).mean((3, 5))
-    change = jnp.abs(jnp.diff(small, axis=1)).mean(1).reshape(b, -1)
-    means = small.mean(1).reshape(b, -1)
-    return {"logits": jnp.concatenate([means, 20 * change], -1) + params["bias"], "pool": means}
-
-
-def networks(rows=2):
-    """Stand-ins for Inception, I3D and LPIPS, so that tests need neither weights nor minutes."""
-    frames = devices.batched(frame_features, {"bias": jnp.zeros(())}, rows)
-    pairs = devices.batched(
-        lambda p, x, y: {"lpips": jnp.abs(x - y).mean((1, 2, 3)) + p}, jnp.zeros(()), rows
-    )
-    return {
-        "inception": lambda video: extractors._by_frame(frames, video),
-        "i3d": devices.batched(clip_features, {"bias": jnp.zeros(())}, rows),
-        "lpips": lambda real, fake: extractors._by_frame(pairs, real, fake),
-    }
-
-
 @pytest.fixture(scope="module")
 def made_up():
-    return networks()
+    return feature_stand_ins.networks()
 
 
 @pytest.fixture(scope="module")
 def evaluate():
-    """The script with its flags at their defaults; they leave absl's registry again."""
-    known = absl_flags.FLAGS
-    before = set(known)
-    path = Path(__file__).parents[1] / "scripts/evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    known(["evaluate", "--table=1"])
-    yield module
-    known.unparse_flags()
-    for name in set(known) - before:
-        delattr(known, name)
+    yield from feature_stand_ins.script()
 
 
 @pytest.fixture(autouse=True)
 def stand_ins(made_up, monkeypatch):
-    def build(name, directory):
-        trained = directory != extractors.RANDOM
-        return extractors.Extractor(name, "0" * 16, trained, "none", "[0, 1]", made_up[name])
-
-    monkeypatch.setattr(extractors, "build", build)
+    monkeypatch.setattr(extractors, "build", feature_stand_ins.builder(made_up))
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +170,7 @@ def test_prediction_keeps_the_given_frames_and_scores_both_ways(tmp_path, model,
     assert scores[0].value != scores[1].value
     assert scores[0].sampler["steps"] == 2
     video, captions = clips.read(0, 2)
-    made = protocol._predict(task, model, video, captions, 0).videos
+    made = protocol._predict(task, model, video, captions, 0, 0).videos
     np.testing.assert_array_equal(made["originals"][:, :5], video[:, :5])
     np.testing.assert_allclose(
         made["through_codec"][:, :5], model.reconstruct(video[:, :5]), atol=1e-6
@@ -229,7 +182,7 @@ def test_sixteen_frames_of_a_model_of_seventeen(model):
     """Tables 4 and 5: 16 = 1 + 15 is no legal length; the last frame is made and cut off."""
     video = np.random.default_rng(0).uniform(size=(1, 10, 16, 16, 3)).astype(np.float32)
     task = Task("prediction", ("psnr",), frames=10, given=1)  # here: 10 of 11
-    made = protocol._predict(task, model, video, [None], 0).videos["originals"]
+    made = protocol._predict(task, model, video, [None], 0, 0).videos["originals"]
     assert made.shape == video.shape
 
 
@@ -378,19 +331,24 @@ def test_stills_only_asks_for_colours_that_no_clip_shows(model, monkeypatch):
     assert all("purple" in prompt for prompt in rows["stills_only"].prompts.texts)
 
 
-@pytest.fixture(scope="module")
-def prepared(world, tmp_path_factory):
-    """Four captioned clips on disk."""
-    folder = tmp_path_factory.mktemp("clips")
-    made = render.render(world, "test", np.arange(4))
+def write_clips(folder, videos, captions, kind="video", split="validation"):
+    """A prepared set of uint8 clips of 16 px, in the order given."""
     form = format.ClipFormat(frames=11, fps=8.0, height=16, width=16, encoding="png")
     records = [
         format.ClipRecord(
             str(index), format.encode(video, "png"), caption, "here", "0", (16, 16), 0.0, 8.0
         )
-        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True))
+        for index, (video, caption) in enumerate(zip(videos, captions, strict=True))
     ]
-    return clip_sets.write(folder, form, {"video_validation": records})
+    return clip_sets.write(folder, form, {f"{kind}_{split}": records}, per_shard=7)
+
+
+@pytest.fixture(scope="module")
+def prepared(world, tmp_path_factory):
+    """Four captioned clips on disk."""
+    folder = tmp_path_factory.mktemp("clips")
+    made = render.render(world, "test", np.arange(4))
+    return write_clips(folder, made["video"], made["caption"])
 
 
 def test_prepared_clips_are_those_that_were_written(prepared, world):
@@ -398,8 +356,9 @@ def test_prepared_clips_are_those_that_were_written(prepared, world):
     made = render.render(world, "test", np.arange(4))
     for start, stop in ((0, 1), (1, 4), (2, 3)):
         video, captions = clips.read(start, stop)
-        np.testing.assert_allclose(video, made["video"][start:stop, :10] / 255, atol=1e-6)
-        assert captions == made["caption"][start:stop]
+        numbers = references.order(4)[start:stop]
+        np.testing.assert_allclose(video, made["video"][numbers, :10] / 255, atol=1e-6)
+        assert captions == [made["caption"][number] for number in numbers]
     with pytest.raises(UserError, match="prepare the reference with --frames=11 --size=32x32"):
         Prepared(str(prepared), "validation", "video", 11, (32, 32), 8.0)
     with pytest.raises(UserError, match="has no video in split train"):

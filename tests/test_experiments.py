@@ -107,13 +107,15 @@ def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
         def __init__(self):
             pass
 
-        def generate(self, prompts, *, seed):
+        def generate(self, prompts, *, seed, first_row):
             assert len(prompts) == 2  # one size, so that it compiles once
-            values = [float(f"{prompt}{seed}") for prompt in prompts]
+            values = [
+                float(f"{prompt}{seed}{first_row + row}") for row, prompt in enumerate(prompts)
+            ]
             return np.array(values)[:, None, None, None, None] * np.ones((1, 1, 1, 3))
 
     videos = alignment.sample(Model(), ["1", "2", "3"], seed=5)
-    assert videos[:, 0, 0, 0, 0].tolist() == [15, 25, 37]
+    assert videos[:, 0, 0, 0, 0].tolist() == [150, 251, 352]
 
 
 def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):

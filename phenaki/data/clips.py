@@ -138,7 +138,7 @@ class _ClipSource:
             raise UserError(f"{directory}: has no split {name}; it has {known}.")
         self.frames = spec.frames if kind == "video" else 1
         stored = self.form.frames if kind == "video" else 1
-        _check(directory, kind, self.form, spec)
+        check(directory, kind, self.form, spec)
         self.shape = (self.frames, spec.height, spec.width, 3)
         self.slack = (
             stored - self.frames,
@@ -170,7 +170,7 @@ class _ClipSource:
             return tf.ensure_shape(records, (None,)), tf.ensure_shape(corners, (None, 3))
 
         def decode(record, corner):
-            fields = _parse(record, corner, self.form, self.shape)
+            fields = parse(record, corner, self.form, self.shape)
             return {name: fields[name] for name in ("video", "text", "captioned")}
 
         # AutoGraph would search for Python control flow for seconds; there is none.
@@ -179,7 +179,7 @@ class _ClipSource:
         return groups.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, int]):
+def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, int]):
     """Decodes the crop of `shape` at `corner` (f, y, x) of a record; returns features and key."""
     tf = tensorflow.tensorflow()
     fields = tf.io.parse_single_example(
@@ -211,16 +211,17 @@ def shard(path: str, directory: Path | str, kind: str, spec: Spec):
     """
     tf = tensorflow.tensorflow()
     _, form = format.open_set(directory)
-    _check(directory, kind, form, spec)
+    check(directory, kind, form, spec)
     shape = (spec.frames if kind == "video" else 1, spec.height, spec.width, 3)
     corner = (0, (form.height - spec.height) // 2, (form.width - spec.width) // 2)
     step = tf.autograph.experimental.do_not_convert(
-        lambda record: _parse(record, corner, form, shape)
+        lambda record: parse(record, corner, form, shape)
     )
     return tf.data.TFRecordDataset(path).map(step, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
+def check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
+    """Raises `UserError` where stored clips are too small or short, or of another rate."""
     if form.height < spec.height or form.width < spec.width:
         raise UserError(
             f"{directory}: clips of {form.height}x{form.width} pixels; config.video wants "

@@ -50,7 +50,7 @@ class Origin:
         return cls(
             tokenizer=fingerprint,
             pixels=f"{spec.frames}x{spec.height}x{spec.width} at {spec.fps:g} fps",
-            text=f"{_vocabulary(text.vocabulary)}, {text.length} ids" if text else "",
+            text=f"{vocabulary_facts(text.vocabulary)}, {text.length} ids" if text else "",
             encoder=_encoder(text) if text and text.cached else "",
         )
 
@@ -63,7 +63,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _vocabulary(name: str) -> str:
+def vocabulary_facts(name: str) -> str:
     """Identifies a vocabulary by its content, independent of its directory."""
     file = Path(name.partition(":")[2] or name)
     return f"{file.name} {_digest(file.read_bytes())}" if file.is_file() else name

@@ -91,18 +91,19 @@ def _frechet_score(evaluation, metric, view, span) -> Score:
     value = frechet.distance(reference, fake.gaussian())
 
     def resampled(weights):
-        """Resamples real clips together with the samples that belong to them."""
+        """Resamples real clips together with the windows and samples that belong to them."""
+        weights = np.repeat(weights, evaluation.windows)
         samples = np.repeat(weights, evaluation.task.samples)
         return frechet.distance(real.gaussian(weights), fake.gaussian(samples))
 
     interval = bootstrap.interval(
         resampled,
         value,
-        real.clips,
+        real.clips // evaluation.windows,
         evaluation.task.resamples,
         evaluation.facts["seed"],
     )
-    floor, floor_n = _floor(real, fake.clips, evaluation.facts["seed"])
+    floor, floor_n = _floor(real, fake.clips, evaluation.facts["seed"], evaluation.windows)
     width = reference.mean.size
     few = min(real.clips, fake.clips) * (1 if frames is None else len(frames)) <= width
     return _score(
@@ -121,28 +122,32 @@ def _frechet_score(evaluation, metric, view, span) -> Score:
     )
 
 
-def _floor(real: StoredFeatures, count: int, seed: int) -> tuple[float | None, int]:
+def _floor(
+    real: StoredFeatures, count: int, seed: int, windows: int = 1
+) -> tuple[float | None, int]:
     """(distance of two disjoint parts of the real clips, clips per part).
 
-    Each part has `count` clips if there are so many.
+    Each part has `count` clips if there are so many; the `windows` of one are in the same part.
     """
-    halves = bootstrap.halves(real.clips, seed)
-    size = min(count, len(halves[0]))
-    if size < 2:
+    halves = bootstrap.halves(real.clips // windows, seed)
+    size = min(-(-count // windows), len(halves[0]))
+    if size * windows < 2:
         return None, 0
     random = np.random.default_rng(seed)
     gaussians = []
     for half in halves:
-        weights = np.zeros(real.clips)
+        weights = np.zeros(real.clips // windows)
         weights[random.permutation(half)[:size]] = 1
-        gaussians.append(real.gaussian(weights))
-    return frechet.distance(*gaussians), size
+        gaussians.append(real.gaussian(np.repeat(weights, windows)))
+    return frechet.distance(*gaussians), size * windows
 
 
 def _mean_score(evaluation, metric, view, values) -> Score:
     network = {"lpips": "lpips", "clip_score": "clip"}.get(metric, "")
+    # Samples and windows of one clip are not independent: clips are resampled.
+    clips = values.reshape(evaluation.real.total // evaluation.windows, -1).mean(1)
     interval = (
-        bootstrap.mean_interval(values, seed=evaluation.facts["seed"]) if len(values) > 1 else None
+        bootstrap.mean_interval(clips, seed=evaluation.facts["seed"]) if len(clips) > 1 else None
     )
     start, stop = evaluation.task.scored.get(view, (0, evaluation.task.frames))
     return _score(

@@ -159,11 +159,11 @@ def judged_clips(
 def sample(
     model: Phenaki, texts: Sequence[str], seed: int, **options: Any
 ) -> Float[np.ndarray, "b f h w 3"]:
-    """One video per text, in groups of one size: they compile once."""
+    """One video per text, video i of `seed` and i; in groups of one size: they compile once."""
 
     def generate(rows):
         prompts = [texts[row] for row in rows]
-        return model.generate(prompts, seed=seed + int(rows[0]), **options)
+        return model.generate(prompts, seed=seed, first_row=int(rows[0]), **options)
 
     return _in_groups(generate, len(texts))
 
@@ -186,7 +186,7 @@ def stories(
         scenes = [
             [Scene(p.texts[row], s) for p, s in zip(prompts, seconds, strict=True)] for row in rows
         ]
-        parts = model.story_windows(scenes, seed=seed + int(rows[0]), **options)
+        parts = model.story_windows(scenes, seed=seed, first_row=int(rows[0]), **options)
         return np.concatenate(list(parts), axis=1)
 
     video = _in_groups(generate, len(combination))

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.evaluation import aggregate, extractors
-from phenaki.evaluation.extractors import bytes_of
+from phenaki.evaluation import aggregate, extractors, settings
+from phenaki.evaluation.extractors import Extractor, bytes_of
 from phenaki.evaluation.metrics import checks, reconstruction
 from phenaki.evaluation.references import ReferenceClips
 from phenaki.evaluation.score import Score
@@ -33,26 +33,10 @@ def evaluate(
     if clips.total < 2:
         raise UserError(f"{clips.total} reference clip: a comparison needs 2 or more.")
     networks = {name: extractors.build(name, weights) for name in task.networks}
-    sampler = _sampler(task, model)
-    shared = dict(
-        clips=clips.identity,
-        frames=task.frames,
-        views=task.scored,
-        frame_step=task.frame_step,
-        networks={name: network.checksum for name, network in networks.items()},
-        metrics=sorted(task.metrics),
-    )
-    real = Store(output, "real", shared, clips.total, task.per_shard)
-    settings = shared | dict(
-        model=model.fingerprint,
-        task=task.task,
-        given=task.given,
-        samples=task.samples,
-        prompt=task.prompt,
-        sampler=sampler,
-        seed=seed,
-    )
-    fake = Store(output, "generated", settings, clips.total * task.samples, task.per_shard)
+    of_real, of_fake = real_settings(task, model, clips, networks), fake_settings(task, model, seed)
+    real = Store(output, "real", of_real, clips.total, task.per_shard)
+    total = clips.total * task.samples
+    fake = Store(output, "generated", of_real | of_fake, total, task.per_shard)
     real.fill(lambda start, stop: _real(task, networks, clips, start, stop), "reference clips")
     fake.fill(
         lambda start, stop: _fake(task, networks, clips, model, seed, start, stop),
@@ -62,16 +46,52 @@ def evaluate(
         size=(model.spec.height, model.spec.width),
         fps=float(model.spec.fps),
         seed=seed,
-        sampler=sampler,
+        sampler=of_fake["sampler"],
+        settings=of_real | of_fake | dict(used=clips.total, resamples=task.resamples),
     )
-    return aggregate.scores(Evaluation(task, real, fake, networks, facts, model.codebook))
+    windows = clips.identity.get("windows", 1)
+    return aggregate.scores(Evaluation(task, real, fake, networks, facts, model.codebook, windows))
 
 
-def _sampler(task, model):
-    if task.task == "reconstruction":
-        return None
-    names = ("steps", "choice_temperature", "guidance")
-    return {name: task.sampler.get(name, model.defaults.sample[name]) for name in names}
+def real_settings(
+    task: Task, model: Model, clips: ReferenceClips, networks: Mapping[str, Extractor]
+) -> dict[str, Any]:
+    """What the features of reference clips depend on."""
+    fields = ("checksum", "trained", "resize", "value_range")
+    return settings.plain(
+        dict(
+            environment=settings.environment(),
+            clips=clips.identity,
+            size=(model.spec.height, model.spec.width),
+            fps=model.spec.fps,
+            frames=task.frames,
+            views=task.scored,
+            frame_step=task.frame_step,
+            networks={
+                name: {field: getattr(network, field) for field in fields}
+                for name, network in networks.items()
+            },
+            metrics=sorted(task.metrics),
+        )
+    )
+
+
+def fake_settings(task: Task, model: Model, seed: int) -> dict[str, Any]:
+    """What samples depend on, besides `real_settings`."""
+    sampler = None
+    if isinstance(model, Phenaki):
+        sampler = settings.of_sampler(model.defaults, task.sampler)
+    return settings.plain(
+        dict(
+            model=settings.of_model(model),
+            task=task.task,
+            given=task.given,
+            samples=task.samples,
+            prompt=task.prompt,
+            sampler=sampler,
+            seed=seed,
+        )
+    )
 
 
 def _real(task, networks, clips, start, stop):
@@ -86,7 +106,7 @@ def _fake(task, networks, clips, model, seed, start, stop):
     video, captions = clips.read(first, last + 1)
     rows = np.arange(start, stop) // task.samples - first
     video, captions = video[rows][:, : task.frames], [captions[row] for row in rows]
-    generated = SAMPLE[task.task](task, model, video, captions, seed + start)
+    generated = SAMPLE[task.task](task, model, video, captions, seed, start)
     videos = {view: bytes_of(fake) for view, fake in generated.videos.items()}
     for fake in videos.values():
         checks.pairs(video, fake, task.frames)
@@ -119,27 +139,28 @@ def _features(task, networks, videos, any_video):
 
 
 class Generated(NamedTuple):
-    """Generated clips by view, and other arrays to store of every item."""
+    """Generated clips of items from `start` on, by view, and other arrays to store of each."""
 
     videos: Mapping[str, Any]
     others: Mapping[str, np.ndarray]
 
 
-def _reconstruct(task, model, video, captions, seed) -> Generated:
-    del captions, seed
+def _reconstruct(task, model, video, captions, seed, start) -> Generated:
+    del captions, seed, start
     fake, tokens = model.reconstruct(video)
     return Generated(dict.fromkeys(task.scored, fake), {"codes": tokens})
 
 
-def _from_text(task, model, video, captions, seed) -> Generated:
+def _from_text(task, model, video, captions, seed, start) -> Generated:
     del video
     # A clip without caption is sampled without text.
     prompts = [caption and task.prompt.format(caption) for caption in captions]
-    fake = model.generate(prompts, seed=seed, frames=task.frames, **task.sampler)
+    chosen = dict(seed=seed, first_row=start, **task.sampler)
+    fake = model.generate(prompts, frames=task.frames, **chosen)
     return Generated(dict.fromkeys(task.scored, fake), {})
 
 
-def _predict(task, model, video, captions, seed) -> Generated:
+def _predict(task, model, video, captions, seed, start) -> Generated:
     """Continues the given frames, without text (B.2.4).
 
     16 frames are not 1 + 2n: `fill` samples 17 and cuts the last. The paper leaves open whether the
@@ -148,7 +169,8 @@ def _predict(task, model, video, captions, seed) -> Generated:
     del captions
     known = np.zeros((video.shape[1], *video.shape[2:4]), bool)
     known[: task.given] = True
-    fake = np.array(model.fill(video, known, [None] * len(video), seed=seed, **task.sampler))
+    chosen = dict(seed=seed, first_row=start, **task.sampler)
+    fake = np.array(model.fill(video, known, [None] * len(video), **chosen))
     coded = fake.copy()
     coded[:, : task.given] = model.reconstruct(video[:, : task.given])
     return Generated(dict(zip(PREDICTED, (fake, coded), strict=True)), {})

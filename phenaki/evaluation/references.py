@@ -1,21 +1,22 @@
 """Reference clips, read by index: a prepared data set, or moving shapes."""
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from phenaki.data.shapes import render
 from phenaki.data.shapes import world as shapes_world
-from phenaki.errors import UserError
 from phenaki.evaluation.metrics import checks
+
+# Every evaluation of a data set sees its clips in this one order, whatever the seed of the samples,
+# so that evaluations share the features of references.
+ORDER_SEED = 0
 
 
 @runtime_checkable
 class ReferenceClips(Protocol):
-    """`total` clips that are read by index."""
+    """`total` clips that are read by index, in an order without classes or sources in a row."""
 
     total: int
 
@@ -29,6 +30,15 @@ class ReferenceClips(Protocol):
         ...
 
 
+def order(count: int, seed: int = ORDER_SEED) -> np.ndarray:
+    """The stored numbers of items 0 .. `count` - 1: a permutation by `count` and `seed` alone.
+
+    Stored order is that of folders and classes. With this one the first items of a set, and any of
+    its parts, are a random sample of it.
+    """
+    return np.random.default_rng((seed, count)).permutation(count)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Spec:
     frames: int
@@ -38,7 +48,9 @@ class _Spec:
 
 
 class Prepared:
-    """The first `frames` frames of each clip of a prepared data set, in the stored order.
+    """The first `frames` frames of each clip of a prepared data set, in the order of `order`.
+
+    `total` may be lowered: the first clips of the order remain.
 
     Raises:
         UserError: there is no such split, or the clips are not of the model's size; a centre crop
@@ -46,40 +58,35 @@ class Prepared:
     """
 
     def __init__(self, directory: str, split: str, kind: str, frames: int, size, fps: float):
-        from phenaki.data import clips as stored_clips
-        from phenaki.data import format  # TensorFlow, only where it is used
+        from phenaki.data import format, stored_clips  # TensorFlow, only where it is used
 
         _, form = format.open_set(directory)
         height, width = size
         checks.same_size((frames, form.height, form.width), (frames, height, width))
-        self.total = stored_clips.size(directory, split, kind)
-        if not self.total:
-            raise UserError(f"{directory}: has no {kind} in split {split}.")
-        self._open = lambda start: stored_clips.examples(
-            directory,
+        spec = _Spec(frames, height, width, fps)
+        self._stored = stored_clips.StoredClips(directory, split, kind, spec)
+        self.total = len(self._stored)
+        self._order = order(self.total)
+        self.identity = dict(
+            data=stored_clips.checksum(directory, split, kind),
             split=split,
             kind=kind,
-            spec=_Spec(frames, height, width, fps),
-            seed=0,
-            start=start,
-            shuffle=False,
+            stored=self.total,
+            order_seed=ORDER_SEED,
         )
-        self.identity = dict(data=str(Path(directory).resolve()), split=split, kind=kind)
-        self._at = -1
-        self._examples: Iterator[dict] = iter(())
 
     def read(self, start: int, stop: int):
-        """As `ReferenceClips`; consecutive calls read on, others open the data set again."""
-        if start != self._at:
-            self._examples = self._open(start)
-        examples = [next(self._examples) for _ in range(stop - start)]
-        self._at = stop
+        """As `ReferenceClips`; reads the records of these clips only."""
+        examples = self._stored.take(self._order[start:stop])
         video = np.stack([example["video"] for example in examples]).astype(np.float32) / 255
         return video, [example["caption"] for example in examples]
 
 
 class ShapesClips:
-    """Clips of a moving shapes world's split, or its images (split "images")."""
+    """Clips of a moving shapes world's split, or its images (split "images").
+
+    They need no order: the attributes of clip i are sampled at random by i.
+    """
 
     def __init__(self, world: shapes_world.World, split: str, total: int):
         self.world, self.split, self.total = world, split, total

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.io.artifacts import write_json
+from phenaki.sampling.options import SamplingOptions
 
 PROXY = "_proxy"  # ends the name of what untrained networks measured
 
@@ -26,11 +27,12 @@ class Score:
     checksum: str  # of the network's parameters
     resize: str  # the rule between the clips' size and the network's
     value_range: str  # of the pixels that the network saw
-    sampler: Mapping[str, Any] | None = None  # steps, choice_temperature, guidance
+    sampler: Mapping[str, Any] | None = None  # every option; three of them in old records
     interval: tuple[float, float] | None = None  # 95 %, of resampled clips and their samples
     floor: float | None = None  # the same score of two disjoint parts of the real clips
     floor_n: int = 0  # clips of each part: n where there are enough
     note: str = ""
+    settings: Mapping[str, Any] | None = None  # all else that it depends on; None in old records
 
     @property
     def proxy(self) -> bool:
@@ -59,6 +61,16 @@ def value_cell(score: Score) -> str:
 def floor_cell(score: Score) -> str:
     """The noise floor, with the number of clips of each part."""
     return "-" if score.floor is None else f"{score.floor:.4g} (n {score.floor_n})"
+
+
+def sampler_cell(sampler: Mapping[str, Any]) -> str:
+    """The sampling options, without those at the value that all models share."""
+    own = {field.name: field.default for field in dataclasses.fields(SamplingOptions)}
+    given = {name: value for name, value in sampler.items() if value != own.get(name)}
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+        for name, value in given.items()
+    )
 
 
 def compare(

@@ -33,7 +33,8 @@ class Store:
         self.directory = Path(root) / f"{kind}-{digest}"
         self.total, self.per_shard = total, per_shard
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / MANIFEST).write_text(text + "\n")
+        with atomic(self.directory / MANIFEST) as partial:  # hosts write it at the same time
+            partial.write_text(text + "\n")
 
     def _path(self, shard: int) -> Path:
         start, stop = self._span(shard)

@@ -74,8 +74,9 @@ class Evaluation(NamedTuple):
     real: Store
     fake: Store
     networks: Mapping[str, Extractor]
-    facts: Mapping[str, Any]  # of every score: size, fps, seed, sampler
+    facts: Mapping[str, Any]  # of every score: size, fps, seed, sampler, settings
     codebook: int
+    windows: int = 1  # reference clips that are windows of one: resampled and halved together
 
 
 def task_of(row: Mapping[str, Any], frames: int, per_shard: int, **fields: Any) -> Task:

@@ -20,6 +20,7 @@ class FrozenTokenizer:
         spec: clip and patch sizes.
         codebook: number of codes.
         fingerprint: changes with any parameter or size.
+        networks: the network by its name, "tokenizer".
     """
 
     def __init__(self, network: Any, params: Any, spec: VideoSpec, fingerprint: str, rows: int = 4):
@@ -31,6 +32,7 @@ class FrozenTokenizer:
             decoded: Any = network.apply({"params": params}, tokens, method="decode")
             return jnp.clip(decoded, 0, 1), tokens.reshape(len(tokens), -1)
 
+        self.networks = {"tokenizer": network}
         self._encode_and_decode = devices.batched(encode_and_decode, params, rows)
 
     @classmethod

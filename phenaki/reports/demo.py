@@ -11,7 +11,7 @@ import numpy as np
 
 from phenaki.data import batches
 from phenaki.data.shapes import attributes, render
-from phenaki.evaluation import alignment
+from phenaki.evaluation import alignment, settings
 from phenaki.io import media
 from phenaki.io.artifacts import write_json
 from phenaki.io.html_report import Report
@@ -65,12 +65,11 @@ def _scores(report, models, workdir, count, seed, known):
     scores = json.loads(path.read_text()) if path.is_file() else {}
     rows = []
     for name, model in models.items():
-        key = f"{name} {model.fingerprint} {count} {seed}"
-        if name in known:
-            scores[key] = known[name]
-        if key not in scores:
-            scores[key] = alignment.measure(model, batches.world(model.config), count, seed)
-        for row, values in scores[key].items():
+        world = batches.world(model.config)
+        key = f"{name} {settings.digest(settings.of_alignment(model, world, count, seed))}"
+        if name not in known and key not in scores:
+            scores[key] = alignment.measure(model, world, count, seed)
+        for row, values in (known.get(name) or scores[key]).items():
             rows.append(
                 [
                     name,

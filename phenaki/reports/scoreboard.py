@@ -16,11 +16,11 @@ import numpy as np
 from phenaki.data import batches
 from phenaki.data.shapes import detector
 from phenaki.data.shapes.world import World
-from phenaki.evaluation import devices, protocol
+from phenaki.evaluation import devices, protocol, settings
 from phenaki.evaluation.extractors import RANDOM, bytes_of
 from phenaki.evaluation.metrics import long_video
 from phenaki.evaluation.references import ShapesClips
-from phenaki.evaluation.score import Score, floor_cell, save_scores, value_cell
+from phenaki.evaluation.score import Score, floor_cell, sampler_cell, save_scores, value_cell
 from phenaki.evaluation.task import task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
 from phenaki.io.html_report import Report
@@ -65,7 +65,9 @@ def scoreboard(
         f"Model `{directory}`, fingerprint `{model.fingerprint}`, {model.spec.frames} frames of "
         f"{model.spec.height}x{model.spec.width} at {model.spec.fps:g} a second, seed {seed}."
     )
-    results = {"alignment": add_text_alignment(report, model, world, preset["alignment"], seed)}
+    count = preset["alignment"]
+    results = {"alignment": add_text_alignment(report, model, world, count, seed)}
+    results["alignment_settings"] = settings.of_alignment(model, world, count, seed)
     report.text("# Tables 1 to 5 in miniature")
     report.text(_about(weights))
     scores = _tables(report, subject, preset, output, weights)
@@ -196,7 +198,9 @@ def _long(report, subject, count) -> dict[str, Any]:
     drift = long_video.drift(colours, windows[-1].shape[1]).tolist()
     warped, unwarped = long_video.warp_error(video)
     results = dict(
+        stories=count,
         frames=video.shape[1],
+        scenes=list(zip(prompts, seconds, strict=True)),
         colour_drift=drift,
         seam_ratio=long_video.seam_ratio(video, joints.tolist()),
         unexplained=warped / unwarped,
@@ -242,6 +246,6 @@ def _settings(report, scores):
     for number, score in scores:
         cells = {title: getattr(score, field) for title, field in SETTINGS.items()}
         if score.sampler:
-            cells["sampler"] = ", ".join(f"{k} {v:g}" for k, v in score.sampler.items())
+            cells["sampler"] = sampler_cell(score.sampler)
         rows.append([number, *cells.values()])
     report.table(["table", *SETTINGS], rows)

@@ -16,9 +16,13 @@ from phenaki.sampling.schedules import SCHEDULES
 from phenaki.types import Text
 
 
-def row_keys(seed: int | Array, rows: int) -> Array:
-    """One key per row: sample i of a call depends on `seed` and i only, not on its batch."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
+def row_keys(seed: int | Array, rows: int, first: int = 0) -> Array:
+    """The keys of samples `first` .. `first` + `rows` - 1.
+
+    Sample i depends on `seed` and i only, not on its batch.
+    """
+    numbers = first + jnp.arange(rows)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
 
 def sample_tokens(
