@@ -56,7 +56,8 @@ class TokenizerStep:
         state = apply_gradients(state, grads["generator"], self.optimizer, ema=self.ema)
         if self.loss.adversary is not None:
             named["gan/grad_norm"] = optax.tree.norm(grads["discriminator"])
-            state = train_discriminator(state, self.loss.adversary, grads["discriminator"], metrics)
+            adversary, own = self.loss.adversary, grads["discriminator"]
+            state = train_discriminator(state, index, adversary, own, metrics)
         encoded = encoded.reshape(-1, self.loss.model.code_dim)
         if self.decay:
             used = params["generator"]["quantizer"]["embedding"]
@@ -108,16 +109,24 @@ def name_metrics(metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, in
     return named
 
 
-def train_discriminator(state: TrainState, adversary: Adversary, grads, metrics) -> TrainState:
-    """One optimiser update of the discriminator, and of its mean logits."""
-    own = state.extra["discriminator"]
-    updates, opt_state = adversary.optimizer.update(grads, own["opt_state"], own["params"])
+def train_discriminator(
+    state: TrainState, index, adversary: Adversary, grads, metrics
+) -> TrainState:
+    """One optimiser update of the discriminator, and of its mean logits, at step `index`.
+
+    Before `adversary.start` it stays at its initial values, with its optimiser: zero gradients
+    would still decay its weights, and its warm-up begins when it joins.
+    """
+    before = state.extra["discriminator"]
+    updates, opt_state = adversary.optimizer.update(grads, before["opt_state"], before["params"])
     logits = metrics["video"] if "video" in metrics else metrics["image"]
-    own = {
-        "params": optax.apply_updates(own["params"], updates),
+    after = {
+        "params": optax.apply_updates(before["params"], updates),
         "opt_state": opt_state,
-        "averages": gan.update_averages(own["averages"], logits, adversary.average_decay),
+        "averages": gan.update_averages(before["averages"], logits, adversary.average_decay),
     }
+    started = index >= adversary.start
+    own = jax.tree.map(lambda old, new: jnp.where(started, new, old), before, after)
     return dataclasses.replace(state, extra=state.extra | {"discriminator": own})
 
 
@@ -135,15 +144,17 @@ def initial_extra(loss: TokenizerLoss, discriminator=None, ema_codebook: bool = 
 
 
 def make_adversary(
-    discriminator, optimizer, *, loss: str, lecam_decay: float, adaptive_limit: float, **options
+    discriminator, optimizer, *, loss: str, lecam_decay: float, adaptive_limit: float, start: int,
+    **options,
 ) -> Adversary:
     """The adversary of `config.gan`; `options` are those of `gan.make_gan_loss`."""
     gan_loss = gan.make_gan_loss(
         lambda params, clips: discriminator.apply({"params": params}, clips),
         one_of("config.gan.loss", loss, gan.LOSSES),
+        start=start,
         **options,
     )
-    return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit)
+    return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit, start)
 
 
 def video_loss(taps: tuple[str, ...], frozen, real, fake):

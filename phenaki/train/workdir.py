@@ -20,6 +20,8 @@ FIXED = (
 def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     """Makes `workdir` the run of the plain config `fields`, or checks that it already is.
 
+    The config.json of a run stays as it is: see `record`.
+
     Raises:
         UserError: it contains another run or something else, or is no directory.
     """
@@ -41,7 +43,12 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
-    # Every process reads config.json; the first one writes it.
+    if not is_run(workdir):
+        record(workdir, fields)
+    return workdir
+
+
+def record(workdir: Path, fields: Mapping[str, Any]) -> None:
+    """Writes config.json; every process reads it, the first one writes."""
     if jax.process_index() == 0:
         save_config(workdir, fields)
-    return workdir
