@@ -146,8 +146,8 @@ class Checkpoints:
     def _completed(self, step: int, state, restored, data: dict, fresh) -> tuple[Any, dict]:
         """(`restored` with the entries of `state`, `data`)."""
         new, dropped = stored_state.changed(state, stored_state.read(self._state_of(step)))
-        lines = {name: "has no {}: it starts fresh" for name in new}
-        lines |= {name: "has a {} that this config does not train: it is dropped" for name in dropped}
+        lines = dict.fromkeys(new, "has no {}: it starts fresh")
+        lines |= dict.fromkeys(dropped, "has a {} that this config does not train: it is dropped")
         for name, line in lines.items():
             what = line.format(stored_state.WORDS.get(name, name))
             logging.warning("%s: the checkpoint of step %d %s.", self.directory, step, what)
@@ -258,6 +258,11 @@ def save_config(directory: str | Path, fields: Mapping[str, Any]) -> None:
     """Makes `directory` a training run of the plain config `fields`."""
     content = {"schema": SCHEMA, **with_kind(fields)}
     write_json(Path(directory) / "config.json", content, indent=2)
+
+
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether `directory` is a run to resume: one with a checkpoint."""
+    return is_run(directory) and bool(_steps(Path(directory) / "checkpoints"))
 
 
 def steps_done(directory: str | Path) -> int:

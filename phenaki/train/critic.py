@@ -26,6 +26,7 @@ from phenaki.train.logs import Ratio
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.workdir import open_workdir
 
 # Sections of the config that a critic takes from its generator.
 SHARED = ("video", "tokenizer", "model", "text", "fingerprint", "sample", "presets")
@@ -171,7 +172,7 @@ def train(
     Raises:
         UserError: see `loop.run`; or the config is of another kind.
     """
-    fields = migrations.of_kind("critic", config.to_dict())
+    fields, workdir = migrations.of_kind("critic", config.to_dict()), open_workdir(workdir)
     model = pipeline.Phenaki.load(generator)
     theirs = model.config.to_dict()
     shared = {name: theirs[name] for name in SHARED if name in theirs}
@@ -200,6 +201,6 @@ def train(
         scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
         return images, scores
 
-    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
     options = RunOptions.of(config.to_dict())
+    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)

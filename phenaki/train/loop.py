@@ -19,7 +19,7 @@ from phenaki.train.logs import Logs, Ratio, mean
 from phenaki.train.skip_updates import SKIPPED, SkipUpdates, skip_bad_updates
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.watchdog import PreemptionSignal, Watchdog
-from phenaki.train.workdir import claim, record
+from phenaki.train.workdir import claim, open_workdir, record
 
 # Steps dispatched before the newest one is waited for. With one, the devices would wait for the
 # host; many would hold as many batches in memory, and a preemption would wait for all of them.
@@ -61,7 +61,8 @@ def _run(stack, stage, batches, options, workdir, sample, devices):
     mesh = sharding.make_mesh(**options.mesh, devices=devices)
     for field, size in options.batch_sizes.items():
         sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
-    directory = claim(workdir, options.stored)
+    directory = claim(open_workdir(workdir), options.stored)
+    _warn_of_steps_beyond(options)
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
     init = functools.partial(jax.jit(stage.init, out_shardings=state_sharding), key)
@@ -82,6 +83,15 @@ def _run(stack, stage, batches, options, workdir, sample, devices):
     record(directory, options.stored)
     stack.enter_context(jax.set_mesh(mesh))
     return training.loop(state, step, write_samples)
+
+
+def _warn_of_steps_beyond(options: RunOptions) -> None:
+    if options.decay is not None and options.steps > options.decay:
+        logging.warning(
+            "config.train.steps=%d is above config.optim.decay=%d, where the learning rate reaches "
+            "0: the steps after it train nothing. Set config.optim.decay=%d.",
+            options.steps, options.decay, options.steps,
+        )  # fmt: skip
 
 
 class _Training:
@@ -122,7 +132,8 @@ class _Training:
         """Trains to the last step: `step(state, batch, limits)`, `sample(state, step)`."""
         number, options = int(state.step), self.options
         with contextlib.ExitStack() as stack:
-            progress = stack.enter_context(Progress(options.steps, "training", done=number))
+            shown = jax.process_index() == 0  # one line for the job
+            progress = stack.enter_context(Progress(options.steps, "training", number, shown))
             preemption = stack.enter_context(contextlib.closing(PreemptionSignal()))
             watchdog = stack.enter_context(contextlib.closing(Watchdog(options.hang_minutes)))
             while number < options.steps:

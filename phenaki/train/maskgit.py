@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki import pipeline
-from phenaki.blocks import sharding
 from phenaki.data import batches, token_files
 from phenaki.errors import UserError, one_of
 from phenaki.io import checkpoint, migrations
@@ -21,11 +20,12 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
-from phenaki.train import encode_dataset, inputs, kinds, loop, samples, state
+from phenaki.train import encode_dataset, inputs, kinds, loop, samples, state, tokenizer_copy
 from phenaki.train.logs import Ratio
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.workdir import claim, open_workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,13 +161,16 @@ def train(
 ) -> TrainState:
     """Trains stage 2 of `config` (configs/maskgit.py) on `devices` (all); returns the final state.
 
-    `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it.
+    `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it, with
+    which the run resumes.
 
     Raises:
         UserError: see `loop.run`; or the config is of another kind or codebook.
     """
-    params, stage1, fingerprint = checkpoint.load_tokenizer(tokenizer)
+    workdir = open_workdir(workdir)
+    params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
+    options = RunOptions.of(config.to_dict())
     fps, text = factory.video_spec(config).fps, config.text
     frozen = {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
@@ -185,15 +188,8 @@ def train(
     count = samples.SHOWN
     captions = batches.first(config, count)[1] if text else [None] * count
     world = batches.world(config) if config.data.source == "moving_shapes" else None
-    directory = Path(workdir) / "tokenizer"
-    if not sharding.agreed((directory / "bundle.json").is_file()):
-        checkpoint.save_bundle(
-            directory,
-            {"tokenizer": params},
-            stage1.to_dict(),
-            kind="tokenizer",
-            fingerprint=fingerprint,
-        )
+    claim(workdir, options.stored)
+    tokenizer_copy.keep(workdir, params, stage1, fingerprint)
 
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
@@ -202,7 +198,6 @@ def train(
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 
     made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
-    options = RunOptions.of(config.to_dict())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
 
 

@@ -8,7 +8,6 @@ import jax
 
 from phenaki.train.health import HealthOptions
 
-
 # Sections of a config that define what is minimised.
 OBJECTIVE = ("loss", "gan", "features", "mask", "labels", "prefix")
 

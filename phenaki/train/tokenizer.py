@@ -25,6 +25,7 @@ from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.warm_start import warm_start
+from phenaki.train.workdir import open_workdir
 
 PROXY = "_proxy"  # suffix of the terms of untrained feature networks
 
@@ -144,7 +145,13 @@ def initial_extra(loss: TokenizerLoss, discriminator=None, ema_codebook: bool = 
 
 
 def make_adversary(
-    discriminator, optimizer, *, loss: str, lecam_decay: float, adaptive_limit: float, start: int,
+    discriminator,
+    optimizer,
+    *,
+    loss: str,
+    lecam_decay: float,
+    adaptive_limit: float,
+    start: int,
     **options,
 ) -> Adversary:
     """The adversary of `config.gan`; `options` are those of `gan.make_gan_loss`."""
@@ -162,14 +169,17 @@ def video_loss(taps: tuple[str, ...], frozen, real, fake):
     return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps)
 
 
-def make_stage(config: ConfigDict) -> Stage:
-    """The networks and the step of stage 1, with the frozen networks that its losses need."""
+def make_stage(config: ConfigDict, started: bool = False) -> Stage:
+    """The networks and the step of stage 1, with the frozen networks that its losses need.
+
+    A run that `started` before has its parameters in a checkpoint: `config.start` is not opened.
+    """
     spec = factory.video_spec(config)
     model, discriminator = factory.tokenizer(config), None
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
-    start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
+    start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)
     optimizer, weights = make_optimizer(optim), dict(config.loss)
     beta = weights.pop("beta")
@@ -213,7 +223,9 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         UserError: see `loop.run`; or the config is of another kind.
     """
     config = ConfigDict(migrations.of_kind("tokenizer", config.to_dict()))
-    stage, fps = make_stage(config), factory.video_spec(config).fps
+    workdir, options = open_workdir(workdir), RunOptions.of(config.to_dict())
+    resumed = sharding.agreed(checkpoint.has_checkpoint(workdir))
+    stage, fps = make_stage(config, started=resumed), factory.video_spec(config).fps
     if stage.frozen and config.features.weights == "random":
         names = ", ".join(stage.frozen)
         logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
@@ -229,7 +241,6 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         labels = ["original | reconstruction"] * len(pairs)
         return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
-    options = RunOptions.of(config.to_dict())
     made = batches.make(config, inputs.no_captions, jax.process_index(), jax.process_count())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
 
