@@ -1,13 +1,73 @@
-"""Log lines of a job of several processes: each with its host's number, and none of them twice."""
+"""The hosts of a job: they end together, and their log lines have their numbers."""
 
 import logging as python_logging
+import os
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
 PACKAGE = Path(__file__).parent
 OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are the same on all
+ENDS = "phenaki/ends/"  # keys of the job's coordination service: "HOST CODE MESSAGE" of each end
+PERIOD = 1.0  # seconds between two looks at them
+
+
+def end(code: int, message: str) -> None:
+    """Ends this process and all others of its job with `code`; returns if it is alone.
+
+    JAX would wait five minutes at exit for the other hosts, which wait for this one, and then abort
+    all of them.
+    """
+    state = joined()
+    if state is None:
+        return
+    last = message.strip().splitlines()[-1]
+    try:
+        state.client.key_value_set(f"{ENDS}{state.process_id}", f"{code} {last}")
+        time.sleep(3 * PERIOD)  # the service is a thread of process 0
+    except Exception:  # the service has ended, and with it the job
+        pass
+    _exit(code)
+
+
+def watch() -> None:
+    """Starts the thread that ends this process when another one of its job calls `end`."""
+    if state := joined():
+        threading.Thread(target=_watch, args=(state,), daemon=True).start()
+
+
+def _watch(state: Any) -> None:
+    while state.client is not None:
+        try:
+            found = state.client.key_value_dir_get(ENDS)
+        except Exception:  # at the end of the job
+            return
+        ends = {key.rsplit("/", 1)[-1]: value for key, value in found}
+        if str(state.process_id) in ends:
+            return
+        for host, value in ends.items():
+            code, message = value.split(" ", 1)
+            sys.stderr.write(f"host {host} ended the job: {message}\n")
+            _exit(int(code))
+        time.sleep(PERIOD)
+
+
+def joined() -> Any:
+    """JAX's state of the job; None in a process of its own."""
+    distributed = sys.modules.get("jax._src.distributed")
+    state = getattr(distributed, "global_state", None)
+    return state if state is not None and state.client and state.num_processes > 1 else None
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without the threads of the libraries, which may be waiting for other hosts
 
 
 def number_logs(index: Callable[[], int]) -> None:

@@ -64,6 +64,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     else:
         return
     hosts.number_logs(jax.process_index)
+    hosts.watch()
 
 
 def in_job(environment: Mapping[str, str]) -> bool:

@@ -40,9 +40,9 @@ def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Logs:
-    """Writes `workdir`/metrics.jsonl and TensorBoard events after `step`, on the first process only.
+    """Writes metrics.jsonl and TensorBoard events of `workdir`, on the first process only.
 
-    Lines and events of later steps, of a run that was killed after its last checkpoint, are dropped.
+    Those after `step`, of a run that was killed after its last checkpoint, are dropped.
     A line's "seconds" count from the start or the last resume; "seconds_waited" of them were spent
     waiting for batches.
     """
