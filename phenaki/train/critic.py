@@ -21,8 +21,7 @@ from phenaki.io import migrations
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.sampling import decode, schedules
-from phenaki.train import inputs, kinds, loop, samples, state
-from phenaki.train.logs import Ratio
+from phenaki.train import inputs, kinds, logs, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
@@ -77,7 +76,7 @@ class CriticStep:
         loss_fn = functools.partial(batch_loss, self.critic, frozen["maskgit"])
         loss, metrics, grads = value_and_grad(loss_fn, state.params, filled, key, self.accumulate)
         named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
-        named |= kinds.prefixed(jax.tree.map(jnp.mean, metrics))
+        named |= kinds.prefixed({kind: logs.over_parts(one) for kind, one in metrics.items()})
         return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
 
     def prepare(self, frozen, part, key):
@@ -124,8 +123,8 @@ def kind_loss(critic, params, part, key):
     right = (logits > 0) == fake
     return {
         "loss": masked_tokens.masked_mean(errors, counted).mean(),
-        "accuracy/fake": Ratio((right & fake).sum(), fake.sum()),
-        "accuracy/real": Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
+        "accuracy/fake": logs.Ratio((right & fake).sum(), fake.sum()),
+        "accuracy/real": logs.Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
         "fake": masked_tokens.masked_mean(fake, counted).mean(),
     }
 

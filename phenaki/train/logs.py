@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from phenaki.io import artifacts
@@ -24,6 +25,31 @@ class Ratio(NamedTuple):
 
     total: Any
     count: Any
+
+
+class UsedTokens(NamedTuple):
+    """The metric of the fraction of a codebook that is predicted, of masked positions if fewer."""
+
+    ever: Any  # [k] bool: whether each token is predicted
+    masked: Any  # number of masked positions
+
+
+def over_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a step from those of its micro-batches, stacked along the first axis.
+
+    What is logged does not depend on their number: a `Ratio` is a sum, and tokens that several
+    parts use count once.
+    """
+
+    def combine(value):
+        if isinstance(value, Ratio):
+            return Ratio(*(part.sum(0) for part in value))
+        if isinstance(value, UsedTokens):
+            used, masked = value.ever.any(0), value.masked.sum(0)
+            return used.sum() / jnp.minimum(masked, used.size)
+        return value.mean(0)
+
+    return {name: combine(value) for name, value in metrics.items()}
 
 
 def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -20,8 +20,7 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
-from phenaki.train import encode_dataset, inputs, kinds, loop, samples, state, tokenizer_copy
-from phenaki.train.logs import Ratio
+from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
@@ -56,8 +55,9 @@ class MaskGITStep:
         masked = {kind: part | {"weight": weights[kind]} for kind, part in masked.items()}
         loss_fn = functools.partial(batch_loss, self.model, self.smoothing)
         loss, metrics, grads = value_and_grad(loss_fn, state.params, masked, key, self.accumulate)
-        metrics = jax.tree.map(jnp.mean, metrics)
-        metrics = {kind: values | prepared[kind][1] for kind, values in metrics.items()}
+        metrics = {
+            kind: logs.over_parts(values) | prepared[kind][1] for kind, values in metrics.items()
+        }
         named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
         named |= kinds.prefixed(metrics)
         return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
@@ -76,7 +76,7 @@ class MaskGITStep:
             masked["text"] = text.dropped(keep)
             metrics["unconditional"] = 1 - masked["text"].mask.any(-1).mean()
             captioned = text.mask.any(-1)
-            metrics["dropped"] = Ratio((captioned & ~keep).sum(), captioned.sum())
+            metrics["dropped"] = logs.Ratio((captioned & ~keep).sum(), captioned.sum())
         return jax.lax.stop_gradient(masked), metrics
 
 
@@ -107,12 +107,12 @@ def kind_loss(model, smoothing: float, params, part, key):
         "loss": loss.mean(),
         "accuracy": accuracy.mean(),
         "entropy": masked_tokens.masked_entropy(jax.lax.stop_gradient(logits), mask).mean(),
-        "predicted": ever.sum() / jnp.minimum(mask.sum(), model.codebook),
+        "predicted": logs.UsedTokens(ever, mask.sum()),
     }
     tenth = jax.nn.one_hot(schedules.decile(mask), 10)
     for name, values in (("loss", loss), ("accuracy", accuracy)):
         for index, (total, count) in enumerate(zip(values @ tenth, tenth.sum(0), strict=True)):
-            metrics[f"{name}/masked_{10 * index}"] = Ratio(total, count)
+            metrics[f"{name}/masked_{10 * index}"] = logs.Ratio(total, count)
     return (part["weight"] * loss).mean(), metrics
 
 
