@@ -377,7 +377,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{20 - len(left)} of 20 windows sampled" in done.stdout
     assert all(path.stat().st_mtime_ns == then for path, then in left.items())
-    assert "first.png: 30x40 px are resized, and their centre cropped, to 16x16." in done.stderr
+    assert "first.png: 30x40 px resized and center-cropped to 16x16." in done.stderr
     assert "note: scene 2 asks for 0.1 s and lasts 0.75 s, one window." in done.stderr
     assert "note: scene 2: the text encoder cuts the end of 'then a blue" in done.stderr
     assert "windows: 20/20 (100%)" in done.stderr
