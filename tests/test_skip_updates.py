@@ -98,9 +98,9 @@ def test_what_a_checkpoint_stores_of_skipped_updates_keeps_its_names():
         "went_back": 1,
     }
     since = {"objective": {"loss": {"l2": 1.0}}, "joined": False, "change": ""}
-    for state in (stored, stored | since):  # an earlier version stored no objective
+    for content in (stored, stored | since):  # an earlier version stored no objective
         skips = skip_updates.SkipUpdates(20.0, 3, 3, objective={"loss": {"l2": 1.0}})
-        skips.restore(state, step=9)
+        skips.restore(content, step=9)
         assert (skips.consecutive_skips, skips.skipped, skips.rollbacks) == (2, 5, 1)
         assert skips.state() == stored | since
 
@@ -246,7 +246,8 @@ def test_a_network_that_a_checkpoint_lacks_starts_fresh_and_one_that_it_has_besi
 
 
 def raw_steps(workdir):
-    return [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
+    written = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in written]
 
 
 def shown_steps(workdir):
