@@ -9,6 +9,7 @@ text encoder are those of the generator's run or bundle.
 
 from ml_collections import ConfigDict
 
+from configs import cvivit
 from phenaki.errors import UserError
 
 
@@ -59,7 +60,8 @@ def demo() -> ConfigDict:
     """Moving shapes, of the size of their generator."""
     c = t2v()
     c.critic.update(depth=4, width=128, mlp_dim=512, heads=2, dropout=0.0, attention_dropout=0.0)
-    c.optim.update(rate=1e-3, warmup=100, decay=1500, clip=1.0, ema=0.995)
+    c.optim.update(rate=1e-3, warmup=100, clip=1.0, ema=0.995)
+    cvivit.decay_at_the_end(c)
     c.data.update(batch=32, image_batch=0)
     c.train.update(steps=1500, log_every=50, save_every=500, sample_every=1500, sample_count=30)
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
@@ -71,7 +73,7 @@ def laptop() -> ConfigDict:
     """As demo, wider and longer."""
     c = demo()
     c.critic.update(width=192, heads=3)
-    c.optim.update(decay=4000, ema=0.999)
+    c.optim.ema = 0.999
     c.train.update(steps=4000, save_every=1000, sample_every=4000)
     return c
 

@@ -104,6 +104,14 @@ def plain_loss(c):
     c.loss.update(adversarial=0.0, perceptual=0.0, video_perceptual=0.0)
 
 
+def decay_at_the_end(c):
+    """The learning rate reaches 0 at the last step, whatever `config.train.steps` is set to.
+
+    A value given to `config.optim.decay` is kept.
+    """
+    c.optim.decay = c.train.get_oneway_ref("steps")
+
+
 def small(c):
     """Own clips at 64 px on one device, also a CPU: 6x8x8 tokens, 3.2M parameters."""
     plain_loss(c)
@@ -111,7 +119,8 @@ def small(c):
     c.video = ConfigDict(dict(frames=11, height=64, width=64, fps=8.0))
     c.tokenizer.update(width=192, code_dim=16, space_depth=2, time_depth=1, heads=4, mlp_dim=768)
     c.tokenizer.codebook = 1024
-    c.optim.update(rate=2e-3, warmup=100, decay=1500, clip=1.0, ema=0.99)
+    c.optim.update(rate=2e-3, warmup=100, clip=1.0, ema=0.99)
+    decay_at_the_end(c)
     c.codebook.update(usage_window=50, revive_until=1000)
     c.data.update(sources="data/clips", batch=4, image_batch=0)
     c.train.update(steps=1500, log_every=50, save_every=500, sample_every=500)
@@ -134,7 +143,8 @@ def demo(c):
         mlp_dim=512,
         codebook=1024,
     )
-    c.optim.update(rate=3e-3, warmup=100, decay=5000, clip=1.0, ema=0.99)
+    c.optim.update(rate=3e-3, warmup=100, clip=1.0, ema=0.99)
+    decay_at_the_end(c)
     c.codebook.update(usage_window=60, revive_until=3500)
     c.data.update(source="moving_shapes", batch=16, image_batch=0)
     c.data.world = ConfigDict(world(radius=5.2, then=0.4))
@@ -156,7 +166,7 @@ def laptop(c):
     demo(c)
     c.video.update(height=32, width=32)
     c.tokenizer.update(patch=(2, 16, 16), width=192, mlp_dim=640, space_depth=2)
-    c.optim.update(rate=2e-3, decay=9000)
+    c.optim.rate = 2e-3
     c.codebook.revive_until = 6000
     c.data.world = ConfigDict(world(radius=5.5, then=0.5))
     c.train.update(steps=9000)

@@ -148,7 +148,8 @@ def small(c):
     c.model.update(codebook=1024, depth=4, width=192, mlp_dim=768, heads=4)
     c.model.update(dropout=0.0, attention_dropout=0.0, position_init="factorised")
     _byte_encoder(c)
-    c.optim.update(rate=1e-3, warmup=100, decay=800, clip=1.0, ema=0.99)
+    c.optim.update(rate=1e-3, warmup=100, clip=1.0, ema=0.99)
+    cvivit.decay_at_the_end(c)
     c.data.update(sources="data/clips", batch=4, image_batch=2)
     c.sample.update(steps=24, choice_temperature=4.0, guidance=1.0)
     c.train.update(steps=800, log_every=50, save_every=400, sample_every=800)
@@ -163,7 +164,8 @@ def demo(c):
     c.model.position_init = "factorised"
     c.code_init = 0.15
     _byte_encoder(c)
-    c.optim.update(rate=2e-3, warmup=200, decay=3000, clip=1.0, ema=0.995)
+    c.optim.update(rate=2e-3, warmup=200, clip=1.0, ema=0.995)
+    cvivit.decay_at_the_end(c)
     c.data.update(source="moving_shapes", batch=32, image_batch=0)
     c.data.world = ConfigDict(cvivit.world(radius=5.2, then=0.4))
     # More steps than tokens, so that the last ones are sampled one by one, too.
@@ -176,7 +178,7 @@ def mini(c):
     """As demo over cvivit.py:mini, 0.7M parameters: for Table 2 in miniature on one CPU."""
     demo(c)
     c.model.update(width=96, mlp_dim=384)
-    c.optim.update(decay=2000, ema=0.99)
+    c.optim.ema = 0.99
     c.data.world = ConfigDict(cvivit.world(radius=4.0, then=0.0))
     c.train.update(steps=2000, save_every=2000, sample_every=2000, sample_count=0)
 
@@ -186,7 +188,7 @@ def laptop(c):
     demo(c)
     c.model.update(width=192, mlp_dim=512, heads=3)
     c.code_init = 0.044
-    c.optim.update(rate=1.5e-3, decay=11_000, ema=0.999)
+    c.optim.update(rate=1.5e-3, ema=0.999)
     c.data.world = ConfigDict(cvivit.world(radius=5.5, then=0.5))
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,8 +15,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags, config_path
 
+from phenaki import hosts
 from phenaki.errors import Preempted, UserError, did_you_mean
 
+PREEMPTED = 128 + signal.SIGTERM
 _HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
 _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argument|malformed")
@@ -27,7 +30,8 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     The exit code is 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt and
     143 for a run that was preempted and saved its checkpoint. A mistake is a ``UserError``, a wrong
     flag, config path or config override, or a file that cannot be opened or written: it is reported
-    as one line ``error: ...`` on stderr. Anything else keeps its traceback.
+    as one line ``error: ...`` on stderr. Anything else keeps its traceback. The processes of a job
+    end together, with the exit code of the first.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -37,17 +41,31 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     except UserError as error:
         _exit(2, f"error: {error}")
     except Preempted as error:
-        _exit(128 + signal.SIGTERM, str(error))
+        _exit(PREEMPTED, str(error))
     except OSError as error:
         if error.filename is None:
+            _end_all(error)
             raise
         _exit(2, f"error: {_file_name(error.filename)}: {error.strerror or error}")
+    except Exception as error:
+        _end_all(error)
+        raise
     raise AssertionError("app.run returned")
 
 
+def _end_all(error: Exception) -> None:
+    """Prints `error` and ends all hosts of a job with 1; returns in a process of its own."""
+    if hosts.joined():
+        traceback.print_exception(error)
+        hosts.end(1, traceback.format_exception_only(error)[-1])
+
+
 def _exit(code: int, message: str) -> NoReturn:
+    line = " ".join(message.split())
     sys.stdout.flush()
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    sys.stderr.write(f"{line}\n")
+    if code != PREEMPTED:  # all hosts stop at the same step, after the checkpoint
+        hosts.end(code, line)
     sys.exit(code)
 
 

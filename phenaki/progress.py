@@ -9,13 +9,14 @@ from types import TracebackType
 class Progress:
     """One line of progress on stderr: count, percentage, rate and time left.
 
-    ``total`` is the number of items, ``done`` the number that a resumed run has already. On a
+    ``total`` is the number of items, ``done`` the number that a resumed run has already; nothing is
+    shown without ``shown``, as on all but one host of a job. On a
     terminal the line is rewritten in place; elsewhere a new line appears at most every 10 seconds.
     A context manager: leaving it closes the line.
     """
 
-    def __init__(self, total: int, what: str, done: int = 0):
-        self.total, self.what, self.done = total, what, done
+    def __init__(self, total: int, what: str, done: int = 0, shown: bool = True):
+        self.total, self.what, self.done, self.shown = total, what, done, shown
         self._first, self._start = done, time.monotonic()
         self._terminal = sys.stderr.isatty()
         self._period = 0.2 if self._terminal else 10.0
@@ -69,6 +70,8 @@ class Progress:
         return f"{self.what}: {self.done}/{self.total} ({percent}%)"
 
     def _write(self, line: str, end: str) -> None:
+        if not self.shown:
+            return
         # \x1b[K clears the rest of a longer line before.
         sys.stderr.write(f"\r{line}\x1b[K{end}" if self._terminal else line + end)
         sys.stderr.flush()

@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from phenaki import hosts
 from phenaki.blocks.sharding import AXES, WIDE, batch_parts
 from phenaki.blocks.sharding import BATCH as BATCH_AXES
 from phenaki.errors import UserError
@@ -60,6 +61,10 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         jax.distributed.initialize(coordinator, processes, process)
     elif in_job(os.environ):
         jax.distributed.initialize()
+    else:
+        return
+    hosts.number_logs(jax.process_index)
+    hosts.watch()
 
 
 def in_job(environment: Mapping[str, str]) -> bool:

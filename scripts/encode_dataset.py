@@ -10,6 +10,7 @@ again.
 With --config.text.cached=True the embeddings of captions are stored as well, for small sets only.
 """
 
+import functools
 import os
 
 from absl import flags
@@ -36,6 +37,8 @@ PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 def main(argv):
     """Encodes the files that are missing or stale."""
     del argv
+    import jax
+
     from phenaki import sharding
     from phenaki.errors import UserError
     from phenaki.train import encode_dataset, maskgit
@@ -48,7 +51,9 @@ def main(argv):
     encoder = maskgit.open_encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )
-    encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"), ESTIMATE.value)
+    shown = jax.process_index() == 0
+    progress = functools.partial(Progress, what="clips", shown=shown)
+    encode_dataset.run(encoder, print, progress, ESTIMATE.value)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,22 @@ everywhere() {
   fi
 }
 
-# True on a worker whose command has not ended: one that ended left its exit code.
-# shellcheck disable=SC2016 # for the worker's shell
-running='[ -f logs/pid ] && [ ! -f logs/code ] && kill -0 "$(cat logs/pid)" 2>/dev/null'
+# For the worker's shell: `running` is true while the job of logs/pid has not ended (one that ended
+# left its exit code). A process id alone may be another program's after a reboot. The job is the
+# process with that id that started when the file says (boot, clock ticks) and whose command and
+# folder are those of `start`; a file of an earlier version has the id only.
+# shellcheck disable=SC2016
+functions='
+born() { echo "$(cat /proc/sys/kernel/random/boot_id) $(sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f20)"; }
+running() {
+  [ -f logs/pid ] && [ ! -f logs/code ] || return 1
+  pid= since=
+  { read -r pid; read -r since; } < logs/pid || true
+  [[ $pid =~ ^[0-9]+$ ]] && kill -0 "$pid" 2>/dev/null || return 1
+  grep -qa "logs/code" "/proc/$pid/cmdline" && [ "/proc/$pid/cwd" -ef . ] || return 1
+  [ -z "$since" ] || [ "$(born "$pid")" = "$since" ]
+}
+'
 
 setup() {
   local repository=${1:-} branch=${BRANCH:-main}
@@ -63,17 +76,19 @@ start() {
   everywhere "set -e
 cd phenaki
 mkdir -p logs
-if $running; then echo \"\$(hostname): runs already\"; exit 0; fi
+$functions
+if running; then echo \"\$(hostname): runs already\"; exit 0; fi
 rm -f logs/code
 [ ! -f logs/log ] || mv logs/log logs/log.before
 setsid bash -c 'PATH=\$PWD/.venv/bin:\$PATH $(printf '%s' "$quoted" | sed "s/'/'\\\\''/g") > logs/log 2>&1; echo \$? > logs/code' < /dev/null > /dev/null 2>&1 &
-echo \$! > logs/pid
+{ echo \$!; born \$!; echo $(printf '%q' "$quoted"); } > logs/pid
 echo \"\$(hostname): started\""
 }
 
 status() {
   everywhere "cd phenaki 2>/dev/null || { echo \"\$(hostname): not set up\"; exit 0; }
-if $running; then echo \"\$(hostname): runs\"
+$functions
+if running; then echo \"\$(hostname): runs\"
 elif [ -f logs/code ]; then echo \"\$(hostname): ended with \$(cat logs/code)\"
 else echo \"\$(hostname): idle\"; fi"
 }
@@ -88,11 +103,12 @@ stop() {
   local grace=${GRACE:-300}
   [[ $grace =~ ^[0-9]+$ ]] || fail "GRACE=$grace is not a number of seconds"
   everywhere "cd phenaki 2>/dev/null || exit 0
-$running || { echo \"\$(hostname): idle\"; exit 0; }
-group=\$(cat logs/pid)
+$functions
+running || { echo \"\$(hostname): idle\"; exit 0; }
+group=\$pid
 pkill -TERM -g \"\$group\" python || true
-for _ in \$(seq $grace); do $running || break; sleep 1; done
-kill -KILL -- \"-\$group\" 2>/dev/null || true
+for _ in \$(seq $grace); do running || break; sleep 1; done
+if running; then kill -KILL -- \"-\$group\"; fi
 rm -f logs/pid
 echo \"\$(hostname): stopped\""
 }

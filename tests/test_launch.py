@@ -153,3 +153,44 @@ def test_two_processes_join_by_flags(tmp_path):
     for process in both:
         out, err = process.communicate(timeout=120)
         assert out.split() == ["2", "2"], err
+
+
+@pytest.fixture
+def other():
+    """A program that has nothing to do with any job."""
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def job_file(home, lines):
+    (home / "logs").mkdir(exist_ok=True)
+    (home / "logs/code").unlink(missing_ok=True)
+    (home / "logs/pid").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("lines", [(), ("0f-1 77", "python train.py"), ("", "")])
+def test_an_id_of_another_program_is_no_job(lines, worker, other):
+    home, call = worker
+    job_file(home, (other.pid, *lines))
+    assert "idle" in call("status", "pod", "zone").stdout
+    assert "idle" in call("stop", "pod", "zone", GRACE="1").stdout
+    assert other.poll() is None
+    assert "started" in call("start", "pod", "zone", "true").stdout
+    assert wait_for(home / "logs/code") == "0"
+    assert other.poll() is None
+
+
+def test_a_job_of_an_earlier_boot_with_the_same_command_is_over(worker):
+    home, call = worker
+    call("start", "pod", "zone", "sleep", "60")
+    pid, since, command = wait_for(home / "logs/pid").splitlines()
+    assert command.strip() == "sleep 60"
+    assert "runs" in call("status", "pod", "zone").stdout
+    job_file(home, (pid, f"{since}1", command))
+    assert "idle" in call("status", "pod", "zone").stdout
+    job_file(home, (pid,))  # as earlier versions wrote it
+    assert "runs already" in call("start", "pod", "zone", "true").stdout
+    assert "stopped" in call("stop", "pod", "zone", GRACE="1").stdout
+    assert "idle" in call("status", "pod", "zone").stdout

@@ -25,6 +25,14 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(monkeypatch, ca
     ]
 
 
+def test_only_one_process_of_a_job_shows_progress(monkeypatch, capsys):
+    clock(monkeypatch, seconds=20.0)
+    with Progress(2, "train", shown=False) as hidden:
+        hidden.update()
+    assert capsys.readouterr().err == ""
+    assert hidden.done == 1
+
+
 def test_progress_rewrites_one_line_on_a_terminal(monkeypatch, capsys):
     clock(monkeypatch, seconds=1.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

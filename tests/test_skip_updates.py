@@ -1,5 +1,6 @@
 """Faults of a run: bad losses, SIGTERM, damaged and unwritable checkpoints, a hang."""
 
+import contextlib
 import gc
 import json
 import os
@@ -8,16 +9,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import tiny
 import toy
+from tensorboard.backend.event_processing import event_accumulator
 
 from phenaki.errors import Preempted, UserError
 from phenaki.io import checkpoint, checksums
-from phenaki.train import logs, loop, skip_updates
+from phenaki.train import logs, loop, skip_updates, state, tokenizer
+from phenaki.train.stage import RunOptions
 
 NAN, INF = float("nan"), float("inf")
 
@@ -90,10 +97,205 @@ def test_what_a_checkpoint_stores_of_skipped_updates_keeps_its_names():
         "skipped": 5,
         "went_back": 1,
     }
-    skips = skip_updates.SkipUpdates(spike=20.0, patience=3, max_rollbacks=3)
-    skips.restore(stored)
-    assert (skips.consecutive_skips, skips.skipped, skips.rollbacks) == (2, 5, 1)
-    assert skips.state() == stored
+    since = {"objective": {"loss": {"l2": 1.0}}, "joined": False, "change": ""}
+    for content in (stored, stored | since):  # an earlier version stored no objective
+        skips = skip_updates.SkipUpdates(20.0, 3, 3, objective={"loss": {"l2": 1.0}})
+        skips.restore(content, step=9)
+        assert (skips.consecutive_skips, skips.skipped, skips.rollbacks) == (2, 5, 1)
+        assert skips.state() == stored | since
+
+
+# --- a changed objective
+
+
+def applied(loss):
+    return {"loss/total": loss, "grad_norm": 1.0, "skipped": False}
+
+
+def trained(monkeypatch, steps, **options):
+    """`SkipUpdates` after that many steps with a loss of 1."""
+    monkeypatch.setattr(skip_updates, "RECENT", 3)
+    skips = skip_updates.SkipUpdates(spike=5.0, patience=2, max_rollbacks=9, **options)
+    skips.update([applied(1.0)] * steps, steps)
+    return skips
+
+
+def limit(skips, step):
+    return float(skips.limits(step)["loss/total"])
+
+
+def test_a_loss_is_compared_with_those_of_the_same_objective(monkeypatch):
+    skips = trained(monkeypatch, 8, joins=10)
+    # Limits are asked for ahead of the logs: step 10 is the first with the discriminator.
+    assert [limit(skips, step) for step in (8, 9)] == [5.0, 5.0]
+    assert limit(skips, 10) > 1e30
+    skips.update([applied(1.0)] * 2 + [applied(100.0)] * 2, 12)
+    assert limit(skips, 12) > 1e30
+    skips.update([applied(100.0)], 13)
+    assert limit(skips, 13) == 500.0
+    # After a roll-back to a checkpoint from before, the discriminator is not there.
+    assert limit(skips, 9) > 1e30
+    skips.update([applied(1.0)] * 3, 10)
+    assert limit(skips, 9) == 5.0
+
+
+def test_the_diagnosis_names_what_joined(monkeypatch):
+    skips = trained(monkeypatch, 10, joins=10)
+    bad = {"loss/total": NAN, "grad_norm": 1.0, "skipped": True}
+    skips.update([bad, bad], 12)
+    with pytest.raises(skip_updates.Diverged) as raised:
+        skips.roll_back(12, None, bad)
+    assert "after the discriminator joined at step 10 (config.gan.start)" in str(raised.value)
+    assert "Lower the weight of what was added (config.loss)" in str(raised.value)
+    before = trained(monkeypatch, 8, joins=10)
+    before.update([bad, bad], 10)
+    with pytest.raises(skip_updates.Diverged) as raised:
+        before.roll_back(10, None, bad)
+    assert "joined" not in str(raised.value)
+    assert "Lower config.optim.rate" in str(raised.value)
+
+
+def test_a_weight_that_changes_on_resuming_starts_the_means_anew(monkeypatch, caplog):
+    stored = json.loads(json.dumps(trained(monkeypatch, 8, objective={"l2": (1.0, 2.0)}).state()))
+    same = trained(monkeypatch, 0, objective={"l2": (1.0, 2.0)})
+    same.restore(stored, step=8)
+    assert limit(same, 8) == 5.0
+    assert not caplog.text
+    other = trained(monkeypatch, 0, objective={"l2": (1.0, 9.0), "new": 1})
+    other.restore(stored, step=8)
+    assert "config.l2 ([1.0, 2.0] to [1.0, 9.0]) changed at step 8" in caplog.text
+    assert limit(other, 8) > 1e30
+    # The first two were not logged before the interruption: they are of the old objective.
+    other.update([applied(1.0)] * 2 + [applied(50.0)] * 2, 10)
+    assert limit(other, 10) > 1e30
+    other.update([applied(50.0)], 11)
+    assert limit(other, 11) == 250.0
+
+
+def test_the_options_of_a_run_say_what_joins_and_when():
+    config = tiny.tokenizer_config(gan=dict(start=7))
+    assert RunOptions.of(config.to_dict()).joins is None
+    config.loss.adversarial = 0.1
+    options = RunOptions.of(config.to_dict())
+    assert (options.joins, options.objective["loss"]["adversarial"]) == (7, 0.1)
+
+
+def test_equation_2_trains_through_the_join_of_its_discriminator(tmp_path, monkeypatch):
+    monkeypatch.setattr(skip_updates, "RECENT", 3)
+    config = tiny.tokenizer_config(
+        loss=dict(adversarial=100.0),  # the loss is a hundred times what it was
+        gan=dict(width=8, frames=1, start=5),
+        guard=dict(spike=5.0, patience=2, tries=0),
+        train=dict(steps=9, save_every=5),
+    )
+    final = tokenizer.train(config, tmp_path, toy.ONE)
+    logged = lines(tmp_path)
+    assert [line["skipped"] for line in logged] == [0] * 9
+    assert logged[5]["loss/total"] > 5 * 3 * logged[4]["loss/total"]
+    assert all(np.isfinite(list(line.values())).all() for line in logged)
+    own = final.extra["discriminator"]["opt_state"]
+    assert {int(leaf) for leaf in jax.tree.leaves(own) if leaf.ndim == 0} == {4}
+
+
+# --- what is new or gone on resuming
+
+
+def with_extra(**extra):
+    return state.create(
+        {"kernel": jnp.ones((8, 2))}, optax.adam(1.0), {"counts": jnp.ones(3), **extra}
+    )
+
+
+def network(value, width=4):
+    params = {"kernel": jnp.full((width, 2), value)}
+    return {"params": params, "opt_state": optax.adam(1.0).init(params)}
+
+
+def test_a_network_that_a_checkpoint_lacks_starts_fresh_and_one_that_it_has_besides_is_dropped(
+    tmp_path, caplog
+):
+    def restored(stored, wanted, **arguments):
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        with contextlib.closing(checkpoint.Checkpoints(directory)) as checkpoints:
+            checkpoints.save(3, stored, {})
+            checkpoints.wait()
+            return checkpoints.restore(wanted, **arguments)[0]
+
+    bare, joined = with_extra(), with_extra(discriminator=network(2.0))
+    both = restored(bare, with_extra(discriminator=network(5.0), sums=jnp.zeros(7)))
+    assert both.extra["discriminator"]["params"]["kernel"].max() == 5
+    assert both.extra["sums"].shape == (7,)
+    fresh = restored(bare, with_extra(discriminator=network(5.0)), fresh=lambda: joined)
+    assert fresh.extra["discriminator"]["params"]["kernel"].max() == 2
+    assert "the checkpoint of step 3 has no discriminator: it starts fresh." in caplog.text
+    caplog.clear()
+    without = restored(with_extra(discriminator=network(2.0), sums=jnp.ones(2)), bare)
+    assert without.extra.keys() == {"counts"}
+    assert "has a discriminator that this config does not train: it is dropped." in caplog.text
+    assert len(caplog.records) == 2
+    caplog.clear()
+    same = restored(joined, with_extra(discriminator=network(0.0)))
+    assert same.extra["discriminator"]["params"]["kernel"].max() == 2
+    assert not caplog.records
+    with pytest.raises(UserError, match=r"kernel has shape \(4, 2\), this config's \(6, 2\)"):
+        restored(joined, with_extra(discriminator=network(0.0, width=6)))
+    assert not list(tmp_path.rglob("damaged"))
+
+
+# --- logs of an abandoned line
+
+
+def raw_steps(workdir):
+    written = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in written]
+
+
+def shown_steps(workdir):
+    events = event_accumulator.EventAccumulator(str(workdir / "events"))
+    events.Reload()
+    return [event.step for event in events.Scalars("loss/total")]
+
+
+def test_logs_of_steps_after_the_restored_checkpoint_are_dropped(tmp_path):
+    toy.run(tmp_path, steps=6, save_every=4, log_every=1)
+    shutil.rmtree(tmp_path / "checkpoints" / "6")  # killed before it was written
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "loss/to')  # and in the middle of a line
+    time.sleep(1.1)  # event files are named by the second
+    toy.run(tmp_path, {5: 1000.0}, steps=7, save_every=4, log_every=1)
+    assert raw_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+    assert lines(tmp_path)[4]["loss/total"] == 1000
+    assert shown_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_logs_of_steps_that_were_rolled_back_are_dropped(tmp_path):
+    bad = dict.fromkeys((5, 6, 7), NAN)
+    toy.run(tmp_path, bad, guard=dict(patience=3), steps=8, save_every=4, log_every=1)
+    assert raw_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert shown_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_refused_run_leaves_no_thread_and_its_config(tmp_path):
+    toy.run(tmp_path, steps=1)
+    before = (tmp_path / "config.json").read_text()
+    running = set(threading.enumerate())
+    refused = (dict(model={"width": 24}), dict(mesh={"data": 3}), dict(data={"batch": 7}))
+    for fields in refused:
+        with pytest.raises(UserError):
+            toy.run(tmp_path, config=tiny.whole_config(**fields), devices=jax.devices())
+        assert set(threading.enumerate()) <= running
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_steps_beyond_the_decay_are_reported(tmp_path, caplog):
+    config = tiny.whole_config(train=dict(steps=3), optim=dict(decay=2, warmup=0))
+    toy.run(tmp_path / "beyond", config=config)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "config.train.steps=3 is above config.optim.decay=2" in warning
+    caplog.clear()
+    config.optim.decay = 3
+    toy.run(tmp_path / "within", config=config)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("tick", [1, 3, 4, 6])

@@ -50,15 +50,16 @@ def equation_2(adversary):
 
 
 @functools.cache
-def start(adaptive=0.0, rate=1.0, **options):
-    """(step, state) with plain gradient descent on both sides."""
+def start(adaptive=0.0, rate=1.0, own=None, **options):
+    """(step, state) with plain gradient descent on both sides; `own` is the discriminator's."""
     values = dict(frames=None, start=0, r1=1.0, r1_every=1, lecam=0.1) | options
     gan_loss = gan.make_gan_loss(
         lambda params, clips: DISCRIMINATOR.apply({"params": params}, clips),
         gan.LOSSES["non_saturating"],
         **values,
     )
-    loss = equation_2(Adversary(gan_loss, optax.sgd(0.01), 0.9, adaptive))
+    own = own or optax.sgd(0.01)
+    loss = equation_2(Adversary(gan_loss, own, 0.9, adaptive, values["start"]))
     optimizer = optax.sgd(rate)
     step = tokenizer.TokenizerStep(loss, optimizer, **OPTIONS)
     clip = jnp.asarray(CLIPS["video"][:1] / 255, jnp.float32)
@@ -101,6 +102,23 @@ def test_both_networks_move_and_only_by_their_own_losses():
         late.params,
         alone.params,
     )
+
+
+def test_until_it_joins_the_discriminator_and_its_optimiser_are_what_they_were():
+    rate = optax.linear_schedule(0.0, 1e-2, 4)
+    step, current = start(start=2, own=optax.adamw(rate, weight_decay=0.1))
+    first = current.extra["discriminator"]
+    for _ in range(2):
+        current, logged = step(current, FROZEN, {"video": CLIPS}, KEY)
+        assert logged["gan/logit_real"] != 0  # the averages would move by it
+        jax.tree.map(np.testing.assert_array_equal, current.extra["discriminator"], first)
+    for count in (1, 2):
+        current, _ = step(current, FROZEN, {"video": CLIPS}, KEY)
+        own = current.extra["discriminator"]
+        counts = {int(leaf) for leaf in jax.tree.leaves(own["opt_state"]) if leaf.ndim == 0}
+        assert counts == {count}  # its warm-up begins when it joins
+    assert own["averages"]["real"] != 0
+    assert moved(first["params"], own["params"])
 
 
 def test_images_train_both_networks_but_have_no_motion():

@@ -1,5 +1,7 @@
 """A C-ViViT that starts from one trained on images."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,18 @@ def test_a_clip_of_equal_frames_is_its_image_over_and_over(image_params):
     np.testing.assert_allclose(video, jnp.repeat(video[:, :1], 11, axis=1), atol=1e-5)
 
 
+def test_fewer_frames_are_what_the_first_ones_were():
+    few = tiny.tokenizer_config(video={"frames": 5})
+    model = factory.tokenizer(few)
+    source = fresh()
+    params = warm_start(tiny.random_params(model, jnp.zeros((1, 5, 16, 16, 3))), source, "x")
+    video = jnp.asarray(RNG.uniform(size=(2, 11, 16, 16, 3)), jnp.float32)
+    tokens = apply(CLIPS, source, video, "encode")
+    np.testing.assert_array_equal(apply(few, params, video[:, :5], "encode"), tokens[:, :3])
+    decoded = apply(CLIPS, source, tokens, "decode")[:, :5]
+    np.testing.assert_allclose(apply(few, params, tokens[:, :3], "decode"), decoded, atol=1e-5)
+
+
 def test_another_size_is_refused(image_params):
     wide = tiny.tokenizer_config(tokenizer={"width": 24})
     with pytest.raises(UserError, match=r"config\.start=x: its .* has shape .*, this config's"):
@@ -68,3 +82,8 @@ def test_a_run_starts_from_another(tmp_path):
     after = tokenizer.train(config, tmp_path / "clips", one)
     for name in ("first_in", "first_out", "encoder_space"):
         jax.tree.map(np.testing.assert_array_equal, after.params[name], trained[name])
+    # From then on it has its own parameters: the start may be gone.
+    shutil.rmtree(tmp_path / "images")
+    assert int(tokenizer.train(config, tmp_path / "clips", one).step) == 1
+    with pytest.raises(UserError, match="no such directory"):
+        tokenizer.train(config, tmp_path / "other", one)

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
+from phenaki.io import stored_state
 from phenaki.io.artifacts import write_json
 from phenaki.io.checksums import array_sums, digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
@@ -112,11 +113,15 @@ class Checkpoints:
         with self._writing():
             self._manager.save(step, args=items)
 
-    def restore(self, state) -> tuple[Any, dict]:
+    def restore(self, state, fresh: Callable[[], Any] | None = None) -> tuple[Any, dict]:
         """(state, data) of the newest undamaged checkpoint, sharded as `state` (abstract or not).
 
         A damaged checkpoint is skipped with a warning and moved to `directory`/damaged; nothing is
-        deleted.
+        deleted. Entries of `state.extra` that the checkpoint lacks are those of `fresh()`, or of
+        `state`; those that `state` lacks are dropped. Either is one line.
+
+        Raises:
+            UserError: an array of every checkpoint has another shape than in `state`.
         """
         damaged: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -133,13 +138,41 @@ class Checkpoints:
                 )  # fmt: skip
             if damaged:
                 self._set_aside(list(damaged))
-            return restored
+            return self._completed(step, state, *restored, fresh)
         # Where every checkpoint fails, the files are not the reason.
+        self._raise_difference(max(damaged), state)
         raise next(iter(damaged.values()))
 
+    def _completed(self, step: int, state, restored, data: dict, fresh) -> tuple[Any, dict]:
+        """(`restored` with the entries of `state`, `data`)."""
+        new, dropped = stored_state.changed(state, stored_state.read(self._state_of(step)))
+        lines = dict.fromkeys(new, "has no {}: it starts fresh")
+        lines |= dict.fromkeys(dropped, "has a {} that this config does not train: it is dropped")
+        for name, line in lines.items():
+            what = line.format(stored_state.WORDS.get(name, name))
+            logging.warning("%s: the checkpoint of step %d %s.", self.directory, step, what)
+        if new or dropped:
+            restored = stored_state.completed(restored, fresh() if fresh else state)
+        return restored, data
+
+    def _state_of(self, step: int) -> Path:
+        return self._steps / str(step) / "state"
+
+    def _raise_difference(self, step: int, state) -> None:
+        try:
+            stored = stored_state.read(self._state_of(step))
+        except Exception:  # damaged, as the checkpoint is
+            return
+        if differs := stored_state.difference(state, stored):
+            raise UserError(
+                f"{self.directory}: the checkpoint of step {step} is of another config: {differs}; "
+                "give the run's own config, or a new --workdir."
+            )
+
     def _restore(self, step: int, state) -> tuple[Any, dict]:
+        target = stored_state.like(state, stored_state.read(self._state_of(step)))
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(state), data=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
         state, content = restored["state"], restored["data"]
@@ -225,6 +258,11 @@ def save_config(directory: str | Path, fields: Mapping[str, Any]) -> None:
     """Makes `directory` a training run of the plain config `fields`."""
     content = {"schema": SCHEMA, **with_kind(fields)}
     write_json(Path(directory) / "config.json", content, indent=2)
+
+
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether `directory` is a run to resume: one with a checkpoint."""
+    return is_run(directory) and bool(_steps(Path(directory) / "checkpoints"))
 
 
 def steps_done(directory: str | Path) -> int:

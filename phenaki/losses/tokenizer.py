@@ -20,6 +20,7 @@ class Adversary(NamedTuple):
     optimizer: optax.GradientTransformation
     average_decay: float  # of the mean logits for LeCam
     adaptive_limit: float  # of VQGAN's adaptive weight on the generator's term; 0: a fixed weight
+    start: int = 0  # the first step that trains it, as in gan.make_gan_loss
 
 
 class LossOutput(NamedTuple):

@@ -21,11 +21,11 @@ from phenaki.io import migrations
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.sampling import decode, schedules
-from phenaki.train import inputs, kinds, loop, samples, state
-from phenaki.train.logs import Ratio
+from phenaki.train import inputs, kinds, logs, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.workdir import open_workdir
 
 # Sections of the config that a critic takes from its generator.
 SHARED = ("video", "tokenizer", "model", "text", "fingerprint", "sample", "presets")
@@ -76,7 +76,7 @@ class CriticStep:
         loss_fn = functools.partial(batch_loss, self.critic, frozen["maskgit"])
         loss, metrics, grads = value_and_grad(loss_fn, state.params, filled, key, self.accumulate)
         named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
-        named |= kinds.prefixed(jax.tree.map(jnp.mean, metrics))
+        named |= kinds.prefixed({kind: logs.over_parts(one) for kind, one in metrics.items()})
         return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
 
     def prepare(self, frozen, part, key):
@@ -123,8 +123,8 @@ def kind_loss(critic, params, part, key):
     right = (logits > 0) == fake
     return {
         "loss": masked_tokens.masked_mean(errors, counted).mean(),
-        "accuracy/fake": Ratio((right & fake).sum(), fake.sum()),
-        "accuracy/real": Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
+        "accuracy/fake": logs.Ratio((right & fake).sum(), fake.sum()),
+        "accuracy/real": logs.Ratio((right & ~fake & counted).sum(), (~fake & counted).sum()),
         "fake": masked_tokens.masked_mean(fake, counted).mean(),
     }
 
@@ -171,7 +171,7 @@ def train(
     Raises:
         UserError: see `loop.run`; or the config is of another kind.
     """
-    fields = migrations.of_kind("critic", config.to_dict())
+    fields, workdir = migrations.of_kind("critic", config.to_dict()), open_workdir(workdir)
     model = pipeline.Phenaki.load(generator)
     theirs = model.config.to_dict()
     shared = {name: theirs[name] for name in SHARED if name in theirs}
@@ -200,6 +200,6 @@ def train(
         scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
         return images, scores
 
-    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
     options = RunOptions.of(config.to_dict())
+    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)

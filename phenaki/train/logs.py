@@ -5,13 +5,17 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from phenaki.io import artifacts
 
 try:
     from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 except ImportError:  # optional: an accelerator machine may lack it
     SummaryWriter = None
 
@@ -21,6 +25,31 @@ class Ratio(NamedTuple):
 
     total: Any
     count: Any
+
+
+class UsedTokens(NamedTuple):
+    """The metric of the fraction of a codebook that is predicted, of masked positions if fewer."""
+
+    ever: Any  # [k] bool: whether each token is predicted
+    masked: Any  # number of masked positions
+
+
+def over_parts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a step from those of its micro-batches, stacked along the first axis.
+
+    What is logged does not depend on their number: a `Ratio` is a sum, and tokens that several
+    parts use count once.
+    """
+
+    def combine(value):
+        if isinstance(value, Ratio):
+            return Ratio(*(part.sum(0) for part in value))
+        if isinstance(value, UsedTokens):
+            used, masked = value.ever.any(0), value.masked.sum(0)
+            return used.sum() / jnp.minimum(masked, used.size)
+        return value.mean(0)
+
+    return {name: combine(value) for name, value in metrics.items()}
 
 
 def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -37,16 +66,19 @@ def mean(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class Logs:
-    """Writes `workdir`/metrics.jsonl and TensorBoard events, on the first process only.
+    """Writes metrics.jsonl and TensorBoard events of `workdir`, on the first process only.
 
+    Those after `step`, of a run that was killed after its last checkpoint, are dropped.
     A line's "seconds" count from the start or the last resume; "seconds_waited" of them were spent
     waiting for batches.
     """
 
-    def __init__(self, workdir: Path):
-        main = jax.process_index() == 0
-        self._lines = open(workdir / "metrics.jsonl", "a") if main else None
-        self._events = SummaryWriter(str(workdir / "events")) if main and SummaryWriter else None
+    def __init__(self, workdir: Path, step: int = 0):
+        self._path, self._lines, self._events = workdir / "metrics.jsonl", None, None
+        if jax.process_index() == 0:
+            self._lines = _open_after(self._path, step)
+            if SummaryWriter:
+                self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
         self._start = time.monotonic()
         self._waited = 0.0
 
@@ -69,6 +101,16 @@ class Logs:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
+    def rewind(self, step: int) -> None:
+        """Drops lines and events after `step`: the run continues from there."""
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = _open_after(self._path, step)
+        if self._events is not None:
+            # What a new writer with this `purge_step` writes. Its file could have the same name.
+            start = SessionLog(status=SessionLog.START)
+            self._events.file_writer.add_event(Event(step=step + 1, session_log=start))
+
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes uint8 images [h w 3] for TensorBoard."""
         if self._events is not None:
@@ -84,10 +126,26 @@ class Logs:
 
 
 def read(workdir: str | Path) -> list[dict]:
-    """A dictionary per step of metrics.jsonl; where a resumed run repeated a step, the last one."""
-    path = Path(workdir) / "metrics.jsonl"
+    """A dictionary per step of metrics.jsonl: metrics and scores of a step are two lines."""
     steps: dict[int, dict] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        values = json.loads(line)
+    for values in _lines(Path(workdir) / "metrics.jsonl").values():
         steps.setdefault(values["step"], {}).update(values)
     return [steps[step] for step in sorted(steps)]
+
+
+def _lines(path: Path) -> dict[str, dict]:
+    """The lines of metrics.jsonl with their values, without one that a kill cut short."""
+    found = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found[line] = json.loads(line)
+    return found
+
+
+def _open_after(path: Path, step: int) -> TextIO:
+    """`path` open for appending, without the lines after `step`."""
+    if path.is_file():
+        kept = [line for line, values in _lines(path).items() if values["step"] <= step]
+        with artifacts.atomic(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
+    return open(path, "a")

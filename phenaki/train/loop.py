@@ -1,6 +1,7 @@
 """The training loop of every stage: sharded state, checkpoints, logs, samples."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from phenaki.train.logs import Logs, Ratio, mean
 from phenaki.train.skip_updates import SKIPPED, SkipUpdates, skip_bad_updates
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.watchdog import PreemptionSignal, Watchdog
-from phenaki.train.workdir import claim
+from phenaki.train.workdir import claim, open_workdir, record
 
 # Steps dispatched before the newest one is waited for. With one, the devices would wait for the
 # host; many would hold as many batches in memory, and a preemption would wait for all of them.
@@ -50,13 +51,21 @@ def run(
         Preempted: SIGTERM arrived; the checkpoint is saved.
         Diverged: rolling back did not help, or there was no checkpoint to roll back to.
     """
+    with contextlib.ExitStack() as stack:
+        # First: a refusal must leave no thread behind.
+        stack.enter_context(contextlib.closing(batches))
+        return _run(stack, stage, batches, options, workdir, sample, devices)
+
+
+def _run(stack, stage, batches, options, workdir, sample, devices):
     mesh = sharding.make_mesh(**options.mesh, devices=devices)
     for field, size in options.batch_sizes.items():
         sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
-    directory = claim(workdir, options.stored)
+    directory = claim(open_workdir(workdir), options.stored)
+    _warn_of_steps_beyond(options)
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
-    state = jax.jit(stage.init, out_shardings=state_sharding)(key)
+    init = functools.partial(jax.jit(stage.init, out_shardings=state_sharding), key)
     frozen = jax.device_put(stage.frozen, sharding.shardings(stage.frozen, mesh))
     compiled = jax.jit(
         skip_bad_updates(stage.step), donate_argnums=0, out_shardings=(state_sharding, None)
@@ -68,11 +77,21 @@ def run(
     def write_samples(state, number):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
-    with contextlib.ExitStack() as stack:
-        training = _Training(stack, directory, batches, options)
-        state = training.resume(state)
-        stack.enter_context(jax.set_mesh(mesh))
-        return training.loop(state, step, write_samples)
+    training = _Training(stack, directory, batches, options, init)
+    state = training.resume()
+    # Only now: a config that the checkpoint refused must not replace the run's own.
+    record(directory, options.stored)
+    stack.enter_context(jax.set_mesh(mesh))
+    return training.loop(state, step, write_samples)
+
+
+def _warn_of_steps_beyond(options: RunOptions) -> None:
+    if options.decay is not None and options.steps > options.decay:
+        logging.warning(
+            "config.train.steps=%d is above config.optim.decay=%d, where the learning rate reaches "
+            "0: the steps after it train nothing. Set config.optim.decay=%d.",
+            options.steps, options.decay, options.steps,
+        )  # fmt: skip
 
 
 class _Training:
@@ -84,39 +103,44 @@ class _Training:
         directory: Path,
         batches: Batches,
         options: RunOptions,
+        init: Callable[[], Any],
     ):
-        self.directory, self.options = directory, options
+        self.directory, self.options, self.init = directory, options, init
         checkpoints = Checkpoints(directory, keep=options.keep)
         self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
-        self.logs = stack.enter_context(contextlib.closing(Logs(directory)))
-        self.batches = stack.enter_context(contextlib.closing(batches))
-        self.skips = SkipUpdates(options.spike, options.patience, options.max_rollbacks)
+        self.stack, self.batches = stack, batches
+        self.skips = SkipUpdates(
+            options.spike, options.patience, options.max_rollbacks, options.objective, options.joins
+        )
         self.health = HealthMonitor(options.health)
         # They stay on the devices until a log is due: reading them would wait for the devices.
         self.pending: list[Mapping[str, Any]] = []
 
-    def resume(self, state):
-        """The state of the newest checkpoint, sharded as `state`; `state` where there is none."""
-        if self.checkpoints.latest is None:
-            return state
-        state, data = self.checkpoints.restore(state)
-        self._restore_pending(data)
-        self.batches.set_state(data)
-        logging.info("resumed %s at step %d", self.directory, int(state.step))
+    def resume(self):
+        """The state of the newest checkpoint, sharded as `init()`; `init()` where there is none."""
+        state = self.init()
+        if self.checkpoints.latest is not None:
+            state, data = self.checkpoints.restore(state)
+            self._restore_pending(data, int(state.step))
+            self.batches.set_state(data)
+            logging.info("resumed %s at step %d", self.directory, int(state.step))
+        logs = Logs(self.directory, int(state.step))
+        self.logs = self.stack.enter_context(contextlib.closing(logs))
         return state
 
     def loop(self, state, step: Callable, sample: Callable):
         """Trains to the last step: `step(state, batch, limits)`, `sample(state, step)`."""
         number, options = int(state.step), self.options
         with contextlib.ExitStack() as stack:
-            progress = stack.enter_context(Progress(options.steps, "training", done=number))
+            shown = jax.process_index() == 0  # one line for the job
+            progress = stack.enter_context(Progress(options.steps, "training", number, shown))
             preemption = stack.enter_context(contextlib.closing(PreemptionSignal()))
             watchdog = stack.enter_context(contextlib.closing(Watchdog(options.hang_minutes)))
             while number < options.steps:
                 watchdog.kick()
                 with self.logs.waiting():
                     batch = next(self.batches)
-                state, metrics = step(state, batch, self.skips.limits())
+                state, metrics = step(state, batch, self.skips.limits(number))
                 number += 1
                 self.pending.append(metrics)
                 jax.block_until_ready(self.pending[-1 - AHEAD : -AHEAD])
@@ -151,7 +175,7 @@ class _Training:
     def _log(self, number: int) -> Mapping[str, Any]:
         """Logs the pending metrics as one line, means over applied updates; returns the last."""
         metrics, self.pending = jax.device_get(self.pending), []
-        applied = self.skips.update(metrics)
+        applied = self.skips.update(metrics, number)
         means = (mean(applied) if applied else {}) | {SKIPPED: self.skips.skipped}
         self.logs.scalars(number, means)
         self.health.update(number, means)
@@ -161,7 +185,8 @@ class _Training:
         """The state of the last checkpoint; the batches continue from here, past the bad ones."""
         self.checkpoints.wait()
         self.skips.roll_back(number, self.checkpoints.latest, last)
-        state, _ = self.checkpoints.restore(state)
+        state, _ = self.checkpoints.restore(state, self.init)
+        self.logs.rewind(int(state.step))
         return state
 
     def _pending_state(self) -> dict[str, Any]:
@@ -170,11 +195,11 @@ class _Training:
         metrics = jax.tree.map(float, jax.device_get(self.pending))
         return {"guard": self.skips.state(), "pending": metrics}
 
-    def _restore_pending(self, data: dict[str, Any]) -> None:
+    def _restore_pending(self, data: dict[str, Any], step: int) -> None:
         """Takes what `_pending_state` stored out of `data`."""
         if "guard" not in data:  # an old checkpoint, from before updates were skipped
             return
-        self.skips.restore(data.pop("guard"))
+        self.skips.restore(data.pop("guard"), step)
         self.pending = [
             {
                 name: Ratio(*value) if isinstance(value, list) else value

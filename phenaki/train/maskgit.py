@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki import pipeline
-from phenaki.blocks import sharding
 from phenaki.data import batches, token_files
 from phenaki.errors import UserError, one_of
 from phenaki.io import checkpoint, migrations
@@ -21,11 +20,11 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
-from phenaki.train import encode_dataset, inputs, kinds, loop, samples, state
-from phenaki.train.logs import Ratio
+from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.workdir import claim, open_workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,8 +55,9 @@ class MaskGITStep:
         masked = {kind: part | {"weight": weights[kind]} for kind, part in masked.items()}
         loss_fn = functools.partial(batch_loss, self.model, self.smoothing)
         loss, metrics, grads = value_and_grad(loss_fn, state.params, masked, key, self.accumulate)
-        metrics = jax.tree.map(jnp.mean, metrics)
-        metrics = {kind: values | prepared[kind][1] for kind, values in metrics.items()}
+        metrics = {
+            kind: logs.over_parts(values) | prepared[kind][1] for kind, values in metrics.items()
+        }
         named = {"loss/total": loss, "grad_norm": optax.tree.norm(grads)}
         named |= kinds.prefixed(metrics)
         return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
@@ -76,7 +76,7 @@ class MaskGITStep:
             masked["text"] = text.dropped(keep)
             metrics["unconditional"] = 1 - masked["text"].mask.any(-1).mean()
             captioned = text.mask.any(-1)
-            metrics["dropped"] = Ratio((captioned & ~keep).sum(), captioned.sum())
+            metrics["dropped"] = logs.Ratio((captioned & ~keep).sum(), captioned.sum())
         return jax.lax.stop_gradient(masked), metrics
 
 
@@ -107,12 +107,12 @@ def kind_loss(model, smoothing: float, params, part, key):
         "loss": loss.mean(),
         "accuracy": accuracy.mean(),
         "entropy": masked_tokens.masked_entropy(jax.lax.stop_gradient(logits), mask).mean(),
-        "predicted": ever.sum() / jnp.minimum(mask.sum(), model.codebook),
+        "predicted": logs.UsedTokens(ever, mask.sum()),
     }
     tenth = jax.nn.one_hot(schedules.decile(mask), 10)
     for name, values in (("loss", loss), ("accuracy", accuracy)):
         for index, (total, count) in enumerate(zip(values @ tenth, tenth.sum(0), strict=True)):
-            metrics[f"{name}/masked_{10 * index}"] = Ratio(total, count)
+            metrics[f"{name}/masked_{10 * index}"] = logs.Ratio(total, count)
     return (part["weight"] * loss).mean(), metrics
 
 
@@ -161,13 +161,16 @@ def train(
 ) -> TrainState:
     """Trains stage 2 of `config` (configs/maskgit.py) on `devices` (all); returns the final state.
 
-    `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it.
+    `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it, with
+    which the run resumes.
 
     Raises:
         UserError: see `loop.run`; or the config is of another kind or codebook.
     """
-    params, stage1, fingerprint = checkpoint.load_tokenizer(tokenizer)
+    workdir = open_workdir(workdir)
+    params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
+    options = RunOptions.of(config.to_dict())
     fps, text = factory.video_spec(config).fps, config.text
     frozen = {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
@@ -185,15 +188,8 @@ def train(
     count = samples.SHOWN
     captions = batches.first(config, count)[1] if text else [None] * count
     world = batches.world(config) if config.data.source == "moving_shapes" else None
-    directory = Path(workdir) / "tokenizer"
-    if not sharding.agreed((directory / "bundle.json").is_file()):
-        checkpoint.save_bundle(
-            directory,
-            {"tokenizer": params},
-            stage1.to_dict(),
-            kind="tokenizer",
-            fingerprint=fingerprint,
-        )
+    claim(workdir, options.stored)
+    tokenizer_copy.keep(workdir, params, stage1, fingerprint)
 
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
@@ -202,7 +198,6 @@ def train(
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 
     made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
-    options = RunOptions.of(config.to_dict())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
 
 

@@ -1,6 +1,12 @@
-"""Skips non-finite or spiking updates; rolls back to the last checkpoint after many in a row."""
+"""Skips non-finite or spiking updates; rolls back to the last checkpoint after many in a row.
+
+A spike is measured against the same objective. Where the objective changes, because the
+discriminator joins at `config.gan.start` or a resumed run has other loss weights, the recent means
+start anew.
+"""
 
 import dataclasses
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 WATCHED = ("loss/total", "grad_norm", "gan/grad_norm")
 # Spikes are measured in these only: gan/grad_norm is 0 until the discriminator starts to train, so
@@ -16,6 +23,10 @@ WATCHED = ("loss/total", "grad_norm", "gan/grad_norm")
 SPIKING = WATCHED[:2]
 SKIPPED = "skipped"  # metric: 1 where an update was skipped
 RECENT = 200  # applied updates that a spike is compared with; before there are as many, none is one
+
+
+ADVICE = "lower config.optim.rate, lengthen config.optim.warmup, or look at the data of these steps"
+ADVICE_AFTER_CHANGE = "lower the weight of what was added (config.loss)"
 
 
 class Diverged(RuntimeError):
@@ -52,28 +63,45 @@ class SkipUpdates:
             it is not finite.
         patience: skipped updates in a row before a roll-back.
         max_rollbacks: roll-backs before training stops with `Diverged`.
+        objective: the plain sections of the config that define the loss.
+        joins: the step at which the discriminator joins; None: it never does.
     """
 
-    def __init__(self, spike: float | int, patience: int, max_rollbacks: int):
+    def __init__(
+        self,
+        spike: float | int,
+        patience: int,
+        max_rollbacks: int,
+        objective: Mapping[str, Any] | None = None,
+        joins: int | None = None,
+    ):
         self._spike, self._patience, self._max_rollbacks = spike, patience, max_rollbacks
-        self._recent: dict[str, deque] = {name: deque(maxlen=RECENT) for name in WATCHED}
+        self._objective = json.loads(json.dumps(objective or {}))  # as a checkpoint stores it
+        self._joins, self._joined = joins, False
+        self._change, self._since = "", 0  # of the objective: what changed, the first step after it
+        self._recent = _no_values()
         self.consecutive_skips = 0
         self.skipped = 0
         self.rollbacks = 0
 
-    def limits(self) -> dict[str, np.ndarray]:
-        """The largest value of each watched metric whose update is applied, float32 scalars."""
+    def _joined_at(self, step: int) -> bool:
+        return self._joins is not None and step >= self._joins > 0
+
+    def limits(self, step: int) -> dict[str, np.ndarray]:
+        """The largest value of each watched metric whose update at `step` is applied, float32."""
         limits = {}
+        like = self._joined_at(step) == self._joined
         for name, values in self._recent.items():
-            enough = self._spike and name in SPIKING and len(values) == RECENT
+            enough = like and self._spike and name in SPIKING and len(values) == RECENT
             limit = self._spike * np.mean(values) if enough else np.finfo(np.float32).max
             limits[name] = np.asarray(limit, np.float32)
         return limits
 
-    def update(self, metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Takes the metrics of steps in order; returns those of applied updates."""
+    def update(self, metrics: Sequence[Mapping[str, Any]], done: int) -> list[Mapping[str, Any]]:
+        """Takes the metrics of the last of `done` steps in order; returns those of applied ones."""
         applied = []
-        for step in metrics:
+        for number, step in enumerate(metrics, done - len(metrics)):
+            self._enter(number)
             if step[SKIPPED]:
                 self.skipped += 1
                 self.consecutive_skips += 1
@@ -81,9 +109,17 @@ class SkipUpdates:
                 self.consecutive_skips = 0
                 applied.append(step)
                 for name in WATCHED:
-                    if name in step:
+                    if name in step and number >= self._since:
                         self._recent[name].append(abs(float(step[name])))
         return applied
+
+    def _enter(self, step: int) -> None:
+        """Starts the recent means anew where `step` has another objective than the one before."""
+        joined = self._joined_at(step)
+        if joined != self._joined:
+            self._joined, self._recent = joined, _no_values()
+            at = f"the discriminator joined at step {self._joins} (config.gan.start)"
+            self._change = at if joined else ""
 
     @property
     def healthy(self) -> bool:
@@ -101,7 +137,12 @@ class SkipUpdates:
         Raises:
             Diverged: there is no checkpoint, or there were `max_rollbacks` before.
         """
-        reason = diagnosis(last, self.limits())
+        reason = diagnosis(last, self.limits(step - 1))
+        # The checks above start anew with the objective: until then it is the likeliest reason.
+        recent = self._change and len(self._recent["loss/total"]) < RECENT
+        advice = ADVICE
+        if recent:
+            reason, advice = f"{reason} after {self._change}", f"{ADVICE_AFTER_CHANGE}, {ADVICE}"
         if to is None or self.rollbacks >= self._max_rollbacks:
             where = (
                 "no checkpoint to roll back to"
@@ -110,8 +151,7 @@ class SkipUpdates:
             )
             raise Diverged(
                 f"{reason} at step {step}, and {self.consecutive_skips} updates in a row were "
-                f"skipped; {where}. Lower config.optim.rate, lengthen config.optim.warmup, or look "
-                "at the data of these steps; the checkpoints are unchanged."
+                f"skipped; {where}. {advice[0].upper()}{advice[1:]}; the checkpoints are unchanged."
             )
         self.rollbacks += 1
         self.consecutive_skips = 0
@@ -129,14 +169,43 @@ class SkipUpdates:
             "row": self.consecutive_skips,
             "skipped": self.skipped,
             "went_back": self.rollbacks,
+            "objective": self._objective,
+            "joined": self._joined,
+            "change": self._change,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state()`."""
+    def restore(self, state: Mapping[str, Any], step: int) -> None:
+        """Continues at `step` from a `state()`, with means of its own where the objective differs.
+
+        A state of an earlier version has no objective: it counts as the same.
+        """
         for name, values in state["recent"].items():
             self._recent[name] = deque(values, maxlen=RECENT)
         self.consecutive_skips, self.skipped = state["row"], state["skipped"]
         self.rollbacks = state["went_back"]
+        self._joined = state.get("joined", self._joined_at(step - 1))
+        self._change = state.get("change", "")
+        if changed := _changed(state.get("objective", self._objective), self._objective):
+            self._change = f"{changed} changed at step {step}, on resuming"
+            self._recent, self._joined, self._since = _no_values(), self._joined_at(step), step
+            logging.warning(
+                "%s; spikes are measured from here on, once there are %d updates.",
+                self._change, RECENT,
+            )  # fmt: skip
+
+
+def _no_values() -> dict[str, deque]:
+    return {name: deque(maxlen=RECENT) for name in WATCHED}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The config paths of the values of both that differ, with these; "" where none does."""
+    old, new = (flatten_dict(dict(fields), sep=".") for fields in (before, now))
+    return ", ".join(
+        f"config.{path} ({old[path]} to {new[path]})"
+        for path in sorted(old.keys() & new.keys())
+        if old[path] != new[path]
+    )
 
 
 def diagnosis(metrics: Mapping[str, Any], limits: Mapping[str, Any]) -> str:

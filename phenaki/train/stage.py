@@ -8,6 +8,9 @@ import jax
 
 from phenaki.train.health import HealthOptions
 
+# Sections of a config that define what is minimised.
+OBJECTIVE = ("loss", "gan", "features", "mask", "labels", "prefix")
+
 
 class Stage(NamedTuple):
     """What the loop trains."""
@@ -33,6 +36,9 @@ class RunOptions:
     mesh: Mapping[str, int]  # see sharding.make_mesh
     batch_sizes: Mapping[str, int]  # by field of config.data; of all hosts together
     accumulate: int  # micro-batches per step
+    objective: Mapping[str, Any]  # the sections that define the loss; see SkipUpdates
+    joins: int | None  # step at which the discriminator joins; None: there is none
+    decay: int | None  # step at which the learning rate reaches 0; None: never
     spike: float  # see SkipUpdates
     patience: int
     max_rollbacks: int
@@ -54,6 +60,9 @@ class RunOptions:
             mesh=fields["mesh"],
             batch_sizes={name: data[name] for name in ("batch", "image_batch")},
             accumulate=fields["optim"]["accumulate"],
+            objective={name: fields[name] for name in OBJECTIVE if name in fields},
+            joins=_joins(fields),
+            decay=fields["optim"]["decay"],
             spike=guard["spike"],
             patience=guard["patience"],
             max_rollbacks=guard["tries"],
@@ -64,3 +73,7 @@ class RunOptions:
     def due(self, every: int, step: int) -> bool:
         """Whether what happens `every` so many steps, and at the end, happens at `step`."""
         return step == self.steps or step % every == 0
+
+
+def _joins(fields: Mapping[str, Any]) -> int | None:
+    return fields["gan"]["start"] if fields.get("loss", {}).get("adversarial") else None

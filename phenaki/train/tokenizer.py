@@ -25,6 +25,7 @@ from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.warm_start import warm_start
+from phenaki.train.workdir import open_workdir
 
 PROXY = "_proxy"  # suffix of the terms of untrained feature networks
 
@@ -56,7 +57,8 @@ class TokenizerStep:
         state = apply_gradients(state, grads["generator"], self.optimizer, ema=self.ema)
         if self.loss.adversary is not None:
             named["gan/grad_norm"] = optax.tree.norm(grads["discriminator"])
-            state = train_discriminator(state, self.loss.adversary, grads["discriminator"], metrics)
+            adversary, own = self.loss.adversary, grads["discriminator"]
+            state = train_discriminator(state, index, adversary, own, metrics)
         encoded = encoded.reshape(-1, self.loss.model.code_dim)
         if self.decay:
             used = params["generator"]["quantizer"]["embedding"]
@@ -108,16 +110,24 @@ def name_metrics(metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, in
     return named
 
 
-def train_discriminator(state: TrainState, adversary: Adversary, grads, metrics) -> TrainState:
-    """One optimiser update of the discriminator, and of its mean logits."""
-    own = state.extra["discriminator"]
-    updates, opt_state = adversary.optimizer.update(grads, own["opt_state"], own["params"])
+def train_discriminator(
+    state: TrainState, index, adversary: Adversary, grads, metrics
+) -> TrainState:
+    """One optimiser update of the discriminator, and of its mean logits, at step `index`.
+
+    Before `adversary.start` it stays at its initial values, with its optimiser: zero gradients
+    would still decay its weights, and its warm-up begins when it joins.
+    """
+    before = state.extra["discriminator"]
+    updates, opt_state = adversary.optimizer.update(grads, before["opt_state"], before["params"])
     logits = metrics["video"] if "video" in metrics else metrics["image"]
-    own = {
-        "params": optax.apply_updates(own["params"], updates),
+    after = {
+        "params": optax.apply_updates(before["params"], updates),
         "opt_state": opt_state,
-        "averages": gan.update_averages(own["averages"], logits, adversary.average_decay),
+        "averages": gan.update_averages(before["averages"], logits, adversary.average_decay),
     }
+    started = index >= adversary.start
+    own = jax.tree.map(lambda old, new: jnp.where(started, new, old), before, after)
     return dataclasses.replace(state, extra=state.extra | {"discriminator": own})
 
 
@@ -135,15 +145,23 @@ def initial_extra(loss: TokenizerLoss, discriminator=None, ema_codebook: bool = 
 
 
 def make_adversary(
-    discriminator, optimizer, *, loss: str, lecam_decay: float, adaptive_limit: float, **options
+    discriminator,
+    optimizer,
+    *,
+    loss: str,
+    lecam_decay: float,
+    adaptive_limit: float,
+    start: int,
+    **options,
 ) -> Adversary:
     """The adversary of `config.gan`; `options` are those of `gan.make_gan_loss`."""
     gan_loss = gan.make_gan_loss(
         lambda params, clips: discriminator.apply({"params": params}, clips),
         one_of("config.gan.loss", loss, gan.LOSSES),
+        start=start,
         **options,
     )
-    return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit)
+    return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit, start)
 
 
 def video_loss(taps: tuple[str, ...], frozen, real, fake):
@@ -151,14 +169,17 @@ def video_loss(taps: tuple[str, ...], frozen, real, fake):
     return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps)
 
 
-def make_stage(config: ConfigDict) -> Stage:
-    """The networks and the step of stage 1, with the frozen networks that its losses need."""
+def make_stage(config: ConfigDict, started: bool = False) -> Stage:
+    """The networks and the step of stage 1, with the frozen networks that its losses need.
+
+    A run that `started` before has its parameters in a checkpoint: `config.start` is not opened.
+    """
     spec = factory.video_spec(config)
     model, discriminator = factory.tokenizer(config), None
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
-    start = checkpoint.load_tokenizer(config.start)[0] if config.start else None
+    start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)
     optimizer, weights = make_optimizer(optim), dict(config.loss)
     beta = weights.pop("beta")
@@ -202,7 +223,9 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         UserError: see `loop.run`; or the config is of another kind.
     """
     config = ConfigDict(migrations.of_kind("tokenizer", config.to_dict()))
-    stage, fps = make_stage(config), factory.video_spec(config).fps
+    workdir, options = open_workdir(workdir), RunOptions.of(config.to_dict())
+    resumed = sharding.agreed(checkpoint.has_checkpoint(workdir))
+    stage, fps = make_stage(config, started=resumed), factory.video_spec(config).fps
     if stage.frozen and config.features.weights == "random":
         names = ", ".join(stage.frozen)
         logging.warning("config.features.weights=random: losses by %s teach nothing.", names)
@@ -218,7 +241,6 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         labels = ["original | reconstruction"] * len(pairs)
         return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
-    options = RunOptions.of(config.to_dict())
     made = batches.make(config, inputs.no_captions, jax.process_index(), jax.process_count())
     return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
 

@@ -14,8 +14,9 @@ def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str)
 
     A tokenizer of images only has no stem and head for the later frames. They start as those of
     the first frame: a clip of equal frames is then encoded and decoded like the image. Position
-    tables over time that are too short are extended with their last row. `where` names `source`
-    in errors.
+    tables over time that are too short are extended with their last row, those that are too long
+    are cut: time is causal, so that fewer frames are what the first ones were. `where` names
+    `source` in errors.
 
     Raises:
         UserError: `source` is no C-ViViT, or a parameter has another shape.
@@ -24,12 +25,14 @@ def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str)
     result = {}
     for path, leaf in flatten_dict(params, sep="/").items():
         value = np.asarray(found[path] if path in found else _from_first(path, leaf, found, where))
-        if path.endswith("time_position") and len(value) < len(leaf):
-            value = np.concatenate([value, np.repeat(value[-1:], len(leaf) - len(value), axis=0)])
+        if path.endswith("time_position"):
+            last = np.repeat(value[-1:], max(len(leaf) - len(value), 0), axis=0)
+            value = np.concatenate([value, last])[: len(leaf)]
         if value.shape != leaf.shape:
             raise UserError(
                 f"config.start={where}: its {path} has shape {value.shape}, this config's "
-                f"{leaf.shape}; only the number of frames may differ."
+                f"{leaf.shape}; only config.video.frames may differ, config.tokenizer and the "
+                "other sizes of config.video are those of the start."
             )
         result[path] = value.astype(leaf.dtype)
     return unflatten_dict(result, sep="/")

@@ -2,14 +2,20 @@
 
 import json
 import os
+import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
 from phenaki.io.checkpoint import is_run, load_config, save_config
+
+APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 
 # A resumed run may change how it trains, but not what it trains.
 FIXED = (
@@ -17,17 +23,70 @@ FIXED = (
 )  # fmt: skip
 
 
-def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
-    """Makes `workdir` the run of the plain config `fields`, or checks that it already is.
+def open_workdir(workdir: str | Path) -> Path:
+    """`workdir`, made where there is none; every process of the job sees it.
 
     Raises:
-        UserError: it contains another run or something else, or is no directory.
+        UserError: it is no directory, or one that a host has for itself.
     """
     if "://" in os.fspath(workdir):
         raise UserError(
             f"--workdir={workdir}: must be a directory; mount a bucket on every host, for example "
             "by gcsfuse BUCKET /mnt/BUCKET, and give /mnt/BUCKET/RUN."
         )
+    workdir = Path(workdir)
+    hosts = jax.process_count()
+    if hosts == 1:
+        return workdir
+    first, name = jax.process_index() == 0, f".shared-{secrets.token_hex(8)}"
+    # A name in 16 random hex digits, those of process 0.
+    digits = np.frombuffer(name[-16:].encode(), np.uint8)
+    digits = np.asarray(multihost_utils.broadcast_one_to_all(digits))
+    probe = workdir / f".shared-{digits.astype(np.uint8).tobytes().decode()}"
+    failed = _write(probe) if first else None
+    multihost_utils.sync_global_devices("workdir probe written")
+    seen = np.asarray(multihost_utils.process_allgather(np.array(_appears(probe)))).reshape(-1)
+    if first:
+        probe.unlink(missing_ok=True)
+    if failed is not None:  # only now: the other hosts wait for what is above
+        raise failed
+    if not seen.all():
+        blind = ", ".join(str(host) for host in np.flatnonzero(~seen))
+        raise UserError(
+            f"--workdir={workdir}: must be a folder that all hosts see; host {blind} of {hosts} "
+            "does not see what host 0 writes there. Give a shared file system, or a bucket mounted "
+            "on every host."
+        )
+    return workdir
+
+
+def _write(path: Path) -> OSError | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        return error
+    return None
+
+
+def _appears(path: Path) -> bool:
+    """Whether `path` is there within `APPEARS` seconds: shared file systems cache listings."""
+    end = time.monotonic() + APPEARS
+    while not os.path.exists(path):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
+    """Makes `workdir` the run of the plain config `fields`, or checks that it already is.
+
+    The config.json of a run stays as it is: see `record`.
+
+    Raises:
+        UserError: it contains another run or something else.
+    """
     workdir = Path(workdir)
     if is_run(workdir):
         before = load_config(workdir).to_dict()
@@ -41,7 +100,12 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
-    # Every process reads config.json; the first one writes it.
+    if not is_run(workdir):
+        record(workdir, fields)
+    return workdir
+
+
+def record(workdir: Path, fields: Mapping[str, Any]) -> None:
+    """Writes config.json; every process reads it, the first one writes."""
     if jax.process_index() == 0:
         save_config(workdir, fields)
-    return workdir

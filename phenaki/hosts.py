@@ -1,0 +1,97 @@
+"""The hosts of a job: they end together, and their log lines have their numbers."""
+
+import logging as python_logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+PACKAGE = Path(__file__).parent
+OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are the same on all
+ENDS = "phenaki/ends/"  # keys of the job's coordination service: "HOST CODE MESSAGE" of each end
+PERIOD = 1.0  # seconds between two looks at them
+
+
+def end(code: int, message: str) -> None:
+    """Ends this process and all others of its job with `code`; returns if it is alone.
+
+    JAX would wait five minutes at exit for the other hosts, which wait for this one, and then abort
+    all of them.
+    """
+    state = joined()
+    if state is None:
+        return
+    last = message.strip().splitlines()[-1]
+    try:
+        state.client.key_value_set(f"{ENDS}{state.process_id}", f"{code} {last}")
+        time.sleep(3 * PERIOD)  # the service is a thread of process 0
+    except Exception:  # the service has ended, and with it the job
+        pass
+    _exit(code)
+
+
+def watch() -> None:
+    """Starts the thread that ends this process when another one of its job calls `end`."""
+    if state := joined():
+        threading.Thread(target=_watch, args=(state,), daemon=True).start()
+
+
+def _watch(state: Any) -> None:
+    while state.client is not None:
+        try:
+            found = state.client.key_value_dir_get(ENDS)
+        except Exception:  # at the end of the job
+            return
+        ends = {key.rsplit("/", 1)[-1]: value for key, value in found}
+        if str(state.process_id) in ends:
+            return
+        for host, value in ends.items():
+            code, message = value.split(" ", 1)
+            sys.stderr.write(f"host {host} ended the job: {message}\n")
+            _exit(int(code))
+        time.sleep(PERIOD)
+
+
+def joined() -> Any:
+    """JAX's state of the job; None in a process of its own."""
+    distributed = sys.modules.get("jax._src.distributed")
+    state = getattr(distributed, "global_state", None)
+    return state if state is not None and state.client and state.num_processes > 1 else None
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without the threads of the libraries, which may be waiting for other hosts
+
+
+def number_logs(index: Callable[[], int]) -> None:
+    """Numbers the lines of this process of a job; drops those that process 0 has, too.
+
+    `index()` is the number of the process, asked for with the first line: it may touch devices. A
+    second call does nothing.
+    """
+    logger = logging.get_absl_logger()
+    if not any(isinstance(one, Numbered) for one in logger.filters):
+        logger.addFilter(Numbered(index))
+
+
+class Numbered(python_logging.Filter):
+    """Lines of the package that all hosts have are of process 0, all others have a number."""
+
+    def __init__(self, index: Callable[[], int]):
+        super().__init__()
+        self._index = index
+
+    def filter(self, record: python_logging.LogRecord) -> bool:
+        """Whether the line is shown; numbers it where it is of this host alone."""
+        path = Path(record.pathname)
+        if path.is_relative_to(PACKAGE) and not path.is_relative_to(OF_ONE_HOST):
+            return self._index() == 0
+        record.msg = f"host {self._index()}: {record.msg}"
+        return True

@@ -1,0 +1,61 @@
+"""The tokenizer of a stage-2 run: the given one at first, from then on the copy in its workdir."""
+
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from phenaki.blocks import sharding
+from phenaki.errors import UserError
+from phenaki.io import checkpoint
+
+# Sections of a tokenizer's config that a longer training does not change.
+SAME = ("video", "tokenizer", "seed")
+
+
+def resolve(given: str | Path, workdir: str | Path) -> tuple[Any, ConfigDict, str]:
+    """(parameters, config, fingerprint) of the run or bundle `given`; those of the copy to resume.
+
+    A resumed run needs its copy only. Where `given` was trained further, moved or deleted since,
+    one line reports it.
+
+    Raises:
+        UserError: `given` has no tokenizer, or is another one than the copy.
+    """
+    copy = Path(workdir) / "tokenizer"
+    held = checkpoint.has_checkpoint(workdir) and (copy / "bundle.json").is_file()
+    if not sharding.agreed(held):
+        return checkpoint.load_tokenizer(given)
+    params, config, fingerprint = checkpoint.load_tokenizer(copy)
+    try:
+        _, theirs, now = checkpoint.load_tokenizer(given)
+    except Exception as error:  # whatever a folder without a tokenizer raises: it is not needed
+        reason = " ".join(str(error).split())[:200]
+    else:
+        for name in SAME:
+            if theirs.to_dict().get(name) != config.to_dict().get(name):
+                raise UserError(
+                    f"--tokenizer={given}: has another config.{name} ({theirs.to_dict()[name]}) "
+                    f"than the tokenizer of this run ({config.to_dict().get(name)}); give {copy}, "
+                    "or a new --workdir."
+                )
+        reason = "" if now == fingerprint else "its parameters changed since, as by more training"
+    if reason:
+        logging.warning(
+            "--tokenizer=%s: %s; the run resumes with its own copy, %s.", given, reason, copy
+        )
+    return params, config, fingerprint
+
+
+def keep(workdir: Path, params: Any, config: ConfigDict, fingerprint: str) -> None:
+    """Writes the copy, where there is none."""
+    directory = workdir / "tokenizer"
+    if not sharding.agreed((directory / "bundle.json").is_file()):
+        checkpoint.save_bundle(
+            directory,
+            {"tokenizer": params},
+            config.to_dict(),
+            kind="tokenizer",
+            fingerprint=fingerprint,
+        )
