@@ -1,15 +1,18 @@
 """The training loop of every stage: sharded state, checkpoints, logs, samples."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from phenaki import sharding
-from phenaki.data.batches import Batches
+from phenaki.data.batches import FIELDS, Batches
+from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
 from phenaki.io.checkpoint import Checkpoints
 from phenaki.progress import Progress
@@ -25,11 +28,12 @@ from phenaki.train.workdir import claim
 AHEAD = 2
 
 Sampler = Callable[[Any, Any, int, Path], tuple[Mapping, Mapping]]
+OpenBatches = Callable[[Mapping[str, HostRows]], Batches]  # of this host's rows by kind
 
 
 def run(
     stage: Stage,
-    batches: Batches,
+    open_batches: OpenBatches,
     options: RunOptions,
     workdir: str | Path,
     *,
@@ -39,7 +43,8 @@ def run(
     """Trains `stage` until `options.steps`, resuming from `workdir`; returns the final state.
 
     `sample(state, frozen, step, directory)` writes samples and returns (images for TensorBoard,
-    scores), each by name. `batches` are closed at the end. `devices` are all by default.
+    scores), each by name. The mesh decides which rows of each batch this host loads, and hosts
+    that share samples load the same ones. `devices` are all by default.
 
     An update with a non-finite or spiking loss or gradient is skipped; after too many in a row the
     run rolls back to its last checkpoint and continues with the data that follow (`SkipUpdates`).
@@ -53,7 +58,14 @@ def run(
     mesh = sharding.make_mesh(**options.mesh, devices=devices)
     for field, size in options.batch_sizes.items():
         sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
-    directory = claim(workdir, options.stored)
+    rows = host_rows_of(mesh, options.batch_sizes)
+    with contextlib.closing(open_batches(rows)) as batches:
+        directory = claim(workdir, options.stored)
+        return _run(stage, batches, options, directory, sample, mesh, rows)
+
+
+def _run(stage, batches, options, directory, sample, mesh, rows):
+    """`run` on `mesh`, once all that the config says has been checked."""
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
     state = jax.jit(stage.init, out_shardings=state_sharding)(key)
@@ -63,7 +75,7 @@ def run(
     )
 
     def step(state, batch, limits):
-        return compiled(state, frozen, sharding.global_batch(batch, mesh), key, limits)
+        return compiled(state, frozen, sharding.global_batch(batch, mesh, rows), key, limits)
 
     def write_samples(state, number):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
@@ -73,6 +85,18 @@ def run(
         state = training.resume(state)
         stack.enter_context(jax.set_mesh(mesh))
         return training.loop(state, step, write_samples)
+
+
+def host_rows_of(mesh: Mesh, sizes: Mapping[str, int]) -> dict[str, HostRows]:
+    """What this host loads of each batch, by kind; `sizes` are by field of config.data.
+
+    A job of several hosts logs it.
+    """
+    totals = {kind: sizes[field] for kind, field in FIELDS.items() if sizes[field]}
+    grid, process = sharding.process_grid(mesh), jax.process_index()
+    if jax.process_count() > 1:
+        sys.stderr.write(describe(totals, grid, process) + "\n")
+    return {kind: host_rows(total, grid, process) for kind, total in totals.items()}
 
 
 class _Training:
@@ -89,7 +113,7 @@ class _Training:
         checkpoints = Checkpoints(directory, keep=options.keep)
         self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
         self.logs = stack.enter_context(contextlib.closing(Logs(directory)))
-        self.batches = stack.enter_context(contextlib.closing(batches))
+        self.batches = batches
         self.skips = SkipUpdates(options.spike, options.patience, options.max_rollbacks)
         self.health = HealthMonitor(options.health)
         # They stay on the devices until a log is due: reading them would wait for the devices.
