@@ -73,7 +73,7 @@ def encode(tokenizer, data, output, config=None, **arguments):
 
 def opened(tokenizer, data, output, config=None):
     config = tiny.maskgit_config() if config is None else config
-    return maskgit.open_encoder(config, tokenizer, str(data), str(output), batch=8)
+    return training.open_encoder(config, tokenizer, str(data), str(output), batch=8)
 
 
 class Silent:

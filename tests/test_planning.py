@@ -14,6 +14,7 @@ from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
 from phenaki.planning.programs import workload
+from phenaki.train import maskgit as maskgit_training
 from phenaki.train import tokenizer as tokenizer_training
 
 

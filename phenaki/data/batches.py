@@ -1,4 +1,4 @@
-"""Endless host-local batches of a stage; their state is the number of examples taken of each kind."""
+"""Endless host-local batches of a stage; their state counts the examples taken of each kind."""
 
 import contextlib
 import functools

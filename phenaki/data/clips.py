@@ -9,7 +9,7 @@ import numpy as np
 
 from phenaki.data import format, tensorflow
 from phenaki.data import mixture as mixing
-from phenaki.data.host_rows import HostRows
+from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError
@@ -47,7 +47,7 @@ def examples(
     kind: str,
     spec: Spec,
     seed: int,
-    rows: HostRows = HostRows.whole(1),
+    rows: HostRows = ALL,
     start: int = 0,
     shuffle: bool = True,
 ) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,9 @@ class HostRows:
         return start + np.array(self.rows, np.int64)
 
 
+ALL = HostRows.whole(1)  # of a stream that is read example by example
+
+
 def host_rows(total: int, processes: np.ndarray, process: int) -> HostRows:
     """The rows of a batch of `total` rows that `process` loads.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phenaki.data.host_rows import HostRows
+from phenaki.data.host_rows import ALL, HostRows
 from phenaki.errors import UserError
 
 # Pairs for paths with a dot, which config files do not accept as a key.
@@ -28,7 +28,7 @@ class Stream:
     """
 
     start: int = 0
-    rows: HostRows = HostRows.whole(1)
+    rows: HostRows = ALL
     shuffle: bool = True
 
 
