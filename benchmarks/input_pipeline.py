@@ -300,11 +300,13 @@ def _tokens(directory: Path):
 
 def _batches(directory: Path):
     from phenaki.data import tokens as stored_tokens
+    from phenaki.data.host_rows import HostRows
     from phenaki.data.token_files import Origin
 
     origin = Origin("t", "p", "t", "")
+    rows = HostRows.whole(BATCH.value)
     return stored_tokens.batches(
-        str(directory), split="train", kind="video", size=BATCH.value, origin=origin, seed=0
+        str(directory), split="train", kind="video", rows=rows, origin=origin, seed=0
     )
 
 

@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from phenaki import hosts
 from phenaki.blocks.sharding import AXES, WIDE, batch_parts
 from phenaki.blocks.sharding import BATCH as BATCH_AXES
+from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
 
 TPU_DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))  # of older and of newer TPU VMs
@@ -172,10 +173,39 @@ def shardings(tree, mesh: Mesh | AbstractMesh):
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def global_batch(batch, mesh: Mesh):
-    """Global arrays, split over the data and fsdp axes, from this host's rows (numpy)."""
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+def process_grid(mesh: Mesh) -> np.ndarray:
+    """The process [data fsdp sequence tensor] of each device of a mesh."""
+    return np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
+
+
+def global_batch(batch, mesh: Mesh, rows: Mapping[str, HostRows]):
+    """Global arrays, split over the data and fsdp axes, from the `rows` of this host (numpy).
+
+    `batch` and `rows` are by kind; `rows` are those of `host_rows` on this mesh.
+
+    Raises:
+        ValueError: an array has other rows.
+    """
+    return {kind: _global(kind, part, mesh, rows[kind]) for kind, part in batch.items()}
+
+
+def _global(kind: str, part, mesh: Mesh, rows: HostRows):
+    place = {row: index for index, row in enumerate(rows.rows)}
+
+    def one(array):
+        if len(array) != len(rows):
+            raise ValueError(
+                f"a {kind} batch of {len(array)} rows; this host loads {len(rows)} of {rows.total}"
+            )
+
+        def shard(index):
+            first, end, _ = index[0].indices(rows.total)
+            return array[place[first] : place[first] + end - first]
+
+        shape = (rows.total, *array.shape[1:])
+        return jax.make_array_from_callback(shape, NamedSharding(mesh, BATCH), shard)
+
+    return jax.tree.map(one, part)
 
 
 def split_rows(rows, mesh: Mesh, *, pad: bool = False):

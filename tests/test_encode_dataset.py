@@ -16,6 +16,7 @@ import tiny
 
 from phenaki.data import batches, format, mixture, records, tensorflow, token_files
 from phenaki.data import tokens as stored_tokens
+from phenaki.data.host_rows import HostRows, host_rows
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
@@ -72,7 +73,7 @@ def encode(tokenizer, data, output, config=None, **arguments):
 
 def opened(tokenizer, data, output, config=None):
     config = tiny.maskgit_config() if config is None else config
-    return maskgit.open_encoder(config, tokenizer, str(data), str(output), batch=8)
+    return training.open_encoder(config, tokenizer, str(data), str(output), batch=8)
 
 
 class Silent:
@@ -112,7 +113,7 @@ def origin_of(config):
 
 
 def read(config, kind="video", size=2, sources=None, **arguments):
-    arguments = dict(split="train", kind=kind, size=size, seed=0) | arguments
+    arguments = dict(split="train", kind=kind, rows=HostRows.whole(size), seed=0) | arguments
     return stored_tokens.batches(
         sources or config.data.sources, origin=origin_of(config), **arguments
     )
@@ -277,20 +278,17 @@ def test_a_directory_without_tokens_is_named(data, tokenizer, tmp_path):
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_no_host_loses_or_repeats_a_sample_of_an_epoch(encoded, tokenizer, hosts):
     config = tokens_config(encoded, tokenizer)
-    size = 4 // hosts
-    streams = [
-        read(config, size=size, shard_index=host, shard_count=hosts) for host in range(hosts)
-    ]
+    mesh = np.arange(hosts).reshape(hosts, 1, 1, 1)
+    streams = [read(config, rows=host_rows(4, mesh, host)) for host in range(hosts)]
     steps = []
     for _ in range(CLIPS):
-        parts = [next(stream)[0]["tokens"] for stream in streams]
-        steps.append([row for rows in zip(*parts, strict=True) for row in rows])  # in their order
+        steps.append([row for stream in streams for row in next(stream)[0]["tokens"]])
     rows = [row.tobytes() for step in steps for row in step]
     for epoch in range(4):
         assert len(set(rows[epoch * CLIPS : (epoch + 1) * CLIPS])) == CLIPS
     # Started anywhere, by any number of hosts: the same samples.
-    late = next(read(config, size=4, start=7))[0]["tokens"]
-    assert {row.tobytes() for row in late} == {row.tobytes() for row in steps[7]}
+    late = next(read(config, size=4, start=7 * 4))[0]["tokens"]
+    np.testing.assert_array_equal(late, steps[7])
 
 
 def test_mixtures_keep_their_counts(encoded, tokenizer, tmp_path):
@@ -332,17 +330,18 @@ def test_batches_are_the_examples_of_the_seqio_mixture(encoded, tokenizer, tmp_p
     encode(tokenizer, write(tmp_path / "set", 255 - FRAMES), other)
     config = tokens_config(encoded, tokenizer)
     sources = {str(encoded): 0.75, str(other): 0.25}
-    stream = mixture.Stream(start=6, shard_index=1, shard_count=2)
+    place = dict(start=9, rows=HostRows(5, (0, 3, 4)))
+    stream = mixture.Stream(**place)
     parts = [StoredTokens(directory, index) for index, directory in enumerate(sources)]
     tf = tensorflow.tensorflow()
     features = {"codes": tensorflow.seqio().ContinuousFeature(dtype=tf.string, rank=0)}
     mix = seqio_source.mix("tokens", parts, list(sources.values()), features, "train", 0, stream)
     examples = itertools.islice(
-        seqio_source.dataset(mix, "train", 0, stream).as_numpy_iterator(), 40
+        seqio_source.dataset(mix, "train", 0, stream).as_numpy_iterator(), 60
     )
     theirs = np.stack([np.frombuffer(example["codes"], "<u2") for example in examples])
-    place = dict(sources=sources, size=2, shard_index=1, shard_count=2, start=3)
-    ours = [arrays["tokens"] for arrays, _ in itertools.islice(read(config, **place), 20)]
+    read_on = read(config, sources=sources, **place)
+    ours = [arrays["tokens"] for arrays, _ in itertools.islice(read_on, 20)]
     np.testing.assert_array_equal(np.concatenate(ours), theirs)
 
 

@@ -10,6 +10,7 @@ import tiny
 
 from configs import cvivit, maskgit
 from phenaki import sharding
+from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
 from phenaki.planning.programs import workload
@@ -302,11 +303,12 @@ def test_positions_split_over_devices_train_as_one_device_does():
     _, alone = jax.jit(stage.step)(state, frozen, batch, key)
     mesh = sharding.make_mesh(data=2, fsdp=1, tensor=1, sequence=4)
     spread = jax.device_put(state, sharding.shardings(state, mesh))
+    rows = {kind: HostRows.whole(size) for kind, size in workload(config).samples.items()}
     with jax.set_mesh(mesh):
         _, together = jax.jit(stage.step)(
             spread,
             jax.device_put(frozen, sharding.shardings(frozen, mesh)),
-            sharding.global_batch(batch, mesh),
+            sharding.global_batch(batch, mesh, rows),
             key,
         )
     for name in alone:

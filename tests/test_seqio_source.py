@@ -18,6 +18,7 @@ from PIL import Image
 
 from phenaki.data import clips, format, records, tensorflow
 from phenaki.data import mixture as mixing
+from phenaki.data.host_rows import HostRows
 from phenaki.data.shapes import render, tfds
 from phenaki.data.shapes import world as shapes_world
 from phenaki.errors import UserError
@@ -114,17 +115,16 @@ def count_reads(read: list, original=clips.Records.__getitem__):
     return getitem
 
 
-@pytest.mark.parametrize("hosts", [2, 3])
-def test_hosts_split_one_stream(data, other, hosts):
+@pytest.mark.parametrize("rows", [(0, 1), (2, 3, 4), (5,), (0, 3, 4), tuple(range(6))])
+def test_a_host_reads_its_rows_of_every_batch(data, other, rows):
     sources = {str(data): 0.6, str(other): 0.4}
-    single = shown(take(sources, 30))
-    parts = [
-        shown(take(sources, 30 // hosts, shard_index=host, shard_count=hosts))
-        for host in range(hosts)
-    ]
-    assert [n for row in zip(*parts, strict=True) for n in row] == single
-    resumed = shown(take(sources, 4, start=5, shard_index=1, shard_count=hosts))
-    assert resumed == parts[1][5:9]
+    single = shown(take(sources, 36))
+    mine = HostRows(6, rows)
+    batches = np.array(single[:30]).reshape(5, 6)
+    assert shown(take(sources, 5 * len(rows), rows=mine)) == batches[:, list(rows)].ravel().tolist()
+    # A batch may start anywhere: the run before had batches of another size.
+    later = np.array(single[4:34]).reshape(5, 6)[:, list(rows)]
+    assert shown(take(sources, 5 * len(rows), rows=mine, start=4)) == later.ravel().tolist()
 
 
 def test_a_mixture_keeps_its_rates_exactly(data, other):
@@ -134,17 +134,11 @@ def test_a_mixture_keeps_its_rates_exactly(data, other):
 
 
 @pytest.mark.parametrize("rates", [[1.0, 1.0], [4.0, 1.0], [0.8, 0.1, 0.1]])
-def test_every_step_of_every_host_has_nearly_the_rates(rates):
+def test_every_step_has_nearly_the_rates(rates):
     pattern = np.tile(mixing.pattern(rates, 0), 3)
-    for hosts in (1, 2, 4):
-        for host in range(hosts):
-            steps = pattern[host : 100 * hosts * (len(pattern) // (100 * hosts)) : hosts]
-            for step in steps.reshape(-1, 100):
-                counts = np.bincount(step, minlength=len(rates))
-                wanted = np.array(rates) / sum(rates) * 100
-                # A job's counts are within one; a host's are as if sampled at random.
-                slack = 1.5 if hosts == 1 else 5 * np.sqrt(wanted)
-                assert (abs(counts - wanted) <= slack).all()
+    for step in pattern[: 100 * (len(pattern) // 100)].reshape(-1, 100):
+        counts = np.bincount(step, minlength=len(rates))
+        assert (abs(counts - np.array(rates) / sum(rates) * 100) <= 1.5).all()
 
 
 def test_without_shuffle_the_stored_order_is_read(data):

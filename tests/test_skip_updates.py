@@ -360,10 +360,10 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
 def test_few_steps_are_dispatched_ahead(tmp_path, monkeypatch):
     in_flight = []
 
-    def watched(batch, mesh, of=loop.sharding.global_batch):
+    def watched(batch, mesh, rows, of=loop.sharding.global_batch):
         mine = [x for x in jax.live_arrays() if x.dtype == np.float16]
         in_flight.append(sum(not x.is_ready() for x in mine))
-        return of(batch, mesh)
+        return of(batch, mesh, rows)
 
     monkeypatch.setattr(loop.sharding, "global_batch", watched)
     toy.run(tmp_path, slow=300, steps=12, save_every=12, log_every=12)

@@ -1,4 +1,4 @@
-"""Endless host-local batches of a stage; the state of the iterator is a single number."""
+"""Endless host-local batches of a stage; their state counts the examples taken of each kind."""
 
 import contextlib
 import functools
@@ -9,34 +9,42 @@ from typing import Any
 
 import numpy as np
 
+from phenaki.data.host_rows import HostRows
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, one_of
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
+# kind, rows of a batch that this host loads, example of the job at which the first batch starts
+Source = Callable[[str, HostRows, int], Rows]
+FIELDS = {"video": "batch", "image": "image_batch"}  # of config.data: rows of a global batch
 PREFETCH = 4  # batches made in advance; uint8 clips are small
 JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 
 
 class Batches:
-    """Iterator whose whole state is the number of batches taken.
+    """Iterator whose whole state is how many batches, and examples of each kind, were taken.
 
     A thread makes `PREFETCH` batches in advance.
 
     Args:
-        stream: number of batches to skip -> iterator over the others.
+        stream: examples of the job to skip, by kind -> iterator over this host's batches of the
+            others.
+        sizes: rows of a global batch by kind.
     """
 
-    def __init__(self, stream: Callable[[int], Iterator[Batch]]):
-        self._stream = stream
-        self._start(0)
+    def __init__(
+        self, stream: Callable[[Mapping[str, int]], Iterator[Batch]], sizes: Mapping[str, int]
+    ):
+        self._stream, self._sizes = stream, sizes
+        self._start(0, dict.fromkeys(sizes, 0))
 
-    def _start(self, taken: int) -> None:
-        self._taken = taken
+    def _start(self, taken: int, examples: dict[str, int]) -> None:
+        self._taken, self._examples = taken, examples
         self._queue: queue.Queue = queue.Queue(PREFETCH)
         self._closed = threading.Event()
-        arguments = (self._stream, taken, self._queue, self._closed)
+        arguments = (self._stream, examples.copy(), self._queue, self._closed)
         self._thread = threading.Thread(target=_fill, args=arguments, daemon=True)
         self._thread.start()
 
@@ -48,16 +56,21 @@ class Batches:
         if isinstance(batch, BaseException):
             raise batch
         self._taken += 1
+        for kind, size in self._sizes.items():
+            self._examples[kind] += size
         return batch
 
     def get_state(self) -> dict:
         """The argument of `set_state` that continues here; checkpoints store it."""
-        return {"taken": self._taken}
+        return {"taken": self._taken, "examples": self._examples.copy()}
 
     def set_state(self, state: dict) -> None:
-        """Continues after the first `state["taken"]` batches."""
+        """Continues after the examples of `state`, also with batches of another size."""
         self.close()
-        self._start(int(state["taken"]))
+        taken = int(state["taken"])
+        # Earlier versions stored batches only: those of today's size.
+        examples = state.get("examples", {kind: taken * n for kind, n in self._sizes.items()})
+        self._start(taken, dict.fromkeys(self._sizes, 0) | examples)
 
     def close(self) -> None:
         """Stops the thread."""
@@ -69,9 +82,9 @@ class Batches:
         self._thread.join(JOIN_TIMEOUT)
 
 
-def _fill(stream, taken, out, closed):
+def _fill(stream, examples, out, closed):
     try:
-        for batch in stream(taken):
+        for batch in stream(examples):
             out.put(batch)
             if closed.is_set():
                 return
@@ -80,30 +93,33 @@ def _fill(stream, taken, out, closed):
 
 
 def make(
-    config, encode_text: Callable[[list], dict[str, np.ndarray]], host: int = 0, hosts: int = 1
+    config,
+    encode_text: Callable[[list], dict[str, np.ndarray]],
+    rows: Mapping[str, HostRows] | None = None,
 ) -> Batches:
     """Batches of `config.data` as {kind: {"video": uint8 [b f h w 3], **encode_text(captions)}}.
 
     Kinds are "video" and "image" (f = 1). `config.data.batch` and `.image_batch` count clips and
-    images of all hosts together; "image" is absent if the latter is 0. `config.data.source` is
+    images of all hosts together; "image" is absent if the latter is 0. `rows` are those that this
+    host loads, by kind; all by default. `config.data.source` is
 
     - "moving_shapes": rendered;
     - "tfds": data sets in `.sources`, a directory or "DIR=0.8,DIR=0.2" with rates; images may have
       `.image_sources` of their own;
     - "codes": stored tokens, with the same fields: {kind: what `tokens.batches` yields}.
 
-    The stream depends on `config.seed`, not on `hosts`.
+    The stream depends on `config.seed`, not on hosts and mesh.
 
     Raises:
         UserError: unknown source, bad rates, or stored tokens in stage 1.
     """
-    sizes = {"video": config.data.batch, "image": config.data.image_batch}
-    sizes = {kind: size // hosts for kind, size in sizes.items() if size}
+    sizes = {kind: config.data[field] for kind, field in FIELDS.items() if config.data[field]}
+    mine = {kind: HostRows.whole(size) for kind, size in sizes.items()} if rows is None else rows
     text, fingerprint = config.get("text"), config.get("fingerprint")
-    rows = _rows(config.data, config.video, config.seed, text, fingerprint)
+    source = _source(config.data, config.video, config.seed, text, fingerprint)
 
-    def stream(taken: int) -> Iterator[Batch]:
-        parts = {kind: rows(kind, size, taken, host, hosts) for kind, size in sizes.items()}
+    def stream(examples: Mapping[str, int]) -> Iterator[Batch]:
+        parts = {kind: source(kind, mine[kind], examples[kind]) for kind in sizes}
         while True:
             batch = {}
             for kind, part in parts.items():
@@ -112,7 +128,7 @@ def make(
                 batch[kind] = {**arrays, **encoded}
             yield batch
 
-    return Batches(stream)
+    return Batches(stream, sizes)
 
 
 def first(config, count: int) -> tuple[dict[str, np.ndarray], list[str | None]]:
@@ -121,8 +137,8 @@ def first(config, count: int) -> tuple[dict[str, np.ndarray], list[str | None]]:
     The arrays are {"video": uint8 [count f h w 3]}, or stored tokens.
     """
     text, fingerprint = config.get("text"), config.get("fingerprint")
-    rows = _rows(config.data, config.video, config.seed, text, fingerprint)
-    return next(rows("video", count, 0, 0, 1))
+    source = _source(config.data, config.video, config.seed, text, fingerprint)
+    return next(source("video", HostRows.whole(count), 0))
 
 
 def world(config) -> World:
@@ -142,9 +158,9 @@ def _world(data, video, seed: int) -> World:
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 
-def _rows(data, video, seed: int, text, fingerprint: str | None) -> Callable[..., Rows]:
-    """rows(kind, size, taken, host, hosts) of `config.data.source`, from values of the config."""
-    sources: dict[str, Callable[[], Callable[..., Rows]]] = {
+def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
+    """That of `config.data.source`, from values of the config."""
+    sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
         "tfds": lambda: _clips(_rates(data), video, seed),
         "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint),
@@ -174,41 +190,33 @@ def _parsed(field: str, sources: str) -> dict[str, float]:
     return rates
 
 
-def _shapes(world: World, kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
+def _shapes(world: World, kind: str, rows: HostRows, start: int) -> Rows:
     make = render.render if kind == "video" else render.render_images
     while True:
-        first = (taken * hosts + host) * size  # no clip occurs in two steps
-        made = make(world, "train", np.arange(first, first + size))
+        made = make(world, "train", rows.numbers(start))
         yield {"video": made["video"]}, made["caption"]
-        taken += 1
+        start += rows.total
 
 
-def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Callable[..., Rows]:
+def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Source:
     from phenaki.data import clips  # TensorFlow, only where it is used
 
     spec = clips.ClipSize(**video)
 
-    def rows(kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
+    def source(kind: str, rows: HostRows, start: int) -> Rows:
         examples = clips.examples(
-            rates[kind],
-            split="train",
-            kind=kind,
-            spec=spec,
-            seed=seed,
-            shard_index=host,
-            shard_count=hosts,
-            start=taken * size,
+            rates[kind], split="train", kind=kind, spec=spec, seed=seed, rows=rows, start=start
         )
         while True:
-            group = [next(examples) for _ in range(size)]
+            group = [next(examples) for _ in rows.rows]
             yield {"video": np.stack([g["video"] for g in group])}, [g["caption"] for g in group]
 
-    return rows
+    return source
 
 
 def _tokens(
     rates: Mapping[str, Mapping[str, float]], video, seed: int, text, fingerprint: str | None
-) -> Callable[..., Rows]:
+) -> Source:
     from phenaki.data import token_files  # TensorFlow, only where it is used
     from phenaki.data import tokens as stored_tokens
 
@@ -216,17 +224,9 @@ def _tokens(
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
     origin = token_files.Origin.of(fingerprint, video, text)
 
-    def rows(kind: str, size: int, taken: int, host: int, hosts: int) -> Rows:
+    def source(kind: str, rows: HostRows, start: int) -> Rows:
         return stored_tokens.batches(
-            rates[kind],
-            split="train",
-            kind=kind,
-            size=size,
-            origin=origin,
-            seed=seed,
-            shard_index=host,
-            shard_count=hosts,
-            start=taken,
+            rates[kind], split="train", kind=kind, rows=rows, origin=origin, seed=seed, start=start
         )
 
-    return rows
+    return source

@@ -9,6 +9,7 @@ import numpy as np
 
 from phenaki.data import format, tensorflow
 from phenaki.data import mixture as mixing
+from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError
@@ -46,8 +47,7 @@ def examples(
     kind: str,
     spec: Spec,
     seed: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: HostRows = ALL,
     start: int = 0,
     shuffle: bool = True,
 ) -> Iterator[dict[str, Any]]:
@@ -62,9 +62,8 @@ def examples(
             space and time is taken, determined by the seed and the example; with `shuffle=False`
             the first frames and the centre.
         seed: of the order, of the mixture and of the random crops.
-        shard_index, shard_count: of this host. Its example j is example
-            j * shard_count + shard_index of the job.
-        start: number of this host's examples to skip, as after `start` calls of next(); O(1).
+        rows: of every batch, those that this host loads; by default it loads all examples.
+        start: the example of the job at which the first batch starts; O(1).
         shuffle: False reads in stored order, for evaluation; `size` is the number of examples.
 
     Returns:
@@ -76,7 +75,7 @@ def examples(
     """
     from phenaki.data import seqio_source  # imports seqio
 
-    stream = Stream(start, shard_index, shard_count, shuffle)
+    stream = Stream(start, rows, shuffle)
     mixture = register(f"phenaki_{kind}_{split}", sources, kind, split, spec, seed, stream)
     data = seqio_source.dataset(mixture, split, seed, stream)
     return map(_example, seqio_source.NumpyExamples(data))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phenaki.data.host_rows import ALL, HostRows
 from phenaki.errors import UserError
 
 # Pairs for paths with a dot, which config files do not accept as a key.
@@ -21,11 +22,13 @@ PERIOD = 1000  # examples in which a mixture meets its rates
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Part of an endless stream: the examples of one host, from its example `start` on."""
+    """Part of an endless stream: one host's rows of every batch from example `start` of the job on.
+
+    A reader that takes all examples one by one is a host with batches of one row.
+    """
 
     start: int = 0
-    shard_index: int = 0
-    shard_count: int = 1
+    rows: HostRows = ALL
     shuffle: bool = True
 
 

@@ -72,7 +72,6 @@ def dataset(mixture, split: str, seed: int, stream: Stream):
         split=split,
         shuffle=stream.shuffle,
         seed=seed,
-        shard_info=seqio.ShardInfo(stream.shard_index, stream.shard_count),
         num_epochs=1,  # the sources themselves are endless
         trim_output_features=False,
         try_in_mem_cache=False,
@@ -121,8 +120,14 @@ def _close_at_exit() -> None:
 
 def _job_numbers(stream: Stream):
     """tf.data of the example numbers of this host within the job."""
-    first = stream.start * stream.shard_count + stream.shard_index
-    return tensorflow.tensorflow().data.Dataset.range(first, ENDLESS, stream.shard_count)
+    tf, rows = tensorflow.tensorflow(), stream.rows
+    if len(rows) == rows.total:
+        return tf.data.Dataset.range(stream.start, ENDLESS)
+    count, first = len(rows), rows.numbers(stream.start)
+    # Example i of this host is row i % count of batch i // count.
+    return tf.data.Dataset.range(ENDLESS).map(
+        lambda i: tf.constant(first)[i % count] + i // count * rows.total
+    )
 
 
 class _ExampleNumbers(seqio.DataSource):

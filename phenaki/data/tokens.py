@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.data import mixture, tensorflow, token_files
+from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, Origin, Sizes
 from phenaki.errors import UserError
@@ -39,18 +40,15 @@ def batches(
     *,
     split: str,
     kind: str,
-    size: int,
+    rows: HostRows,
     origin: Origin,
     seed: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
     start: int = 0,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
-    """The endless stream of one host's batches of `size`: (arrays, captions).
+    """The endless stream of one host's `rows` of every batch: (arrays, captions).
 
-    Arguments and order are those of `clips.examples`; `start` counts batches. Arrays are tokens
-    int32 [b n] and, for captions, text_ids int32 [b l], and text float32 [b l d] if `origin` has an
-    encoder.
+    Arguments and order are those of `clips.examples`. Arrays are tokens int32 [b n] and, for
+    captions, text_ids int32 [b l], and text float32 [b l d] if `origin` has an encoder.
 
     Raises:
         UserError: at once, for missing or stale tokens.
@@ -61,21 +59,20 @@ def batches(
         for index, directory in enumerate(rates)
     ]
     pattern = mixture.pattern(list(rates.values()), seed)
-    return _batches(opened, pattern, kind, size, origin, (shard_index, shard_count, start))
+    return _batches(opened, pattern, kind, rows, origin, start)
 
 
-def _batches(sources, pattern, kind, size, origin, place):
-    tf, (index, count, taken) = tensorflow.tensorflow(), place
+def _batches(sources, pattern, kind, host_rows, origin, start):
+    tf = tensorflow.tensorflow()
     while True:
-        numbers = (taken * size + np.arange(size)) * count + index
-        source, own = mixture.draws(pattern, numbers)
-        records = np.empty(size, object)
+        source, own = mixture.draws(pattern, host_rows.numbers(start))
+        records = np.empty(len(host_rows), object)
         for part in np.unique(source):
             records[source == part] = sources[part].take(own[source == part])
         rows = tf.io.parse_example(tf.constant(records, tf.string), _features(tf))
         rows = {name: values.numpy() for name, values in rows.items()}
         yield _arrays(rows, kind, sources[0].sizes, origin)
-        taken += 1
+        start += host_rows.total
 
 
 def _features(tf):

@@ -200,6 +200,6 @@ def train(
         scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
         return images, scores
 
+    open_batches = functools.partial(batches.make, config, encode_captions)
     options = RunOptions.of(config.to_dict())
-    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
-    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
+    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)

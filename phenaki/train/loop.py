@@ -2,15 +2,18 @@
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from phenaki import sharding
-from phenaki.data.batches import Batches
+from phenaki.data.batches import FIELDS, Batches
+from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
 from phenaki.io.checkpoint import Checkpoints
 from phenaki.progress import Progress
@@ -26,11 +29,12 @@ from phenaki.train.workdir import claim, open_workdir, record
 AHEAD = 2
 
 Sampler = Callable[[Any, Any, int, Path], tuple[Mapping, Mapping]]
+OpenBatches = Callable[[Mapping[str, HostRows]], Batches]  # of this host's rows by kind
 
 
 def run(
     stage: Stage,
-    batches: Batches,
+    open_batches: OpenBatches,
     options: RunOptions,
     workdir: str | Path,
     *,
@@ -40,7 +44,8 @@ def run(
     """Trains `stage` until `options.steps`, resuming from `workdir`; returns the final state.
 
     `sample(state, frozen, step, directory)` writes samples and returns (images for TensorBoard,
-    scores), each by name. `batches` are closed at the end. `devices` are all by default.
+    scores), each by name. The mesh decides which rows of each batch this host loads, and hosts
+    that share samples load the same ones. `devices` are all by default.
 
     An update with a non-finite or spiking loss or gradient is skipped; after too many in a row the
     run rolls back to its last checkpoint and continues with the data that follow (`SkipUpdates`).
@@ -51,18 +56,20 @@ def run(
         Preempted: SIGTERM arrived; the checkpoint is saved.
         Diverged: rolling back did not help, or there was no checkpoint to roll back to.
     """
-    with contextlib.ExitStack() as stack:
-        # First: a refusal must leave no thread behind.
-        stack.enter_context(contextlib.closing(batches))
-        return _run(stack, stage, batches, options, workdir, sample, devices)
-
-
-def _run(stack, stage, batches, options, workdir, sample, devices):
     mesh = sharding.make_mesh(**options.mesh, devices=devices)
     for field, size in options.batch_sizes.items():
         sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
-    directory = claim(open_workdir(workdir), options.stored)
-    _warn_of_steps_beyond(options)
+    rows = host_rows_of(mesh, options.batch_sizes)
+    with contextlib.ExitStack() as stack:
+        # First: a refusal must leave no thread behind.
+        batches = stack.enter_context(contextlib.closing(open_batches(rows)))
+        directory = claim(open_workdir(workdir), options.stored)
+        _warn_of_steps_beyond(options)
+        return _run(stack, stage, batches, options, directory, sample, mesh, rows)
+
+
+def _run(stack, stage, batches, options, directory, sample, mesh, rows):
+    """`run` on `mesh`, once all that the config says has been checked."""
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
     init = functools.partial(jax.jit(stage.init, out_shardings=state_sharding), key)
@@ -72,7 +79,7 @@ def _run(stack, stage, batches, options, workdir, sample, devices):
     )
 
     def step(state, batch, limits):
-        return compiled(state, frozen, sharding.global_batch(batch, mesh), key, limits)
+        return compiled(state, frozen, sharding.global_batch(batch, mesh, rows), key, limits)
 
     def write_samples(state, number):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
@@ -92,6 +99,18 @@ def _warn_of_steps_beyond(options: RunOptions) -> None:
             "0: the steps after it train nothing. Set config.optim.decay=%d.",
             options.steps, options.decay, options.steps,
         )  # fmt: skip
+
+
+def host_rows_of(mesh: Mesh, sizes: Mapping[str, int]) -> dict[str, HostRows]:
+    """What this host loads of each batch, by kind; `sizes` are by field of config.data.
+
+    A job of several hosts logs it.
+    """
+    totals = {kind: sizes[field] for kind, field in FIELDS.items() if sizes[field]}
+    grid, process = sharding.process_grid(mesh), jax.process_index()
+    if jax.process_count() > 1:
+        sys.stderr.write(describe(totals, grid, process) + "\n")
+    return {kind: host_rows(total, grid, process) for kind, total in totals.items()}
 
 
 class _Training:

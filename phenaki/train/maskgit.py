@@ -197,8 +197,8 @@ def train(
         images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 
-    made = batches.make(config, encode_captions, jax.process_index(), jax.process_count())
-    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
+    open_batches = functools.partial(batches.make, config, encode_captions)
+    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)
 
 
 def open_encoder(

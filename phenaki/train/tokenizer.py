@@ -241,8 +241,8 @@ def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
         labels = ["original | reconstruction"] * len(pairs)
         return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
-    made = batches.make(config, inputs.no_captions, jax.process_index(), jax.process_count())
-    return loop.run(stage, made, options, workdir, sample=sample, devices=devices)
+    open_batches = functools.partial(batches.make, config, inputs.no_captions)
+    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)
 
 
 def overfit_stages(

@@ -190,8 +190,8 @@ MUTANTS = (
     Mutant(
         "resumed is uninterrupted: the data continue",
         "data/batches.py",
-        'self._start(int(state["taken"]))',
-        "self._start(0)",
+        "self._start(taken, dict.fromkeys(self._sizes, 0) | examples)",
+        "self._start(taken, dict.fromkeys(self._sizes, 0))",
         ("test_train.py", "resumed_equals"),
     ),
     Mutant(

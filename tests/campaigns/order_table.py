@@ -71,15 +71,20 @@ def prepare(work: Path, mixture: str):
 def read(config, hosts: int) -> list[dict[str, np.ndarray]]:
     """The numbers of the samples of each step, in the order of the job, by kind."""
     from phenaki.data import batches
+    from phenaki.data.host_rows import host_rows
 
-    streams = [batches.make(config, lambda captions: {}, host, hosts) for host in range(hosts)]
+    mesh = np.arange(hosts).reshape(hosts, 1, 1, 1)
+    totals = {"video": config.data.batch, "image": config.data.image_batch}
+    streams = []
+    for host in range(hosts):
+        rows = {kind: host_rows(total, mesh, host) for kind, total in totals.items() if total}
+        streams.append(batches.make(config, lambda captions: {}, rows))
     steps = []
     for _ in range(STEPS):
         parts = [next(stream) for stream in streams]
         step = {}
         for kind in parts[0]:
-            rows = np.stack([part[kind]["tokens"] for part in parts], 1)  # [sample host n]
-            rows = rows.reshape(-1, rows.shape[-1])
+            rows = np.concatenate([part[kind]["tokens"] for part in parts])
             step[kind] = rows[:, 0] * 2**13 + rows[:, 1]
         steps.append(step)
     for stream in streams:

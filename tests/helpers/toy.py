@@ -47,6 +47,15 @@ def run(workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, **train):
             metrics["last"] = last[0, 0].astype(jnp.float16)
         return following, metrics
 
+    def open_batches(rows):
+        mine = list(rows["video"].rows)
+
+        def stream(examples):
+            for batch in counting(examples["video"] // 8):
+                yield {"video": {"number": batch["video"]["number"][mine]}}
+
+        return Batches(stream, {"video": 8})
+
     stage = Stage(None, init, step, frozen={"offset": np.full(2, 0.5, np.float32)})
     options = RunOptions.of(config.to_dict())
-    return loop.run(stage, Batches(counting), options, workdir, devices=devices)
+    return loop.run(stage, open_batches, options, workdir, devices=devices)
