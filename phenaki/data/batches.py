@@ -11,10 +11,11 @@ import numpy as np
 
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
-from phenaki.errors import UserError, one_of
+from phenaki.errors import UserError, check_seed, one_of
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
+SEED_BITS = 32  # of config.seed: the keys of a training run have no more
 PREFETCH = 4  # batches made in advance; uint8 clips are small
 JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 
@@ -139,11 +140,13 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
+    check_seed("config.seed", seed, SEED_BITS)
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 
 def _rows(data, video, seed: int, text, fingerprint: str | None) -> Callable[..., Rows]:
     """rows(kind, size, taken, host, hosts) of `config.data.source`, from values of the config."""
+    check_seed("config.seed", seed, SEED_BITS)
     sources: dict[str, Callable[[], Callable[..., Rows]]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
         "tfds": lambda: _clips(_rates(data), video, seed),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from phenaki.sampling import decode
+from phenaki.sampling import decode, seeds
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.guidance import RAMPS, guided_logits
 from phenaki.sampling.options import StaticOptions
@@ -18,7 +18,7 @@ from phenaki.types import Text
 
 def row_keys(seed: int | Array, rows: int) -> Array:
     """One key per row: sample i of a call depends on `seed` and i only, not on its batch."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
+    return jax.vmap(jax.random.fold_in, (None, 0))(seeds.root_key(seed), jnp.arange(rows))
 
 
 def sample_tokens(
