@@ -15,7 +15,7 @@ def write(
     directory: Path,
     videos: Sequence[Any],
     prompts: Sequence[str | None],
-    fps: float,
+    fps: float | int,
     scale: int | None = None,
 ) -> list[str]:
     """Writes `videos` [f h w 3] to `directory` and returns their names; removes those before.

@@ -49,9 +49,10 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
 
     A hard cut starts like the first window. Every scene lasts a whole number of windows, at least
     one, so that a new prompt starts with a window. It ends with the window nearest to the sum of
-    the durations since the last hard cut, so that rounding does not add up; a hard cut starts a new
-    sum, so that a change before it changes nothing after it. With the paper's numbers a story of n
-    windows has 11 + 6(n - 1) frames.
+    the durations since the last hard cut, so that rounding does not add up; a scene shorter than a
+    window takes at most half a window from the next. A hard cut starts a new sum, so that a change
+    before it changes nothing after it. With the paper's numbers a story of n windows has
+    11 + 6(n - 1) frames.
 
     Raises:
         UserError: there is no scene, a scene's duration is not above 0 or infinite, or see
@@ -75,7 +76,8 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
         # A window without context has `context` frames more than the others.
         owed -= context if anew else 0
         count = max(1, round(owed / new))
-        owed -= count * new
+        # What the shortest scenes last longer than asked is not taken from scenes after them.
+        owed = max(owed - count * new, -new / 2 + 1e-6)
         for number in range(count):
             start = result[-1].stop if result else 0
             starts = anew and number == 0
