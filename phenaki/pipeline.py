@@ -16,12 +16,14 @@ from phenaki import sharding
 from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
+from phenaki.io.clean_text import clean
 from phenaki.models import factory, load
 from phenaki.sampling import conditioning, sampler
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.options import Critic, Defaults, SamplingOptions, resolve
-from phenaki.sampling.windows import Scene, segments, stream, windows
+from phenaki.sampling.seeds import stream
+from phenaki.sampling.windows import Scene, places, segments, windows
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 from phenaki.types import Text
 
@@ -40,11 +42,12 @@ class Sample(NamedTuple):
 class Phenaki:
     """A tokenizer, a MaskGIT and a text encoder. Videos are float32 RGB [b f h w 3] in [0, 1].
 
-    Every call takes `seed` and, as keywords, the fields of `SamplingOptions` and `preset`; None
-    means the model's own (`config.sample`). Sample i of a call depends on `seed` and i only; the
-    keyword `first_row` is the number of a call's first sample, so that several calls give what one
-    does. A new prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of
-    steps or schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
+    Every call takes `seed`, 0 to 2**64 - 1, and, as keywords, the fields of `SamplingOptions` and
+    `preset`; None means the model's own (`config.sample`). Sample i of a call depends on `seed` and
+    i only; the keyword `first_row` is the number of a call's first sample, so that several calls
+    give what one does. A new prompt, seed, λ, temperature or top_p compiles nothing; a new batch
+    size, number of steps or schedule does, and so does λ between 0 and not 0. Calls change nothing
+    in the object.
 
     Attributes:
         config: of stage 2, with the sizes of its tokenizer.
@@ -206,6 +209,7 @@ class Phenaki:
         `first_row` + r of `seed`.
         """
         chosen = resolve(self.defaults, **options)
+        self.check_texts(prompts, chosen)
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
@@ -238,7 +242,7 @@ class Phenaki:
         if any(plan != plans[0] for plan in plans):
             raise UserError("stories sampled together must have scenes of the same lengths.")
         given = None
-        for number, window in enumerate(plans[0]):
+        for window, number in zip(plans[0], places(plans[0]), strict=True):
             prompts = [scenes[window.scene].prompt for scenes in stories]
             if window.starts:
                 given = None
@@ -246,6 +250,16 @@ class Phenaki:
             given = new if given is None else np.concatenate([given, new], axis=1)
             given = given[:, -self.context :]
             yield new
+
+    def check_texts(self, prompts: Prompts, chosen: SamplingOptions) -> None:
+        """Raises `UserError` for a prompt or a negative text of a model without text."""
+        for what, texts in (("prompt", prompts), ("negative", chosen.texts())):
+            text = next(filter(clean, texts), None)
+            if text is not None and not self.has_text:
+                raise UserError(
+                    f"{what}={text!r}: this model has no text encoder (config.text is None) and "
+                    "takes no text; give an empty one."
+                )
 
     def embed(self, prompts: Prompts) -> Text:
         """The text encoder's embeddings of `prompts`."""

@@ -8,7 +8,9 @@
         --story=examples/stories/two_minutes.yaml
 
 Every --prompt gives one video; --image is the first frame of all of them, --video is continued by
-one window per --prompt. Writes NAME.mp4, NAME.gif and a sheet of frames NAME.png.
+one window per --prompt and kept in front of it. Writes NAME.mp4, NAME.gif of a short one and a
+sheet of frames NAME.png; an image (--frames=1) is NAME.png with NAME_sheet.png. Samples of an
+earlier call in OUTPUT are removed.
 
 All --scene together give one story, each for its seconds after the "@"; --story reads one from a
 file (docs/stories.md). Writes story.mp4 with chapters, .srt, .png, .gif of a short one, drift.json
@@ -19,8 +21,6 @@ those of the command line.
 
 import collections
 import dataclasses
-import itertools
-import json
 import sys
 from pathlib import Path
 
@@ -29,8 +29,9 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.io.artifacts import write_json
+from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
+from phenaki.sampling import flag_rules
 
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
@@ -41,7 +42,9 @@ SCENE = flags.DEFINE_multi_string("scene", [], "TEXT@SECONDS, a scene of one sto
 STORY = flags.DEFINE_string("story", None, "a YAML file of scenes")
 IMAGE = flags.DEFINE_string("image", None, "first frame of every video")
 VIDEO = flags.DEFINE_string("video", None, "a video to continue, by one window per --prompt")
-SEED = flags.DEFINE_integer("seed", 0, "same seed, same video", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "same seed, same video", lower_bound=0, upper_bound=2**64 - 1
+)
 FRAMES = flags.DEFINE_integer("frames", None, "1 for an image; default: the model's clip length")
 STEPS = flags.DEFINE_integer("steps", None, "decoding steps; default: the model's", lower_bound=1)
 GUIDANCE = flags.DEFINE_float(
@@ -74,35 +77,43 @@ WEIGHTS = flags.DEFINE_string(
 )
 
 PREVIEW_STEPS = 6
-GIF_FRAMES = 240  # longer stories have no gif, which needs all frames in memory
+VIDEO_FRAMES = 2400  # of --video that are kept, five minutes at 8 per second
 
 
 def main(argv):
     """Samples and writes."""
     del argv
-    if not PROMPT.value and not SCENE.value and not STORY.value:
-        raise UserError("nothing to sample: give --prompt or --scene.")
-    if SCENE.value and STORY.value:
-        raise UserError("--scene and --story: give one of them.")
-    if REROLL.value and not STORY.value:
-        raise UserError(f"--reroll={REROLL.value}: is a scene of a --story.")
-    if CRITIC.value and not PROMPT.value:
-        raise UserError(f"--critic={CRITIC.value}: is for --prompt; a story takes none.")
+    for sentence in flag_rules.check(_given()):
+        _note(sentence)
     scenes = [_scene(text) for text in SCENE.value]
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
 
+    from phenaki.io import sample_files
     from phenaki.pipeline import Phenaki
 
     model = Phenaki.load(MODEL.value)
     if PROMPT.value:
-        _warn_of_cut(model, PROMPT.value)
         critic = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
-        videos = _prompts(model, _options() | critic)
-        names = [f"sample_{i}" for i in range(len(videos))]
-        _write(output, names, videos, PROMPT.value, model.spec.fps)
+        prompts = [clean(prompt) for prompt in PROMPT.value]
+        videos = _prompts(model, prompts, _options() | critic)
+        names = sample_files.write(output, videos, prompts, model.spec.fps, SCALE.value)
+        for name, video, prompt in zip(names, videos, prompts, strict=True):
+            print(f"{output}/{name}: {len(video)} frames, {prompt or '(no text)'}")
     if scenes or STORY.value:
-        _story(model, _storyboard(model, scenes), output)
+        storyboard, plan = _storyboard(model, scenes)
+        _story(model, storyboard, plan, output)
+
+
+def _given():
+    """The flags of the command line that are switched on, with their values."""
+    found = {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
+    off = {"best_of": 1}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not None and value is not False and value != off.get(name, [])
+    }
 
 
 def _note(sentence):
@@ -120,12 +131,6 @@ def _options():
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _warn_of_cut(model, prompts):
-    for prompt, cut in zip(prompts, _is_cut(model)(prompts), strict=True):
-        if cut:
-            _note(f"the text encoder cuts the end of {prompt!r}.")
-
-
 def _is_cut(model):
     if model.vocabulary is None:
         return lambda prompts: [False] * len(prompts)
@@ -135,88 +140,127 @@ def _is_cut(model):
 def _scene(text):
     prompt, _, seconds = text.rpartition("@")
     try:
-        return prompt.strip(), float(seconds)
+        return clean(prompt), float(seconds)
     except ValueError:
         raise UserError(
             f"--scene={text!r}: must be TEXT@SECONDS, such as 'a red circle moves left@1.5'."
         ) from None
 
 
-def _prompts(model, options):
-    size = (model.spec.height, model.spec.width)
-    prompts = PROMPT.value
+def _prompts(model, prompts, options):
+    """One video [f h w 3] per prompt."""
+    from phenaki.sampling.options import resolve
+    from phenaki.stories import notes
+
+    chosen = resolve(model.defaults, **options)
+    model.check_texts(prompts, chosen)
+    for sentence in [
+        *notes.of_texts(prompts, chosen, _is_cut(model)),
+        *notes.of_options(chosen, list(options), model.has_text),
+        *_overridden_preset(model),
+    ]:
+        _note(sentence)
+    call = dict(seed=SEED.value, **options)
     if VIDEO.value:
-        known = np.repeat(_last_frames(VIDEO.value, model.spec)[None], len(prompts), 0)
-        return model.extend(known, prompts, seed=SEED.value, **options)
+        given = _frames(VIDEO.value, model.spec)
+        known = given[-model.spec.frames :].astype(np.float32) / 255
+        videos = model.extend(np.repeat(known[None], len(prompts), 0), prompts, **call)
+        added = np.rint(videos[:, len(known) :] * 255).astype(np.uint8)
+        return [np.concatenate([given, frames]) for frames in added]
     if IMAGE.value:
         from phenaki.io import images as image_files
 
-        image = image_files.read_frame(IMAGE.value, size, _note)
-        images = np.repeat(image[None], len(prompts), 0)
-        return model.animate(images, prompts, seed=SEED.value, **options)
-    return model.generate(prompts, seed=SEED.value, frames=FRAMES.value, **options)
+        image = image_files.read_frame(IMAGE.value, (model.spec.height, model.spec.width), _note)
+        return model.animate(np.repeat(image[None], len(prompts), 0), prompts, **call)
+    return model.generate(prompts, frames=FRAMES.value, **call)
 
 
-def _last_frames(path, spec):
-    """The last frames of a file, at most a clip of them: float32 [f h w 3] in [0, 1]."""
+def _overridden_preset(model):
+    """A sentence if other flags override all options of --preset."""
+    preset = model.defaults.presets.get(PRESET.value, {})
+    if PRESET.value and preset.keys() <= _options().keys():
+        return [f"--preset={PRESET.value} has no effect: other flags give all of its options."]
+    return []
+
+
+def _frames(path, spec):
+    """The frames of a video file, at most the last `VIDEO_FRAMES`: uint8 [f h w 3]."""
     from phenaki.data.prepare import video
     from phenaki.io.images import UnreadableMedia
 
-    single = video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width)
+    last: collections.deque[video.Clip] = collections.deque(maxlen=VIDEO_FRAMES)
+    count = 0
     try:
-        last = collections.deque(single, maxlen=spec.frames)
+        for clip in video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width):
+            last.append(clip)
+            count += 1
     except UnreadableMedia as error:
         raise UserError(f"--video={path}: {error.reason}; give another file.") from None
-    return np.concatenate([clip.video for clip in last]).astype(np.float32) / 255
+    size = (spec.height, spec.width)
+    if last[-1].source_size != size:
+        height, width = last[-1].source_size
+        _note(f"{path}: {width}x{height} px resized and center-cropped to {size[1]}x{size[0]}.")
+    if count > len(last):
+        _note(f"{path}: the last {len(last)} of its {count} frames are kept.")
+    return np.concatenate([clip.video for clip in last])
 
 
 def _storyboard(model, scenes):
-    """The story of --story or --scene; its own options go before those of the command line."""
-    from phenaki.sampling import options
-    from phenaki.stories import storyboard
+    """The story of --story or --scene and its windows; its options go before those of flags."""
+    from phenaki.sampling.options import resolve
+    from phenaki.sampling.windows import windows
+    from phenaki.stories import notes, storyboard
 
     if STORY.value:
         story = storyboard.read(STORY.value, model.spec, model.context, SEED.value)
     else:
         shots = [storyboard.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
         story = storyboard.Storyboard(shots, model.context)
+    plan = windows(story.shots, model.spec, story.context)
     few = {"steps": PREVIEW_STEPS} if PREVIEW.value else {}
-    shots = []
+    shots, options = [], []
     for number, shot in enumerate(story.shots, 1):
         shot = dataclasses.replace(shot, sampler=_options() | dict(shot.sampler) | few)
         try:
-            options.resolve(model.defaults, **shot.sampler)
+            options.append(resolve(model.defaults, **shot.sampler))
+            model.check_texts([shot.prompt], options[-1])
         except UserError as error:
             raise UserError(f"scene {number}: {error}") from None
         shots.append(shot)
-    return dataclasses.replace(story, shots=_rerolled(shots))
+    shots = _rerolled(story.shots, shots)
+    for sentence in [
+        *_overridden(model, story),
+        *notes.of_story(shots, plan, options, model.spec.fps, _is_cut(model), model.has_text),
+    ]:
+        _note(sentence)
+    return dataclasses.replace(story, shots=shots), plan
 
 
-def _rerolled(shots):
-    """`shots` with the seeds of every --reroll of this and earlier calls."""
-    from phenaki.stories.storyboard import reroll
+def _overridden(model, story):
+    """A sentence for every flag whose option all scenes of the `story` set themselves."""
+    names = [name for name in _options() if all(name in shot.sampler for shot in story.shots)]
+    names += ["seed"] if story.own_seeds and flags.FLAGS["seed"].present else []
+    found = [f"--{name} has no effect: every scene of the story sets {name}." for name in names]
+    return found + _overridden_preset(model)
+
+
+def _rerolled(own, shots):
+    """`shots` with the seeds of every --reroll of this and earlier calls; `own` are the file's."""
+    from phenaki.stories import rerolls
 
     path = Path(OUTPUT.value) / "rerolls.json"
-    rerolls = json.loads(path.read_text()) if path.is_file() else {}
     if REROLL.value:
-        if REROLL.value > len(shots):
-            raise UserError(f"--reroll={REROLL.value}: the story has {len(shots)} scenes.")
-        rerolls[str(REROLL.value)] = rerolls.get(str(REROLL.value), 0) + 1
-        write_json(path, rerolls)
-    counts = {int(number): count for number, count in rerolls.items()}
-    return reroll(shots, {n: count for n, count in counts.items() if n <= len(shots)})
+        rerolls.record(path, own, REROLL.value)
+    for sentence in rerolls.notes(path, own):
+        _note(sentence)
+    return rerolls.reroll(shots, rerolls.read(path))
 
 
-def _story(model, storyboard, output):
-    from phenaki.io import images, media
-    from phenaki.sampling.windows import windows
+def _story(model, storyboard, plan, output):
+    from phenaki.io import images, media, sample_files
     from phenaki.stories import drift, generate, render
-    from phenaki.stories.storyboard import warnings_for
 
     spec = model.spec
-    plan = windows(storyboard.shots, spec, storyboard.context)
-    for sentence in warnings_for(storyboard.shots, spec, storyboard.context, _is_cut(model)):
-        _note(sentence)
     cache = generate.WindowCache(WINDOWS.value or output / "windows")
     output = output / "preview" if PREVIEW.value else output
     output.mkdir(exist_ok=True)
@@ -245,7 +289,8 @@ def _story(model, storyboard, output):
         options=options,
         scale=scale,
     )
-    if plan[-1].stop <= GIF_FRAMES:
+    (output / "story.gif").unlink(missing_ok=True)  # that of an earlier call
+    if plan[-1].stop <= sample_files.GIF_FRAMES:
         parts = generate.generate_windows(model, storyboard, plan, cache, read_image, options)
         video = np.concatenate([part.frames for part in parts])
         media.write_gif(output / "story.gif", video, spec.fps, scale)
@@ -299,18 +344,6 @@ def _print(report, output):
     if "windows_right" in report:
         right = ", ".join(f"{name} {x:.1%}" for name, x in report["windows_right"].items())
         print(f"windows that the detector finds right: {right}")
-
-
-def _write(output, names, videos, prompts, fps):
-    from phenaki.io import media
-
-    for name, video, prompt in zip(names, videos, itertools.cycle(prompts)):
-        scale = SCALE.value or media.scale_to_see(*video.shape[1:3])
-        if len(video) > 1:
-            media.write_mp4(output / f"{name}.mp4", video, fps, scale)
-            media.write_gif(output / f"{name}.gif", video, fps, scale)
-        media.write_png(output / f"{name}.png", media.sheet([video], [prompt]))
-        print(f"{output}/{name}: {len(video)} frames, {prompt}")
 
 
 if __name__ == "__main__":

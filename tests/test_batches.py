@@ -123,3 +123,13 @@ def test_an_unknown_source_names_the_known_ones():
         UserError, match=r"config\.data\.source='moving_shape' must be one of moving_shapes, tfds"
     ):
         batches.make(config, encode)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
+def test_a_seed_that_keys_would_wrap_is_refused(seed):
+    config = tiny.tokenizer_config()
+    config.seed = seed
+    line = rf"config\.seed={seed} must lie in \[0, 2\*\*32 - 1\]; nearest is "
+    for call in (lambda: batches.make(config, encode), lambda: batches.world(config)):
+        with pytest.raises(UserError, match=line):
+            call()

@@ -1,6 +1,7 @@
 """Files that open everywhere and show what was given: colours, rates, sizes, errors."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phenaki.io import media
+from phenaki.io import media, sample_files
 
 COLOURS = np.array(
     [
@@ -246,3 +247,39 @@ def test_mp4_has_chapters(tmp_path):
     assert [chapter["metadata"]["title"] for chapter in found] == ["a red circle", "ein Würfel"]
     times = [chapter[side] * chapter["time_base"] for chapter in found for side in ("start", "end")]
     assert times == [0, Fraction(3, 8), Fraction(3, 8), Fraction(7, 8)]
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "file:x.mp4", "-x.mp4", "http:x.mp4", "c:d/x.mp4"])
+def test_a_name_is_a_file_and_never_a_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("c:d").mkdir()
+    media.write_mp4(name, np.zeros((2, 16, 16, 3)), 8)
+    assert Path(name).stat().st_size > 500
+    assert sorted(path.name for path in tmp_path.rglob("*.mp4")) == [Path(name).name]
+
+
+# --- samples
+
+
+def test_a_video_has_mp4_gif_and_sheet_and_an_image_is_an_image(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 12, 3), np.uint8)
+    names = sample_files.write(tmp_path, [np.zeros((3, 8, 12, 3)), image], ["a", None], 8, 2)
+    assert names == ["sample_0", "sample_1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("sample_0.gif", "sample_0.mp4", "sample_0.png", "sample_1.png", "sample_1_sheet.png")
+    ]
+    with Image.open(tmp_path / "sample_1.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), media.enlarge(image[0], 2))
+
+
+def test_samples_of_an_earlier_call_are_removed_and_nothing_else(tmp_path):
+    video, image = np.zeros((3, 8, 8, 3)), np.zeros((1, 8, 8, 3))
+    others = ["story.mp4", "sample_x.mp4", "sample_0.txt", "my_sample_0.mp4", "sample_0.mp4.bak"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    for call in ([video] * 12, [image], [video], [np.zeros((241, 8, 8, 3))]):
+        sample_files.write(tmp_path, call, ["a"] * len(call), 8)
+        suffixes = [".gif", ".mp4", ".png"] if len(call[0]) > 1 else [".png", "_sheet.png"]
+        suffixes = suffixes[1:] if len(call[0]) > 240 else suffixes
+        expected = {f"sample_{i}{suffix}" for i in range(len(call)) for suffix in suffixes}
+        assert {path.name for path in tmp_path.iterdir()} == expected | set(others)

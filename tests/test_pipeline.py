@@ -14,6 +14,7 @@ import tiny
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.pipeline import Phenaki
+from phenaki.sampling import sampler, seeds
 from phenaki.sampling.windows import Scene, Window, segments, windows
 from phenaki.train import state
 from phenaki.types import VideoSpec
@@ -52,10 +53,60 @@ def test_a_model_without_text_takes_no_prompts(model):
     config.text = None
     del params["text"]
     params["maskgit"] = tiny.without_text(params["maskgit"])
-    assert Phenaki(config, params).generate([None], seed=0, guidance=2.0).shape == (
-        1,
-        *GIVEN.shape[1:],
+    alone = Phenaki(config, params)
+    assert alone.generate([None, " "], seed=0, guidance=2.0).shape == (2, *GIVEN.shape[1:])
+    with pytest.raises(UserError, match=r"prompt='a red circle moves left': .* no text encoder"):
+        alone.generate([None, PROMPTS[0]], seed=0)
+    with pytest.raises(UserError, match=r"negative='fog': this model has no text encoder"):
+        alone.animate(GIVEN[:1, 0], [None], seed=0, negative="fog")
+
+
+def test_prompts_and_negative_texts_are_cleaned(model):
+    options = dict(seed=2, guidance=3.0, temperature=2.0)
+    once = model.sample(["a red circle"], negative="a blue square", **options)
+    for prompt, negative in ((" a  red\ncircle", "a\tblue  square "), ("a red circle\n", None)):
+        again = model.sample([prompt], negative=negative, **options)
+        assert (np.array_equal(again.tokens, once.tokens)) == (negative is not None)
+
+
+# --- seeds
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**31 - 1, 2**31 + 7, 2**32 - 1])
+def test_seeds_of_32_bits_have_the_keys_of_jax(seed):
+    keys = [jax.random.fold_in(jax.random.key(seed), row) for row in range(3)]
+    np.testing.assert_array_equal(
+        jax.random.key_data(sampler.row_keys(seed, 3)), jax.random.key_data(jnp.stack(keys))
     )
+
+
+def test_every_seed_of_64_bits_has_a_key_of_its_own(model):
+    seeds = [
+        low + (high << 32) for low in (0, 6, 2**32 - 1) for high in (0, 1, 6, 2**31, 2**32 - 1)
+    ]
+    keys = {jax.random.key_data(sampler.row_keys(seed, 1)).tobytes() for seed in seeds}
+    assert len(keys) == len(seeds) == 15
+    options = dict(temperature=3.0, guidance=0.0)  # or a tiny model samples the same tokens
+    tokens = [
+        model.sample(PROMPTS, seed=seed, **options).tokens.tobytes()
+        for seed in (6, 2**32 + 6, 2**63 + 6, 2**64 - 1)
+    ]
+    assert len(set(tokens)) == 4
+
+
+@pytest.mark.parametrize(("seed", "nearest"), [(-1, 0), (2**64, 2**64 - 1)])
+def test_other_seeds_are_refused(model, seed, nearest):
+    line = rf"seed={seed} must lie in \[0, 2\*\*64 - 1\]; nearest is {nearest}\."
+    with pytest.raises(UserError, match=line):
+        model.generate(PROMPTS, seed=seed)
+    with pytest.raises(UserError, match=line):
+        model.story([Scene(PROMPTS[0], 1.4)], seed=seed)
+
+
+def test_windows_of_the_largest_seed_have_seeds_of_their_own():
+    found = [seeds.stream(2**64 - 1, number) for number in range(100)]
+    assert len(set(found)) == 100
+    assert all(0 <= seed < 2**64 for seed in found)
 
 
 @pytest.mark.parametrize(("frames", "nearest"), [(10, 9), (0, 1), (13, 11)])
@@ -122,6 +173,14 @@ def test_a_story_is_windows_that_share_five_frames(model):
     for number, scene in ((1, scenes[0]), (2, scenes[1])):
         expected = model.extend(expected, [scene.prompt], seed=5 + 1_000_003 * number)
     np.testing.assert_array_equal(video, expected[0])
+
+
+def test_what_follows_a_hard_cut_does_not_depend_on_what_was_before(model):
+    after = [Scene(PROMPTS[1], 1.4, cut=True), Scene(PROMPTS[0], 0.75)]
+    alone, _ = model.story(after, seed=5)
+    for seconds in (1.4, 2.9):
+        video, parts = model.story([Scene(PROMPTS[0], seconds), *after], seed=5)
+        np.testing.assert_array_equal(video[parts[1][0] :], alone)
 
 
 def test_stories_sampled_together_are_stories(model):

@@ -27,9 +27,10 @@ from phenaki.io import images
 from phenaki.pipeline import Sample
 from phenaki.progress import Progress
 from phenaki.sampling.windows import windows
-from phenaki.stories import drift, generate, prompt_check, render
+from phenaki.stories import drift, generate, prompt_check, render, rerolls
 from phenaki.stories.generate import DriftOptions, WindowCache, generate_windows, match_colours
-from phenaki.stories.storyboard import Shot, Storyboard, reroll
+from phenaki.stories.rerolls import digests, reroll
+from phenaki.stories.storyboard import Shot, Storyboard
 
 ROOT = Path(__file__).parents[1]
 SHOTS = [
@@ -146,6 +147,12 @@ CHANGES = {
     "nothing": (lambda shots: shots, [False] * 5),
     # After a hard cut a window does not depend on those before it.
     "scene 1's prompt": (lambda s: [change(s[0], prompt="b"), *s[1:]], [1, 1, 1, 1, 0]),
+    "scene 1's length": (lambda s: [change(s[0], seconds=1.4), *s[1:]], [0, 1, 1, 0]),
+    "scenes before the cut": (lambda s: [Shot("b", 5.0), s[2]], [1] * 6 + [0]),
+    "a prompt's white space": (
+        lambda s: [change(s[0], prompt=f" {s[0].prompt}\n"), *s[1:]],
+        [0] * 5,
+    ),
     "scene 2's options": (
         lambda s: [s[0], change(s[1], sampler={"steps": 2}), s[2]],
         [0, 0, 1, 1, 0],
@@ -176,11 +183,12 @@ def test_a_changed_story_reuses_what_did_not_change(model, whole, name, tmp_path
 
 def test_a_rerolled_scene_is_new_and_what_was_before_it_stays(model, whole):
     folder, parts = whole
-    again = generated(model, folder, reroll(SHOTS, {2: 1}))
+    second = digests(SHOTS)[1]
+    again = generated(model, folder, reroll(SHOTS, {second: 1}))
     assert sampled(again) == [False, False, True, True, False]
     equal(again[:2], parts[:2])
     assert np.any(again[2][0] != parts[2][0])
-    assert len({reroll(SHOTS, {2: n})[1].seed for n in range(50)}) == 50
+    assert len({reroll(SHOTS, {second: n})[1].seed for n in range(50)}) == 50
     equal(generated(model, folder), parts)  # the old one is still there
 
 
@@ -465,3 +473,75 @@ def test_a_summary_compares_both_ends():
 def test_an_empty_story_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="at least one scene"):
         generated(model, tmp_path, [])
+
+
+# --- rerolls
+
+
+def test_a_reroll_is_of_a_scene_of_a_story_and_not_of_a_folder(tmp_path):
+    path = tmp_path / "rerolls.json"
+    rerolls.record(path, SHOTS, 2)
+    rerolls.record(path, SHOTS, 2)
+
+    def seeds(shots):
+        return [shot.seed for shot in reroll(shots, rerolls.read(path))]
+
+    first, new, third = seeds(SHOTS)
+    assert (first, third) == (3, 3)
+    assert new == reroll(SHOTS, {digests(SHOTS)[1]: 2})[1].seed != 3
+    assert not rerolls.notes(path, SHOTS)
+    others = {
+        "another first scene": [change(SHOTS[0], prompt="b"), *SHOTS[1:]],
+        "another prompt": [SHOTS[0], change(SHOTS[1], prompt="b"), SHOTS[2]],
+        "another seed": [change(shot, seed=8) for shot in SHOTS],
+        "another order": [SHOTS[1], SHOTS[0], SHOTS[2]],
+        "a cut": [SHOTS[0], change(SHOTS[1], cut=True), SHOTS[2]],
+    }
+    for shots in others.values():
+        assert seeds(shots) == [shot.seed for shot in shots]
+        assert "1 rerolled scenes are not of this story" in rerolls.notes(path, shots)[0]
+
+
+def test_a_reroll_stays_while_other_parts_of_the_story_change(tmp_path):
+    path = tmp_path / "rerolls.json"
+    rerolls.record(path, SHOTS, 3)
+    (_, _, new) = reroll(SHOTS, rerolls.read(path))
+    kept = [
+        [change(SHOTS[0], prompt="b"), *SHOTS[1:]],  # before its hard cut
+        [*SHOTS, Shot("after", 1.0)],
+        [*SHOTS[:2], change(SHOTS[2], sampler={"steps": 2}, seconds=3.0)],
+        [SHOTS[0], SHOTS[2]],
+    ]
+    for shots in kept:
+        found = [shot.seed for shot in reroll(shots, rerolls.read(path))]
+        assert found.count(new.seed) == 1
+
+
+def test_of_equal_scenes_one_is_rerolled(tmp_path):
+    shots = [Shot("a", 1.4, cut=True)] * 3
+    rerolls.record(tmp_path / "r.json", shots, 2)
+    seeds = [shot.seed for shot in reroll(shots, rerolls.read(tmp_path / "r.json"))]
+    assert [seed == 0 for seed in seeds] == [True, False, True]
+
+
+def test_rerolls_of_earlier_versions_are_noted_and_kept(tmp_path):
+    path = tmp_path / "rerolls.json"
+    path.write_text('{"2": 1}\n')
+    assert reroll(SHOTS, rerolls.read(path)) == SHOTS
+    (note,) = rerolls.notes(path, SHOTS)
+    assert "a version that did not record the story; not applied" in note
+    rerolls.record(path, SHOTS, 1)
+    assert rerolls.read(path) == {"2": 1, digests(SHOTS)[0]: 1}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": "b"}', '{"a": true}'])
+def test_another_file_of_rerolls_is_refused(tmp_path, content):
+    (tmp_path / "rerolls.json").write_text(content)
+    with pytest.raises(UserError, match=r"rerolls\.json: is no file of rerolls"):
+        rerolls.read(tmp_path / "rerolls.json")
+
+
+def test_a_scene_that_there_is_not_is_not_rerolled(tmp_path):
+    with pytest.raises(UserError, match="--reroll=4: the story has 3 scenes"):
+        rerolls.record(tmp_path / "r.json", SHOTS, 4)
+    assert not list(tmp_path.iterdir())

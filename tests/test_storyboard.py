@@ -10,8 +10,9 @@ from configs import cvivit
 from phenaki.data import batches
 from phenaki.errors import UserError
 from phenaki.models import factory
+from phenaki.sampling.options import Defaults, resolve
 from phenaki.sampling.windows import segments, windows
-from phenaki.stories import prompt_check, render, storyboard
+from phenaki.stories import notes, prompt_check, render, storyboard
 from phenaki.text.vocabulary import ByteVocabulary
 from phenaki.types import VideoSpec
 
@@ -97,6 +98,10 @@ SCENE = "scenes:\n  - prompt: a\n    seconds: 1\n"
         ("steps: true\n" + SCENE, r":1: steps=True must be a whole number"),
         ("choice_temperature: -1\n" + SCENE, r"choice_temperature=-1 must lie in \[0, inf\]"),
         ("top_p: 1.5\n" + SCENE, r"top_p=1\.5 must lie in \[0, 1\]"),
+        ("seed: -1\n" + SCENE, r":1: seed=-1 must lie in \[0, 2\*\*64 - 1\]; nearest is 0\."),
+        (SCENE + f"    seed: {2**64}\n", rf":4: seed={2**64} must .* nearest is {2**64 - 1}\."),
+        (SCENE + "    seconds: null\n", r":4: seconds was already given"),
+        ("seconds: null\n" + SCENE, r":1: seconds=None must be a number"),
         ("seconds: 0\n" + SCENE, r":1: seconds=0 must be above 0"),
         ("seconds: .nan\n" + SCENE, r":1: seconds=nan must be above 0"),
         ("guidance: high\n" + SCENE, r":1: guidance='high' must be a number"),
@@ -128,12 +133,152 @@ def test_short_scenes_and_cut_prompts_are_said():
         storyboard.Shot("c", 0.7),
         storyboard.Shot("d", 1.0, cut=True),
     ]
-    assert storyboard.warnings_for(shots, SPEC, 5, ByteVocabulary(16).is_cut) == [
-        "scene 1 asks for 1 s and lasts 1.375 s, one window.",
+    assert noted(shots) == [
+        "each of scenes 1, 4 asks for 1 s and lasts 1.375 s, one window.",
         f"scene 2: the text encoder cuts the end of {'b' * 20!r}.",
         "scene 3 asks for 0.7 s and lasts 0.75 s, one window.",
-        "scene 4 asks for 1 s and lasts 1.375 s, one window.",
     ]
+
+
+def test_every_scene_that_lasts_another_time_than_asked_is_said():
+    shots = [storyboard.Shot("a", seconds) for seconds in (1.375, 1.1, 1.1, 3.0, 0.1)]
+    assert [w.scene for w in windows(shots, SPEC, 5)] == [0, 1, 2, 2, 3, 3, 3, 3, 4]
+    assert noted(shots) == [
+        "scene 2 asks for 1.1 s and lasts 0.75 s, one window.",
+        "scene 3 asks for 1.1 s and lasts 1.5 s, 2 windows.",
+        "scene 5 asks for 0.1 s and lasts 0.75 s, one window.",
+    ]
+    short = [storyboard.Shot("a", 0.1, cut=True, seed=seed) for seed in range(3)]
+    assert noted(short)[-1] == "the story lasts 4.125 s; its scenes ask for 0.3 s."
+
+
+def test_negative_texts_that_are_cut_or_do_nothing_are_said():
+    long = {"negative": "b" * 20}
+    shots = [
+        storyboard.Shot("a", 1.375, sampler=long),
+        storyboard.Shot("a", 0.75, sampler=long),
+        storyboard.Shot("a", 0.75, sampler={"preset": "foggy"}),
+        storyboard.Shot("a", 0.75, sampler={"guidance": 0, "negative": "c"}),
+        storyboard.Shot("a", 0.75, sampler={"guidance": 0, "negative": None}),
+    ]
+    assert noted(shots) == [
+        f"each of scenes 1, 2: the text encoder cuts the end of {'b' * 20!r}.",
+        f"scene 3: the text encoder cuts the end of {'fog' * 9!r}.",
+        "scene 4: negative has no effect: guidance is 0.",
+    ]
+
+
+def test_scenes_that_start_with_the_same_clip_are_said():
+    shots = [storyboard.Shot("a", 1.375, cut=True, seed=seed) for seed in (1, 2, 1)]
+    (sentence,) = noted(shots)
+    assert sentence.startswith("scene 3 starts with the clip of scene 1: ")
+
+
+def noted(shots):
+    sample = {"steps": 4, "choice_temperature": 1.0, "guidance": 1.0}
+    defaults = Defaults(sample, {"foggy": {"negative": "fog" * 9}})
+    chosen = [resolve(defaults, **shot.sampler) for shot in shots]
+    plan, is_cut = windows(shots, SPEC, 5), ByteVocabulary(16).is_cut
+    return notes.of_story(shots, plan, chosen, SPEC.fps, is_cut, has_text=True)
+
+
+# --- lengths
+
+
+def test_ten_scenes_of_a_second_and_a_tenth_are_eleven_seconds():
+    plan = windows([storyboard.Shot("a", 1.1)] * 10, SPEC, 5)
+    assert abs(plan[-1].stop / SPEC.fps - 11) <= 0.375
+    assert len({window.scene for window in plan}) == 10
+
+
+@pytest.mark.parametrize("least", [1.0, 0.05])  # windows per scene
+@pytest.mark.parametrize("seed", range(20))
+def test_every_scene_ends_with_the_window_nearest_to_the_sum_since_the_cut(seed, least):
+    random = np.random.default_rng(seed)
+    context = (1, 3, 5, 9)[seed % 4]
+    window = SPEC.frames - context
+    lengths, cuts = random.uniform(least * window / SPEC.fps, 5, 20), random.random(20) < 0.2
+    cuts[0] = True
+    shots = [
+        storyboard.Shot(
+            "a", max(float(seconds), 11 / 8) if cut and least == 1 else float(seconds), cut
+        )
+        for seconds, cut in zip(lengths, cuts.tolist(), strict=True)
+    ]
+    plan = windows(shots, SPEC, context)
+    assert [w.start for w in plan] == [0, *[w.stop for w in plan[:-1]]]
+    parts = segments(plan)
+    assert len(parts) == len(shots)  # each at least one window
+    begun = asked = 0.0
+    for shot, (start, end) in zip(shots, parts, strict=True):
+        begun, asked = (start, 0.0) if shot.cut else (begun, asked)
+        frames = shot.seconds * SPEC.fps
+        asked += frames
+        if least == 1:
+            assert abs(end - begun - asked) <= window / 2 + 1e-3
+        one = SPEC.frames if shot.cut else window
+        assert end - start == one or abs(end - start - frames) <= window + 1e-3
+
+
+def test_a_scene_after_short_ones_lasts_as_long_as_it_asks():
+    shots = [storyboard.Shot("a", seconds) for seconds in (0.1, 0.1, 0.1, 2.25)]
+    start, end = segments(windows(shots, SPEC, 5))[-1]
+    assert (end - start) / SPEC.fps == 2.25
+
+
+def test_what_follows_a_hard_cut_does_not_depend_on_lengths_before_it():
+    def after(seconds):
+        shots = [
+            storyboard.Shot("a", seconds),
+            storyboard.Shot("b", 1.9, cut=True),
+            storyboard.Shot("c", 1.1),
+        ]
+        plan = windows(shots, SPEC, 5)
+        start = segments(plan)[1][0]
+        return [(w.scene, w.start - start, w.stop - start) for w in plan if w.scene]
+
+    assert len({tuple(after(seconds)) for seconds in np.arange(0.5, 4, 0.1)}) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_length_that_is_none_is_refused(seconds):
+    with pytest.raises(UserError, match=rf"scene 1: {seconds} seconds must be above 0 and finite"):
+        windows([storyboard.Shot("a", seconds)], SPEC, 5)
+
+
+# --- null
+
+
+def test_null_switches_off_what_the_story_sets(tmp_path):
+    top = {
+        "seed": 4, "cut": "hard", "steps": 9, "guidance": 3, "guidance_schedule": "linear",
+        "choice_temperature": 2, "temperature": 0.5, "negative": "fog", "preset": "videos",
+        "schedule": "cubic", "top_k": 3, "top_p": 0.5, "seconds": 1,
+    }  # fmt: skip
+    lines = "".join(f"{key}: {value}\n" for key, value in top.items())
+    none = ", ".join(f"{key}: null" for key in top if key != "seconds")
+    story = read(tmp_path, f"{lines}scenes:\n  - prompt: a\n  - {{prompt: b, {none}}}\n")
+    first, second = story.shots
+    assert (first.seed, first.cut, first.sampler["negative"]) == (4, True, "fog")
+    assert (second.seed, second.cut) == (7, False)  # the seed of the call
+    assert set(second.sampler) == set(storyboard.SAMPLER)
+    flags = {"negative": "rain", "guidance": 8.0}
+    own = Defaults({"steps": 5, "choice_temperature": 1.0, "guidance": 2.0, "negative": "snow"})
+    chosen = resolve(own, **flags | dict(second.sampler))
+    assert chosen == resolve(own)
+    assert not story.own_seeds
+
+
+def test_null_of_the_context_is_the_models(tmp_path):
+    assert read(tmp_path, "context: null\n" + SCENE).context == 5
+
+
+def test_prompts_of_yaml_blocks_are_one_line(tmp_path):
+    texts = [">\n      a red\n      circle\n", "|\n      a red circle\n", "' a red  circle '"]
+    story = read(
+        tmp_path, "seconds: 1\nscenes:\n" + "".join(f"  - prompt: {text}\n" for text in texts)
+    )
+    assert [shot.prompt for shot in story.shots] == ["a red circle"] * 3
 
 
 def test_a_hard_cut_starts_a_clip():

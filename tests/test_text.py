@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phenaki.io import clean_text
 from phenaki.text import cache
 from phenaki.text.cache import CachedText
 from phenaki.text.t5 import T5Encoder, random_encoder, relative_bucket
@@ -43,6 +44,23 @@ def test_truncation_keeps_the_end_mark_and_is_told():
 def test_decode_returns_what_fits_and_drops_half_characters():
     assert ByteVocabulary(16).decode(ByteVocabulary(16).encode(["a naïve cat"])) == ["a naïve cat"]
     assert ByteVocabulary(4).decode(ByteVocabulary(4).encode(["abé"])) == ["ab"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a red circle", " a red\n  circle", "a\tred\u00a0circle\r\n", "a \u3000red circle\x1f"]
+)
+def test_prompts_have_the_ids_of_the_caption_they_are_cleaned_to(text):
+    vocabulary, caption = ByteVocabulary(13), clean_text.clean(text)
+    assert caption == "a red circle"
+    assert (vocabulary.encode([text]) == vocabulary.encode([caption])).all()
+    assert vocabulary.decode(vocabulary.encode([text])) == [caption]
+    assert not vocabulary.is_cut([text]).any()  # what is cleaned away needs no room
+    assert vocabulary.count(text) == 13
+
+
+def test_half_characters_of_flags_and_json_are_read_alike():
+    ids = ByteVocabulary(8).encode(["a\udcff", "a\ud83d", "a?"])
+    assert (ids == ids[2]).all()
 
 
 def test_one_string_is_not_a_list_of_captions():

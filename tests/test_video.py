@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,3 +280,16 @@ def test_shared_rotations_and_broken_files():
     assert len(list(cut(SHARED / "bad_unordered_pts.mov", frames=1, fps=32))) == 4
     with pytest.raises(images.UnreadableMedia, match="after 28 frames"):
         list(cut(SHARED / "bad_corrupted.mp4"))
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "file:x.mp4", "-x.mp4", "concat:x.mp4", "x:.mp4"])
+def test_a_name_is_a_file_and_never_a_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "plain.mp4", [0, 1, 2]).rename(name)
+    for path in (name, Path(name)):
+        assert len(list(video.clips(path, frames=1, fps=1, height=16, width=16))) == 3
+
+
+def test_an_address_is_not_opened(tmp_path):
+    with pytest.raises(images.UnreadableMedia, match="no such file"):
+        next(video.clips("http://127.0.0.1:1/x.mp4", frames=1, fps=1, height=16, width=16))

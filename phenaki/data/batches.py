@@ -12,13 +12,14 @@ import numpy as np
 from phenaki.data.host_rows import HostRows
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
-from phenaki.errors import UserError, one_of
+from phenaki.errors import UserError, check_seed, one_of
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
 # kind, rows of a batch that this host loads, example of the job at which the first batch starts
 Source = Callable[[str, HostRows, int], Rows]
 FIELDS = {"video": "batch", "image": "image_batch"}  # of config.data: rows of a global batch
+SEED_BITS = 32  # of config.seed: the keys of a training run have no more
 PREFETCH = 4  # batches made in advance; uint8 clips are small
 JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 
@@ -155,11 +156,13 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
+    check_seed("config.seed", seed, SEED_BITS)
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 
 def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     """That of `config.data.source`, from values of the config."""
+    check_seed("config.seed", seed, SEED_BITS)
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
         "tfds": lambda: _clips(_rates(data), video, seed),

@@ -117,6 +117,11 @@ def read_frame(
     return fit(image, height, width).astype(np.float32) / 255
 
 
+def local(path: str | os.PathLike[str]) -> str:
+    """The name of a local file for FFmpeg, which reads "a:b.mp4" as a protocol and its address."""
+    return f"file:{os.fspath(path)}"
+
+
 def check_size(source: object, width: int, height: int) -> None:
     """Raises `UnreadableMedia` for an empty image, or one of more than `MAX_PIXELS`."""
     if width < 1 or height < 1:

@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from phenaki.io import artifacts
+from phenaki.io.images import local
 from phenaki.io.palette import shared_palette
 
 PathLike = str | os.PathLike[str]
@@ -95,7 +96,7 @@ class Mp4Writer:
             partial = stack.enter_context(artifacts.atomic(self.path))
             partial.open("wb").close()  # FFmpeg itself fails at the first frame only
             self._container = av.open(
-                str(partial), "w", format="mp4", options={"movflags": "+faststart"}
+                local(partial), "w", format="mp4", options={"movflags": "+faststart"}
             )
             self._container.set_chapters(
                 [

@@ -1,12 +1,13 @@
 """Sampling options: defaults, presets, checks, and which of them are static under jit."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from phenaki.errors import UserError, did_you_mean, one_of
+from phenaki.io.clean_text import clean
 from phenaki.sampling.guidance import RAMPS
 from phenaki.sampling.schedules import SCHEDULES
 
@@ -113,6 +114,29 @@ class SamplingOptions:
             )
         return texts
 
+    def texts(self) -> list[str]:
+        """The negative texts, as they were given."""
+        given = [self.negative] if isinstance(self.negative, str) else self.negative or []
+        return [text for text in given if text]
+
+    def without_effect(self, given: Container[str], has_text: bool = True) -> dict[str, str]:
+        """Option -> why it changes nothing, of those that were `given`."""
+        reasons: dict[str, str] = {}
+        if not has_text:
+            reasons |= dict.fromkeys(("guidance", "guidance_schedule"), "the model has no text")
+        if float(self.guidance) == 0:
+            reasons |= dict.fromkeys(("negative", "guidance_schedule"), "guidance is 0")
+        if self.steps == 1:
+            reasons["guidance_schedule"] = "there is one step"
+        if self.critic is not None:
+            reasons["choice_temperature"] = "a critic chooses the tokens"
+        elif self.steps == 1:
+            reasons["choice_temperature"] = "one step keeps all tokens"
+        if self.critic is None:
+            options = ("critic_guidance", "critic_noise")
+            reasons |= dict.fromkeys(options, "there is no critic")
+        return {name: reason for name, reason in reasons.items() if name in given}
+
 
 NAMES = tuple(field.name for field in dataclasses.fields(SamplingOptions))
 
@@ -143,4 +167,9 @@ def resolve(defaults: Defaults, preset: str | None = None, **given: Any) -> Samp
     options = {name: value for name, value in defaults.sample.items() if name in NAMES}
     if preset is not None:
         options |= one_of("preset", preset, defaults.presets)
-    return SamplingOptions(**options | {name: x for name, x in given.items() if x is not None})
+    options |= {name: x for name, x in given.items() if x is not None}
+    negative = options.get("negative")
+    if negative is not None:
+        one = isinstance(negative, str)
+        options["negative"] = clean(negative) if one else [clean(text) for text in negative]
+    return SamplingOptions(**options)

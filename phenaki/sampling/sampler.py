@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from phenaki.sampling import decode
+from phenaki.sampling import decode, seeds
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.guidance import RAMPS, guided_logits
 from phenaki.sampling.options import StaticOptions
@@ -22,7 +22,7 @@ def row_keys(seed: int | Array, rows: int, first: int = 0) -> Array:
     Sample i depends on `seed` and i only, not on its batch.
     """
     numbers = first + jnp.arange(rows)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+    return jax.vmap(jax.random.fold_in, (None, 0))(seeds.root_key(seed), numbers)
 
 
 def sample_tokens(

@@ -5,6 +5,7 @@ frames before it, and adds the rest of a clip.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from phenaki.errors import UserError
@@ -30,11 +31,6 @@ class Window:
     starts: bool = False  # without context: the first window, and the first after a hard cut
 
 
-def stream(seed: int, number: int) -> int:
-    """The seed of window `number`: every window has noise of its own."""
-    return seed + 1_000_003 * number
-
-
 def check_context(spec: VideoSpec, context: int, where: str = "config.sample.context") -> None:
     """Raises `UserError` unless windows can be conditioned on `context` frames.
 
@@ -51,12 +47,16 @@ def check_context(spec: VideoSpec, context: int, where: str = "config.sample.con
 def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Window]:
     """The windows of a story: `spec.frames` frames first, then `spec.frames - context` at a time.
 
-    A hard cut starts like the first window. Every scene lasts a whole number of windows, the
-    nearest to its duration and at least one, so that a new prompt starts with a window. With the
-    paper's numbers a story of n windows has 11 + 6(n - 1) frames.
+    A hard cut starts like the first window. Every scene lasts a whole number of windows, at least
+    one, so that a new prompt starts with a window. It ends with the window nearest to the sum of
+    the durations since the last hard cut, so that rounding does not add up; a scene shorter than a
+    window takes at most half a window from the next. A hard cut starts a new sum, so that a change
+    before it changes nothing after it. With the paper's numbers a story of n windows has
+    11 + 6(n - 1) frames.
 
     Raises:
-        UserError: there is no scene, a scene's duration is not above 0, or see `check_context`.
+        UserError: there is no scene, a scene's duration is not above 0 or infinite, or see
+            `check_context`.
     """
     check_context(spec, context)
     if not scenes:
@@ -65,17 +65,31 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
         )
     new = spec.frames - context
     result: list[Window] = []
+    owed = 0.0  # frames asked since the last hard cut, less those of windows
     for index, scene in enumerate(scenes):
-        if scene.seconds <= 0:
-            raise UserError(f"scene {index + 1}: {scene.seconds} seconds must be above 0.")
-        frames = scene.seconds * spec.fps
+        if not 0 < scene.seconds < math.inf:
+            raise UserError(
+                f"scene {index + 1}: {scene.seconds} seconds must be above 0 and finite."
+            )
         anew = scene.cut or not result
+        owed = (0.0 if anew else owed) + scene.seconds * spec.fps
         # A window without context has `context` frames more than the others.
-        count = max(1, round((frames - context if anew else frames) / new))
+        owed -= context if anew else 0
+        count = max(1, round(owed / new))
+        # What the shortest scenes last longer than asked is not taken from scenes after them.
+        owed = max(owed - count * new, -new / 2 + 1e-6)
         for number in range(count):
             start = result[-1].stop if result else 0
             starts = anew and number == 0
             result.append(Window(index, start, start + (spec.frames if starts else new), starts))
+    return result
+
+
+def places(plan: Sequence[Window]) -> list[int]:
+    """The number of every window since the last hard cut, 0 for the first one."""
+    result: list[int] = []
+    for window in plan:
+        result.append(0 if window.starts else result[-1] + 1)
     return result
 
 

@@ -21,9 +21,11 @@ from jaxtyping import Float, Int
 from phenaki import __version__
 from phenaki.io import checkpoint
 from phenaki.io.artifacts import atomic
+from phenaki.io.clean_text import clean
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options
-from phenaki.sampling.windows import Window, stream
+from phenaki.sampling.seeds import stream
+from phenaki.sampling.windows import Window, places
 from phenaki.stories.storyboard import Shot, Storyboard
 
 Frames = Float[np.ndarray, "f h w 3"]
@@ -112,6 +114,7 @@ def generate_windows(
     key: str | None = None
     context: Frames | None = None
     anchor: Frames | None = None  # the first window of the scene
+    numbers = places(plan)
     for number, window in enumerate(plan):
         shot = storyboard.shots[window.scene]
         first_of_scene = number == 0 or plan[number - 1].scene != window.scene
@@ -119,7 +122,7 @@ def generate_windows(
         if window.starts:
             key = context = None
             image = read_image(shot.image) if shot.image else None
-        seed = stream(shot.seed, number)
+        seed = stream(shot.seed, numbers[number])
         facts = model_facts | {
             "first": drift.match_colours and first_of_scene,
             "image": image is not None and hashlib.sha256(image.tobytes()).hexdigest(),
@@ -159,7 +162,7 @@ def _key(model, shot, seed, context, drift, facts) -> str:
     """
     facts = {
         **facts,
-        "prompt": shot.prompt,
+        "prompt": clean(shot.prompt),
         "seed": seed,
         "options": dataclasses.asdict(options.resolve(model.defaults, **shot.sampler)),
         "context": context,

@@ -14,26 +14,31 @@
         cut: hard         # starts anew; the default, morph, continues from the last frames
         guidance: 1.5
 
-At the top, every key of a scene but `prompt` and `image` is a default for all scenes.
+At the top, every key of a scene but `prompt` and `image` is a default for all scenes. A scene's
+`null` switches that off: the model's own value applies, for `seed` that of the call.
 """
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from phenaki.errors import UserError, did_you_mean
+from phenaki.errors import UserError, check_seed, did_you_mean
+from phenaki.io.clean_text import clean
+from phenaki.sampling import seeds
 from phenaki.sampling.windows import Scene, check_context
 from phenaki.types import VideoSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Shot(Scene):
-    """A scene with everything that a storyboard says of it."""
+    """A scene with everything that a storyboard says of it.
+
+    Sampling options that are None are the model's own, whatever a caller's defaults are.
+    """
 
     seed: int = 0
     image: Path | None = None  # its first frame
@@ -46,6 +51,7 @@ class Storyboard:
 
     shots: Sequence[Shot]
     context: int
+    own_seeds: bool = False  # every shot has a seed of its own, not the caller's default
 
 
 class _Value(NamedTuple):
@@ -73,13 +79,23 @@ def _integer(least: int):
     return check
 
 
+def _seed(value):
+    if isinstance(value, bool) or not isinstance(value, int):
+        return "must be a whole number"
+    try:
+        check_seed("seed", value, seeds.BITS)
+    except UserError as error:
+        return str(error).removeprefix(f"seed={value} ").rstrip(".")
+    return None
+
+
 def _text(value):
     # Unquoted, YAML reads yes, no, null and 12 as other types.
     return None if isinstance(value, str) and value.strip() else "must be text, quoted if necessary"
 
 
-def _prompt(value):
-    return None if value is None else _text(value)
+def _or_null(check):
+    return lambda value: None if value is None else check(value)
 
 
 def _cut(value):
@@ -100,9 +116,10 @@ SAMPLER: _Checks = {
     "top_k": _integer(0),
     "top_p": _number(0, most=1),
 }
-COMMON: _Checks = {"seconds": _number(above=0), "seed": _integer(0), "cut": _cut, **SAMPLER}
-SCENE: _Checks = {"prompt": _prompt, "image": _text, **COMMON}
-STORY: _Checks = {"context": _integer(0), "scenes": lambda value: None, **COMMON}
+OWN: _Checks = {"seed": _seed, "cut": _cut, **SAMPLER}
+COMMON: _Checks = {"seconds": _number(above=0), **{k: _or_null(v) for k, v in OWN.items()}}
+SCENE: _Checks = {"prompt": _or_null(_text), "image": _or_null(_text), **COMMON}
+STORY: _Checks = {"context": _or_null(_integer(0)), "scenes": lambda value: None, **COMMON}
 
 
 def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Storyboard:
@@ -128,12 +145,13 @@ def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Storyboa
         raise UserError(f"{where}: is not YAML: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from None
-    if "context" in story:
-        line, context = story.pop("context")
-        check_context(spec, context, f"{path}:{line}: context")
-    defaults = {"seed": _Value(0, seed)} | story
-    shots = [_shot(path, number, defaults, scene) for number, scene in enumerate(scenes, 1)]
-    return Storyboard(shots, context)
+    own = story.pop("context", _Value(0, None))
+    if own.value is not None:
+        check_context(spec, own.value, f"{path}:{own.line}: context")
+        context = own.value
+    found = [_shot(path, number, story, scene) for number, scene in enumerate(scenes, 1)]
+    shots = [shot if given else dataclasses.replace(shot, seed=seed) for shot, given in found]
+    return Storyboard(shots, context, own_seeds=all(given for _, given in found))
 
 
 def _fields(path, loader, node, checks: _Checks, what) -> dict[str, _Value]:
@@ -175,14 +193,14 @@ def _scenes(path, loader, node):
     ]
 
 
-def _shot(path, number, defaults, scene) -> Shot:
-    """Scene `number` (from 1) with its own fields before the `defaults`."""
-    fields = defaults | scene
+def _shot(path, number, defaults, scene) -> tuple[Shot, bool]:
+    """Scene `number` (from 1), its own fields before the `defaults`; whether these give a seed."""
+    fields = {key: field.value for key, field in (defaults | scene).items()}
     for key in ("prompt", "seconds"):
         if key not in fields:
             raise UserError(f"{path}: scene {number} has no {key}.")
     image = None
-    if "image" in scene:
+    if fields.get("image") is not None:
         line, name = scene["image"]
         image = path.parent / name
         if not image.is_file():
@@ -192,45 +210,13 @@ def _shot(path, number, defaults, scene) -> Shot:
                 f"{path}:{scene['cut'].line}: cut=morph must be hard: scene {number} starts from "
                 "an image."
             )
-    return Shot(
-        fields["prompt"].value,
-        float(fields["seconds"].value),
-        cut=image is not None or ("cut" in fields and fields["cut"].value == "hard"),
-        seed=fields["seed"].value,
+    seed = fields.get("seed")
+    shot = Shot(
+        clean(fields["prompt"]),
+        float(fields["seconds"]),
+        cut=image is not None or fields.get("cut") == "hard",
+        seed=seed or 0,
         image=image,
-        sampler={key: fields[key].value for key in SAMPLER if key in fields},
+        sampler={key: fields[key] for key in SAMPLER if key in fields},
     )
-
-
-def reroll(shots: Sequence[Shot], counts: Mapping[int, int]) -> list[Shot]:
-    """`shots` in which scene n (from 1) has the seed of its `counts`[n]-th reroll."""
-    result = list(shots)
-    for number, count in counts.items():
-        shot = result[number - 1]
-        seed = zlib.crc32(f"{shot.seed} {number} {count}".encode()) >> 1
-        result[number - 1] = dataclasses.replace(shot, seed=seed)
-    return result
-
-
-def warnings_for(
-    shots: Sequence[Scene],
-    spec: VideoSpec,
-    context: int,
-    is_cut: Callable[[Sequence[str | None]], Any],
-) -> list[str]:
-    """Where the video will differ from the storyboard, a sentence each.
-
-    `is_cut` says for each prompt whether the text encoder cuts its end.
-    """
-    found = []
-    cut = is_cut([shot.prompt for shot in shots])
-    for number, shot in enumerate(shots, 1):
-        window = spec.frames if number == 1 or shot.cut else spec.frames - context
-        if shot.seconds * spec.fps < window:
-            found.append(
-                f"scene {number} asks for {shot.seconds:g} s and lasts {window / spec.fps:g} s, "
-                "one window."
-            )
-        if cut[number - 1]:
-            found.append(f"scene {number}: the text encoder cuts the end of {shot.prompt!r}.")
-    return found
+    return shot, seed is not None

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from phenaki.errors import UserError, did_you_mean
+from phenaki.io.clean_text import clean
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SPECIAL_IDS = 3  # the byte with value v has id v + SPECIAL_IDS
@@ -22,6 +23,7 @@ SOURCE = (
 class Vocabulary:
     """Encodes captions as rows of `length` ids: pieces of text, one end mark, then padding.
 
+    Captions and prompts are cleaned alike (`phenaki.io.clean_text`).
     A missing or blank caption is a row of padding: an unconditional sample, not the text "". A
     caption longer than `length - 1` pieces is cut there and keeps its end mark; `is_cut` tells
     which ones. Raises ValueError if `length` is below 2, TypeError for a string instead of a list.
@@ -49,7 +51,7 @@ class Vocabulary:
 
     def count(self, caption: str) -> int:
         """Number of ids of the whole caption, the end mark included."""
-        return len(self._ids(caption)) + 1
+        return len(self._ids(clean(caption) or "")) + 1
 
     def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b l"]:
         """Ids of each caption: 0 padding, 1 end, pieces otherwise."""
@@ -78,9 +80,7 @@ class ByteVocabulary(Vocabulary):
         return SPECIAL_IDS + 256
 
     def _ids(self, text: str) -> np.ndarray:
-        # Command-line arguments that are not UTF-8 arrive as lone surrogates, one per byte.
-        encoded = text.encode("utf-8", "surrogateescape")
-        return np.frombuffer(encoded, np.uint8).astype(np.int32) + SPECIAL_IDS
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32) + SPECIAL_IDS
 
     def _text(self, ids: np.ndarray) -> str:
         values = ids[(ids >= SPECIAL_IDS) & (ids < self.size)] - SPECIAL_IDS
@@ -102,7 +102,7 @@ class SentencePieceVocabulary(Vocabulary):
         return self.model.vocab_size()
 
     def _ids(self, text: str) -> list[int]:
-        return self.to_ids(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        return self.to_ids(text)
 
     def _text(self, ids: np.ndarray) -> str:
         return self.model.decode(ids[ids != PAD_ID].tolist())
@@ -154,7 +154,7 @@ class LabelVocabulary:
 
     def encode(self, captions: Sequence[str | None]) -> Int32[np.ndarray, "b 1"]:
         """The id of each caption's class."""
-        return np.array([[self._id(name.strip())] for name in _texts(captions)], np.int32)
+        return np.array([[self._id(name)] for name in _texts(captions)], np.int32)
 
     def decode(self, ids: Int32[np.ndarray, "b 1"]) -> list[str]:
         """The names; "" for no class."""
@@ -178,7 +178,7 @@ def labels(path: str | Path) -> LabelVocabulary:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file of class names, one a line.")
     lines = Path(path).read_text("utf-8").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(name for name in map(clean, lines) if name)
     if not names:
         raise UserError(f"{path}: holds no class names; one a line is needed.")
     for number, name in enumerate(names):
@@ -191,7 +191,7 @@ def _texts(captions: Sequence[str | None]) -> Iterator[str]:
     if isinstance(captions, str):
         raise TypeError(f"captions must be a list of strings, not the single string {captions!r}.")
     for caption in captions:
-        yield caption if caption and caption.strip() else ""
+        yield clean(caption) or ""
 
 
 def _ended(ids: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from phenaki.io.clean_text import clean
+
 MediaKind = Literal["image", "video"]
 Split = Literal["train", "validation"]
 
@@ -193,13 +195,6 @@ def kind_of(name: str) -> MediaKind | None:
 def split_named(name: str | None) -> Split | None:
     """train for train, training; validation for val, valid, validate, validation, test."""
     return _SPLITS.get((name or "").strip().lower())
-
-
-def clean(caption: str | None) -> str | None:
-    """A caption as one stripped line of valid UTF-8; None if nothing is left."""
-    # JSON can escape half of a surrogate pair, which cannot be encoded.
-    text = (caption or "").encode("utf-8", "replace").decode()
-    return " ".join(text.split()) or None
 
 
 def words(name: str) -> str | None:

@@ -22,6 +22,7 @@ from phenaki.io.images import (
     check_size,
     decode_errors,
     fit,
+    local,
     over_white,
     read_image,
 )
@@ -172,7 +173,7 @@ def _decoded(path) -> Iterator[_Timed]:
     with (
         decode_errors(path, lambda: f" after {count} frames" if count else ""),
         av.open(
-            str(path) if isinstance(path, Path | str) else path,
+            local(path) if isinstance(path, Path | str) else path,
             metadata_errors="replace",
             options={"format_whitelist": FORMATS},
         ) as container,

@@ -5,9 +5,10 @@ import os
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import Inventory, RawItem, Skipped, clean, escapes, kind_of, words
+from phenaki.data.prepare.items import Inventory, RawItem, Skipped, escapes, kind_of, words
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
+from phenaki.io.clean_text import clean
 
 TABLES = tuple(
     f"{stem}{end}" for stem in ("captions", "metadata") for end in caption_tables.SUFFIXES

@@ -10,12 +10,12 @@ from phenaki.data.prepare.items import (
     RawItem,
     Skipped,
     Split,
-    clean,
     kind_of,
     split_named,
 )
 from phenaki.data.prepare.layouts import folder, walk
 from phenaki.errors import UserError
+from phenaki.io.clean_text import clean
 
 ROOT = "JPEGImages"
 

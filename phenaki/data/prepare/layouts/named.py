@@ -9,12 +9,12 @@ from phenaki.data.prepare.items import (
     RawItem,
     Skipped,
     Split,
-    clean,
     kind_of,
     split_named,
     words,
 )
 from phenaki.data.prepare.layouts import folder, walk
+from phenaki.io.clean_text import clean
 
 WEBVID = {"videoid", "name", "page_dir"}
 KINETICS = {"youtube_id", "time_start", "time_end"}

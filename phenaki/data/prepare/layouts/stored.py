@@ -14,12 +14,12 @@ from phenaki.data.prepare.items import (
     MediaKind,
     RawItem,
     Skipped,
-    clean,
     kind_of,
     words,
 )
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
+from phenaki.io.clean_text import clean
 
 _TFRECORD = ("*.tfrecord", "*.tfrecord-*", "*.tfrecords", "*-[0-9]*-of-[0-9]*")
 _CAPTION = ("txt", "caption", "text", "TEXT")

@@ -15,12 +15,12 @@ from phenaki.data.prepare.items import (
     MediaKind,
     RawItem,
     Skipped,
-    clean,
     escapes,
     is_utf8,
     kind_of,
 )
 from phenaki.data.prepare.layouts import folder, walk
+from phenaki.io.clean_text import clean
 
 _NAME = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<suffix>[^/]+)$")
 MAX_TEXT = 2**26  # bytes of a .txt or .json

@@ -18,12 +18,12 @@ from phenaki.data.prepare.items import (
     RawItem,
     Skipped,
     WorkUnit,
-    clean,
     split_named,
     words,
 )
 from phenaki.data.prepare.layouts import stored, walk
 from phenaki.errors import UserError
+from phenaki.io.clean_text import clean
 
 PREFIX = "tfds:"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR is set, as in TFDS

@@ -1,0 +1,41 @@
+"""Files of samples: sample_0.mp4, .gif and a sheet of frames .png; an image is .png and a sheet."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from phenaki.io import media
+
+GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
+_OWN = re.compile(r"sample_\d+(\.mp4|\.gif|\.png|_sheet\.png)")
+
+
+def write(
+    directory: Path,
+    videos: Sequence[Any],
+    prompts: Sequence[str | None],
+    fps: float | int,
+    scale: int | None = None,
+) -> list[str]:
+    """Writes `videos` [f h w 3] to `directory` and returns their names; removes those before.
+
+    Files of an earlier call would look like samples of this one; others in the folder stay.
+    `scale` enlarges pixels; None: to about 256.
+    """
+    scale = scale or media.scale_to_see(*videos[0].shape[1:3])
+    for path in directory.iterdir():
+        if _OWN.fullmatch(path.name) and path.is_file():
+            path.unlink()
+    names = [f"sample_{number}" for number in range(len(videos))]
+    for name, video, prompt in zip(names, videos, prompts, strict=True):
+        sheet = media.sheet([video], [prompt])
+        if len(video) == 1:
+            media.write_png(directory / f"{name}.png", video[0], scale)
+            media.write_png(directory / f"{name}_sheet.png", sheet)
+            continue
+        media.write_mp4(directory / f"{name}.mp4", video, fps, scale)
+        if len(video) <= GIF_FRAMES:
+            media.write_gif(directory / f"{name}.gif", video, fps, scale)
+        media.write_png(directory / f"{name}.png", sheet)
+    return names

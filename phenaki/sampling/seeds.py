@@ -1,0 +1,39 @@
+"""Seeds of samples: their range, the key of each, and the seed of every window of a story."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from phenaki.errors import check_seed
+
+BITS = 64  # seeds are 0 .. 2**64 - 1, and every one has a key of its own
+
+
+def root_key(seed: int | Array) -> Array:
+    """The key of `seed`. Those below 2**32, also traced ones, have that of `jax.random.key`.
+
+    Raises:
+        UserError: `seed` is outside of the range.
+    """
+    if isinstance(seed, jax.Array):
+        return jax.random.key(seed)
+    high, low = divmod(check_seed("seed", operator.index(seed), BITS), 2**32)
+    # jax.random.key drops the upper half unless 64-bit types are enabled.
+    key = jax.random.key(np.uint32(low))
+    if not high:
+        return key
+    shape = jax.random.key_data(key).shape
+    words = np.resize(np.array([high, low], np.uint32), shape)
+    return jax.random.wrap_key_data(jnp.asarray(words))
+
+
+def stream(seed: int, number: int) -> int:
+    """The seed of window `number` since the last hard cut: every window has noise of its own.
+
+    Raises:
+        UserError: `seed` is outside of the range.
+    """
+    return (check_seed("seed", operator.index(seed), BITS) + 1_000_003 * number) % 2**BITS

@@ -1,0 +1,83 @@
+"""Where the video of a story will differ from what was asked, a sentence each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from phenaki.sampling.options import SamplingOptions
+from phenaki.sampling.windows import Window, segments
+from phenaki.stories.storyboard import Shot
+
+IsCut = Callable[[Sequence[str | None]], Any]  # whether the text encoder cuts the end of each text
+
+
+def of_texts(prompts: Sequence[str | None], chosen: SamplingOptions, is_cut: IsCut) -> list[str]:
+    """A sentence for every prompt and negative text that the text encoder cuts."""
+    texts = list(dict.fromkeys([*prompts, *chosen.texts()]))
+    pairs = zip(texts, is_cut(texts), strict=True)
+    return [f"the text encoder cuts the end of {text!r}." for text, cut in pairs if cut]
+
+
+def of_options(chosen: SamplingOptions, given: Sequence[str], has_text: bool) -> list[str]:
+    """A sentence for every option that was `given` and has no effect."""
+    reasons = chosen.without_effect(given, has_text)
+    return [f"{name} has no effect: {reason}." for name, reason in reasons.items()]
+
+
+def of_story(
+    shots: Sequence[Shot],
+    plan: Sequence[Window],
+    chosen: Sequence[SamplingOptions],
+    fps: float,
+    is_cut: IsCut,
+    has_text: bool,
+) -> list[str]:
+    """All sentences of a story, `plan` its windows and `chosen` the options of each shot."""
+    scenes: dict[str, list[int]] = {}  # by sentence
+    for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
+        given = [name for name, value in shot.sampler.items() if value is not None]
+        found = _length(shot, [w for w in plan if w.scene == number - 1], fps)
+        found += of_texts([shot.prompt], options, is_cut)
+        for sentence in found + of_options(options, given, has_text):
+            scenes.setdefault(sentence, []).append(number)
+    result = [_scenes(sentence, numbers) for sentence, numbers in scenes.items()]
+    return result + _equal_starts(shots, chosen) + _total(shots, plan, fps)
+
+
+def _scenes(sentence, numbers):
+    colon = "" if sentence.startswith("asks") else ":"
+    if len(numbers) == 1:
+        return f"scene {numbers[0]}{colon} {sentence}"
+    return f"each of scenes {', '.join(map(str, numbers))}{colon} {sentence}"
+
+
+def _length(shot, windows, fps):
+    asked, frames = shot.seconds * fps, windows[-1].stop - windows[0].start
+    changed = abs(asked - frames) > 1 - 1e-6
+    if not changed and (len(windows) > 1 or asked >= frames):
+        return []
+    count = "one window" if len(windows) == 1 else f"{len(windows)} windows"
+    return [f"asks for {shot.seconds:g} s and lasts {frames / fps:g} s, {count}."]
+
+
+def _equal_starts(shots, chosen):
+    """Scenes after a hard cut that begin with the same clip: seeds count from the cut."""
+    first: dict[tuple, int] = {}
+    found = []
+    for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
+        if shot.cut or number == 1:
+            key = (shot.prompt, shot.seed, shot.image, repr(options))
+            before = first.setdefault(key, number)
+            if before != number:
+                found.append(
+                    f"scene {number} starts with the clip of scene {before}: both have the same "
+                    "prompt, seed and options; give one a seed."
+                )
+    return found
+
+
+def _total(shots, plan, fps):
+    asked, frames = sum(shot.seconds for shot in shots), segments(plan)[-1][1]
+    longest = max(window.stop - window.start for window in plan)
+    if abs(asked * fps - frames) < longest:
+        return []
+    return [f"the story lasts {frames / fps:g} s; its scenes ask for {asked:g} s."]
