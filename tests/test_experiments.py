@@ -15,6 +15,7 @@ from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
+from phenaki.pipeline import Phenaki
 
 PURPLE = "purple"
 
@@ -102,13 +103,18 @@ def test_names_left_out_change_no_pixel():
 def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
     monkeypatch.setattr(alignment, "GROUP", 2)
 
-    class Model:
+    class Model(Phenaki):
+        def __init__(self):
+            pass
+
         def generate(self, prompts, *, seed, first_row):
             assert len(prompts) == 2  # one size, so that it compiles once
-            return np.array([f"{p}{seed}.{first_row + row}" for row, p in enumerate(prompts)])
+            videos = np.zeros((2, 1, 1, 1, 3), np.float32)
+            videos[:, 0, 0, 0] = [(len(p), seed, first_row + row) for row, p in enumerate(prompts)]
+            return videos
 
-    videos = alignment.sample(Model(), ["a", "b", "c"], seed=5)
-    assert videos.tolist() == ["a5.0", "b5.1", "c5.2"]
+    videos = alignment.sample(Model(), ["a", "bb", "ccc"], seed=5)
+    assert videos[:, 0, 0, 0].tolist() == [[1, 5, 0], [2, 5, 1], [3, 5, 2]]
 
 
 def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):
