@@ -109,13 +109,12 @@ def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
 
         def generate(self, prompts, *, seed, first_row):
             assert len(prompts) == 2  # one size, so that it compiles once
-            values = [
-                float(f"{prompt}{seed}{first_row + row}") for row, prompt in enumerate(prompts)
-            ]
-            return np.array(values)[:, None, None, None, None] * np.ones((1, 1, 1, 3))
+            videos = np.zeros((2, 1, 1, 1, 3), np.float32)
+            videos[:, 0, 0, 0] = [(len(p), seed, first_row + row) for row, p in enumerate(prompts)]
+            return videos
 
-    videos = alignment.sample(Model(), ["1", "2", "3"], seed=5)
-    assert videos[:, 0, 0, 0, 0].tolist() == [150, 251, 352]
+    videos = alignment.sample(Model(), ["a", "bb", "ccc"], seed=5)
+    assert videos[:, 0, 0, 0].tolist() == [[1, 5, 0], [2, 5, 1], [3, 5, 2]]
 
 
 def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):

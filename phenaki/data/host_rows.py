@@ -75,7 +75,8 @@ def describe(totals: Mapping[str, int], processes: np.ndarray, process: int) -> 
     positions = processes.reshape(processes.shape[0] * processes.shape[1], -1)
     mine = (positions == process).any(-1)
     hosts = np.unique(processes).tolist()
-    same, some = [], []
+    same: list[int] = []
+    some: list[int] = []
     for other in hosts:
         theirs = (positions == other).any(-1)
         if other != process and (mine & theirs).any():

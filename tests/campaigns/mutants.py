@@ -204,8 +204,8 @@ MUTANTS = (
     Mutant(
         "eight devices train as one does",
         "sharding.py",
-        "jax.make_array_from_process_local_data(sharding, x)",
-        "jax.device_put(x[: len(x) // mesh.size].repeat(mesh.size, 0), sharding)",
+        "return array[place[first] : place[first] + end - first]",
+        "return array[: end - first]",
         ("test_train.py", "eight_devices and stage_2"),
     ),
     Mutant(
@@ -224,9 +224,9 @@ MUTANTS = (
     ),
     Mutant(
         "a host's samples are its own",
-        "data/tokens.py",
-        "numbers = (taken * size + np.arange(size)) * count + index",
-        "numbers = (taken * size + np.arange(size)) * count",
+        "data/host_rows.py",
+        "return start + np.array(self.rows, np.int64)",
+        "return start + np.arange(len(self.rows))",
         ("test_encode_dataset.py", "no_host_loses"),
     ),
     Mutant(
