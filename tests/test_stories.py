@@ -114,7 +114,7 @@ def test_keys_of_windows_are_those_of_earlier_caches(model, tmp_path, monkeypatc
         "8729847855f6231757f54bf2",
         "c8ea74b61b112be4886d1025",
         "99b970c4310413500d45ea0b",
-        "37bdbcf3c54641af1230dce0",
+        "0339c20e21a68b491658453d",
     ]
     options = {"steps": 2, "negative": "b"}
     shots = [change(SHOTS[0], cut=True, image=Path("a"), sampler=options)]
@@ -385,7 +385,7 @@ def test_killed_and_started_again_it_is_the_undisturbed_story(model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{20 - len(left)} of 20 windows sampled" in done.stdout
     assert all(path.stat().st_mtime_ns == then for path, then in left.items())
-    assert "first.png: 30x40 px are resized, and their centre cropped, to 16x16." in done.stderr
+    assert "first.png: 30x40 px resized and center-cropped to 16x16." in done.stderr
     assert "note: scene 2 asks for 0.1 s and lasts 0.75 s, one window." in done.stderr
     assert "note: scene 2: the text encoder cuts the end of 'then a blue" in done.stderr
     assert "windows: 20/20 (100%)" in done.stderr
