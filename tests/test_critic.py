@@ -265,7 +265,7 @@ def test_the_score_is_the_critics_logit_of_what_was_filled_in(run):
     text = model.embed(prompts)
     judge = functools.partial(critic.network.apply, {"params": critic.params})
     for sampled, scores in zip(trace.sampled, trace.scores, strict=True):
-        np.testing.assert_allclose(-judge(sampled, text), scores, atol=1e-4)
+        np.testing.assert_allclose(-judge(jnp.asarray(sampled), text), scores, atol=1e-4)
 
 
 def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):

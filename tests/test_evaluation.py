@@ -7,6 +7,7 @@ import re
 import types
 from pathlib import Path
 
+import clip_sets
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def tokenizer(model):
         factory.tokenizer(model.config),
         model.params["tokenizer"],
         model.spec,
-        checkpoint.fingerprint(model.params["tokenizer"], model.config),
+        checkpoint.fingerprint(model.params["tokenizer"], model.config.to_dict()),
         rows=1,
     )
 
@@ -382,15 +383,14 @@ def prepared(world, tmp_path_factory):
     """Four captioned clips on disk."""
     folder = tmp_path_factory.mktemp("clips")
     made = render.render(world, "test", np.arange(4))
-    form = format.Format(frames=11, fps=8.0, height=16, width=16, encoding="png")
-    with format.Writer(folder, form) as writer:
-        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True)):
-            frames = format.encode(video, "png")
-            record = format.ClipRecord(
-                str(index), frames, caption, "here", "0", (16, 16), start=0.0, fps=8.0
-            )
-            writer.add("video_validation", record)
-    return folder
+    form = format.ClipFormat(frames=11, fps=8.0, height=16, width=16, encoding="png")
+    records = [
+        format.ClipRecord(
+            str(index), format.encode(video, "png"), caption, "here", "0", (16, 16), 0.0, 8.0
+        )
+        for index, (video, caption) in enumerate(zip(made["video"], made["caption"], strict=True))
+    ]
+    return clip_sets.write(folder, form, {"video_validation": records})
 
 
 def test_prepared_clips_are_those_that_were_written(prepared, world):

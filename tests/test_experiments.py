@@ -15,6 +15,7 @@ from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
+from phenaki.pipeline import Phenaki
 
 PURPLE = "purple"
 
@@ -95,20 +96,24 @@ def test_names_left_out_change_no_pixel():
     one, other = (moving_shapes.render(w, "train", np.arange(50)) for w in (plain, silent))
     np.testing.assert_array_equal(one["video"], other["video"])
     assert "red" not in " ".join(other["caption"]).split()
-    with pytest.raises(UserError, match=r"config\.data\.world\.unnamed: unknown 'puce'"):
+    with pytest.raises(UserError, match=r"config\.data\.world\.unnamed='puce' must be one of red"):
         World(unnamed=("puce",))
 
 
 def test_groups_of_prompts_are_sampled_as_one(monkeypatch):
     monkeypatch.setattr(alignment, "GROUP", 2)
 
-    class Model:
+    class Model(Phenaki):
+        def __init__(self):
+            pass
+
         def generate(self, prompts, *, seed):
             assert len(prompts) == 2  # one size, so that it compiles once
-            return np.array([f"{prompt}{seed}" for prompt in prompts])
+            values = [float(f"{prompt}{seed}") for prompt in prompts]
+            return np.array(values)[:, None, None, None, None] * np.ones((1, 1, 1, 3))
 
-    videos = alignment.sample(Model(), ["a", "b", "c"], seed=5)
-    assert videos.tolist() == ["a5", "b5", "c7"]
+    videos = alignment.sample(Model(), ["1", "2", "3"], seed=5)
+    assert videos[:, 0, 0, 0, 0].tolist() == [15, 25, 37]
 
 
 def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):

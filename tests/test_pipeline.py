@@ -296,7 +296,7 @@ def test_another_tokenizer_than_the_trained_one_is_refused(run, model, tmp_path)
     checkpoint.save_bundle(
         tmp_path / "run" / "tokenizer",
         {"tokenizer": other},
-        tiny.tokenizer_config(),
+        tiny.tokenizer_config().to_dict(),
         kind="tokenizer",
     )
     with pytest.raises(

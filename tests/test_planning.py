@@ -13,6 +13,7 @@ from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
 from phenaki.planning.programs import workload
+from phenaki.train import maskgit as maskgit_training
 from phenaki.train import tokenizer as tokenizer_training
 
 

@@ -17,7 +17,8 @@ import pytest
 from phenaki.io import checkpoint
 from phenaki.train import logs
 
-PROGRAM = os.path.join(os.path.dirname(__file__), "helpers", "process.py")
+TESTS = os.path.dirname(os.path.abspath(__file__))
+ROOT, PROGRAM = os.path.dirname(TESTS), os.path.join(TESTS, "helpers", "process.py")
 DEVICES = "--xla_force_host_platform_device_count"
 
 
@@ -36,8 +37,7 @@ class Job:
             fields=fields,
         )
         flags = f"{DEVICES}={devices} --xla_cpu_parallel_codegen_split_count=1"
-        root = os.path.dirname(os.path.dirname(PROGRAM))
-        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": root}
+        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": ROOT}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, PROGRAM, str(port), str(count), str(index), json.dumps(job)],

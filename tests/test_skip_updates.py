@@ -115,7 +115,7 @@ def test_preempted_at_any_step_and_resumed_equals_uninterrupted(tick, tmp_path, 
 
 PROGRAM = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {helpers!r})
 import pathlib, threading, time
 import toy
 from phenaki import cli
@@ -128,7 +128,8 @@ cli.run(lambda argv: toy.run(pathlib.Path(sys.argv[0]).parent / "run", **{fields
 
 def start(tmp_path, patch="", **fields):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=os.path.dirname(__file__), patch=patch, fields=fields))
+    helpers = os.path.join(os.path.dirname(__file__), "helpers")
+    program.write_text(PROGRAM.format(helpers=helpers, patch=patch, fields=fields))
     return subprocess.Popen(
         [sys.executable, str(program)], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},

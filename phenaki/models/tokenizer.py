@@ -11,7 +11,7 @@ SMALL_INIT = nn.initializers.normal(0.02)
 
 
 class Reconstruction(NamedTuple):
-    """Result of a training forward pass."""
+    """Result of a forward pass in training."""
 
     video: Video  # linear output, not clipped to [0, 1]
     quantized: Quantized
