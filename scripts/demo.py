@@ -21,7 +21,9 @@ RELEASED = flags.DEFINE_string(
     "released", "checkpoints/laptop", "a trained model to compare with; may be missing"
 )
 COUNT = flags.DEFINE_integer("count", 200, "unseen prompts per score", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "of the data, the parameters and the samples")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "of the data, the parameters and the samples", lower_bound=0, upper_bound=2**32 - 1
+)
 STAGE1 = flags.DEFINE_integer(
     "stage1_steps", None, "default: that of configs/cvivit.py:demo", lower_bound=1
 )

@@ -114,7 +114,7 @@ def test_keys_of_windows_are_those_of_earlier_caches(model, tmp_path, monkeypatc
         "8729847855f6231757f54bf2",
         "c8ea74b61b112be4886d1025",
         "99b970c4310413500d45ea0b",
-        "37bdbcf3c54641af1230dce0",
+        "0339c20e21a68b491658453d",
     ]
     options = {"steps": 2, "negative": "b"}
     shots = [change(SHOTS[0], cut=True, image=Path("a"), sampler=options)]
