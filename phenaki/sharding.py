@@ -195,7 +195,7 @@ def _global(kind: str, part, mesh: Mesh, rows: HostRows):
     def one(array):
         if len(array) != len(rows):
             raise ValueError(
-                f"a {kind} batch of {len(array)} rows; this host loads {len(rows)} of {rows.total}"
+                f"{kind}: a batch of {len(array)} rows; this host loads {len(rows)} of {rows.total}"
             )
 
         def shard(index):

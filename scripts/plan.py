@@ -57,7 +57,7 @@ def main(argv):
             raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
         _print_sizes(workload)
         return
-    from phenaki.planning import meshes, plan
+    from phenaki.planning import compiled, meshes, plan
 
     topology = chips.parse(TOPOLOGY.value)
     sizes = None
@@ -71,12 +71,12 @@ def main(argv):
             _print_ranking(ranked)
     elif any(workload.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
         sizes = _given(workload, topology)
-    made = plan.make(workload, topology, mfu=MFU.value, sizes=sizes)
+    made = plan.make(
+        workload, topology, mfu=MFU.value, sizes=sizes, process_grid=compiled.process_grid
+    )
     if SEARCH.value:
         made["why"] = "the fastest that fits by --search"
     if COMPILE.value:
-        from phenaki.planning import compiled
-
         made["compiled"] = compiled.report(workload, topology, made)
         _save(made)
     print(json.dumps(made, indent=1)) if JSON.value else _print_plan(workload, made)
@@ -172,9 +172,11 @@ def _print_plan(workload, made):
         f"so             {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} days on "
         f"{made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
     )
+    loads = made["hosts_per_row"]
     print(
         f"data           {made['samples_per_second']:,.0f} samples/s, "
         f"{made['bytes_per_second'] / 1e6:,.0f} MB/s of pixels over {made['hosts']} hosts"
+        + (f", {loads:.3g} of which load each sample" if loads > 1 else "")
     )
     for program, found in made.get("compiled", {}).items():
         ratio = f", {found['ratio']:.3f} of the model's FLOPs" if "ratio" in found else ""

@@ -364,6 +364,25 @@ def test_a_step_takes_the_longer_of_its_products_and_its_traffic():
     )
 
 
+def test_hosts_that_share_samples_read_them_each(run_script):
+    run, topology = workload(tiny.whole_config()), chips.parse("gpu:16xH100")
+    read = {}
+    for sequence in (2, 8, 16):
+        sizes = dict(data=16 // sequence, fsdp=1, sequence=sequence, tensor=1, slices=1)
+        made = plan.make(run, topology, mfu=0.4, sizes=sizes)
+        per_step = made["bytes_per_second"] / made["steps_per_second"]
+        read[sequence] = (made["hosts_per_row"], per_step)
+    pixels = 8 * 11 * 16 * 16 * 3
+    assert read == pytest.approx({2: (1, pixels), 8: (1, pixels), 16: (2, 2 * pixels)})
+    done = run_script(
+        "scripts/plan.py", "--config=configs/cvivit.py:demo", "--topology=gpu:16xH100",
+        "--config.mesh.data=1", "--config.mesh.sequence=16", "--config.video.height=128",
+        "--config.video.width=128",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "MB/s of pixels over 2 hosts, 2 of which load each sample" in done.stdout
+
+
 def test_traffic_counts_parameters_once_for_clips_and_once_for_images():
     config = tiny.whole_config()
     config.data.image_batch = 8

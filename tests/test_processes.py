@@ -9,10 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import jax
 import kill_runs
 import numpy as np
 import pytest
+from PIL import Image
 
 from phenaki.io import checkpoint
 from phenaki.train import logs
@@ -46,9 +49,9 @@ class Job:
             for index in range(count)
         ]  # fmt: skip
 
-    def wait(self, code=0):
+    def wait(self, code=0, timeout=300):
         """The outputs of the processes, once all have ended with `code`."""
-        outputs = [process.communicate(timeout=300)[0] for process in self.processes]
+        outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
         codes = [process.returncode for process in self.processes]
         assert codes == [code] * len(codes), "\n".join(outputs)
         return outputs
@@ -79,12 +82,58 @@ def alone(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("count", "stage"), [(2, "cvivit"), (2, "maskgit"), (4, "cvivit")])
-def test_several_processes_train_as_one_does(count, stage, alone, tmp_path):
-    job = Job(stage, tmp_path, count, tokenizer=alone / "cvivit", mesh=dict(data=-1, fsdp=2))
-    job.wait()
+@pytest.mark.parametrize("stage", ["cvivit", "maskgit"])
+def test_two_processes_train_as_one_does(stage, alone, tmp_path):
+    Job(stage, tmp_path, 2, tokenizer=alone / "cvivit", mesh=dict(data=-1, fsdp=2)).wait()
     assert_close(lines(tmp_path), lines(alone / stage))
-    assert len(list((tmp_path / "samples").iterdir())) == 2  # written once, seen by all
+    ours, theirs = (sorted((run / "samples").iterdir()) for run in (tmp_path, alone / stage))
+    assert len(ours) == len(theirs) == 2  # written once, seen by all
+    # An original next to its own reconstruction, prompts with their own videos.
+    pictures = [np.asarray(Image.open(files[1])).astype(int) for files in (ours, theirs)]
+    assert ours[1].suffix == ".png" and pictures[0].std() > 10
+    assert abs(pictures[0] - pictures[1]).max() <= 2
+
+
+# (data, fsdp, sequence, tensor) of four devices. Both axes of a mesh span four processes; the first
+# spans two processes, and with alternating devices the second.
+SHAPES = [(2, 1, 2, 1), (1, 2, 1, 2)]
+ALONE = (4, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def one_process(alone, tmp_path_factory):
+    """Two steps of both stages, and samples, by one process with four devices."""
+    root = tmp_path_factory.mktemp("meshes")
+    _train_meshes(root, 1, 4, alone, [ALONE])
+    return root
+
+
+def _train_meshes(root, count, devices, alone, shapes, order=(0, 1, 2, 3)):
+    fields = dict(shapes=shapes, order=order, steps=2)
+    return Job("meshes", root, count, devices, tokenizer=alone / "cvivit", **fields).wait(
+        timeout=1200
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "order"), [(4, (0, 1, 2, 3)), (2, (0, 1, 2, 3)), (2, (0, 2, 1, 3))]
+)
+def test_processes_train_and_sample_as_one_does_whichever_axis_spans_them(
+    count, order, alone, one_process, tmp_path
+):
+    outputs = _train_meshes(tmp_path, count, 4 // count, alone, SHAPES, order)
+    assert all(f"host {host} of {count} loads rows" in text for host, text in enumerate(outputs))
+    first = "x".join(map(str, ALONE))
+    for name in ("x".join(map(str, shape)) for shape in SHAPES):
+        for stage in ("cvivit", "maskgit"):
+            ours, theirs = tmp_path / f"{stage}_{name}", one_process / f"{stage}_{first}"
+            assert_close(lines(ours), lines(theirs))
+            got, expected = (checkpoint.load_run(run)[0] for run in (ours, theirs))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
+        one = np.load(one_process / f"sample_{first}.npz")
+        several = np.load(tmp_path / f"sample_{name}.npz")
+        np.testing.assert_array_equal(one["tokens"], several["tokens"])
+        np.testing.assert_allclose(one["video"], several["video"], atol=1e-5)
 
 
 def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(tmp_path):
@@ -104,6 +153,17 @@ def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(t
     counts = [re.search(r"(\d+) files to encode on this host of 2", text) for text in outputs]
     assert [int(found[1]) for found in counts] == [5, 4]
     assert kill_runs.encoded(two) == whole
+
+
+def test_a_run_resumes_on_other_processes_and_another_mesh_as_one_process_trains(alone, tmp_path):
+    steps = dict(save_every=2)
+    mesh = dict(data=2, sequence=2)
+    Job("cvivit", tmp_path, 4, mesh=mesh, train=dict(steps=2, **steps)).wait()
+    mesh = dict(data=1, fsdp=2, sequence=1, tensor=2)
+    Job("cvivit", tmp_path, 2, 2, mesh=mesh, train=dict(steps=4, **steps)).wait()
+    assert_close(lines(tmp_path), lines(alone / "cvivit"))
+    got, expected = (checkpoint.load_run(run)[0] for run in (tmp_path, alone / "cvivit"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
 
 
 def test_a_run_resumes_with_other_numbers_of_processes_and_devices(tmp_path):

@@ -73,14 +73,11 @@ def describe(totals: Mapping[str, int], processes: np.ndarray, process: int) -> 
         for kind, rows in found.items()
     ]
     positions = processes.reshape(processes.shape[0] * processes.shape[1], -1)
-    mine = (positions == process).any(-1)
     hosts = np.unique(processes).tolist()
-    same: list[int] = []
-    some: list[int] = []
-    for other in hosts:
-        theirs = (positions == other).any(-1)
-        if other != process and (mine & theirs).any():
-            (same if (mine == theirs).all() else some).append(other)
+    at = {host: (positions == host).any(-1) for host in hosts}
+    mine = at.pop(process)
+    same = [host for host, theirs in at.items() if (theirs == mine).all()]
+    some = [host for host, theirs in at.items() if (theirs & mine).any() and host not in same]
     line = f"host {process} of {len(hosts)} loads rows {' and '.join(parts)}"
     if same:
         line += f", as {_hosts(same)} {'does' if len(same) == 1 else 'do'}"

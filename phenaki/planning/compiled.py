@@ -1,14 +1,16 @@
 """Ahead-of-time compilation for TPU topologies: needs libtpu, but no TPU."""
 
+import contextlib
 import importlib.util
 import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from phenaki import sharding
 from phenaki.errors import UserError
-from phenaki.planning import hlo, programs
+from phenaki.planning import hlo, meshes, programs
 from phenaki.planning.chips import Topology
 from phenaki.planning.programs import Workload
 
@@ -80,6 +82,18 @@ def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any
 def mesh(topology: Topology, sizes: dict[str, int]) -> jax.sharding.Mesh:
     """The mesh that a run with `config.mesh` = `sizes` makes of the topology's devices."""
     return sharding.make_mesh(**sizes, devices=devices(topology))
+
+
+def process_grid(topology: Topology, sizes: dict[str, int]) -> np.ndarray:
+    """The host [data fsdp sequence tensor] of each device of a mesh.
+
+    A TPU's order is its compiler's, where that is installed and knows the topology; otherwise hosts
+    follow each other.
+    """
+    if topology.platform == "tpu" and available():
+        with contextlib.suppress(UserError):
+            return sharding.process_grid(mesh(topology, sizes))
+    return meshes.process_grid(topology, sizes)
 
 
 def report(workload: Workload, topology: Topology, made: dict[str, Any]) -> dict[str, Any]:

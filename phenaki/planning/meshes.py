@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from phenaki import sharding
 from phenaki.blocks.sharding import AXES
@@ -56,6 +57,15 @@ def resolve(workload: Workload, topology: Topology) -> MeshShape:
             f"{sharding.nearest_mesh(sizes, topology.chips)}."
         )
     return sizes | {"slices": topology.slices}
+
+
+def process_grid(topology: Topology, sizes: MeshShape) -> np.ndarray:
+    """The host [data fsdp sequence tensor] of each device, where hosts follow each other.
+
+    A TPU's mesh has another order, which its compiler knows: `compiled.mesh`.
+    """
+    hosts = np.arange(topology.chips) // topology.chip.per_host
+    return hosts.reshape([sizes[axis] for axis in AXES])
 
 
 def abstract(sizes: MeshShape) -> jax.sharding.AbstractMesh:

@@ -1,11 +1,14 @@
 """The plan of a run: sizes, FLOPs, memory, mesh, time and data, as one JSON-able dictionary."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from phenaki.data.host_rows import loads_per_row
 from phenaki.planning import meshes, programs, trace
 from phenaki.planning.chips import Topology
 from phenaki.planning.programs import Workload
@@ -61,11 +64,14 @@ def make(
     mfu: float,
     sizes: meshes.MeshShape | None = None,
     flops: dict[str, float] | None = None,
+    process_grid: Callable[[Topology, meshes.MeshShape], np.ndarray] = meshes.process_grid,
 ) -> dict[str, Any]:
     """Everything that is known without compiling.
 
-    `sizes` is a mesh instead of the chosen one, `flops` an earlier result of `work`. A step takes
-    the longer of its own FLOPs at `mfu` of the chips' peak and its traffic at the links' full rate.
+    `sizes` is a mesh instead of the chosen one, `flops` an earlier result of `work`, `process_grid`
+    says which host has which device of the mesh. A step takes the longer of its own FLOPs at `mfu`
+    of the chips' peak and its traffic at the links' full rate. Hosts that share samples read them
+    each: "bytes_per_second" counts all that they read.
     """
     why = "as given"
     if sizes is None:
@@ -77,6 +83,7 @@ def make(
     rate = 1 / max(compute, exchange)
     days = workload.steps / rate / 86400
     held = meshes.memory(workload, sizes)
+    loads = loads_per_row(process_grid(topology, sizes))
     return {
         "topology": topology.name,
         "chips": topology.chips,
@@ -99,7 +106,8 @@ def make(
         "chip_hours": days * 24 * topology.chips,
         "samples": workload.samples,
         "samples_per_second": rate * sum(workload.samples.values()),
-        "bytes_per_second": rate * _pixel_bytes(workload),
+        "hosts_per_row": loads,
+        "bytes_per_second": rate * loads * _pixel_bytes(workload),
     }
 
 
