@@ -46,6 +46,7 @@ def t2v() -> ConfigDict:
     c.train = dict(
         steps=300_000, log_every=100, save_every=5000, sample_every=5000, sample_count=100, keep=2
     )
+    c.train.from_step = 0  # see configs/cvivit.py
     c.guard = dict(spike=20.0, patience=10, tries=3, hang_minutes=60.0)  # see configs/cvivit.py
     c.mesh = dict(data=1, fsdp=-1, tensor=1)
     c.dtype = "bfloat16"

@@ -65,6 +65,9 @@ def paper() -> ConfigDict:
     # Warm start: the run or bundle of a C-ViViT, also of one of images only (video.frames=1).
     c.start = ""
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)
+    c.train.from_step = (
+        0  # resume once from this checkpoint and set later ones aside; 0: the newest
+    )
     # Not in the paper. An update is skipped where a loss or gradient is not finite, or exceeds its
     # recent mean `spike` times; after `patience` skips in a row the run rolls back to its last
     # checkpoint, and stops after `tries` roll-backs.

@@ -29,10 +29,15 @@ def end(code: int, message: str) -> None:
     last = message.strip().splitlines()[-1]
     try:
         state.client.key_value_set(f"{ENDS}{state.process_id}", f"{code} {last}")
-        time.sleep(3 * PERIOD)  # the service is a thread of process 0
+        _linger(state)
     except Exception:  # the service has ended, and with it the job
         pass
     _exit(code)
+
+
+def _linger(state: Any) -> None:
+    """Waits until the other processes know; process 0, which has the service, longest."""
+    time.sleep(PERIOD * (6 if state.process_id == 0 else 3))
 
 
 def watch() -> None:
@@ -53,6 +58,8 @@ def _watch(state: Any) -> None:
         for host, value in ends.items():
             code, message = value.split(" ", 1)
             sys.stderr.write(f"host {host} ended the job: {message}\n")
+            if state.process_id == 0:
+                _linger(state)
             _exit(int(code))
         time.sleep(PERIOD)
 

@@ -75,7 +75,8 @@ def test_a_host_names_its_rows_and_who_else_loads_them():
     mesh = np.arange(64).reshape(16, 2, 2, 1)
     line = "host 6 of 64 loads rows 48 to 63 of 512, as host 7 does"
     assert describe({"video": 512}, mesh, 6) == line
-    line = "host 6 of 64 loads rows 36 to 47 of 384 (video) and 12 to 15 of 128 (image), as host 7 does"
+    rows = "rows 36 to 47 of 384 (video) and 12 to 15 of 128 (image)"
+    line = f"host 6 of 64 loads {rows}, as host 7 does"
     assert describe({"video": 384, "image": 128}, mesh, 6) == line
     mesh = mesh.reshape(8, 1, 1, 8)
     line = "host 9 of 64 loads rows 64 to 127 of 512, as hosts 8, 10 to 15 do"
@@ -164,7 +165,11 @@ def stored() -> list[tuple[str, dict[str, int], np.ndarray]]:
     """Meshes of the TPU compiler's, kept: (topology, sizes, process grid)."""
     kept = json.loads(GRIDS.read_text())
     return [
-        (one["topology"], one["mesh"], np.array(one["processes"]).reshape([one["mesh"][a] for a in AXES]))
+        (
+            one["topology"],
+            one["mesh"],
+            np.array(one["processes"]).reshape([one["mesh"][a] for a in AXES]),
+        )
         for one in kept
     ]  # fmt: skip
 

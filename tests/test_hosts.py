@@ -2,6 +2,9 @@
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -34,3 +37,56 @@ def test_a_process_of_its_own_has_no_others_to_end():
     assert hosts.joined() is None
     hosts.end(2, "returns")
     hosts.watch()
+
+
+PROGRAM = """
+import sys, jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+from jax.experimental import multihost_utils
+from phenaki import cli, sharding
+from phenaki.errors import UserError
+
+address, index, who, error = sys.argv[1:]
+index, who = int(index), int(who)
+del sys.argv[1:]  # they are not flags
+
+def main(argv):
+    sharding.start(address, 2, index)
+    multihost_utils.sync_global_devices("both are here")
+    if index == who and error != "none":
+        raise {"UserError": UserError, "RuntimeError": RuntimeError}[error]("the disk is gone")
+    if error != "none":
+        multihost_utils.sync_global_devices("never reached by the other")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("who", "error", "code"),
+    [(0, "UserError", 2), (1, "UserError", 2), (1, "RuntimeError", 1), (0, "none", 0)],
+)
+def test_all_hosts_end_at_once_with_the_code_of_the_first(who, error, code, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    root = os.path.dirname(PACKAGE)
+    flags = {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, program, address, str(index), str(who), error],
+            env=os.environ | flags, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    # Without it both would wait for minutes, and then abort with 134.
+    outputs = [process.communicate(timeout=100)[1] for process in both]
+    assert [process.returncode for process in both] == [code, code], outputs
+    assert ("the disk is gone" in outputs[who]) == (error != "none")
+    assert ("Traceback" in outputs[who]) == (error == "RuntimeError")
+    assert (f"host {who} ended the job: " in outputs[1 - who]) == (
+        error == "UserError"
+    ) or code == 1

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import baselines, cvivit, maskgit
+from configs import baselines, critic, cvivit, maskgit
 from phenaki.errors import UserError
 from phenaki.models import factory
 from phenaki.text.vocabulary import ByteVocabulary
@@ -220,3 +220,18 @@ def test_learning_rates(config, rates):
 def test_an_unknown_variant_names_those_there_are(module):
     with pytest.raises(UserError, match=r"demmo: no such variant; known: \w+, "):
         module.get_config("demmo")
+
+
+@pytest.mark.parametrize(
+    ("module", "variant"),
+    [(cvivit, "small"), (cvivit, "laptop"), (maskgit, "mini"), (critic, "demo")],
+)
+def test_the_decay_of_small_presets_ends_with_their_steps_unless_it_is_given(module, variant):
+    config = module.get_config(variant)
+    assert config.optim.decay == config.train.steps
+    config.train.steps = 77
+    assert config.to_dict()["optim"]["decay"] == 77  # a plain number, as stored
+    config.optim.decay = 5
+    assert config.train.steps == 77
+    config.train.steps = 99
+    assert config.optim.decay == 5

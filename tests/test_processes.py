@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import kill_runs
@@ -34,7 +33,7 @@ class Job:
             port = free.getsockname()[1]
         job = dict(
             kind=kind,
-            workdir=str(workdir),
+            workdir=str(workdir),  # HOST in it is the index of the process
             seconds=seconds,
             tokenizer=str(tokenizer),
             fields=fields,
@@ -171,6 +170,19 @@ def test_a_run_resumes_with_other_numbers_of_processes_and_devices(tmp_path):
         output = Job("toy", tmp_path, count, devices, steps=steps, save_every=1).wait()[0]
         assert output.splitlines()[-1] == f"{steps} {count * devices}"
     np.testing.assert_array_equal(_kernel(tmp_path), _summed(5))
+
+
+def test_a_workdir_that_each_host_has_for_itself_is_refused_at_once(tmp_path):
+    job = Job("toy", tmp_path / "hostHOST/run", 2, steps=4, save_every=2)
+    for index, output in enumerate(job.wait(2)):
+        assert f"error: --workdir={tmp_path}/host{index}/run: must be a folder that all" in output
+        assert "host 1 of 2 does not see" in output
+    assert not list(tmp_path.rglob("checkpoints"))
+    assert not list(tmp_path.rglob(".shared-*"))
+    # A folder that cannot be made is no reason to wait for it either.
+    (tmp_path / "file").write_text("")
+    outputs = Job("toy", tmp_path / "file/run", 2, steps=4, save_every=2).wait(2)
+    assert all("file/run" in output for output in outputs)
 
 
 def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):

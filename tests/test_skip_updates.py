@@ -275,6 +275,26 @@ def test_logs_of_steps_that_were_rolled_back_are_dropped(tmp_path):
     assert shown_steps(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+def test_a_run_goes_back_to_an_older_checkpoint_once(tmp_path, caplog):
+    toy.run(tmp_path, steps=6, save_every=2, log_every=1, keep=9)
+    fields = dict(save_every=2, log_every=1, keep=9, from_step=2)
+    final = toy.run(tmp_path, {4: 1000.0}, steps=4, **fields)
+    assert int(final.step) == 4
+    assert raw_steps(tmp_path) == [1, 2, 3, 4]
+    assert lines(tmp_path)[3]["loss/total"] == 1000
+    aside = tmp_path / "abandoned/after_2"
+    assert sorted(os.listdir(aside)) == ["4", "6"]
+    # The command of a job that restarts is the same: it resumes from step 4.
+    toy.run(tmp_path, steps=6, **fields)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4", "6"]
+    assert lines(tmp_path)[3]["loss/total"] == 1000
+    assert "config.train.from_step=2 was done before" in caplog.text
+    message = r"from_step=5: must be the step of a checkpoint in .* \(2, 4, 6\); nearest is 4\."
+    with pytest.raises(UserError, match=message):
+        toy.run(tmp_path, steps=8, **fields | {"from_step": 5})
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4", "6"]
+
+
 def test_a_refused_run_leaves_no_thread_and_its_config(tmp_path):
     toy.run(tmp_path, steps=1)
     before = (tmp_path / "config.json").read_text()

@@ -137,7 +137,7 @@ class Checkpoints:
                     self.directory, newer, reason, step,
                 )  # fmt: skip
             if damaged:
-                self._set_aside(list(damaged))
+                self._set_aside(list(damaged), self.directory / "damaged")
             return self._completed(step, state, *restored, fresh)
         # Where every checkpoint fails, the files are not the reason.
         self._raise_difference(max(damaged), state)
@@ -184,14 +184,30 @@ class Checkpoints:
             raise ValueError("its checksums do not match")
         return state, content["data"]
 
-    def _set_aside(self, steps: list[int]) -> None:
+    def go_back(self, step: int, aside: Path) -> None:
+        """Moves the checkpoints after `step` to the new folder `aside`.
+
+        Raises:
+            UserError: there is no checkpoint of `step`.
+        """
+        steps = sorted(self._manager.all_steps())
+        if step not in steps:
+            there = ", ".join(map(str, steps)) or "none"
+            nearest = min(steps, key=lambda one: abs(one - step), default=0)
+            raise UserError(
+                f"config.train.from_step={step}: must be the step of a checkpoint in {self._steps} "
+                f"({there}); nearest is {nearest}."
+            )
+        self._set_aside([one for one in steps if one > step], aside)
+
+    def _set_aside(self, steps: list[int], aside: Path) -> None:
         self._manager.close()
         if jax.process_index() == 0:
-            (self.directory / "damaged").mkdir(exist_ok=True)
+            aside.mkdir(parents=True, exist_ok=True)
             for step in steps:
-                (self._steps / str(step)).replace(self.directory / "damaged" / str(step))
+                (self._steps / str(step)).replace(aside / str(step))
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints set aside")
+            multihost_utils.sync_global_devices("checkpoints set aside")
         self._open()
 
     def wait(self) -> None:

@@ -81,8 +81,7 @@ def make(
     compute = sum(flops.values()) / (mfu * topology.chips * topology.chip.flops)
     exchange = meshes.traffic(workload, sizes) / topology.chip.link
     rate = 1 / max(compute, exchange)
-    days = workload.steps / rate / 86400
-    held = meshes.memory(workload, sizes)
+    days, held = workload.steps / rate / 86400, meshes.memory(workload, sizes)
     loads = loads_per_row(process_grid(topology, sizes))
     return {
         "topology": topology.name,

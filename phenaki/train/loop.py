@@ -12,6 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from phenaki import sharding
+from phenaki.blocks.sharding import agreed
 from phenaki.data.batches import FIELDS, Batches
 from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
@@ -138,6 +139,8 @@ class _Training:
     def resume(self):
         """The state of the newest checkpoint, sharded as `init()`; `init()` where there is none."""
         state = self.init()
+        if self.options.from_step:
+            self._go_back(self.options.from_step)
         if self.checkpoints.latest is not None:
             state, data = self.checkpoints.restore(state)
             self._restore_pending(data, int(state.step))
@@ -146,6 +149,17 @@ class _Training:
         logs = Logs(self.directory, int(state.step))
         self.logs = self.stack.enter_context(contextlib.closing(logs))
         return state
+
+    def _go_back(self, step: int) -> None:
+        """Sets the checkpoints after `step` aside, once: a restart must not do it again."""
+        aside = self.directory / "abandoned" / f"after_{step}"
+        if agreed(aside.is_dir()):
+            logging.warning(
+                "config.train.from_step=%d was done before, %s is there; resuming from the newest "
+                "checkpoint.", step, aside,
+            )  # fmt: skip
+            return
+        self.checkpoints.go_back(step, aside)
 
     def loop(self, state, step: Callable, sample: Callable):
         """Trains to the last step: `step(state, batch, limits)`, `sample(state, step)`."""

@@ -33,6 +33,7 @@ class RunOptions:
     save_every: int
     sample_every: int
     keep: int  # checkpoints
+    from_step: int  # to resume from, once; 0: the newest checkpoint
     mesh: Mapping[str, int]  # see sharding.make_mesh
     batch_sizes: Mapping[str, int]  # by field of config.data; of all hosts together
     accumulate: int  # micro-batches per step
@@ -57,6 +58,7 @@ class RunOptions:
             save_every=train["save_every"],
             sample_every=train["sample_every"],
             keep=train["keep"],
+            from_step=train.get("from_step", 0),  # absent from configs of earlier versions
             mesh=fields["mesh"],
             batch_sizes={name: data[name] for name in ("batch", "image_batch")},
             accumulate=fields["optim"]["accumulate"],

@@ -52,7 +52,7 @@ def main(argv):
 
     from phenaki.train import maskgit, tokenizer
 
-    workdir, fields = Path(job["workdir"]), job["fields"]
+    workdir, fields = Path(job["workdir"].replace("HOST", str(index))), job["fields"]
     if job["kind"] == "toy":
         counting, seconds = toy.counting, job.get("seconds", 0.0)
 
