@@ -130,14 +130,14 @@ PODS = {
     "v5p:4x4x8": [(128, 1, 1, 1), (32, 1, 4, 1), (64, 2, 1, 1)],
     "v6e:16x16": [(128, 1, 2, 1), (32, 1, 8, 1), (64, 4, 1, 1), (256, 1, 1, 1)],
 }
-SMALL = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v4:2x2x1", "v4:2x2x2", "v6e:4x4")
+SMALL_SLICES = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v4:2x2x1", "v4:2x2x2", "v6e:4x4")
 SLICED = ("v5e:4x4*2", "v4:2x2x2*2")
 
 
 def layouts() -> list[tuple[str, dict[str, int]]]:
     """Documented pods and meshes, and every mesh of small slices, also of two."""
     found = [(name, shape, 1) for name, shapes in PODS.items() for shape in shapes]
-    for name in (*SMALL, *SLICED):
+    for name in (*SMALL_SLICES, *SLICED):
         topology = chips.parse(name)
         for shape in factorisations(topology.chips):
             if shape[0] % topology.slices == 0:

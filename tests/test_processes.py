@@ -88,9 +88,9 @@ def test_two_processes_train_as_one_does(stage, alone, tmp_path):
     ours, theirs = (sorted((run / "samples").iterdir()) for run in (tmp_path, alone / stage))
     assert len(ours) == len(theirs) == 2  # written once, seen by all
     # An original next to its own reconstruction, prompts with their own videos.
-    pictures = [np.asarray(Image.open(files[1])).astype(int) for files in (ours, theirs)]
-    assert ours[1].suffix == ".png" and pictures[0].std() > 10
-    assert abs(pictures[0] - pictures[1]).max() <= 2
+    sheets = [np.asarray(Image.open(files[1])).astype(int) for files in (ours, theirs)]
+    assert ours[1].suffix == ".png" and sheets[0].std() > 10
+    assert abs(sheets[0] - sheets[1]).max() <= 2
 
 
 # (data, fsdp, sequence, tensor) of four devices. Both axes of a mesh span four processes; the first

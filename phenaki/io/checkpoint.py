@@ -184,7 +184,7 @@ class Checkpoints:
             raise ValueError("its checksums do not match")
         return state, content["data"]
 
-    def go_back(self, step: int, aside: Path) -> None:
+    def restore_older(self, step: int, aside: Path) -> None:
         """Moves the checkpoints after `step` to the new folder `aside`.
 
         Raises:

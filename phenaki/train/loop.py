@@ -159,7 +159,7 @@ class _Training:
                 "checkpoint.", step, aside,
             )  # fmt: skip
             return
-        self.checkpoints.go_back(step, aside)
+        self.checkpoints.restore_older(step, aside)
 
     def loop(self, state, step: Callable, sample: Callable):
         """Trains to the last step: `step(state, batch, limits)`, `sample(state, step)`."""
