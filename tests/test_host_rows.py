@@ -14,7 +14,7 @@ import pytest
 
 from phenaki import sharding
 from phenaki.data.host_rows import HostRows, describe, host_rows, loads_per_row
-from phenaki.planning import chips, compiled
+from phenaki.planning import chips, compiled, markdown, meshes
 
 ROOT = Path(__file__).parents[1]
 GRIDS = Path(__file__).parent / "golden" / "process_grids.json"
@@ -75,9 +75,9 @@ def test_a_host_names_its_rows_and_who_else_loads_them():
     mesh = np.arange(64).reshape(16, 2, 2, 1)
     line = "host 6 of 64 loads rows 48 to 63 of 512, as host 7 does"
     assert describe({"video": 512}, mesh, 6) == line
-    rows = "rows 36 to 47 of 384 (video) and 12 to 15 of 128 (image)"
-    line = f"host 6 of 64 loads {rows}, as host 7 does"
-    assert describe({"video": 384, "image": 128}, mesh, 6) == line
+    line = describe({"video": 384, "image": 128}, mesh, 6)
+    both = "rows 36 to 47 of 384 (video) and 12 to 15 of 128 (image)"
+    assert line == f"host 6 of 64 loads {both}, as host 7 does"
     mesh = mesh.reshape(8, 1, 1, 8)
     line = "host 9 of 64 loads rows 64 to 127 of 512, as hosts 8, 10 to 15 do"
     assert describe({"video": 512}, mesh, 9) == line
@@ -123,36 +123,26 @@ for name, sizes in json.loads(sys.argv[1]):
 print(json.dumps(grids))
 """
 AXES = ("data", "fsdp", "sequence", "tensor")
-# Of docs/pods.md: the pods of its table, with every mesh that it gives them, and its examples.
-PODS = {
-    "v4:4x4x8": [(128, 1, 1, 1), (16, 2, 4, 1), (32, 4, 1, 1)],
-    "v5e:16x16": [(128, 1, 2, 1), (16, 2, 8, 1), (32, 8, 1, 1), (256, 1, 1, 1)],
-    "v5p:4x4x8": [(128, 1, 1, 1), (32, 1, 4, 1), (64, 2, 1, 1)],
-    "v6e:16x16": [(128, 1, 2, 1), (32, 1, 8, 1), (64, 4, 1, 1), (256, 1, 1, 1)],
-}
-SMALL_SLICES = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v4:2x2x1", "v4:2x2x2", "v6e:4x4")
-SLICED = ("v5e:4x4*2", "v4:2x2x2*2")
+PODS = markdown.PODS  # of docs/pods.md
+SMALL = ("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v4:2x2x1", "v4:2x2x2", "v6e:4x4")
+SLICED = ("v5e:4x4*2", "v4:2x2x2*2", "v6e:16x16*2")
 
 
-def layouts() -> list[tuple[str, dict[str, int]]]:
-    """Documented pods and meshes, and every mesh of small slices, also of two."""
-    found = [(name, shape, 1) for name, shapes in PODS.items() for shape in shapes]
-    for name in (*SMALL_SLICES, *SLICED):
-        topology = chips.parse(name)
+def layouts(names) -> list[tuple[str, dict[str, int]]]:
+    """Every mesh of the topologies `names`: those of docs and plans are among them."""
+    found = []
+    for topology in map(chips.parse, names):
         for shape in factorisations(topology.chips):
             if shape[0] % topology.slices == 0:
-                found.append((name, shape, topology.slices))
-    return [
-        (name, dict(zip(AXES, shape, strict=True)) | {"slices": slices})
-        for name, shape, slices in found
-    ]
+                sizes = dict(zip(AXES, shape, strict=True)) | {"slices": topology.slices}
+                found.append((topology.name, sizes))
+    return found
 
 
 def process_grids(wanted) -> list[np.ndarray]:
     """By the TPU compiler, in a process that never touches this one's devices."""
-    environment = (
-        os.environ | chips.ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = os.environ | chips.ENVIRONMENT | {"PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(wanted)],
         env=environment, capture_output=True, text=True, timeout=600,
@@ -163,15 +153,11 @@ def process_grids(wanted) -> list[np.ndarray]:
 
 def stored() -> list[tuple[str, dict[str, int], np.ndarray]]:
     """Meshes of the TPU compiler's, kept: (topology, sizes, process grid)."""
-    kept = json.loads(GRIDS.read_text())
-    return [
-        (
-            one["topology"],
-            one["mesh"],
-            np.array(one["processes"]).reshape([one["mesh"][a] for a in AXES]),
-        )
-        for one in kept
-    ]  # fmt: skip
+    found = []
+    for one in json.loads(GRIDS.read_text()):
+        shape = [one["mesh"][axis] for axis in AXES]
+        found.append((one["topology"], one["mesh"], np.array(one["processes"]).reshape(shape)))
+    return found
 
 
 def test_kept_layouts_of_tpus_load_each_row_where_it_is_needed():
@@ -185,9 +171,15 @@ def test_kept_layouts_of_tpus_load_each_row_where_it_is_needed():
     assert shared and min(shared) > 1
 
 
+def test_hosts_of_gpus_follow_each_other():
+    for name, sizes in layouts(["gpu:8xH100", "gpu:64xH100"]):
+        check(meshes.process_grid(chips.parse(name), sizes))
+
+
 @pytest.mark.skipif(not compiled.available(), reason="libtpu is not installed (extra tpu)")
 def test_every_documented_pod_and_mesh_loads_each_row_where_it_is_needed():
-    wanted = layouts()
+    wanted = layouts((*PODS, *SMALL, *SLICED))
+    assert len(wanted) == 976
     for (name, _), processes in zip(wanted, process_grids(wanted), strict=True):
         assert len(np.unique(processes)) == chips.parse(name).hosts
         check(processes)
