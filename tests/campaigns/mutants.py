@@ -227,7 +227,21 @@ MUTANTS = (
         "data/host_rows.py",
         "return start + np.array(self.rows, np.int64)",
         "return start + np.arange(len(self.rows))",
-        ("test_encode_dataset.py", "no_host_loses"),
+        ("test_batches.py", "hosts_split"),
+    ),
+    Mutant(
+        "hosts that share samples load the same rows",
+        "data/host_rows.py",
+        "mine = np.flatnonzero((positions == process).any(-1))",
+        "mine = np.flatnonzero(positions[:, 0] == process)",
+        ("test_host_rows.py", "every_mesh_of_a_job"),
+    ),
+    Mutant(
+        "resumed with another batch size no clip is lost",
+        "data/batches.py",
+        "self._start(taken, dict.fromkeys(self._sizes, 0) | examples)",
+        "self._start(taken, {kind: taken * n for kind, n in self._sizes.items()})",
+        ("test_batches.py", "another_size"),
     ),
     Mutant(
         "an epoch has every record once",
