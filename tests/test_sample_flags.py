@@ -85,6 +85,7 @@ class Model:
 @pytest.fixture(scope="module")
 def script():
     """The module scripts/sample.py; its flags are removed afterwards."""
+    importlib.import_module("absl.app")  # has flags of its own
     before = set(flags.FLAGS)
     found = importlib.util.spec_from_file_location("sample_script", ROOT / "scripts/sample.py")
     assert found is not None
