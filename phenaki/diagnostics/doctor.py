@@ -53,7 +53,7 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
         clips, captions = captioned_clips(model)
         findings = [*logged, *examine_maskgit(model, clips, captions, lines)]
         return findings + overfit_pair(model, clips, captions, steps)
-    case = _tokenizer_case(config, steps)
+    case = tokenizer_case(config, steps)
     with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(case.stage.init)(jax.random.key(case.seed)))
     return [
@@ -71,7 +71,7 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
         UserError: the tokenizer is missing or not one, or the config is wrong.
     """
     if migrations.with_kind(config.to_dict())["kind"] == "tokenizer":
-        case = _tokenizer_case(config, steps)
+        case = tokenizer_case(config, steps)
         state = jax.jit(case.stage.init)(jax.random.key(case.seed))
         return [
             examine_causality(case.stage.model, state.params, case.clips),
@@ -89,7 +89,7 @@ def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int)
     return overfit_pair(model, *captioned_clips(model), steps)
 
 
-def _tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
+def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
     """The stage of a tokenizer's config, a few of its clips, and its stages for one clip."""
     stage = stage_1.make_stage(config)
     options = RunOptions.of(config.to_dict())
