@@ -377,12 +377,12 @@ def test_hosts_that_share_samples_read_them_each(run_script):
     per_step = {axis: size for axis, (_, size) in read.items()}
     assert per_step == pytest.approx({2: pixels, 8: pixels, 16: 2 * pixels})
     done = run_script(
-        "scripts/plan.py", "--config=configs/cvivit.py:demo", "--topology=gpu:16xH100",
+        "scripts/plan.py", "--config=configs/cvivit.py:small", "--topology=v5e:4x4",
         "--config.mesh.data=1", "--config.mesh.sequence=16", "--config.video.height=128",
         "--config.video.width=128",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "MB/s of pixels over 2 hosts, 2 of which load each sample" in done.stdout
+    assert "MB/s of pixels over 4 hosts, 4 of which load each sample" in done.stdout
 
 
 def test_traffic_counts_parameters_once_for_clips_and_once_for_images():
