@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, checkpoint_manager
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import sampler, seeds
 from phenaki.sampling.windows import Scene, Window, segments, windows
@@ -267,7 +267,7 @@ def run(model, tmp_path_factory):
     config.fingerprint = checkpoint.fingerprint(params["tokenizer"], config.to_dict())
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     current = state.create(params["maskgit"], optax.sgd(1.0))
-    saved = checkpoint.Checkpoints(workdir)
+    saved = checkpoint_manager.Checkpoints(workdir)
     saved.save(1, current.replace(ema=jax.tree.map(jnp.zeros_like, current.ema)), {"taken": 1})
     saved.save(2, current, {"taken": 2})
     saved.close()

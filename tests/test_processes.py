@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, checkpoint_manager
 from phenaki.train import logs
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -139,7 +139,7 @@ def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
     job.processes[1].send_signal(signal.SIGTERM)
     outputs = job.wait(143)
     assert all("preempted at step" in text for text in outputs)
-    step = checkpoint.Checkpoints(tmp_path / "run").latest
+    step = checkpoint_manager.Checkpoints(tmp_path / "run").latest
     assert all(f"preempted at step {step};" in text for text in outputs)
     final = step + 3
     Job("toy", tmp_path / "run", 2, steps=final, save_every=final, log_every=1).wait()
@@ -181,9 +181,8 @@ def _until(condition, job):
 def _kernel(workdir):
     params, _, _ = checkpoint.load_run(workdir)
     del params
-    state = checkpoint._restore(
-        workdir.resolve() / "checkpoints" / str(checkpoint.Checkpoints(workdir).latest) / "state"
-    )
+    step = checkpoint_manager.Checkpoints(workdir).latest
+    state = checkpoint._restore(workdir.resolve() / "checkpoints" / str(step) / "state")
     return state["params"]["kernel"]
 
 

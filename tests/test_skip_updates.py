@@ -22,7 +22,7 @@ import toy
 from tensorboard.backend.event_processing import event_accumulator
 
 from phenaki.errors import Preempted, UserError
-from phenaki.io import checkpoint, checksums
+from phenaki.io import checkpoint_manager, checksums
 from phenaki.train import logs, loop, skip_updates, state, tokenizer
 from phenaki.train.stage import RunOptions
 
@@ -82,7 +82,7 @@ def test_too_many_roll_backs_stop_with_a_diagnosis(tmp_path):
     )
     with pytest.raises(skip_updates.Diverged, match=message):
         toy.run(tmp_path, bad, guard=dict(patience=3, tries=2), steps=20, save_every=2, log_every=1)
-    assert checkpoint.Checkpoints(tmp_path).latest >= 4
+    assert checkpoint_manager.Checkpoints(tmp_path).latest >= 4
     with pytest.raises(skip_updates.Diverged, match="no checkpoint to roll back to"):
         toy.run(
             tmp_path / "none", dict.fromkeys(range(9), NAN), guard=dict(patience=3),
@@ -216,7 +216,7 @@ def test_a_network_that_a_checkpoint_lacks_starts_fresh_and_one_that_it_has_besi
 ):
     def restored(stored, wanted, **arguments):
         directory = tmp_path / str(len(list(tmp_path.iterdir())))
-        with contextlib.closing(checkpoint.Checkpoints(directory)) as checkpoints:
+        with contextlib.closing(checkpoint_manager.Checkpoints(directory)) as checkpoints:
             checkpoints.save(3, stored, {})
             checkpoints.wait()
             return checkpoints.restore(wanted, **arguments)[0]
@@ -328,7 +328,7 @@ def test_preempted_at_any_step_and_resumed_equals_uninterrupted(tick, tmp_path, 
     )
     with pytest.raises(Preempted, match=f"preempted at step {tick}; checkpoint saved"):
         toy.run(tmp_path / "parts", **fields)
-    assert checkpoint.Checkpoints(tmp_path / "parts").latest == tick
+    assert checkpoint_manager.Checkpoints(tmp_path / "parts").latest == tick
     monkeypatch.undo()
     final = toy.run(tmp_path / "parts", **fields)
     np.testing.assert_array_equal(whole.params["kernel"], final.params["kernel"])
@@ -372,7 +372,7 @@ def test_sigterm_ends_in_a_checkpoint_and_exit_code_143(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert "preempted at step" in stderr and "Traceback" not in stderr
-    step = checkpoint.Checkpoints(tmp_path / "run").latest
+    step = checkpoint_manager.Checkpoints(tmp_path / "run").latest
     final = toy.run(tmp_path / "run", steps=step + 1, save_every=10_000, log_every=1)
     np.testing.assert_array_equal(final.params["kernel"], summed(*range(1, step + 2)))
 
@@ -405,7 +405,7 @@ def test_a_hang_ends_the_process_with_its_stacks(tmp_path):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Timeout (0:00:06)!" in stderr and "in never" in stderr and "in run" in stderr
-    assert checkpoint.Checkpoints(tmp_path / "run").latest == 2
+    assert checkpoint_manager.Checkpoints(tmp_path / "run").latest == 2
 
 
 # --- checkpoints
@@ -485,7 +485,7 @@ def test_where_every_checkpoint_fails_none_is_moved(kept, tmp_path):
 def test_a_full_disk_stops_in_one_line_and_keeps_the_last_good_one(tmp_path):
     small = (
         "import resource, signal\n"
-        "from phenaki.io.checkpoint import Checkpoints\n"
+        "from phenaki.io.checkpoint_manager import Checkpoints\n"
         "save = Checkpoints.save\n"
         "def limited(self, step, *rest):\n"
         "    if step > 2:\n"

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from phenaki import sharding
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, checkpoint_manager
 from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models.tokenizer import Reconstruction
 from phenaki.train import logs, maskgit, optim, state, tokenizer
@@ -116,7 +116,7 @@ def test_a_run_with_a_discriminator_resumes_too(train, tmp_path):
 def test_eight_devices_train_as_one_does(stage, train, request, monkeypatch, tmp_path):
     workdir, _ = request.getfixturevalue(stage)
     # Orbax compiles a hundred slices to share the writing: what it writes is tested below.
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *arguments: None)
+    monkeypatch.setattr(checkpoint_manager.Checkpoints, "save", lambda *arguments: None)
     mesh = dict(data=-1, fsdp=2, tensor=2)
     eight = train(stage, tmp_path, jax.devices(), mesh=mesh, train={"steps": 2})
     for alone, together in zip(metrics(workdir), metrics(tmp_path), strict=False):

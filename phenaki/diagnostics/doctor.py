@@ -15,6 +15,7 @@ from phenaki.data import batches
 from phenaki.diagnostics import causality, gradients, overfit
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
+from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
@@ -54,7 +55,7 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
         findings = [*logged, *examine_maskgit(model, clips, captions, lines)]
         return findings + overfit_pair(model, clips, captions, steps)
     case = tokenizer_case(config, steps)
-    with contextlib.closing(checkpoint.Checkpoints(run)) as checkpoints:
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(case.stage.init)(jax.random.key(case.seed)))
     return [
         *examine_tokenizer(case.stage.model, params, case.clips),

@@ -1,25 +1,20 @@
-"""Orbax checkpoints of training runs, and bundles: parameters with their config and facts."""
+"""Stored runs and bundles: parameters with their config, loaded as float32 numpy."""
 
 import contextlib
-import errno
 import json
-import os
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import stored_state
 from phenaki.io.artifacts import write_json
-from phenaki.io.checksums import array_sums, digest
+from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
+from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 
 
@@ -66,199 +61,6 @@ def _restore(path: Path):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
-def _not_from_orbax(record: Any) -> bool:
-    return "/orbax/" not in record.pathname
-
-
-class Checkpoints:
-    """The checkpoints of one training run, `directory`/checkpoints/<step>; keeps the last `keep`.
-
-    Every checkpoint contains checksums: restoring one that is damaged falls back to the one before.
-    """
-
-    def __init__(self, directory: str | Path, keep: int = 2):
-        # Orbax logs the whole stack of a failed write and then raises it; our one line is enough.
-        # A logger adds the same filter only once.
-        logging.get_absl_logger().addFilter(_not_from_orbax)
-        self.directory = Path(directory).resolve()
-        self._steps = self.directory / "checkpoints"
-        self._keep = keep
-        with self._writing():
-            self._open()
-
-    def _open(self) -> None:
-        self._manager = ocp.CheckpointManager(
-            self._steps,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, enable_async_checkpointing=True
-            ),
-        )
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, state, data: dict) -> None:
-        """Writes `state` and `data`, the JSON-able state of the run's host side, asynchronously.
-
-        Raises:
-            UserError: this checkpoint, or the one before, could not be written.
-        """
-        # Orbax stores no checksums of arrays: without these a flipped bit would go unnoticed.
-        content = {"data": data, "sums": array_sums(state), "data_sum": _data_sum(data)}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(content)
-        )
-        with self._writing():
-            self._manager.save(step, args=items)
-
-    def restore(self, state, fresh: Callable[[], Any] | None = None) -> tuple[Any, dict]:
-        """(state, data) of the newest undamaged checkpoint, sharded as `state` (abstract or not).
-
-        A damaged checkpoint is skipped with a warning and moved to `directory`/damaged; nothing is
-        deleted. Entries of `state.extra` that the checkpoint lacks are those of `fresh()`, or of
-        `state`; those that `state` lacks are dropped. Either is one line.
-
-        Raises:
-            UserError: an array of every checkpoint has another shape than in `state`.
-        """
-        damaged: dict[int, Exception] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                restored = self._restore(step, state)
-            except Exception as error:  # the libraries raise anything on a damaged file
-                damaged[step] = error
-                continue
-            for newer, damage in damaged.items():
-                reason = " ".join(str(damage).split())[:200]
-                logging.warning(
-                    "%s: the checkpoint of step %d is damaged (%s); resuming from step %d.",
-                    self.directory, newer, reason, step,
-                )  # fmt: skip
-            if damaged:
-                self._set_aside(list(damaged), self.directory / "damaged")
-            return self._completed(step, state, *restored, fresh)
-        # Where every checkpoint fails, the files are not the reason.
-        self._raise_difference(max(damaged), state)
-        raise next(iter(damaged.values()))
-
-    def _completed(self, step: int, state, restored, data: dict, fresh) -> tuple[Any, dict]:
-        """(`restored` with the entries of `state`, `data`)."""
-        new, dropped = stored_state.changed(state, stored_state.read(self._state_of(step)))
-        lines = dict.fromkeys(new, "has no {}: it starts fresh")
-        lines |= dict.fromkeys(dropped, "has a {} that this config does not train: it is dropped")
-        for name, line in lines.items():
-            what = line.format(stored_state.WORDS.get(name, name))
-            logging.warning("%s: the checkpoint of step %d %s.", self.directory, step, what)
-        if new or dropped:
-            restored = stored_state.completed(restored, fresh() if fresh else state)
-        return restored, data
-
-    def _state_of(self, step: int) -> Path:
-        return self._steps / str(step) / "state"
-
-    def _raise_difference(self, step: int, state) -> None:
-        try:
-            stored = stored_state.read(self._state_of(step))
-        except Exception:  # damaged, as the checkpoint is
-            return
-        if differs := stored_state.difference(state, stored):
-            raise UserError(
-                f"{self.directory}: the checkpoint of step {step} is of another config: {differs}; "
-                "give the run's own config, or a new --workdir."
-            )
-
-    def _restore(self, step: int, state) -> tuple[Any, dict]:
-        target = stored_state.like(state, stored_state.read(self._state_of(step)))
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
-        )
-        restored = self._manager.restore(step, args=items)
-        state, content = restored["state"], restored["data"]
-        if "sums" not in content:  # an old checkpoint, from before checksums
-            return state, content
-        if content["sums"] != array_sums(state) or content["data_sum"] != _data_sum(
-            content["data"]
-        ):
-            raise ValueError("its checksums do not match")
-        return state, content["data"]
-
-    def restore_older(self, step: int, aside: Path) -> None:
-        """Moves the checkpoints after `step` to the new folder `aside`.
-
-        Raises:
-            UserError: there is no checkpoint of `step`.
-        """
-        steps = sorted(self._manager.all_steps())
-        if step not in steps:
-            there = ", ".join(map(str, steps)) or "none"
-            nearest = min(steps, key=lambda one: abs(one - step), default=0)
-            raise UserError(
-                f"config.train.from_step={step}: must be the step of a checkpoint in {self._steps} "
-                f"({there}); nearest is {nearest}."
-            )
-        self._set_aside([one for one in steps if one > step], aside)
-
-    def _set_aside(self, steps: list[int], aside: Path) -> None:
-        self._manager.close()
-        if jax.process_index() == 0:
-            aside.mkdir(parents=True, exist_ok=True)
-            for step in steps:
-                (self._steps / str(step)).replace(aside / str(step))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints set aside")
-        self._open()
-
-    def wait(self) -> None:
-        """Waits until the checkpoint being written is complete.
-
-        Raises:
-            UserError: it could not be written.
-        """
-        with self._writing():
-            self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits for the checkpoint being written, then closes the files.
-
-        Raises:
-            UserError: it could not be written.
-        """
-        self.wait()
-        self._manager.close()
-
-    @contextlib.contextmanager
-    def _writing(self):
-        """Turns a failed write into one line with its reason and the newest complete checkpoint."""
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:
-            steps = _steps(self._steps)
-            newest = f"that of step {steps[-1]} is complete" if steps else "there is none yet"
-            raise UserError(
-                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); {newest}. "
-                "Free space or fix the permissions, and run the same command again."
-            ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The system's message, where the libraries' message contains it."""
-    text = " ".join(str(error).split())
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
-        if os.strerror(code) in text:
-            return os.strerror(code)
-    return text[:300]
-
-
-def _steps(directory: Path) -> list[int]:
-    return sorted(int(p.name) for p in directory.glob("[0-9]*") if p.name.isdigit())
-
-
-def _data_sum(data: dict) -> int:
-    return zlib.crc32(json.dumps(data, sort_keys=True).encode())
-
-
 def is_run(directory: str | Path) -> bool:
     """Whether `directory` contains a training run."""
     return (Path(directory) / "config.json").is_file()
@@ -278,7 +80,7 @@ def save_config(directory: str | Path, fields: Mapping[str, Any]) -> None:
 
 def has_checkpoint(directory: str | Path) -> bool:
     """Whether `directory` is a run to resume: one with a checkpoint."""
-    return is_run(directory) and bool(_steps(Path(directory) / "checkpoints"))
+    return is_run(directory) and bool(complete_steps(Path(directory) / "checkpoints"))
 
 
 def steps_done(directory: str | Path) -> int:
@@ -305,7 +107,7 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
             f"{directory}: is not a run (it has no config.json); give a training run's --workdir."
         )
     config = load_config(directory)
-    steps = _steps(directory / "checkpoints")
+    steps = complete_steps(directory / "checkpoints")
     if not steps:
         raise UserError(f"{directory}: has no checkpoint yet; train until one is written.")
     state = _restore(directory / "checkpoints" / str(steps[-1]) / "state")

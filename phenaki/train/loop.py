@@ -16,7 +16,7 @@ from phenaki.blocks.sharding import agreed
 from phenaki.data.batches import FIELDS, Batches
 from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
-from phenaki.io.checkpoint import Checkpoints
+from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.progress import Progress
 from phenaki.train.health import HealthMonitor
 from phenaki.train.logs import Logs, Ratio, mean
