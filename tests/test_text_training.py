@@ -95,7 +95,7 @@ def test_a_class_conditional_run(root):
     config.text = ConfigDict(text)
     assert len(train(config, root, "classes")) == 2
     model = Phenaki.load(root / "classes")
-    with pytest.raises(UserError, match="is no name of"):
+    with pytest.raises(UserError, match="must be a class name of"):
         model.generate(["a purple cow"], seed=0)
     model.save(root / "bundle")
     again = Phenaki.load(root / "bundle")  # whose text encoder has no parameters

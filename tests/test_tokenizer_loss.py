@@ -186,7 +186,7 @@ def test_the_whole_objective_fits_together_at_the_papers_size(monkeypatch):
     spec = factory.video_spec(config)
     names = ("vgg16", "lpips_vgg", "i3d")
     frozen = {name: jax.eval_shape(functools.partial(weights.random, name, 0)) for name in names}
-    monkeypatch.setattr(factory, "frozen_features", lambda config: frozen)
+    monkeypatch.setattr(factory, "frozen_features", lambda loss, directory: frozen)
     stage = tokenizer.make_stage(config)
     assert set(stage.loss.perceptual) == {"perceptual", "video_perceptual"}
     shape = (2, spec.frames, spec.height, spec.width, 3)
