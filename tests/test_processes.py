@@ -92,8 +92,6 @@ def test_two_processes_train_as_one_does(stage, alone, tmp_path):
     assert abs(sheets[0] - sheets[1]).max() <= 2
 
 
-# (data, fsdp, sequence, tensor) of four devices. Both axes of a mesh span four processes; the first
-# spans two processes, and with alternating devices the second.
 def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(tmp_path):
     source, tokenizer = kill_runs.data_set(tmp_path / "set"), kill_runs.tokenizer(tmp_path / "run")
     one, two = tmp_path / "one", tmp_path / "two"
@@ -103,9 +101,8 @@ def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(t
     assert len(files) == 20
     Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
     assert kill_runs.encoded(two) == whole
-    for name in files[
-        :9
-    ]:  # all of one host, if files were assigned before those that are complete are removed
+    # All of one host, if files were assigned before those that are complete are removed.
+    for name in files[:9]:
         (two / name).unlink()
     outputs = Job("encode", two, 2, tokenizer=tokenizer, source=str(source)).wait()
     counts = [re.search(r"(\d+) files to encode on this host of 2", text) for text in outputs]

@@ -13,6 +13,8 @@ from phenaki.io import checkpoint
 
 alone = test_processes.alone  # the fixture
 
+# (data, fsdp, sequence, tensor) of four devices. Both axes of a mesh span four processes; the first
+# spans two processes, and with alternating devices the second.
 SHAPES = [(2, 1, 2, 1), (1, 2, 1, 2)]
 ALONE = (4, 1, 1, 1)
 
