@@ -2,9 +2,9 @@
 
 python tests/campaigns/pod_runs.py [STEPS]    200 by default, an hour on two cores
 
-Data, fsdp and sequence span the four processes (two devices each). The run is killed at a third and
-at half of its steps; then two processes resume it on another mesh. Both comparisons print the largest
-relative difference of any logged metric, and of the parameters at the end.
+Data, fsdp and sequence span the four processes (two devices each). The run is killed at a third
+and at half of its steps; then two processes resume it on another mesh. Prints the largest relative
+difference of each logged metric, and that of the parameters at the end.
 """
 
 import json
