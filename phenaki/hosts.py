@@ -1,5 +1,6 @@
 """The hosts of a job: they end together, and their log lines have their numbers."""
 
+import itertools
 import logging as python_logging
 import os
 import sys
@@ -13,26 +14,49 @@ from absl import logging
 
 PACKAGE = Path(__file__).parent
 OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are the same on all
-ENDS = "phenaki/ends/"  # keys of the job's coordination service: "HOST CODE MESSAGE" of each end
+# Keys of the job's coordination service, by host: "CODE MESSAGE" of its end, a count while it lives.
+ENDS = "phenaki/ends/"
+BEATS = "phenaki/beats/"
 PERIOD = 1.0  # seconds between two looks at them
+LOST = 134  # another host vanished; JAX's own abort, where it is the first to notice, has it, too
 
 
 def end(code: int, message: str) -> None:
     """Ends this process and all others of its job with `code`; returns if it is alone.
 
     JAX would wait five minutes at exit for the other hosts, which wait for this one, and then abort
-    all of them.
+    all of them. The code is `LOST` for an error (1) that is only the end of another host.
     """
     state = joined()
     if state is None:
         return
     last = message.strip().splitlines()[-1]
+    if code == 1 and (gone := _vanished(state)):
+        code, last = LOST, f"{gone} vanished ({last})"
+        sys.stderr.write(last + "\n")
     try:
         state.client.key_value_set(f"{ENDS}{state.process_id}", f"{code} {last}")
         _linger(state)
     except Exception:  # the service has ended, and with it the job
         pass
     _exit(code)
+
+
+def _vanished(state: Any) -> str:
+    """Names the hosts that neither live nor said how they ended; "" if there are none."""
+    try:
+        before = _by_host(state, BEATS)
+        time.sleep(5 * PERIOD)
+        after, ended = _by_host(state, BEATS), _by_host(state, ENDS)
+    except Exception:  # the service is process 0's
+        return "host 0"
+    silent = {host for host in before if after[host] == before[host]} - set(ended)
+    return ", ".join(f"host {host}" for host in sorted(silent - {state.process_id}))
+
+
+def _by_host(state: Any, prefix: str) -> dict[int, str]:
+    found = state.client.key_value_dir_get(prefix)
+    return {int(key.rsplit("/", 1)[-1]): value for key, value in found}
 
 
 def _linger(state: Any) -> None:
@@ -47,13 +71,15 @@ def watch() -> None:
 
 
 def _watch(state: Any) -> None:
-    while state.client is not None:
+    for beat in itertools.count():
+        if state.client is None:
+            return
         try:
-            found = state.client.key_value_dir_get(ENDS)
+            state.client.key_value_set(f"{BEATS}{state.process_id}", str(beat), True)
+            ends = _by_host(state, ENDS)
         except Exception:  # at the end of the job
             return
-        ends = {key.rsplit("/", 1)[-1]: value for key, value in found}
-        if str(state.process_id) in ends:
+        if state.process_id in ends:
             return
         for host, value in ends.items():
             code, message = value.split(" ", 1)

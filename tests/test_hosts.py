@@ -40,7 +40,7 @@ def test_a_process_of_its_own_has_no_others_to_end():
 
 
 PROGRAM = """
-import sys, jax
+import os, sys, jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 from jax.experimental import multihost_utils
@@ -54,6 +54,8 @@ del sys.argv[1:]  # they are not flags
 def main(argv):
     sharding.start(address, 2, index)
     multihost_utils.sync_global_devices("both are here")
+    if index == who and error == "kill":
+        os.kill(os.getpid(), 9)
     if index == who and error != "none":
         raise {"UserError": UserError, "RuntimeError": RuntimeError}[error]("the disk is gone")
     if error != "none":
@@ -63,11 +65,8 @@ cli.run(main)
 """
 
 
-@pytest.mark.parametrize(
-    ("who", "error", "code"),
-    [(0, "UserError", 2), (1, "UserError", 2), (1, "RuntimeError", 1), (0, "none", 0)],
-)
-def test_all_hosts_end_at_once_with_the_code_of_the_first(who, error, code, tmp_path):
+def run_both(who, error, tmp_path):
+    """Exit codes, as a shell has them, and the error outputs of two processes."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     with socket.socket() as free:
@@ -84,9 +83,26 @@ def test_all_hosts_end_at_once_with_the_code_of_the_first(who, error, code, tmp_
     ]  # fmt: skip
     # Without it both would wait for minutes, and then abort with 134.
     outputs = [process.communicate(timeout=100)[1] for process in both]
-    assert [process.returncode for process in both] == [code, code], outputs
+    codes = [process.returncode for process in both]
+    return [code if code >= 0 else 128 - code for code in codes], outputs
+
+
+@pytest.mark.parametrize(
+    ("who", "error", "code"),
+    [(0, "UserError", 2), (1, "UserError", 2), (1, "RuntimeError", 1), (0, "none", 0)],
+)
+def test_all_hosts_end_at_once_with_the_code_of_the_first(who, error, code, tmp_path):
+    codes, outputs = run_both(who, error, tmp_path)
+    assert codes == [code, code], outputs
     assert ("the disk is gone" in outputs[who]) == (error != "none")
     assert ("Traceback" in outputs[who]) == (error == "RuntimeError")
-    assert (f"host {who} ended the job: " in outputs[1 - who]) == (
-        error == "UserError"
-    ) or code == 1
+    assert (f"host {who} ended the job: " in outputs[1 - who]) == (error != "none")
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_the_host_that_remains_ends_with_134(who, tmp_path):
+    codes, outputs = run_both(who, "kill", tmp_path)
+    assert codes[who] == 128 + 9
+    assert codes[1 - who] == hosts.LOST == 134, outputs
+    if who == 1:  # JAX aborts at once without process 0, which has its service
+        assert "host 1 vanished" in outputs[0]
