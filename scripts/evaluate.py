@@ -5,7 +5,8 @@
 
 The first needs a data set of scripts/prepare_data.py and, in --weights, the feature networks of
 scripts/convert_weights.py; with --weights=random they are untrained, and the scores' names end in
-_proxy. Features are stored in --output, shard by shard: a killed evaluation resumes. The second
+_proxy. Features are stored in --output, shard by shard: a killed evaluation resumes, and the
+processes of a job share the shards, in a folder that all of them see. The second
 evaluates the released model on moving shapes in minutes, every table in miniature, and writes
 scoreboard.html.
 """
@@ -40,6 +41,10 @@ TABLE3 = flags.DEFINE_string(
     "table3", None, "--workdir of experiments/compare_tokenizers.py, for the scoreboard"
 )
 
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
+PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
+
 
 def main(argv):
     """Evaluates one row, or writes the scoreboard."""
@@ -73,8 +78,12 @@ def _scoreboard():
 
 
 def _row(number):
-    from configs import tables
+    import jax
 
+    from configs import tables
+    from phenaki import sharding
+
+    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     table = tables.TABLES[number]
     row_name, row = _find(table, number)
     if not MODEL.value:
@@ -107,6 +116,8 @@ def _row(number):
         clips = ClipWindows(clips, task.frames, windows)
     output = Path(OUTPUT.value)
     scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
+    if jax.process_index():
+        return
     differs = dict(row["differs"])
     if used < full:
         for metric in row["printed"]:

@@ -22,12 +22,18 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, logs and samples go", required=True
 )
 
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
+PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
+PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
+
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
+    from phenaki import sharding
     from phenaki.train import critic
 
+    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value)
 
 
