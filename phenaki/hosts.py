@@ -14,7 +14,7 @@ from absl import logging
 
 PACKAGE = Path(__file__).parent
 OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are the same on all
-# Keys of the job's coordination service, by host: "CODE MESSAGE" of its end, a count while it lives.
+# Keys of the job's coordination service, by host: "CODE MESSAGE" of its end; a count as it lives.
 ENDS = "phenaki/ends/"
 BEATS = "phenaki/beats/"
 PERIOD = 1.0  # seconds between two looks at them
