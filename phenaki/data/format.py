@@ -42,6 +42,7 @@ class ClipRecord:
     """One clip with encoded frames. `start` in seconds; `source_size` (height, width) in pixels.
 
     `fps` is the rate of the clip, `source_fps` the mean rate of its source; both are 0 for images.
+    `more_captions` are those after the first; data sets of earlier versions have none.
     """
 
     key: str
@@ -53,6 +54,7 @@ class ClipRecord:
     start: float
     fps: float
     source_fps: float = 0.0
+    more_captions: tuple[str, ...] = ()
 
     def example(self) -> dict[str, Any]:
         """The record as an example of `features`; `captioned` is False for a `caption` of None."""
@@ -67,6 +69,7 @@ class ClipRecord:
             "start": np.float32(self.start),
             "fps": np.float32(self.fps),
             "source_fps": np.float32(self.source_fps),
+            "more_captions": list(self.more_captions),
         }
 
 
@@ -87,6 +90,7 @@ def features(form: ClipFormat):
             "start": np.float32,
             "fps": np.float32,
             "source_fps": np.float32,
+            "more_captions": tfds.features.Sequence(tfds.features.Text()),
         }
     )
 

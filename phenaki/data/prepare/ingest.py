@@ -139,7 +139,7 @@ def _decode(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
         file.seek(begin)
         file.truncate()
         places, static = [], 0
-    captioned = item.caption is not None
+    captioned = bool(item.captions)
     return ItemResult(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
 
 
@@ -185,4 +185,5 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
         start=clip.start,
         fps=0.0 if is_image else job.form.fps,
         source_fps=clip.source_fps,
+        more_captions=item.captions[1:],
     )

@@ -1,4 +1,4 @@
-"""Input items and their containers: an image or a video, where its bytes are, and its caption."""
+"""Input items and their containers: an image or a video, where its bytes are, and its captions."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ Media = Path | FileSlice | bytes | FrameSequence
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RawItem:
-    """One image or video. A `caption` of None means unconditional; it is never blank.
+    """One image or video with its `captions`: none means unconditional; no caption is blank.
 
     `key` is the path below the input with forward slashes: unique, and the same on every machine.
     `split` and `nsfw` (a flag such as LAION's UNLIKELY) are those of the source, if it has them.
@@ -62,9 +62,14 @@ class RawItem:
     key: str
     kind: MediaKind
     media: Media
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
     split: Split | None = None
     nsfw: str | None = None
+
+    @property
+    def caption(self) -> str | None:
+        """The first caption."""
+        return self.captions[0] if self.captions else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -195,6 +200,12 @@ def kind_of(name: str) -> MediaKind | None:
 def split_named(name: str | None) -> Split | None:
     """train for train, training; validation for val, valid, validate, validation, test."""
     return _SPLITS.get((name or "").strip().lower())
+
+
+def one_caption(text: str | None) -> tuple[str, ...]:
+    """The captions of an item that has `text` for one, or nothing."""
+    caption = clean(text)
+    return (caption,) if caption else ()
 
 
 def words(name: str) -> str | None:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import Inventory, RawItem, Skipped, escapes, kind_of, words
+from phenaki.data.prepare.items import Inventory, RawItem, Skipped, escapes, kind_of, one_caption, words
 from phenaki.data.prepare.layouts import walk
 from phenaki.errors import UserError
 from phenaki.io.clean_text import clean
@@ -159,7 +159,7 @@ def find_none(request: walk.Request, found: walk.Listing) -> Inventory:
 
 def _inventory(layout: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Inventory:
     every = (
-        RawItem(key, kind, found.root / key, caption, nsfw=nsfw)
+        RawItem(key, kind, found.root / key, one_caption(caption), nsfw=nsfw)
         for key in found.media
         if (kind := kind_of(key))
         for caption, nsfw in [items.get(key, (None, None))]

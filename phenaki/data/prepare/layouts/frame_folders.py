@@ -11,6 +11,7 @@ from phenaki.data.prepare.items import (
     Skipped,
     Split,
     kind_of,
+    one_caption,
     split_named,
 )
 from phenaki.data.prepare.layouts import folder, walk
@@ -49,7 +50,7 @@ def find_frames(request: walk.Request, found: walk.Listing) -> Inventory:
         name = PurePosixPath(key).name
         frames = FrameSequence([request.root / one for one in sorted(names)], request.source_fps)
         caption = captions.get(key, captions.get(name))
-        items.append(RawItem(key, "video", frames, caption, splits.get(name)))
+        items.append(RawItem(key, "video", frames, one_caption(caption), splits.get(name)))
     fps = request.source_fps
     rate = f"at {fps:g} fps" if fps else "each image one frame of the clips"
     return walk.inventory(f"folders of frames, {rate}", items, found, problems)

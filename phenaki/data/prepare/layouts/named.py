@@ -10,6 +10,7 @@ from phenaki.data.prepare.items import (
     Skipped,
     Split,
     kind_of,
+    one_caption,
     split_named,
     words,
 )
@@ -117,7 +118,7 @@ def _second(text: str) -> int:
 
 
 def _item(found: walk.Listing, key: str, caption: str | None, split: Split | None) -> RawItem:
-    return RawItem(key, kind_of(key) or "video", found.root / key, caption, split)
+    return RawItem(key, kind_of(key) or "video", found.root / key, one_caption(caption), split)
 
 
 def _complete(layout: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Inventory:

@@ -15,6 +15,7 @@ from phenaki.data.prepare.items import (
     RawItem,
     Skipped,
     kind_of,
+    one_caption,
     words,
 )
 from phenaki.data.prepare.layouts import walk
@@ -124,7 +125,7 @@ def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Skipped:
     suffix, kind = next(iter(media.items()))
     caption = next((text for f in _CAPTION if (text := clean(_text(row.get(f))))), None)
     nsfw = next((text for f in _NSFW if (text := _text(row.get(f)))), None)
-    return RawItem(f"{name}.{suffix}", kind, row[suffix], caption, nsfw=nsfw)
+    return RawItem(f"{name}.{suffix}", kind, row[suffix], one_caption(caption), nsfw=nsfw)
 
 
 def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Skipped]:
@@ -148,7 +149,7 @@ def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawIte
             rate = len(images) * 1e6 / (end - start)
         kind: MediaKind = "video" if len(images) > 1 else "image"
         media = FrameSequence(images, rate) if kind == "video" else images[0]
-        yield RawItem(name, kind, media, caption)
+        yield RawItem(name, kind, media, one_caption(caption))
 
 
 def _first(feature) -> bytes | int | float | None:

@@ -18,6 +18,7 @@ from phenaki.data.prepare.items import (
     escapes,
     is_utf8,
     kind_of,
+    one_caption,
 )
 from phenaki.data.prepare.layouts import folder, walk
 from phenaki.io.clean_text import clean
@@ -100,7 +101,7 @@ def _item(name: str, kind: MediaKind, media: FileSlice, parts: dict) -> Iterator
             yield Skipped(f"{name} (.{suffix})", f"unreadable caption: {error}")
     if not {"txt", "json"} & set(parts):
         yield Skipped(name, "no .txt or .json: no caption")
-    yield RawItem(name, kind, media, caption, nsfw=nsfw)
+    yield RawItem(name, kind, media, one_caption(caption), nsfw=nsfw)
 
 
 def _text(part: FileSlice) -> str:

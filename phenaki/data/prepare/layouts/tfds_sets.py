@@ -18,6 +18,7 @@ from phenaki.data.prepare.items import (
     RawItem,
     Skipped,
     WorkUnit,
+    one_caption,
     split_named,
     words,
 )
@@ -146,7 +147,7 @@ def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[Raw
         caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
         kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
         frames = FrameSequence(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
-        yield RawItem(name, kind, frames, caption, split_named(split), nsfw)
+        yield RawItem(name, kind, frames, one_caption(caption), split_named(split), nsfw)
 
 
 @functools.lru_cache(1)
