@@ -145,7 +145,7 @@ def _strings(row: Mapping) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:  # NaN stands for a missing value
+    if value is None or value != value:  # NaN is a missing value
         return ""
     if isinstance(value, list | dict | bool):
         return json.dumps(value, ensure_ascii=False, default=str)
