@@ -1,6 +1,7 @@
 """Which of several captions an example has: another one in every epoch, in pixels and tokens."""
 
 import itertools
+import json
 
 import clip_sets
 import numpy as np
@@ -11,6 +12,7 @@ from phenaki.data import batches, clips, format, tensorflow
 from phenaki.data.host_rows import HostRows
 from phenaki.data.stored_clips import StoredClips
 from phenaki.errors import UserError
+from phenaki.evaluation.task import Task, with_template
 
 SEVERAL = {"0": ["a", "b", "c"], "1": ["d"], "2": [], "3": ["e", "f"], "4": list("uvwxyz")}
 SPEC = clips.ClipSize(11, 16, 16, 8.0)
@@ -60,10 +62,14 @@ def test_first_captions_are_the_first(changes, data):
     assert [one["caption"] for one in evaluated] == ["a", "d", None, "e", "u"]
 
 
+def test_captions_with_a_template_are_the_prompts_of_table_1():
+    row = Task("text_to_video", ("fid",), 11, prompt="a video of {}")
+    assert with_template(row, "{}").prompt == "a video of {}"
+    assert with_template(row, "a clip of {}").prompt == "{}"
+
+
 def test_another_choice_is_refused(data):
-    with pytest.raises(
-        UserError, match="config.data.captions='last' must be one of sampled"
-    ):
+    with pytest.raises(UserError, match="config.data.captions='last' must be one of sampled"):
         examples(data, captions="last")
 
 
@@ -71,6 +77,11 @@ def test_data_sets_without_several_captions_are_still_read(data, tmp_path):
     (tmp_path / "set").mkdir()
     tf = tensorflow.tensorflow()
     for path in data.iterdir():
+        if path.name == "metadata.json":
+            facts = json.loads(path.read_text())
+            assert facts.pop("caption_template") == "{}"
+            (tmp_path / "set" / path.name).write_text(json.dumps(facts))
+            continue
         if ".tfrecord" not in path.name:
             (tmp_path / "set" / path.name).write_bytes(path.read_bytes())
             continue

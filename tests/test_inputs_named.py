@@ -197,7 +197,7 @@ def test_second_images_of_a_sample_are_named(tmp_path):
     assert named == {
         "a.mask.png": "second image or video of a",
         "b.1.jpg": "second image or video of b",
-        "*.npy": "neither image, video nor caption: 1 files",
+        "*.npy": "neither image, video nor caption: 2 files",
         "._a.jpg": "a hidden file, or a name without a suffix",
         "notes": "a hidden file, or a name without a suffix",
     }
@@ -259,8 +259,9 @@ def test_parquet_of_the_hub(tmp_path):
     assert found.notes[1] == "media from column image, not mask; --fields=media=NAME chooses"
     (skipped,) = [one for unit in found.units for one in unit if isinstance(one, Skipped)]
     assert skipped.reason == "its bytes are not in this file, only the path far/y.jpg"
-    with pytest.raises(UserError, match="--fields=media=img: no parquet file here"):
-        find.find(tmp_path, fields={"media": "img"})
+    for name, reason in {"media": "no parquet file here", "caption": f"{test} has only"}.items():
+        with pytest.raises(UserError, match=f"--fields={name}=img: {reason}"):
+            find.find(tmp_path, fields={name: "img"})
 
 
 def test_columns_of_parquet_by_content_and_classes(tmp_path):
@@ -324,7 +325,15 @@ def test_other_squares_and_damaged_files_stay_as_they_are():
 ODD = ("stray.zip", "notes.md", ".hidden.mp4", "dead.mp4")
 # Images and videos in the containers of a layout.
 INSIDE = {"img2dataset tar": 3, "tfds laion400m": 3} | dict.fromkeys(
-    ("video2dataset tar", "tfrecord", "parquet", "DMVR", "tfds bair_robot_pushing_small"), 2
+    (
+        "video2dataset tar",
+        "tfrecord",
+        "parquet",
+        "Hub parquet",
+        "DMVR",
+        "tfds bair_robot_pushing_small",
+    ),
+    2,
 )
 
 

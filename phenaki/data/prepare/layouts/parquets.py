@@ -43,6 +43,10 @@ def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
         raise UserError(f"--fields=media={wanted}: no parquet file here has that column of media.")
     if not keys:
         return None
+    if (wanted := request.fields.get("caption")) and not columns.caption:
+        raise UserError(
+            f"--fields=caption={wanted}: {keys[0]} has only {', '.join(columns.every)}."
+        )
     read = functools.partial(rows, fields=dict(request.fields), template=request.template)
     classes = bool(columns.labels)
     notes = columns.notes() if "media" not in request.fields else []
