@@ -36,10 +36,6 @@ class _TokenSource:
         """The records of these example numbers of the source."""
         return self.records.take([self.order(int(number)) for number in numbers])
 
-    def caption(self, number: int) -> int:
-        """Which caption an example has, modulo how many its record has."""
-        return self.order.caption(int(number))
-
 
 def batches(
     sources: mixture.SourceRates,
@@ -82,7 +78,7 @@ def _batches(sources, pattern, kind, host_rows, origin, start, sampled):
         more = {name: rows.pop(MORE + name) for name in MANY}
         for row in np.flatnonzero([len(texts) for texts in more["caption"]]) if sampled else ():
             count = 1 + len(more["caption"][row])
-            if chosen := sources[source[row]].caption(own[row]) % count:
+            if chosen := sources[source[row]].order.caption(int(own[row])) % count:
                 for name in [name for name in MANY if len(more[name][row])]:
                     rows[name][row] = more[name][row][chosen - 1]
         yield _arrays(rows, kind, sources[0].sizes, origin)
