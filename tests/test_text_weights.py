@@ -215,6 +215,49 @@ def test_matrices_are_kept_in_the_type_that_computes(tmp_path):
     np.testing.assert_array_equal(full, kept)
 
 
+@pytest.mark.parametrize("options", [{"use_ocdbt": True}, {"use_zarr3": True},
+                                     {"use_ocdbt": True, "use_zarr3": True}])  # fmt: skip
+def test_orbax_stores_of_either_format_in_folders_or_a_database(options, tmp_path):
+    expected = files.params()
+    path = files.orbax_of_today(tmp_path / "checkpoint_7", files.state(expected), **options)
+    assert_same(load(path), expected)
+    chosen = path / "state"
+    assert_same(load(chosen), expected)
+    (chosen / "_METADATA").write_text("{")
+    assert "is no T5X checkpoint, or is cut short" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    {
+        "pytorch_model.bin": "a pickle of PyTorch",
+        "pytorch_model.bin.index.json": "pickles of PyTorch",
+        "t5.pth": "a pickle of PyTorch",
+        "tf_model.h5": "weights of TensorFlow",
+        "flax_model.msgpack": "weights of transformers' Flax classes",
+        "t5-Q4_K_M.gguf": "quantised weights (GGUF)",
+    }.items(),
+)
+def test_other_formats_are_refused_by_name(name, what, tmp_path):
+    for path in (tmp_path / "hub" / name, tmp_path / "hub"):
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        (tmp_path / "hub/config.json").write_text("{}")
+        (tmp_path / "hub" / name).write_bytes(b"PK")
+        message = error_of(path)
+        assert message.startswith(f"{path}: holds {what}, which is not read; give its model.safe")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F4", "X9"])
+def test_numbers_of_another_type_are_refused_by_name(dtype, tmp_path):
+    path = files.safetensors(tmp_path / "t5.safetensors", files.hugging_face(files.params()))
+    path.write_bytes(path.read_bytes().replace(b'"F32"', f'"{dtype}"'.encode()))
+    content = path.read_bytes()
+    start = content.index(b"}}") + 2
+    path.write_bytes((start - 8).to_bytes(8, "little") + content[8:])
+    kind = "8-bit floating-point numbers" if dtype.startswith("F8") else "numbers"
+    assert f"has {kind} of type {dtype}, which are not read; give the file in F32" in error_of(path)
+
+
 # --- the public files of T5X's own tests
 
 

@@ -131,10 +131,14 @@ def orbax(directory: Path, tree: dict) -> Path:
     return directory
 
 
-def orbax_of_today(directory: Path, tree: dict) -> Path:
-    """T5X's call to the installed Orbax: every leaf in a store, and a list of them in JSON."""
+def orbax_of_today(directory: Path, tree: dict, **options: bool) -> Path:
+    """T5X's call to the installed Orbax: every leaf in a store, and a list of them in JSON.
+
+    `options` of Orbax's handler, such as use_ocdbt=True, put all leaves into one database.
+    """
     directory.mkdir(parents=True)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+    handler = ocp.PyTreeCheckpointHandler(**{"use_ocdbt": False, **options})
+    with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(directory.resolve() / "state", tree)
     return directory
 
