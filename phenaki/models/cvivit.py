@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
+from phenaki.errors import UserError
 from phenaki.models.tokenizer import SMALL_INIT, Tokenizer
 from phenaki.types import Video
 
@@ -126,5 +127,10 @@ class CViViT(Tokenizer):
 
     def _over_time(self, x, position, transformer):
         b, t = x.shape[:2]
+        if t > len(position):  # the table of images would broadcast
+            raise UserError(
+                f"clips of {1 + (t - 1) * self.patch[0]} frames: this tokenizer was trained on at "
+                f"most {self.frames} (config.video.frames)."
+            )
         x = transformer(rearrange(x + position[:t, None].astype(x.dtype), "b t s d -> (b s) t d"))
         return rearrange(x, "(b s) t d -> b t s d", b=b)

@@ -105,13 +105,15 @@ class Inventory:
     """What an input holds; iterates over its `RawItem`s, reading containers.
 
     `layout` describes the recognised layout and where captions come from; `problems` are captions
-    and files of no use; `other` counts files that are neither media nor captions.
+    and files of no use; `other` counts files that are neither media nor captions; `camera` is the
+    one that was chosen of several.
     """
 
     layout: str
     units: tuple[WorkUnit, ...]
     problems: tuple[Skipped, ...] = ()
     other: int = 0
+    camera: str | None = None
 
     def __iter__(self) -> Iterator[RawItem]:
         return (item for unit in self.units for item in unit if isinstance(item, RawItem))

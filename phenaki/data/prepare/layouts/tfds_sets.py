@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,19 @@ class Fields:
     """Paths of the images, the caption and the flag in an example; a/b is nested.
 
     `fps` of None: the rate is unknown or does not matter, and every image is one frame of a clip.
+    `cameras` are the fields of the same scene by other cameras, `media` among them.
     """
 
     media: str
     caption: str | None = None
     nsfw: str | None = None
     fps: float | None = None
+    cameras: tuple[str, ...] = ()
 
 
-# bair_robot_pushing_small has two cameras: --fields=media=image_aux1 takes the other.
 KNOWN = {
-    "bair_robot_pushing_small": Fields("image_main"),
+    # The published numbers are of image_aux1; --fields=media=image_main takes the other camera.
+    "bair_robot_pushing_small": Fields("image_aux1", cameras=("image_aux1", "image_main")),
     "davis": Fields("video/frames", fps=24.0),
     "laion400m": Fields("image", "caption", "nsfw"),
     "moving_mnist": Fields("image_sequence"),
@@ -101,7 +103,11 @@ def find(request: walk.Request) -> Inventory:
             units.append(WorkUnit(path.name, reader=reader, container=path))
     named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
-    return Inventory(f"TFDS {data.info.full_name}: {named}, {rate}", tuple(units))
+    layout = f"TFDS {data.info.full_name}: {named}, {rate}"
+    if others := [camera for camera in fields.cameras if camera != fields.media]:
+        layout += f" (the other camera: --fields=media={others[0]})"
+    camera = fields.media if fields.cameras else None
+    return Inventory(layout, tuple(units), camera=camera)
 
 
 def _fields(request: walk.Request, data) -> Fields:
@@ -109,7 +115,7 @@ def _fields(request: walk.Request, data) -> Fields:
     if unknown := sorted(set(request.fields) - set(chosen)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
-    features = ", ".join(sorted(data.info.features))  # their own order is not deterministic
+    features = _names(data.info.features)
     if known is None and "media" not in chosen:
         raise UserError(
             f"{request.root}: {data.info.name} is unknown; name the field of its images: "
@@ -120,10 +126,24 @@ def _fields(request: walk.Request, data) -> Fields:
     if request.source_fps:
         fields = dataclasses.replace(fields, fps=request.source_fps)
     for name in _FIELDS:
-        path = getattr(fields, name)
-        if path and path.split("/")[0] not in data.info.features:
-            raise UserError(f"--fields={name}={path}: {data.info.name} has only {features}.")
+        at = data.info.features
+        for part in (getattr(fields, name) or "").split("/"):
+            if part and part not in _children(at):
+                given = f"--fields={name}={getattr(fields, name)}"
+                raise UserError(f"{given}: {data.info.name} has only {_names(at)} there.")
+            at = _children(at)[part] if part else at
     return fields
+
+
+def _children(feature: Any) -> Mapping[str, Any]:
+    """The features inside one: of a dictionary, also of each step of a sequence of them."""
+    while not isinstance(feature, Mapping) and hasattr(feature, "feature"):
+        feature = feature.feature
+    return feature if isinstance(feature, Mapping) else {}
+
+
+def _names(feature: Any) -> str:
+    return ", ".join(sorted(_children(feature)))  # their own order is not deterministic
 
 
 def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Skipped]:
@@ -156,7 +176,10 @@ def _features(root: Path):
 
 
 def _at(tree: Any, path: str) -> Any:
-    for name in path.split("/"):
+    """The value at a path; of an episode, those of its steps."""
+    for place, name in enumerate(names := path.split("/")):
+        if not isinstance(tree, Mapping):
+            return np.stack([_at(step, "/".join(names[place:])) for step in tree])
         tree = tree[name]
     return tree
 
@@ -166,7 +189,9 @@ def _words(features, example: Any, path: str | None) -> str | None:
     if path is None:
         return None
     value = _at(example, path)
-    feature = _at(features, path)
+    feature = features
+    for name in path.split("/"):
+        feature = _children(feature)[name]
     if hasattr(feature, "int2str"):
         if int(value) < 0:
             return None
