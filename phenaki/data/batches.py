@@ -177,9 +177,12 @@ def sizes_of(data) -> dict[str, int]:
     return sizes
 
 
-def sample_frames(config) -> int | None:
-    """Frames of what a run samples: 1 where it trains on images alone, None for whole clips."""
-    return None if "video" in sizes_of(config.data) and config.video.frames > 1 else 1
+def sample_frames(data, frames: int) -> int | None:
+    """Frames of what a run samples: 1 where it trains on images alone, None for whole clips.
+
+    `data` is config.data, `frames` the length of a clip.
+    """
+    return None if "video" in sizes_of(data) and frames > 1 else 1
 
 
 def first(config, count: int) -> tuple[dict[str, np.ndarray], list[str | None]]:

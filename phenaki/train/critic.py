@@ -188,7 +188,11 @@ def train(
         encode_captions = inputs.caption_encoder(
             factory.vocabulary(config), text.vocabulary, encoder, model.params["text"]
         )
-    count, frames, fps = samples.SHOWN, batches.sample_frames(config), model.spec.fps
+    count, frames, fps = (
+        samples.SHOWN,
+        batches.sample_frames(config.data, config.video.frames),
+        model.spec.fps,
+    )
     captions = batches.first(config, count)[1] if text else [None] * count
     world = None
     if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement

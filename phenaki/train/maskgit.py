@@ -185,7 +185,7 @@ def train(
             vocabulary, text.vocabulary, encoder, sampler.params["text"]
         )
     stage = make_stage(config, frozen)
-    count, frames = samples.SHOWN, batches.sample_frames(config)
+    count, frames = samples.SHOWN, batches.sample_frames(config.data, config.video.frames)
     captions = batches.first(config, count)[1] if text else [None] * count
     world = None
     if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
