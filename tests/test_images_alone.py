@@ -4,19 +4,19 @@ import contextlib
 
 import clip_sets
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
-from configs import critic as critics
 from phenaki.data import batches, clips, format, stored_clips
-from phenaki.diagnostics import doctor
 from phenaki.errors import UserError
-from phenaki.evaluation.tokenizer import FrozenTokenizer
+from phenaki.io import checkpoint
+from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.planning import programs
 from phenaki.sampling.windows import Scene
-from phenaki.train import critic, encode_dataset, health, logs, maskgit, tokenizer
+from phenaki.train import encode_dataset, health, logs, maskgit, tokenizer
 from phenaki.train.health import HealthOptions
 
 ONE = jax.devices()[:1]
@@ -42,25 +42,19 @@ def on(data, **fields):
 
 
 @pytest.fixture(scope="module")
-def stage_1(data, tmp_path_factory):
-    """(workdir, state) of a tokenizer of images with every loss that applies to them."""
-    workdir = tmp_path_factory.mktemp("runs") / "stage_1"
-    config = tiny.tokenizer_config(
-        **on(data), loss=dict(adversarial=0.1), gan=dict(width=8), video=dict(frames=1, fps=25.0)
-    )
-    config.train.update(steps=2)
-    tokenizer.train(config, workdir, ONE)
-    # Another number of images, another rate: honoured.
-    config.data.image_batch, config.optim.rate, config.train.steps = 4, 1e-4, 3
-    return workdir, tokenizer.train(config, workdir, ONE)
+def stage_1(tmp_path_factory):
+    """A tokenizer of images; test_warm_start.py trains one."""
+    config = tiny.tokenizer_config(video=dict(frames=1, fps=25.0))
+    params = tiny.random_params(factory.tokenizer(config), np.zeros((1, 1, 16, 16, 3), np.float32))
+    directory = tmp_path_factory.mktemp("tokenizer")
+    checkpoint.save_bundle(directory, {"tokenizer": params}, config.to_dict())
+    return directory
 
 
 @pytest.fixture(scope="module")
 def codes(data, stage_1, tmp_path_factory):
     output = tmp_path_factory.mktemp("codes") / "set"
-    encoder = maskgit.open_encoder(
-        tiny.maskgit_config(), stage_1[0], str(data), str(output), batch=8
-    )
+    encoder = maskgit.open_encoder(tiny.maskgit_config(), stage_1, str(data), str(output), batch=8)
     encode_dataset.run(encoder, lambda line: None, lambda total: contextlib.nullcontext(Shown()))
     return output
 
@@ -71,36 +65,35 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def stage_2(data, stage_1, tmp_path_factory):
+def stage_2(codes, stage_1, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "stage_2"
-    config = tiny.maskgit_config(**on(data), train=dict(steps=2))
-    maskgit.train(config, stage_1[0], workdir, ONE)
+    config = tiny.maskgit_config(train=dict(steps=1))
+    config.data.update(source="codes", sources=str(codes), **ALONE)
+    maskgit.train(config, stage_1, workdir, ONE)
     return workdir
 
 
-def test_stage_1_trains_logs_and_samples_images(stage_1):
-    workdir, state = stage_1
-    assert int(state.step) == 3
-    assert {path.name for path in (workdir / "samples").iterdir()} == {"0000002.png", "0000003.png"}
-    lines = logs.read(workdir)
-    assert {"loss/total", "image/psnr/first", "image/gan/accuracy_real"} < set(lines[0])
-    assert not any("rest" in name or "video" in name for name in lines[0])
+def test_stage_2_trains_on_stored_tokens_of_images(stage_2):
+    (line,) = logs.read(stage_2)
+    assert "image/loss" in line and not any(name.startswith("video/") for name in line)
+    assert [path.name for path in (stage_2 / "samples").iterdir()] == ["0000001.png"]
 
 
-def test_stage_2_trains_on_pixels_or_stored_tokens_alike(stage_1, stage_2, codes, tmp_path):
-    config = tiny.maskgit_config(train=dict(steps=2))
-    config.data.update(source="codes", sources=str(codes), **ALONE)
-    maskgit.train(config, stage_1[0], tmp_path, ONE)
-    first, other = (logs.read(workdir)[0] for workdir in (stage_2, tmp_path))
-    assert "image/loss" in first and not any(name.startswith("video/") for name in first)
-    for name in ("loss/total", "image/accuracy"):
-        assert first[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6)
-    assert {path.name for path in (stage_2 / "samples").iterdir()} == {"0000002.png"}
+def test_stage_2_reads_the_images_whose_tokens_are_stored(data, codes, stage_1):
+    params, stage1, digest = checkpoint.load_tokenizer(stage_1)
+    config = maskgit.with_tokenizer(tiny.maskgit_config(**on(data)), stage1, digest)
+    model = factory.tokenizer(config)
+    video, captions = batches.first(config, IMAGES)
+    encode = jax.jit(lambda params, x: model.apply({"params": params}, x, method="encode"))
+    encoded = encode(params, video["video"].astype(np.float32) / 255)
+    config.data.update(source="codes", sources=str(codes))
+    stored, same = batches.first(config, IMAGES)
+    assert captions == same and set(captions) == {f"image {n}" for n in range(IMAGES)}
+    assert stored["tokens"].shape == (IMAGES, 4) and encoded.shape == (IMAGES, 1, 2, 2)
 
 
-def test_the_model_samples_images_and_refuses_what_needs_clips(stage_2):
-    model = Phenaki.load(stage_2)
-    assert model.generate(["a cat", None], seed=0).shape == (2, 1, 16, 16, 3)
+def test_a_model_of_images_refuses_what_needs_clips():
+    model = Phenaki(tiny.whole_config(video=dict(frames=1)), {})
     image, line = np.zeros((1, 16, 16, 3)), r"trained on images \(config\.video\.frames=1\)"
     for call in (
         lambda: model.animate(image, ["a cat"], seed=0),
@@ -113,21 +106,17 @@ def test_the_model_samples_images_and_refuses_what_needs_clips(stage_2):
         model.generate(["a cat"], seed=0, frames=11)
 
 
-def test_a_critic_of_images_trains(data, stage_2, tmp_path):
-    config = critics.get_config("demo")
-    config.critic.update(depth=1, width=16, mlp_dim=32)
-    config.data.update(ALONE)
-    config.train.update(steps=1, log_every=1, save_every=1, sample_every=1)
-    config.unroll = 1
-    assert int(critic.train(config, stage_2, tmp_path, ONE).step) == 1
-    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["0000001.png"]
-
-
-def test_images_train_a_model_of_clips_too(data, tmp_path):
-    """Stage 1 on images alone, with the sizes of clips."""
-    config = tiny.tokenizer_config(**on(data), train=dict(steps=1))
-    tokenizer.train(config, tmp_path, ONE)
-    assert batches.sample_frames(config.data, config.video.frames) == 1
+def test_a_model_of_clips_learns_from_images_alone_too():
+    """With a discriminator; the step is traced, not run."""
+    config = tiny.tokenizer_config(data=ALONE, loss=dict(adversarial=0.1), gan=dict(width=8))
+    workload = programs.workload(config)
+    step = workload.train_step()
+    assert workload.samples == {"image": 8}
+    assert step.inputs[2]["image"]["video"].shape == (8, 1, 16, 16, 3)
+    _, metrics = jax.eval_shape(step.function, *step.inputs)
+    assert {"loss/total", "image/gan/accuracy_real", "image/psnr/first"} < set(metrics)
+    assert not any("rest" in name for name in metrics)
+    assert batches.sample_frames(config.data, 11) == 1
     assert batches.first(config, 3)[0]["video"].shape == (3, 1, 16, 16, 3)
 
 
@@ -139,9 +128,8 @@ def test_a_clip_of_one_frame_is_an_image_of_a_set_without_clips(data, sizes):
     config.data.update(sizes)
     with contextlib.closing(batches.make(config, lambda captions: {})) as made:
         batch = next(made)
-    assert {kind: part["video"].shape for kind, part in batch.items()} == {
-        kind: (8, 1, 16, 16, 3) for kind in batches.sizes_of(config.data)
-    }
+    shapes = {kind: part["video"].shape for kind, part in batch.items()}
+    assert shapes == dict.fromkeys(batches.sizes_of(config.data), (8, 1, 16, 16, 3))
     spec = clips.ClipSize(1, 20, 18, 25.0)
     assert len(stored_clips.StoredClips(data, "validation", "video", spec)) == IMAGES
     with pytest.raises(UserError, match="has no split video_train; it has image_train"):
@@ -165,29 +153,18 @@ def test_no_data_at_all_is_refused(sizes, line, tmp_path):
         programs.workload(config)
 
 
-def test_a_tokenizer_of_images_refuses_clips(stage_1):
-    """Its table of positions over time has one row, which would broadcast."""
-    model = FrozenTokenizer.load(stage_1[0])
-    assert model.reconstruct(np.zeros((2, 1, 16, 16, 3), np.float32))[1].shape == (2, 4)
-    with pytest.raises(UserError, match="clips of 11 frames: .* trained on at most 1"):
-        model.reconstruct(np.zeros((2, 11, 16, 16, 3), np.float32))
+@pytest.mark.parametrize("frames, given", [(1, 3), (3, 5)])
+def test_a_tokenizer_refuses_clips_longer_than_its_own(frames, given):
+    model = factory.tokenizer(tiny.tokenizer_config(video=dict(frames=frames)))
+    clip = jnp.zeros((1, given, 16, 16, 3))
+    with pytest.raises(UserError, match=f"clips of {given} frames: .* trained on at most {frames}"):
+        jax.eval_shape(model.init, jax.random.key(0), clip)
 
 
-def test_the_doctor_and_the_warnings_read_images(stage_1, stage_2):
-    for run in (stage_1[0], stage_2):
-        findings = doctor.examine_run(run, steps=0)
-        assert len(findings) >= 4
+def test_warnings_read_the_metrics_of_images():
     options = HealthOptions(codebook=32, warmup=1)
     lines = [{"step": step, "image/loss": 9.0, "image/predicted": 1.0} for step in range(30)]
     found = {finding.check: finding.healthy for finding in health.read(lines, options)}
     assert found == {"the loss is below chance": False, "predictions vary": True}
     clips_too = [line | {"video/loss": 1.0} for line in lines]
     assert next(f for f in health.read(clips_too, options) if "chance" in f.check).healthy
-
-
-def test_a_plan_has_the_work_of_images():
-    config = tiny.tokenizer_config(data=ALONE, video=dict(frames=1))
-    workload = programs.workload(config)
-    assert workload.samples == {"image": 8}
-    _, _, batch, _ = workload.train_step().inputs
-    assert batch["image"]["video"].shape == (8, 1, 16, 16, 3)

@@ -89,6 +89,7 @@ class CViViT(Tokenizer):
 
     def _embed(self, video: Video) -> Float[Array, "b t m n e"]:
         time, rows, columns = self.patch
+        self._check_frames(video.shape[1])
         first = rearrange(video[:, :1], "b 1 (m p) (n q) c -> b 1 (m n) (p q c)", p=rows, q=columns)
         x = self.first_in(first)
         if video.shape[1] > 1:  # an image has no tubelets to embed
@@ -107,6 +108,7 @@ class CViViT(Tokenizer):
 
     def _pixels(self, vectors: Float[Array, "b t m n e"]) -> Video:
         time, rows, columns = self.patch
+        self._check_frames(1 + (vectors.shape[1] - 1) * time)
         m = vectors.shape[2]
         x = self.code_out(rearrange(vectors, "b t m n e -> b t (m n) e"))
         x = self._over_time(x, self.decoder_time_position, self.decoder_time)
@@ -120,6 +122,13 @@ class CViViT(Tokenizer):
         rest = rearrange(rest, "b t (m n) (s p q c) -> b (t s) (m p) (n q) c", s=time, **sizes)
         return jnp.concatenate([video, rest], axis=1)
 
+    def _check_frames(self, frames: int) -> None:
+        if frames > self.frames:  # a table of one position over time would broadcast
+            raise UserError(
+                f"clips of {frames} frames: this tokenizer was trained on at most {self.frames} "
+                "(config.video.frames)."
+            )
+
     def _over_space(self, x, position, transformer):
         b = x.shape[0]
         x = transformer(rearrange(x + position.astype(x.dtype), "b t s d -> (b t) s d"))
@@ -127,10 +136,5 @@ class CViViT(Tokenizer):
 
     def _over_time(self, x, position, transformer):
         b, t = x.shape[:2]
-        if t > len(position):  # the table of images would broadcast
-            raise UserError(
-                f"clips of {1 + (t - 1) * self.patch[0]} frames: this tokenizer was trained on at "
-                f"most {self.frames} (config.video.frames)."
-            )
         x = transformer(rearrange(x + position[:t, None].astype(x.dtype), "b t s d -> (b s) t d"))
         return rearrange(x, "(b s) t d -> b t s d", b=b)
