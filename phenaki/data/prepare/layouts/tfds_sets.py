@@ -137,9 +137,9 @@ def _fields(request: walk.Request, data) -> Fields:
 
 def _children(feature: Any) -> Mapping[str, Any]:
     """The features inside one: of a dictionary, also of each step of a sequence of them."""
-    while not isinstance(feature, Mapping) and hasattr(feature, "feature"):
+    while hasattr(feature, "feature"):
         feature = feature.feature
-    return feature if isinstance(feature, Mapping) else {}
+    return dict(feature.items()) if hasattr(feature, "items") else {}
 
 
 def _names(feature: Any) -> str:
