@@ -127,7 +127,7 @@ def make(
 
     - "moving_shapes": rendered;
     - "tfds": data sets in `.sources`, a directory or "DIR=0.8,DIR=0.2" with rates; images may have
-      `.image_sources` of their own;
+      `.image_sources` of their own, and `.captions` "sampled" (by default) or "first" of several;
     - "codes": stored tokens, with the same fields: {kind: what `tokens.batches` yields}.
 
     The stream depends on `config.seed`, not on hosts and mesh.
@@ -218,10 +218,11 @@ def _world(data, video, seed: int) -> World:
 def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     """That of `config.data.source`, from values of the config."""
     check_seed("config.seed", seed, SEED_BITS)
+    captions = data.get("captions", "sampled")
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
-        "tfds": lambda: _clips(course.rates_of(data), video, seed),
-        "codes": lambda: _tokens(course.rates_of(data), video, seed, text, fingerprint),
+        "tfds": lambda: _clips(course.rates_of(data), video, seed, captions),
+        "codes": lambda: _tokens(course.rates_of(data), video, seed, text, fingerprint, captions),
     }
     return one_of("config.data.source", data.source, sources)()
 
@@ -237,16 +238,23 @@ def _shapes(
         start += rows.total
 
 
-def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Source:
+def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions: str) -> Source:
     from phenaki.data import clips  # TensorFlow, only where it is used
 
     spec = clips.ClipSize(**video)
 
     def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
         examples = clips.examples(
-            rates[kind], split="train", kind=kind, spec=spec, seed=seed, rows=rows, start=start,
+            rates[kind],
+            split="train",
+            kind=kind,
+            spec=spec,
+            seed=seed,
+            rows=rows,
+            start=start,
             course=course,
-        )  # fmt: skip
+            captions=captions,
+        )
         while True:
             group = [next(examples) for _ in rows.rows]
             yield {"video": np.stack([g["video"] for g in group])}, [g["caption"] for g in group]
@@ -255,7 +263,12 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Source
 
 
 def _tokens(
-    rates: Mapping[str, Mapping[str, float]], video, seed: int, text, fingerprint: str | None
+    rates: Mapping[str, Mapping[str, float]],
+    video,
+    seed: int,
+    text,
+    fingerprint: str | None,
+    captions: str,
 ) -> Source:
     from phenaki.data import token_files  # TensorFlow, only where it is used
     from phenaki.data import tokens as stored_tokens
@@ -266,8 +279,15 @@ def _tokens(
 
     def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
         return stored_tokens.batches(
-            rates[kind], split="train", kind=kind, rows=rows, origin=origin, seed=seed, start=start,
+            rates[kind],
+            split="train",
+            kind=kind,
+            rows=rows,
+            origin=origin,
+            seed=seed,
+            start=start,
             course=course,
-        )  # fmt: skip
+            captions=captions,
+        )
 
     return source

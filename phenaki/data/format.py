@@ -24,17 +24,22 @@ NAME = "clips"
 VERSION = "1.0.0"
 SPLITS = ("train", "validation")
 Encoding = Literal["jpeg", "png"]
+NO_TEMPLATE = "{}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFormat:
-    """What all clips of a data set share. `frames` is the length of videos; images have one."""
+    """What all clips of a data set share. `frames` is the length of videos; images have one.
+
+    `caption_template` has braces where captions have the name of a class.
+    """
 
     frames: int
     fps: float
     height: int
     width: int
     encoding: Encoding = "jpeg"
+    caption_template: str = NO_TEMPLATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,7 @@ class ClipRecord:
     """One clip with encoded frames. `start` in seconds; `source_size` (height, width) in pixels.
 
     `fps` is the rate of the clip, `source_fps` the mean rate of its source; both are 0 for images.
+    `more_captions` are those after the first; data sets of earlier versions have none.
     """
 
     key: str
@@ -53,6 +59,7 @@ class ClipRecord:
     start: float
     fps: float
     source_fps: float = 0.0
+    more_captions: tuple[str, ...] = ()
 
     def example(self) -> dict[str, Any]:
         """The record as an example of `features`; `captioned` is False for a `caption` of None."""
@@ -67,6 +74,7 @@ class ClipRecord:
             "start": np.float32(self.start),
             "fps": np.float32(self.fps),
             "source_fps": np.float32(self.source_fps),
+            "more_captions": list(self.more_captions),
         }
 
 
@@ -87,6 +95,7 @@ def features(form: ClipFormat):
             "start": np.float32,
             "fps": np.float32,
             "source_fps": np.float32,
+            "more_captions": tfds.features.Sequence(tfds.features.Text()),
         }
     )
 
@@ -162,10 +171,12 @@ def open_set(directory: Path | str):
         raise UserError(f"{directory}: not a data set; scripts/prepare_data.py writes one.")
     with tensorflow.quiet_logs():
         builder = tfds.builder_from_directory(os.fspath(directory))
-    fields = {field.name for field in dataclasses.fields(ClipFormat)}
+    fields = dataclasses.fields(ClipFormat)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
     metadata = builder.info.metadata or {}
-    if not fields <= set(metadata) or "video" not in builder.info.features:
+    if not required <= set(metadata) or "video" not in builder.info.features:
         raise UserError(
             f"{directory}: a data set, but not of clips; scripts/prepare_data.py writes one."
         )
-    return builder, ClipFormat(**{name: metadata[name] for name in fields})
+    stored = {field.name: metadata[field.name] for field in fields if field.name in metadata}
+    return builder, ClipFormat(**stored)

@@ -16,10 +16,21 @@ from typing import Any
 from phenaki.data.format import ClipFormat, ClipRecord, encode
 from phenaki.data.prepare import frames, spool, video, workers
 from phenaki.data.prepare.filters import Filters
-from phenaki.data.prepare.items import FrameSequence, RawItem, Skipped, WorkUnit, open_media
+from phenaki.data.prepare.items import (
+    FrameSequence,
+    Padded,
+    RawItem,
+    Skipped,
+    WorkUnit,
+    open_media,
+)
 from phenaki.data.prepare.spool import ItemResult, UnitResult
 from phenaki.io import artifacts
 from phenaki.io.images import UnreadableMedia
+
+# Of listing and decoding; raise it where the same input and options give other clips, so that no
+# earlier run's files are taken for this one's. 2: several captions.
+READING = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Job:
 
     def name(self, unit: WorkUnit) -> str:
         """Name of the unit's spool file; depends on everything that its clips depend on."""
-        how = repr(dataclasses.replace(self, spool=Path()))
+        how = repr((READING, dataclasses.replace(self, spool=Path())))
         return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
@@ -56,6 +67,7 @@ def decode_unit(unit: WorkUnit, job: Job) -> UnitResult:
                 problems.append(item)
             else:
                 results.add(_decode(item, file, job))
+                problems += _dropped_captions(item, job.filters)
     workers.heartbeat(0)
     return spool.finish(clips, results.all, problems, time.perf_counter() - began)
 
@@ -139,7 +151,7 @@ def _decode(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
         file.seek(begin)
         file.truncate()
         places, static = [], 0
-    captioned = item.caption is not None
+    captioned = bool(item.captions)
     return ItemResult(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
 
 
@@ -152,10 +164,19 @@ def sha256(item: RawItem) -> str:
     try:
         if isinstance(item.media, FrameSequence):
             return frames.sha256(item.media)
-        with open_media(item.media) as file:
+        media = item.media.media if isinstance(item.media, Padded) else item.media
+        with open_media(media) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
+
+
+def _dropped_captions(item: RawItem, filters: Filters) -> list[Skipped]:
+    """A line for an item that keeps some of its captions only."""
+    kept, count = len(filters.captions(item)), len(item.captions)
+    if not 0 < kept < count:
+        return []
+    return [Skipped(item.key, f"{count - kept} of its {count} captions are too short or too long")]
 
 
 def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
@@ -175,14 +196,16 @@ def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
     is_image = len(clip.video) == 1
+    captions = job.filters.captions(item)
     return ClipRecord(
         key=item.key if is_image else f"{item.key}#{number:05d}",
         frames=encode(clip.video, job.form.encoding, job.quality),
-        caption=item.caption,
+        caption=next(iter(captions), None),
         source=item.key,
         source_sha256=digest,
         source_size=clip.source_size,
         start=clip.start,
         fps=0.0 if is_image else job.form.fps,
         source_fps=clip.source_fps,
+        more_captions=captions[1:],
     )

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from phenaki.data import tensorflow
+from phenaki.data.prepare import captions, img2dataset
 from phenaki.data.prepare.items import (
     FrameSequence,
     Inventory,
     MediaKind,
     RawItem,
     Skipped,
+    Split,
     WorkUnit,
+    class_caption,
     split_named,
-    words,
 )
 from phenaki.data.prepare.layouts import stored, walk
 from phenaki.errors import UserError
-from phenaki.io.clean_text import clean
 
 PREFIX = "tfds:"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR is set, as in TFDS
@@ -99,15 +100,21 @@ def find(request: walk.Request) -> Inventory:
         for path in map(Path, info.filepaths):
             if "tfrecord" not in path.name:
                 raise UserError(f"{path}: only TFDS sets in tfrecord files are read.")
-            reader = functools.partial(examples, request.root, path, split, fields)
+            reader = functools.partial(
+                examples, request.root, path, split, fields, request.template
+            )
             units.append(WorkUnit(path.name, reader=reader, container=path))
     named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
     layout = f"TFDS {data.info.full_name}: {named}, {rate}"
     if others := [camera for camera in fields.cameras if camera != fields.media]:
         layout += f" (the other camera: --fields=media={others[0]})"
-    camera = fields.media if fields.cameras else None
-    return Inventory(layout, tuple(units), camera=camera)
+    return Inventory(
+        layout,
+        tuple(units),
+        classes=_label(data.info.features, fields.caption),
+        camera=fields.media if fields.cameras else None,
+    )
 
 
 def _fields(request: walk.Request, data) -> Fields:
@@ -128,25 +135,20 @@ def _fields(request: walk.Request, data) -> Fields:
     for name in _FIELDS:
         at = data.info.features
         for part in (getattr(fields, name) or "").split("/"):
-            if part and part not in _children(at):
+            if part and part not in _fields_of(at):
                 given = f"--fields={name}={getattr(fields, name)}"
                 raise UserError(f"{given}: {data.info.name} has only {_names(at)} there.")
-            at = _children(at)[part] if part else at
+            at = _fields_of(at)[part] if part else at
     return fields
 
 
-def _children(feature: Any) -> Mapping[str, Any]:
-    """The features inside one: of a dictionary, also of each step of a sequence of them."""
-    while hasattr(feature, "feature"):
-        feature = feature.feature
-    return dict(feature.items()) if hasattr(feature, "items") else {}
-
-
 def _names(feature: Any) -> str:
-    return ", ".join(sorted(_children(feature)))  # their own order is not deterministic
+    return ", ".join(sorted(_fields_of(feature)))  # their own order is not deterministic
 
 
-def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Skipped]:
+def examples(
+    root: Path, path: Path, split: str, fields: Fields, template: str = "{}"
+) -> Iterator[RawItem | Skipped]:
     """The examples of one file of a data set."""
     features = _features(root)
     for number, record in enumerate(stored.serialized(path, path.name)):
@@ -163,16 +165,38 @@ def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[Raw
         if images.ndim not in (3, 4) or images.dtype != np.uint8:
             yield Skipped(name, f"{fields.media} is {images.dtype}{list(images.shape)}, not images")
             continue
-        caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
-        kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
-        frames = FrameSequence(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
-        yield RawItem(name, kind, frames, caption, split_named(split), nsfw)
+        yield _item(name, images, features, example, split_named(split), fields, template)
+
+
+def _item(name, images, features, example, split: Split | None, fields: Fields, template: str):
+    kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
+    shown = list(images.reshape(-1, *images.shape[-3:]))
+    if kind == "image" and (size := img2dataset.size(example)):
+        left, top, right, bottom = img2dataset.box(shown[0], size)
+        shown = [shown[0][top:bottom, left:right]]
+    value, label = (_value(features, example, fields.caption), _label(features, fields.caption))
+    texts = class_caption(value, template) if label else captions.of(value)
+    nsfw = _value(features, example, fields.nsfw)
+    return RawItem(name, kind, FrameSequence(shown, fields.fps), texts, split, nsfw)
 
 
 @functools.lru_cache(1)
 def _features(root: Path):
     with tensorflow.quiet_logs():
-        return tensorflow.datasets().features.FeaturesDict.from_config(os.fspath(root))
+        return tensorflow.datasets().features.FeatureConnector.from_config(os.fspath(root))
+
+
+def _fields_of(features: Any) -> dict[str, Any]:
+    """The features by name of a dictionary, also of one in a sequence; {} for others."""
+    while hasattr(features, "feature"):
+        features = features.feature
+    return dict(features.items()) if hasattr(features, "items") else {}
+
+
+def _feature(features: Any, path: str) -> Any:
+    for name in path.split("/"):
+        features = _fields_of(features)[name]
+    return features
 
 
 def _at(tree: Any, path: str) -> Any:
@@ -184,19 +208,18 @@ def _at(tree: Any, path: str) -> Any:
     return tree
 
 
-def _words(features, example: Any, path: str | None) -> str | None:
-    """A text, or the name of a class: ApplyEyeMakeup becomes apply eye makeup."""
+def _label(features: Any, path: str | None) -> bool:
+    """Whether a field holds numbers of classes."""
+    return path is not None and hasattr(_feature(features, path), "int2str")
+
+
+def _value(features: Any, example: Any, path: str | None) -> Any:
+    """A text, texts, or the name of a class; "" without one, None without a `path`."""
     if path is None:
         return None
     value = _at(example, path)
-    feature = features
-    for name in path.split("/"):
-        feature = _children(feature)[name]
-    if hasattr(feature, "int2str"):
-        if int(value) < 0:
-            return None
-        name = feature.int2str(int(value))
-        if path == "nsfw":
-            return name
-        return words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
+    if _label(features, path):
+        return _feature(features, path).int2str(int(value)) if int(value) >= 0 else ""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
