@@ -19,6 +19,7 @@ FIRST = {"a": 0, "b": 100, "c": 200}
 
 
 VIDEO = dict(frames=1, height=48, width=64, fps=8.0)
+NONE = token_files.Caption(b"", np.zeros(0, np.int32), None)
 ORIGIN = token_files.Origin.of("made up", ConfigDict(VIDEO), None)
 
 
@@ -26,9 +27,7 @@ def write(directory, first, count):
     """Stored tokens of images: each has one token, its number, from `first` on."""
     directory.mkdir()
     rows = [
-        token_files.example(
-            np.array([n], np.uint16), np.zeros(0, np.int32), None, b"", False, b"", ORIGIN.digest()
-        )
+        token_files.example(np.array([n], np.uint16), [NONE], False, b"", ORIGIN.digest())
         for n in range(first, first + count)
     ]
     path = str(directory / "clips-image_train.tfrecord-00000-of-00001")
