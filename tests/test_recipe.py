@@ -117,7 +117,9 @@ def networks(monkeypatch):
 
 # As ml_collections loads config files.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys, one_device, no_samples, networks):
+def test_every_command_of_the_page_runs(
+    tmp_path, monkeypatch, capsys, one_device, no_samples, networks
+):
     monkeypatch.chdir(tmp_path)
     write_inputs(tmp_path)
     ran = []

@@ -145,7 +145,7 @@ def make(
 
     def stream(examples: Mapping[str, int]) -> Iterator[Batch]:
         parts = {
-            kind: source(kind, mine[kind], examples[kind], courses and courses[kind])
+            kind: source(kind, mine[kind], examples[kind], courses[kind] if courses else None)
             for kind in sizes
         }
         while True:
