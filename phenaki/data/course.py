@@ -30,10 +30,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """A mixture, from example `since` of the job on."""
+    """A mixture, from example `since` of the job on; `past` are sources of mixtures before it."""
 
     since: int
     sources: tuple[Source, ...]
+    past: tuple[Source, ...] = ()
 
     def taken(self, number: int, seed: int) -> list[int]:
         """How many examples of each source come before example `number` of the job."""
@@ -89,9 +90,12 @@ class Courses:
         """
         state, sentences = state or {}, []
         for kind, now in self._now.items():
-            stored, number = state.get(kind, {"since": 0, "sources": ()}), examples[kind]
-            sources = tuple(Source(**fields) for fields in stored["sources"])
-            before = Course(int(stored["since"]), sources)
+            stored, number = state.get(kind, {}), examples[kind]
+            sources, past = (
+                tuple(Source(**fields) for fields in stored.get(name, ()))
+                for name in ("sources", "past")
+            )
+            before = Course(int(stored.get("since", 0)), sources, past)
             self._of[kind] = follow(before, now, number, self._seed)
             if sentence := _changes(before, self._of[kind], number):
                 sentences.append(f"{kind}s: {sentence}")
@@ -104,37 +108,40 @@ def follow(before: Course, now: Sequence[Source], number: int, seed: int) -> Cou
 
     A set that `before` has continues, in its own order; any other one is read from its start.
     """
-    found = _match(before.sources, now)
+    known = (*before.sources, *before.past)
+    found = _match(known, now)
     if found == list(before.sources) and _rates(before.sources) == _rates(now):
         pairs = zip(now, before.sources, strict=True)
         kept = [dataclasses.replace(new, index=old.index, taken=old.taken) for new, old in pairs]
-        return Course(before.since, tuple(kept))
+        return Course(before.since, tuple(kept), before.past)
     counts = before.taken(number, seed) if before.sources else []
-    taken = dict(zip(before.sources, counts, strict=True))
-    unused = 1 + max((source.index for source in before.sources), default=-1)
+    counts += [source.taken for source in before.past]
+    taken = dict(zip(known, counts, strict=True))
+    unused = 1 + max((source.index for source in known), default=-1)
     sources = []
     for new, old in zip(now, found, strict=True):
         index, count = (unused, 0) if old is None else (old.index, taken[old])
         unused += old is None
         sources.append(dataclasses.replace(new, index=index, taken=count))
-    return Course(number, tuple(sources))
+    past = [
+        dataclasses.replace(old, taken=count) for old, count in taken.items() if old not in found
+    ]
+    return Course(number, tuple(sources), tuple(past))
 
 
-def _match(before: Sequence[Source], now: Sequence[Source]) -> list[Source | None]:
-    """For each source of `now`, the one of `before` that it is.
+def _match(known: Sequence[Source], now: Sequence[Source]) -> list[Source | None]:
+    """For each source of `now`, the one of `known` that it is.
 
-    That is the one of the same path and number of records. A path that `before` lacks is a set that
+    That is the one of the same path and number of records. A path that `known` lacks is a set that
     was moved, or the tokens of one, if one of its size is gone.
     """
-    by_path = {source.path: source for source in before}
-    gone = [source for source in before if source.path not in {new.path for new in now}]
+    gone = [source for source in known if source.path not in {new.path for new in now}]
     found: list[Source | None] = []
     for new in now:
-        old = by_path.get(new.path)
-        if old is None:
-            old = next((source for source in gone if _same_size(source, new)), None)
-            gone = [source for source in gone if source is not old]
-        found.append(old if old is not None and _same_size(old, new) else None)
+        same = [source for source in known if source.path == new.path]
+        old = next((s for s in (same or gone) if _same_size(s, new)), None)
+        gone = [source for source in gone if source is not old]
+        found.append(old)
     return found
 
 
@@ -151,7 +158,7 @@ def _changes(before: Course, after: Course, number: int) -> str:
     """What `after` reads instead of `before`; "" where they are the same, or nothing was read."""
     if not number or not before.sources or after.since == before.since:
         return ""
-    known = {source.index for source in before.sources}
+    known = {source.index for source in (*before.sources, *before.past)}
     new = [source.path for source in after.sources if source.index not in known]
     read = f"; read from the start: {', '.join(new)}" if new else ""
     return (

@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "resumed with another mixture no clip is lost",
         "data/course.py",
-        "return Course(number, tuple(sources))",
+        "return Course(number, tuple(sources), tuple(past))",
         "return Course(0, tuple(now))",
         ("test_course.py", "every_set_continues"),
     ),
