@@ -32,7 +32,8 @@ def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
     Columns of bytes are known by a name such as jpg, mp4, image or video, or by their content.
     Without a caption, the names of the Hub's class labels are the captions.
     """
-    keys, columns = [], Columns()
+    keys: list[str] = []
+    columns = Columns()
     for key in found.named("*.parquet"):
         of_file = _columns(found.root / key, request.fields)
         if of_file.media:
@@ -195,8 +196,8 @@ def _item(
         captions = about.captions
         for label, names in columns.labels.items():
             index = row.get(label)
-            known = isinstance(index, int) and 0 <= index < len(names)
-            captions = class_caption(names[index], template) if known else ()
+            if isinstance(index, int) and 0 <= index < len(names):
+                captions = class_caption(names[index], template)
         return RawItem(
             f"{name}.{suffix}", kind, about.media(content, kind), captions, split, about.nsfw
         )

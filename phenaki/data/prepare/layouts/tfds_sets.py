@@ -109,9 +109,15 @@ def find(request: walk.Request) -> Inventory:
     layout = f"TFDS {data.info.full_name}: {named}, {rate}"
     if others := [camera for camera in fields.cameras if camera != fields.media]:
         layout += f" (the other camera: --fields=media={others[0]})"
+    found = walk.listing(request.root)
+    found.others -= {unit.name for unit in units} | set(found.named("*.json", "*.labels.txt"))
+    unread = [Skipped(key, "not of the data set: not read") for key in found.media]
     return Inventory(
         layout,
         tuple(units),
+        tuple(found.problems + unread),
+        len(found.others),
+        tuple(found.unused()),
         classes=_label(data.info.features, fields.caption),
         camera=fields.media if fields.cameras else None,
     )
