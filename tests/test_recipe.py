@@ -40,7 +40,7 @@ TEXT = (
 )
 SAMPLER = "sample.steps=2 train.sample_count=0"
 # What makes each script's commands small: other flags, and fields of its config.
-SMALL = {
+TINY = {
     "prepare_data": ("--size=16 --workers=1 --validation=0.5", ""),
     "convert_weights": ("", ""),
     "train_cvivit": ("", f"{VIDEO} {TOKENIZER} {LOSSES} {RUN} data.batch=8"),
@@ -57,7 +57,7 @@ def small(command):
     arguments = [re.sub(r"=(configs/)", rf"={ROOT}/\1", argument) for argument in arguments]
     if script == "scripts/plan.py":
         return script, []
-    own, fields = SMALL[Path(script).stem]
+    own, fields = TINY[Path(script).stem]
     return script, [*arguments, *own.split(), *(f"--config.{field}" for field in fields.split())]
 
 

@@ -199,7 +199,7 @@ def rates_of(data) -> dict[str, dict[str, float]]:
     """Directory -> rate, by kind, of `config.data`; images are those of the clips' sets by default.
 
     Raises:
-        UserError: a rate is no number.
+        UserError: a rate cannot be read.
     """
     videos = _parsed("sources", data["sources"])
     images = _parsed("image_sources", data.get("image_sources", ""))
