@@ -68,7 +68,7 @@ def small(command):
 
 
 def write_inputs(root):
-    """LAION, IMAGES and CLIPS of the page: 12 images in a tar, 6 files, 4 videos."""
+    """LAION, IMAGES and CLIPS of the page: 12 images in a tar, 6 files, 6 videos."""
 
     def jpeg(n):
         buffer = io.BytesIO()
