@@ -88,7 +88,9 @@ def test_the_camera_is_printed_with_the_score(
     spec = VideoSpec(17, 48, 64, 10.0, (2, 16, 16))
     one = Score("fvd", 97.5, 25600, 256, 16, (48, 64), 10.0, 0, "i3d", "0", "none", "[-1, 1]")
     monkeypatch.setattr(devices, "load", lambda path: types.SimpleNamespace(spec=spec))
-    monkeypatch.setattr(references, "Prepared", lambda *a: types.SimpleNamespace(total=256))
+    monkeypatch.setattr(
+        references, "Prepared", lambda *a: types.SimpleNamespace(total=256, caption_template="{}")
+    )
     monkeypatch.setattr(protocol, "evaluate", lambda *arguments: [one])
     data = str(prepared.get(camera, tmp_path))
     flags = dict(table="5", row="phenaki", model="runs/bair", data=data, output=str(tmp_path))
