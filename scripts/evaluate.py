@@ -91,6 +91,7 @@ def _row(number):
             f"--model is required: a checkpoint that {row['config']} trained for this row."
         )
 
+    from phenaki.data.prepare import manifest
     from phenaki.evaluation import devices, protocol
     from phenaki.evaluation.references import ClipWindows, Prepared
     from phenaki.evaluation.score import compare, save_scores, text_table
@@ -119,19 +120,33 @@ def _row(number):
     scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
     if jax.process_index():
         return
-    differs = dict(row["differs"])
+    camera = manifest.camera(directory)
+    differs = _differs(row, camera)
     if used < full:
         for metric in row["printed"]:
             differs.setdefault(metric, f"{used} clips instead of {full}")
     print(f"Table {number}, {row_name}: {table['title']}")
+    if "camera" in row:
+        print(f"camera: {camera or 'unknown'}; that of the published numbers: {row['camera']}")
     print(text_table(compare(scores, row["printed"], differs)))
     others: Any = {} if any(score.proxy for score in scores) else table["others"]
     for name, values in others.items():
         print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
     path = output / f"table{number}-{row_name}.json"
-    facts = dict(model=MODEL.value, data=directory, split=SPLIT.value, limit=LIMIT.value)
+    facts = dict(
+        model=MODEL.value, data=directory, split=SPLIT.value, limit=LIMIT.value, camera=camera
+    )
     save_scores(path, scores, table=number, row=row_name, **facts)
     print(path)
+
+
+def _differs(row, camera):
+    """Why a measure does not compare with the printed one, by measure, with data of `camera`."""
+    if row.get("camera") in (None, camera):
+        return dict(row["differs"])
+    reason = f"camera {camera or 'unknown'} instead of {row['camera']}"
+    others = {name: f"; {why}" for name, why in row["differs"].items()}
+    return {name: reason + others.get(name, "") for name in row["printed"]}
 
 
 def _find(table, number):

@@ -153,9 +153,9 @@ def test_layouts_are_forced_and_refused(tmp_path):
 
 def test_an_unknown_tfds_set_asks_for_its_fields_and_a_camera_can_be_chosen(tmp_path):
     source = layouts.make("tfds bair_robot_pushing_small", tmp_path)
-    other = next(iter(find.find(source, fields={"media": "image_aux1"})))
-    assert layouts.numbered(100)[0, 0, 0] == other.media.images[0][0, 0, 0]
-    with pytest.raises(UserError, match="has only image_aux1, image_main"):
+    other = next(iter(find.find(source, fields={"media": "image_main"})))
+    assert layouts.numbered(0)[0, 0, 0] == other.media.images[0][0, 0, 0]
+    with pytest.raises(UserError, match="has only action, image_aux1, image_main there"):
         find.find(source, fields={"media": "image_aux2"})
 
 

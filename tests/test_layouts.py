@@ -111,7 +111,7 @@ EXPECTED = {
     "DMVR": ("DMVR", {"video_train": [(0, "playing chess"), (50, "playing chess")]}, {}, []),
     "tfds bair_robot_pushing_small": (
         "TFDS bair",
-        {"video_validation": [(0, None), (0, None)]},
+        {"video_validation": [(100, None), (100, None)]},
         {},
         [],
     ),

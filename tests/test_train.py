@@ -187,7 +187,7 @@ def test_lines_are_means_since_the_last(tmp_path):
 )
 def test_a_run_is_not_continued_with_another_network(section, value, tmp_path):
     toy.run(tmp_path, steps=1)
-    with pytest.raises(UserError, match=rf"holds a run with another config\.{section} "):
+    with pytest.raises(UserError, match=rf"holds a run with another config\.{section}\."):
         toy.run(tmp_path, config=tiny.whole_config(**{section: value}))
 
 

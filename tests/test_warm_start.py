@@ -11,10 +11,10 @@ import tiny
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
-from phenaki.train import tokenizer
+from phenaki.train import logs, tokenizer
 from phenaki.train.warm_start import warm_start
 
-IMAGES = tiny.tokenizer_config(video={"frames": 1})
+IMAGES = tiny.tokenizer_config(video={"frames": 1}, data={"batch": 0, "image_batch": 8})
 CLIPS = tiny.tokenizer_config()
 RNG = np.random.default_rng(0)
 
@@ -76,6 +76,9 @@ def test_another_size_is_refused(image_params):
 def test_a_run_starts_from_another(tmp_path):
     one = jax.devices()[:1]
     tokenizer.train(IMAGES, tmp_path / "images", one)
+    assert [path.name for path in (tmp_path / "images/samples").iterdir()] == ["0000004.png"]
+    names = set(logs.read(tmp_path / "images")[0])
+    assert "image/psnr/first" in names and not any("rest" in name for name in names)
     trained, _, _ = checkpoint.load_tokenizer(tmp_path / "images")
     config = tiny.tokenizer_config(train={"steps": 1}, optim={"rate": 0.0})
     config.start = str(tmp_path / "images")

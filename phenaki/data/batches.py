@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
+from phenaki.data import course
+from phenaki.data.course import Course, Courses
 from phenaki.data.host_rows import HostRows
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
@@ -16,8 +19,9 @@ from phenaki.errors import UserError, check_seed, one_of
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
-# kind, rows of a batch that this host loads, example of the job at which the first batch starts
-Source = Callable[[str, HostRows, int], Rows]
+# kind, rows of a batch that this host loads, example of the job at which the first batch starts,
+# course of its data sets
+Source = Callable[[str, HostRows, int, Course | None], Rows]
 FIELDS = {"video": "batch", "image": "image_batch"}  # of config.data: rows of a global batch
 SEED_BITS = 32  # of config.seed: the keys of a training run have no more
 PREFETCH = 4  # batches made in advance; uint8 clips are small
@@ -27,18 +31,23 @@ JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 class Batches:
     """Iterator whose whole state is how many batches, and examples of each kind, were taken.
 
+    Of a mixture of data sets the state also has how many examples were taken of each (`course`).
     A thread makes `PREFETCH` batches in advance.
 
     Args:
         stream: examples of the job to skip, by kind -> iterator over this host's batches of the
             others.
         sizes: rows of a global batch by kind.
+        courses: of the data sets that `stream` reads; None: it reads none.
     """
 
     def __init__(
-        self, stream: Callable[[Mapping[str, int]], Iterator[Batch]], sizes: Mapping[str, int]
+        self,
+        stream: Callable[[Mapping[str, int]], Iterator[Batch]],
+        sizes: Mapping[str, int],
+        courses: Courses | None = None,
     ):
-        self._stream, self._sizes = stream, sizes
+        self._stream, self._sizes, self._courses = stream, sizes, courses
         self._start(0, dict.fromkeys(sizes, 0))
 
     def _start(self, taken: int, examples: dict[str, int]) -> None:
@@ -63,15 +72,27 @@ class Batches:
 
     def get_state(self) -> dict:
         """The argument of `set_state` that continues here; checkpoints store it."""
-        return {"taken": self._taken, "examples": self._examples.copy()}
+        state: dict = {"taken": self._taken, "examples": self._examples.copy()}
+        if self._courses is not None:
+            state["courses"] = self._courses.state()
+        return state
 
-    def set_state(self, state: dict) -> None:
-        """Continues after the examples of `state`, also with batches of another size."""
+    def set_state(self, state: dict, data: Mapping[str, Any] | None = None) -> None:
+        """Continues after the examples of `state`, also with batches or data sets of other sizes.
+
+        `data` is the plain config.data with which the state was made: earlier versions stored the
+        number of batches only. A warning names data sets that differ.
+        """
         self.close()
+        if data is not None:
+            state = course.state_of_earlier(state, data, FIELDS)
         taken = int(state["taken"])
-        # Earlier versions stored batches only: those of today's size.
         examples = state.get("examples", {kind: taken * n for kind, n in self._sizes.items()})
-        self._start(taken, dict.fromkeys(self._sizes, 0) | examples)
+        examples = dict.fromkeys(self._sizes, 0) | examples
+        if self._courses is not None:
+            for sentence in self._courses.restore(state.get("courses"), examples):
+                logging.warning("%s", sentence)
+        self._start(taken, examples)
 
     def close(self) -> None:
         """Stops the thread."""
@@ -112,15 +133,21 @@ def make(
     The stream depends on `config.seed`, not on hosts and mesh.
 
     Raises:
-        UserError: unknown source, bad rates, or stored tokens in stage 1.
+        UserError: unknown source, bad rates, stored tokens in stage 1, or no clips and no images.
     """
-    sizes = {kind: config.data[field] for kind, field in FIELDS.items() if config.data[field]}
+    sizes = sizes_of(config.data)
     mine = {kind: HostRows.whole(size) for kind, size in sizes.items()} if rows is None else rows
     text, fingerprint = config.get("text"), config.get("fingerprint")
     source = _source(config.data, config.video, config.seed, text, fingerprint)
+    courses = None
+    if config.data.source in course.SETS:
+        courses = course.open_courses(config.data, config.video.frames, config.seed, list(sizes))
 
     def stream(examples: Mapping[str, int]) -> Iterator[Batch]:
-        parts = {kind: source(kind, mine[kind], examples[kind]) for kind in sizes}
+        parts = {
+            kind: source(kind, mine[kind], examples[kind], courses[kind] if courses else None)
+            for kind in sizes
+        }
         while True:
             batch = {}
             for kind, part in parts.items():
@@ -129,17 +156,45 @@ def make(
                 batch[kind] = {**arrays, **encoded}
             yield batch
 
-    return Batches(stream, sizes)
+    return Batches(stream, sizes, courses)
+
+
+def sizes_of(data) -> dict[str, int]:
+    """Rows of a global batch by kind, of the kinds that `config.data` trains on.
+
+    Raises:
+        UserError: there are neither clips nor images, or a number is negative.
+    """
+    for field in FIELDS.values():
+        if data[field] < 0:
+            raise UserError(f"config.data.{field}={data[field]} must be 0 or more; nearest is 0.")
+    sizes = {kind: data[field] for kind, field in FIELDS.items() if data[field]}
+    if not sizes:
+        raise UserError(
+            "config.data.batch=0 and config.data.image_batch=0: a step needs clips or images; give "
+            "config.data.image_batch=8 to train on images alone."
+        )
+    return sizes
+
+
+def sample_frames(data, frames: int) -> int | None:
+    """Frames of what a run samples: 1 where it trains on images alone, None for whole clips.
+
+    `data` is config.data, `frames` the length of a clip.
+    """
+    return None if "video" in sizes_of(data) and frames > 1 else 1
 
 
 def first(config, count: int) -> tuple[dict[str, np.ndarray], list[str | None]]:
     """(arrays, captions) of the first `count` training clips, the same on every host.
 
-    The arrays are {"video": uint8 [count f h w 3]}, or stored tokens.
+    Images where the config trains on images alone. The arrays are {"video": uint8 [count f h w
+    3]}, or stored tokens.
     """
     text, fingerprint = config.get("text"), config.get("fingerprint")
     source = _source(config.data, config.video, config.seed, text, fingerprint)
-    return next(source("video", HostRows.whole(count), 0))
+    kind = next(iter(sizes_of(config.data)))
+    return next(source(kind, HostRows.whole(count), 0, None))
 
 
 def world(config) -> World:
@@ -166,35 +221,16 @@ def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     captions = data.get("captions", "sampled")
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
-        "tfds": lambda: _clips(_rates(data), video, seed, captions),
-        "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint, captions),
+        "tfds": lambda: _clips(course.rates_of(data), video, seed, captions),
+        "codes": lambda: _tokens(course.rates_of(data), video, seed, text, fingerprint, captions),
     }
     return one_of("config.data.source", data.source, sources)()
 
 
-def _rates(data) -> dict[str, dict[str, float]]:
-    """Directory -> rate, by kind."""
-    videos = _parsed("sources", data.sources)
-    images = _parsed("image_sources", data.get("image_sources", ""))
-    return {"video": videos, "image": images or videos}
-
-
-def _parsed(field: str, sources: str) -> dict[str, float]:
-    """ "a=0.8,b=0.2" or "a" as directory -> rate."""
-    rates = {}
-    for part in sources.split(",") if sources else ():
-        directory, _, rate = part.partition("=")
-        try:
-            rates[directory.strip()] = float(rate or 1)
-        except ValueError:
-            raise UserError(
-                f"config.data.{field}={sources!r}: {rate!r} must be a number, as in "
-                "DIR=0.8,DIR=0.2."
-            ) from None
-    return rates
-
-
-def _shapes(world: World, kind: str, rows: HostRows, start: int) -> Rows:
+def _shapes(
+    world: World, kind: str, rows: HostRows, start: int, course: Course | None = None
+) -> Rows:
+    del course
     make = render.render if kind == "video" else render.render_images
     while True:
         made = make(world, "train", rows.numbers(start))
@@ -207,7 +243,7 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions:
 
     spec = clips.ClipSize(**video)
 
-    def source(kind: str, rows: HostRows, start: int) -> Rows:
+    def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
         examples = clips.examples(
             rates[kind],
             split="train",
@@ -216,6 +252,7 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions:
             seed=seed,
             rows=rows,
             start=start,
+            course=course,
             captions=captions,
         )
         while True:
@@ -240,7 +277,7 @@ def _tokens(
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
     origin = token_files.Origin.of(fingerprint, video, text)
 
-    def source(kind: str, rows: HostRows, start: int) -> Rows:
+    def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
         return stored_tokens.batches(
             rates[kind],
             split="train",
@@ -249,6 +286,7 @@ def _tokens(
             origin=origin,
             seed=seed,
             start=start,
+            course=course,
             captions=captions,
         )
 

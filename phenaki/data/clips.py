@@ -1,7 +1,7 @@
 """Prepared clips and images as endless streams of pixels and captions."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from phenaki.data import format, tensorflow
 from phenaki.data import mixture as mixing
+from phenaki.data.course import Course, stream_of
 from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
@@ -53,6 +54,7 @@ def examples(
     rows: HostRows = ALL,
     start: int = 0,
     shuffle: bool = True,
+    course: Course | None = None,
     captions: str = SAMPLED,
 ) -> Iterator[dict[str, Any]]:
     """The endless stream of one host's examples.
@@ -69,6 +71,7 @@ def examples(
         rows: of every batch, those that this host loads; by default it loads all examples.
         start: the example of the job at which the first batch starts; O(1).
         shuffle: False reads in stored order, for evaluation; `size` is the number of examples.
+        course: of these sources, in a run that had others before; by default none were.
         captions: of a clip with several, "sampled" gives another one in every epoch, determined by
             the seed, "first" always the first; so does `shuffle=False`.
 
@@ -81,7 +84,7 @@ def examples(
     """
     from phenaki.data import seqio_source  # imports seqio
 
-    stream = Stream(start, rows, shuffle)
+    stream = stream_of(start, rows, shuffle, course)
     name = f"phenaki_{kind}_{split}"
     mixture = register(name, sources, kind, split, spec, seed, stream, captions)
     data = seqio_source.dataset(mixture, split, seed, stream)
@@ -93,11 +96,24 @@ def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"video": fields["video"], "caption": caption}
 
 
-def size(directory: Path | str, split: str, kind: str) -> int:
-    """Number of stored examples; 0 if the data set has none of that kind in that split."""
+def size(directory: Path | str, split: str, kind: str, frames: int | None = None) -> int:
+    """Number of stored examples; 0 if the data set has none of that kind in that split.
+
+    `frames` are those of the clips to be read of them; see `stored_split`.
+    """
     data, _ = format.open_set(directory)
-    found = data.info.splits.get(f"{kind}_{split}")
+    found = data.info.splits.get(stored_split(kind, split, frames, data.info.splits))
     return found.num_examples if found else 0
+
+
+def stored_split(kind: str, split: str, frames: int | None, stored: Container[str]) -> str:
+    """The name of a split, of those `stored`: KIND_SPLIT.
+
+    A clip of one frame is an image: without clips, a data set gives its images as such clips.
+    """
+    images = f"image_{split}"
+    name = f"{kind}_{split}"
+    return images if frames == 1 and name not in stored and images in stored else name
 
 
 def register(
@@ -120,8 +136,10 @@ def register(
     rates = mixing.rates(sources)
     sampled = stream.shuffle and check_captions(captions) == SAMPLED
     parts = [
-        _ClipSource(directory, kind, split, spec, (seed, index), stream.shuffle, sampled)
-        for index, directory in enumerate(rates)
+        _ClipSource(
+            directory, kind, split, spec, (seed, stream.index_of(place)), stream.shuffle, sampled
+        )
+        for place, directory in enumerate(rates)
     ]
     return seqio_source.mix(name, parts, list(rates.values()), _features(), split, seed, stream)
 
@@ -148,10 +166,11 @@ class _ClipSource:
         self, directory, kind: str, split: str, spec: Spec, seed, shuffle: bool, sampled: bool
     ):
         data, self.form = format.open_set(directory)
-        name = f"{kind}_{split}"
+        name = stored_split(kind, split, spec.frames, data.info.splits)
         if name not in data.info.splits:
             known = ", ".join(sorted(data.info.splits))
             raise UserError(f"{directory}: has no split {name}; it has {known}.")
+        kind = name.partition("_")[0]
         self.frames = spec.frames if kind == "video" else 1
         stored = self.form.frames if kind == "video" else 1
         check(directory, kind, self.form, spec)
@@ -252,7 +271,10 @@ def shard(path: str, directory: Path | str, kind: str, spec: Spec):
 
 
 def check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
-    """Raises `UserError` where stored clips are too small or short, or of another rate."""
+    """Raises `UserError` where stored clips are too small or short, or of another rate.
+
+    One frame of a clip has no rate.
+    """
     if form.height < spec.height or form.width < spec.width:
         raise UserError(
             f"{directory}: clips of {form.height}x{form.width} pixels; config.video wants "
@@ -263,7 +285,7 @@ def check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
             f"{directory}: clips of {form.frames} frames; config.video.frames={spec.frames}. "
             f"Prepare the data with --frames={spec.frames}."
         )
-    if kind == "video" and abs(form.fps - spec.fps) > 0.01:
+    if kind == "video" and spec.frames > 1 and abs(form.fps - spec.fps) > 0.01:
         raise UserError(
             f"{directory}: clips of {form.fps:g} frames a second; config.video.fps={spec.fps:g}. "
             f"Prepare the data with --fps={spec.fps:g}."

@@ -25,12 +25,25 @@ PERIOD = 1000  # examples in which a mixture meets its rates
 class Stream:
     """Part of an endless stream: one host's rows of every batch from example `start` of the job on.
 
-    A reader that takes all examples one by one is a host with batches of one row.
+    A reader that takes all examples one by one is a host with batches of one row. The mixture
+    begins at example `since` of the job, after `taken` examples of each source, whose
+    order depends on the seed and its entry of `indices` (`course.Source`).
     """
 
     start: int = 0
     rows: HostRows = ALL
     shuffle: bool = True
+    since: int = 0
+    taken: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
+
+    def taken_of(self, place: int) -> int:
+        """`taken` of a source by its place in the mixture; by default 0."""
+        return self.taken[place] if self.taken else 0
+
+    def index_of(self, place: int) -> int:
+        """The index of a source by its place in the mixture; by default its place."""
+        return self.indices[place] if self.indices else place
 
 
 def rates(sources: SourceRates) -> dict[str, float]:

@@ -119,11 +119,11 @@ def _close_at_exit() -> None:
 
 
 def _job_numbers(stream: Stream):
-    """tf.data of the example numbers of this host within the job."""
-    tf, rows = tensorflow.tensorflow(), stream.rows
+    """tf.data of the example numbers of this host within the job, from the mixture's first on."""
+    tf, rows, start = tensorflow.tensorflow(), stream.rows, stream.start - stream.since
     if len(rows) == rows.total:
-        return tf.data.Dataset.range(stream.start, ENDLESS)
-    count, first = len(rows), rows.numbers(stream.start)
+        return tf.data.Dataset.range(start, ENDLESS)
+    count, first = len(rows), rows.numbers(start)
     # Example i of this host is row i % count of batch i // count.
     return tf.data.Dataset.range(ENDLESS).map(
         lambda i: tf.constant(first)[i % count] + i // count * rows.total
@@ -141,13 +141,14 @@ class _ExampleNumbers(seqio.DataSource):
         super().__init__([split], caching_permitted=False, performs_internal_shuffling=True)
         self._stream, self._paths = stream, paths
         self._mine = pattern == index
+        self._taken = stream.taken_of(index)
         self._before = np.cumsum(self._mine) - self._mine  # its examples earlier in the period
 
     def list_shards(self, split):
         return self._paths
 
     def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused):
-        tf, mine, before = tensorflow.tensorflow(), self._mine, self._before
+        tf, mine, before = tensorflow.tensorflow(), self._mine, self._before + self._taken
         numbers = _job_numbers(self._stream).filter(lambda n: tf.constant(mine)[n % len(mine)])
         return numbers.map(
             lambda n: n // len(mine) * mine.sum() + tf.constant(before)[n % len(mine)]

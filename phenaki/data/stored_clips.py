@@ -31,6 +31,8 @@ class StoredClips:
     def __init__(self, directory: Path | str, split: str, kind: str, spec: clips.Spec):
         _, form = format.open_set(directory)
         clips.check(directory, kind, form, spec)
+        stored = {file.split for file in format.files(directory)}
+        kind = clips.stored_split(kind, split, spec.frames, stored).partition("_")[0]
         paths = _paths(directory, split, kind)
         if not paths:
             raise UserError(f"{directory}: has no {kind} in split {split}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.data import clips, mixture, tensorflow, token_files
+from phenaki.data.course import Course, stream_of
 from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, MORE, Origin, Sizes
@@ -23,7 +24,7 @@ class _TokenSource:
     ):
         manifest = token_files.read_manifest(directory)
         token_files.check_origin(directory, manifest, origin)
-        name = f"{kind}_{split}"
+        name = _stored_split(manifest, kind, split)
         if name not in manifest["files"]:
             known = ", ".join(sorted(manifest["files"]))
             raise UserError(f"{directory}: has no split {name}; it has {known}.")
@@ -46,6 +47,7 @@ def batches(
     origin: Origin,
     seed: int,
     start: int = 0,
+    course: Course | None = None,
     captions: str = clips.SAMPLED,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
     """The endless stream of one host's `rows` of every batch: (arrays, captions).
@@ -57,19 +59,34 @@ def batches(
         UserError: at once, for missing or stale tokens.
     """
     rates = mixture.rates(sources)
+    stream = stream_of(start, rows, course=course)
     opened = [
-        _TokenSource(directory, kind, split, origin, index, seed)
-        for index, directory in enumerate(rates)
+        _TokenSource(directory, kind, split, origin, stream.index_of(place), seed)
+        for place, directory in enumerate(rates)
     ]
     pattern = mixture.pattern(list(rates.values()), seed)
     sampled = clips.check_captions(captions) == clips.SAMPLED
-    return _batches(opened, pattern, kind, rows, origin, start, sampled)
+    return _batches(opened, pattern, kind, stream, origin, sampled)
 
 
-def _batches(sources, pattern, kind, host_rows, origin, start, sampled):
-    tf = tensorflow.tensorflow()
+def size(directory: Path | str, split: str, kind: str) -> int:
+    """Number of stored examples, as `clips.size`."""
+    manifest = token_files.read_manifest(directory)
+    return manifest["records"].get(_stored_split(manifest, kind, split), 0)
+
+
+def _stored_split(manifest, kind: str, split: str) -> str:
+    # With clips of one frame both kinds have as many tokens.
+    frames = 1 if manifest["sizes"]["video"] == manifest["sizes"]["image"] else None
+    return clips.stored_split(kind, split, frames, manifest["files"])
+
+
+def _batches(sources, pattern, kind, stream, origin, sampled):
+    tf, host_rows, start = tensorflow.tensorflow(), stream.rows, stream.start - stream.since
+    taken = np.array([stream.taken_of(place) for place in range(len(sources))])
     while True:
         source, own = mixture.draws(pattern, host_rows.numbers(start))
+        own = own + taken[source]
         records = np.empty(len(host_rows), object)
         for part in np.unique(source):
             records[source == part] = sources[part].take(own[source == part])

@@ -94,7 +94,7 @@ def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
     """The stage of a tokenizer's config, a few of its clips, and its stages for one clip."""
     stage = stage_1.make_stage(config)
     options = RunOptions.of(config.to_dict())
-    clips, _ = batches.first(config, min(options.batch_sizes["batch"], SAMPLES))
+    clips, _ = batches.first(config, _count(options))
     overfits: Mapping[str, Stage] = {}
     if steps:
         overfits = stage_1.overfit_stages(
@@ -110,8 +110,14 @@ def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:
 def captioned_clips(model: Phenaki) -> tuple[np.ndarray, list[str | None]]:
     """A few training clips of a model, uint8 [b f h w 3], and their captions."""
     options = RunOptions.of(model.config.to_dict())
-    arrays, captions = batches.first(model.config, min(options.batch_sizes["batch"], SAMPLES))
+    arrays, captions = batches.first(model.config, _count(options))
     return arrays["video"], captions
+
+
+def _count(options: RunOptions) -> int:
+    """How many clips are examined, or images of a run on images alone."""
+    sizes = options.batch_sizes
+    return min(sizes["batch"] or sizes["image_batch"], SAMPLES)
 
 
 def examine_causality(model: Any, params: Any, clips: np.ndarray) -> Finding:
@@ -173,7 +179,8 @@ def examine_maskgit(
             "train longer; if the logged loss is low, its mask is not the one of the sampler.",
         )
     ]
-    recent = [line["video/loss"] for line in lines if "video/loss" in line][-health.RECENT :]
+    losses = [line.get("video/loss", line.get("image/loss")) for line in lines]
+    recent = [loss for loss in losses if loss is not None][-health.RECENT :]
     if recent:
         logged = float(np.mean(recent))
         findings.append(

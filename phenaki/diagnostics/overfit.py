@@ -92,7 +92,10 @@ def pair(
             if len(recent) == EVERY and max(recent) < bar:
                 break
     fitted = Phenaki(model.config, {**model.params, "maskgit": current.params})
-    sample = fitted.sample([caption], seed=0, guidance=0.0, choice_temperature=0.0)
+    _, rows, columns = model.spec.grid(1)
+    nothing = np.zeros((tokens.shape[1] // (rows * columns), rows, columns), bool)
+    sampler: Any = dict(guidance=0.0, choice_temperature=0.0)
+    sample = fitted.sample([caption], seed=0, known=nothing, **sampler)
     same = float(np.mean(sample.tokens.reshape(1, -1) == tokens))
     return Overfit(float(np.mean(recent)), int(current.step)), same
 

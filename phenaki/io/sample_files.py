@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from phenaki.io import media
 
 GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
@@ -13,7 +15,7 @@ _OWN = re.compile(r"sample_\d+(\.mp4|\.gif|\.png|_sheet\.png)")
 
 def write(
     directory: Path,
-    videos: Sequence[Any],
+    videos: Sequence[Any] | np.ndarray,
     prompts: Sequence[str | None],
     fps: float | int,
     scale: int | None = None,

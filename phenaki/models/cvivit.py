@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from phenaki.blocks.dense import Dense
 from phenaki.blocks.quantizer import VectorQuantizer
 from phenaki.blocks.transformer import Transformer
+from phenaki.errors import UserError
 from phenaki.models.tokenizer import SMALL_INIT, Tokenizer
 from phenaki.types import Video
 
@@ -88,6 +89,7 @@ class CViViT(Tokenizer):
 
     def _embed(self, video: Video) -> Float[Array, "b t m n e"]:
         time, rows, columns = self.patch
+        self._check_frames(video.shape[1])
         first = rearrange(video[:, :1], "b 1 (m p) (n q) c -> b 1 (m n) (p q c)", p=rows, q=columns)
         x = self.first_in(first)
         if video.shape[1] > 1:  # an image has no tubelets to embed
@@ -106,6 +108,7 @@ class CViViT(Tokenizer):
 
     def _pixels(self, vectors: Float[Array, "b t m n e"]) -> Video:
         time, rows, columns = self.patch
+        self._check_frames(1 + (vectors.shape[1] - 1) * time)
         m = vectors.shape[2]
         x = self.code_out(rearrange(vectors, "b t m n e -> b t (m n) e"))
         x = self._over_time(x, self.decoder_time_position, self.decoder_time)
@@ -118,6 +121,13 @@ class CViViT(Tokenizer):
         rest = self.rest_out(x[:, 1:])
         rest = rearrange(rest, "b t (m n) (s p q c) -> b (t s) (m p) (n q) c", s=time, **sizes)
         return jnp.concatenate([video, rest], axis=1)
+
+    def _check_frames(self, frames: int) -> None:
+        if frames > self.frames:  # a table of one position over time would broadcast
+            raise UserError(
+                f"clips of {frames} frames: this tokenizer was trained on at most {self.frames} "
+                "(config.video.frames)."
+            )
 
     def _over_space(self, x, position, transformer):
         b = x.shape[0]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from phenaki import pipeline, sharding
+from phenaki.data import batches
 from phenaki.models import factory
 from phenaki.sampling import options
 from phenaki.train import maskgit, tokenizer
@@ -77,14 +78,13 @@ def workload(config: ConfigDict) -> Workload:
     layers = network.get("depth")
     if layers is None and "space_depth" in network:  # encoder and decoder
         layers = 2 * (network.space_depth + network.time_depth)
-    samples = {"video": config.data.batch, "image": config.data.image_batch}
     text = config.get("text")
     return Workload(
         kind="maskgit" if is_generator else "tokenizer",
         name="MaskGIT" if is_generator else config.tokenizer.name,
         spec=factory.video_spec(config),
         codebook=config.tokenizer.codebook,
-        samples={kind: size for kind, size in samples.items() if size},
+        samples=batches.sizes_of(config.data),
         accumulate=config.optim.accumulate,
         steps=config.train.steps,
         remat=config.remat,

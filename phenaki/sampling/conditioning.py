@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from phenaki.errors import UserError
+from phenaki.sampling.windows import check_clips
 from phenaki.types import VideoSpec
 
 BY_PATCH = "patch"  # the approximation: a token is known if the pixels of its own patch are
@@ -77,6 +78,7 @@ def first_frames(
     """
     if video is None:
         return None, np.zeros((spec.frames, spec.height, spec.width), bool)
+    check_clips(spec)
     video = check_size(video, spec)
     rest = max(spec.frames - video.shape[1], 0)
     known = np.pad(np.ones(video.shape[1:4], bool), ((0, rest), (0, 0), (0, 0)))

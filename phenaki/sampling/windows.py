@@ -31,11 +31,21 @@ class Window:
     starts: bool = False  # without context: the first window, and the first after a hard cut
 
 
+def check_clips(spec: VideoSpec) -> None:
+    """Raises `UserError` for a model of images, which has no frames after a given one."""
+    if spec.frames == 1:
+        raise UserError(
+            "this model was trained on images (config.video.frames=1): it samples images from "
+            "prompts, and neither stories nor frames after an image or a video."
+        )
+
+
 def check_context(spec: VideoSpec, context: int, where: str = "config.sample.context") -> None:
     """Raises `UserError` unless windows can be conditioned on `context` frames.
 
     These are whole latents, 1 + a multiple of the temporal patch, and leave a new frame to sample.
     """
+    check_clips(spec)
     nearest = min(spec.nearest_frames(max(context, 1)), spec.frames - spec.patch[0])
     if context != nearest:
         raise UserError(

@@ -188,14 +188,20 @@ def train(
         encode_captions = inputs.caption_encoder(
             factory.vocabulary(config), text.vocabulary, encoder, model.params["text"]
         )
-    count, fps = samples.SHOWN, model.spec.fps
+    count, frames, fps = (
+        samples.SHOWN,
+        batches.sample_frames(config.data, config.video.frames),
+        model.spec.fps,
+    )
     captions = batches.first(config, count)[1] if text else [None] * count
-    world = batches.world(config) if config.data.source == "moving_shapes" else None
+    world = None
+    if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
+        world = batches.world(config)
 
     def sample(current, frozen, index, folder):
         model.params |= frozen
         critic = pipeline.Critic(stage.model, current.ema)
-        videos = model.generate(captions, seed=0, critic=critic)
+        videos = model.generate(captions, seed=0, frames=frames, critic=critic)
         images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
         scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
         return images, scores

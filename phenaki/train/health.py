@@ -50,11 +50,15 @@ def read(
 
     A check takes the mean over the last `RECENT` lines that contain its metrics and come after its
     first step (twice the warm-up, the first usage window, or the discriminator's start); it needs
-    at least `least` of them.
+    at least `least` of them. Metrics are those of clips, of a run on images alone those of images.
     """
     findings = []
-    for names, first_step, check in _CHECKS:
-        logged = [line for line in lines if all(name in line for name in names)]
+    for of_clips, first_step, check in _CHECKS:
+        of_images = tuple(f"image/{name.removeprefix('video/')}" for name in of_clips)
+        for names in (of_clips, of_images):
+            logged = [line for line in lines if all(name in line for name in names)]
+            if logged:
+                break
         late = [line for line in logged if line["step"] > first_step(options)][-RECENT:]
         if len(late) >= least:
             means = (float(np.mean([line[name] for line in late])) for name in names)

@@ -16,6 +16,7 @@ from phenaki.blocks.sharding import agreed
 from phenaki.data.batches import FIELDS, Batches
 from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
+from phenaki.io.checkpoint import load_config
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.progress import Progress
 from phenaki.train.health import HealthMonitor
@@ -86,7 +87,8 @@ def _run(stack, stage, batches, options, directory, sample, mesh, rows):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
     training = _Training(stack, directory, batches, options, init)
-    state = training.resume()
+    before = load_config(directory).to_dict()["data"]
+    state = training.resume(before)
     # Only now: a config that the checkpoint refused must not replace the run's own.
     record(directory, options.stored)
     stack.enter_context(jax.set_mesh(mesh))
@@ -136,15 +138,18 @@ class _Training:
         # They stay on the devices until a log is due: reading them would wait for the devices.
         self.pending: list[Mapping[str, Any]] = []
 
-    def resume(self):
-        """The state of the newest checkpoint, sharded as `init()`; `init()` where there is none."""
+    def resume(self, data_before: Mapping[str, Any]):
+        """The state of the newest checkpoint, sharded as `init()`; `init()` where there is none.
+
+        `data_before` is config.data as the run had it until now.
+        """
         state = self.init()
         if self.options.from_step:
             self._go_back(self.options.from_step)
         if self.checkpoints.latest is not None:
             state, data = self.checkpoints.restore(state)
             self._restore_pending(data, int(state.step))
-            self.batches.set_state(data)
+            self.batches.set_state(data, data_before)
             logging.info("resumed %s at step %d", self.directory, int(state.step))
         logs = Logs(self.directory, int(state.step))
         self.logs = self.stack.enter_context(contextlib.closing(logs))

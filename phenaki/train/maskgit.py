@@ -185,15 +185,17 @@ def train(
             vocabulary, text.vocabulary, encoder, sampler.params["text"]
         )
     stage = make_stage(config, frozen)
-    count = samples.SHOWN
+    count, frames = samples.SHOWN, batches.sample_frames(config.data, config.video.frames)
     captions = batches.first(config, count)[1] if text else [None] * count
-    world = batches.world(config) if config.data.source == "moving_shapes" else None
+    world = None
+    if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
+        world = batches.world(config)
     claim(workdir, options.stored)
     tokenizer_copy.keep(workdir, params, stage1, fingerprint)
 
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
-        videos = sampler.generate(captions, seed=0)
+        videos = sampler.generate(captions, seed=0, frames=frames)
         images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 

@@ -17,14 +17,15 @@ SHOWN = 6  # samples per image
 def write_samples(
     directory: Path, name: str, videos: np.ndarray, captions: Sequence[str | None], fps: float
 ) -> dict[str, np.ndarray]:
-    """Writes `directory`/`name`.mp4 and .png of clips [b f h w 3] in [0, 1].
+    """Writes `directory`/`name`.mp4 and .png of clips [b f h w 3] in [0, 1]; .png of images.
 
     Returns the image for TensorBoard by name. Every process calls it; the first one writes.
     """
     sheet = media.sheet(list(videos), captions)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
+        if videos.shape[1] > 1:
+            media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
         media.write_png(directory / f"{name}.png", sheet)
     return {"samples": sheet}
 

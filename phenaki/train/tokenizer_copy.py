@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from phenaki.blocks import sharding
@@ -33,12 +34,13 @@ def resolve(given: str | Path, workdir: str | Path) -> tuple[Any, ConfigDict, st
     except Exception as error:  # whatever a folder without a tokenizer raises: it is not needed
         reason = " ".join(str(error).split())[:200]
     else:
-        for name in SAME:
-            if theirs.to_dict().get(name) != config.to_dict().get(name):
+        own, other = (flatten_dict(one.to_dict(), sep=".") for one in (config, theirs))
+        for path in dict.fromkeys((*own, *other)):
+            if path.split(".")[0] in SAME and other.get(path) != own.get(path):
                 raise UserError(
-                    f"--tokenizer={given}: has another config.{name} ({theirs.to_dict()[name]}) "
-                    f"than the tokenizer of this run ({config.to_dict().get(name)}); give {copy}, "
-                    "or a new --workdir."
+                    f"--tokenizer={given}: has another config.{path} ({other.get(path)!r}) than "
+                    f"the tokenizer of this run ({own.get(path)!r}); give {copy}, or a new "
+                    "--workdir."
                 )
         reason = "" if now == fingerprint else "its parameters changed since, as by more training"
     if reason:

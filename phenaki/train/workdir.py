@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
-from phenaki.io.checkpoint import is_run, load_config, save_config
+from phenaki.io.checkpoint import has_checkpoint, is_run, load_config, save_config
 
 APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 
@@ -21,6 +22,17 @@ APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 FIXED = (
     "kind", "video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed",
 )  # fmt: skip
+# What the first step alone takes: a checkpoint has its result.
+INITIAL = ("start", "code_init")
+# Sizes of the discriminator, of a run that had one and has one.
+DISCRIMINATOR = ("gan.network", "gan.width")
+# Kind -> the flag whose model gives these sections.
+GIVEN_BY = {
+    "maskgit": ("tokenizer", ("video", "tokenizer", "fingerprint")),
+    "critic": (
+        "generator", ("video", "tokenizer", "model", "text", "fingerprint", "generator"),
+    ),
+}  # fmt: skip
 
 
 def open_workdir(workdir: str | Path) -> Path:
@@ -85,24 +97,54 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     The config.json of a run stays as it is: see `record`.
 
     Raises:
-        UserError: it contains another run or something else.
+        UserError: it contains something else, or a run with another value of a field that cannot
+            change; names the field, both values, and what to do.
     """
     workdir = Path(workdir)
     if is_run(workdir):
         before = load_config(workdir).to_dict()
         now = json.loads(json.dumps(fields))
-        for name in FIXED:
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"{workdir}: holds a run with another config.{name} ({before.get(name)}); "
-                    "give the same config, or a new --workdir."
-                )
+        if differs := refusal(before, now, has_checkpoint(workdir)):
+            raise UserError(f"{workdir}: holds a run with another {differs}, or a new --workdir.")
     elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
     if not is_run(workdir):
         record(workdir, fields)
     return workdir
+
+
+def refusal(before: Mapping[str, Any], now: Mapping[str, Any], started: bool = True) -> str:
+    """The first field of which a run keeps its value in `before`, but has another one in `now`.
+
+    As "config.FIELD (VALUE, not VALUE); give ..."; "" where there is none. A run that has not
+    `started` takes its first step anew.
+    """
+    for name in FIXED:
+        # None is a model without text, or a config of an earlier version.
+        if (before.get(name) is None) != (now.get(name) is None):
+            values = ("None" if of.get(name) is None else "given" for of in (before, now))
+            return f"config.{name} ({', not '.join(values)}); give the run's own config"
+    old, new = (flatten_dict(dict(fields), sep=".") for fields in (before, now))
+    trained = [fields.get("loss.adversarial") for fields in (old, new)]
+    discriminator = DISCRIMINATOR if started and all(trained) else ()
+    for path in dict.fromkeys((*old, *new)):
+        then, value = old.get(path), new.get(path)
+        fixed = path.split(".")[0] in FIXED or path in discriminator
+        # Without config.start a run resumes, too: it is not opened again.
+        if then != value and (fixed or (started and path in INITIAL and value)):
+            remedy = _remedy(now.get("kind"), path, then)
+            return f"config.{path} ({then!r}, not {value!r}); give {remedy}"
+    return ""
+
+
+def _remedy(kind: str | None, path: str, value: Any) -> str:
+    """What a user gives so that the field `path` of a config of `kind` has `value`."""
+    section = path.split(".")[0]
+    for of, (flag, sections) in GIVEN_BY.items():
+        if kind == of and section in sections:
+            return f"the run's own --{flag}"
+    return f"--config.{path}={value}"
 
 
 def record(workdir: Path, fields: Mapping[str, Any]) -> None:

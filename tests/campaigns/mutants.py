@@ -190,8 +190,8 @@ MUTANTS = (
     Mutant(
         "resumed is uninterrupted: the data continue",
         "data/batches.py",
-        "self._start(taken, dict.fromkeys(self._sizes, 0) | examples)",
-        "self._start(taken, dict.fromkeys(self._sizes, 0))",
+        "examples = dict.fromkeys(self._sizes, 0) | examples",
+        "examples = dict.fromkeys(self._sizes, 0)",
         ("test_train.py", "resumed_equals"),
     ),
     Mutant(
@@ -239,9 +239,23 @@ MUTANTS = (
     Mutant(
         "resumed with another batch size no clip is lost",
         "data/batches.py",
-        "self._start(taken, dict.fromkeys(self._sizes, 0) | examples)",
-        "self._start(taken, {kind: taken * n for kind, n in self._sizes.items()})",
+        "examples = dict.fromkeys(self._sizes, 0) | examples",
+        "examples = {kind: taken * n for kind, n in self._sizes.items()}",
         ("test_batches.py", "another_size"),
+    ),
+    Mutant(
+        "resumed with another mixture no clip is lost",
+        "data/course.py",
+        "return Course(number, tuple(sources), tuple(past))",
+        "return Course(0, tuple(now))",
+        ("test_course.py", "every_set_continues"),
+    ),
+    Mutant(
+        "a resume with another network is refused by name",
+        "train/workdir.py",
+        'fixed = path.split(".")[0] in FIXED or path in discriminator',
+        "fixed = path in discriminator",
+        ("test_resume.py", "every_field_is_honoured"),
     ),
     Mutant(
         "an epoch has every record once",

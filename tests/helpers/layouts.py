@@ -256,12 +256,15 @@ def _frames(first: int, channels: int = 3) -> np.ndarray:
 
 def bair(root: Path) -> None:
     features = tensorflow.datasets().features
-    camera = features.Tensor(shape=(48, 64, 3), dtype=np.uint8)
-    # Its example is a sequence of steps, not a dictionary of sequences.
-    steps = features.Sequence({"image_main": camera, "image_aux1": camera})
-    images = zip(_frames(0), _frames(100), strict=True)
-    example = [{"image_main": main, "image_aux1": other} for main, other in images]
-    write_tfds(root, "bair_robot_pushing_small", steps, [example] * 2, "test")
+    camera = features.Image(shape=(48, 64, 3))
+    action = features.Tensor(shape=(4,), dtype=np.float32)
+    steps = features.Sequence(
+        {"image_main": camera, "image_aux1": camera, "action": action}, length=FRAMES
+    )
+    shown = {"image_main": _frames(0), "image_aux1": _frames(100)}
+    example = shown | {"action": np.zeros((FRAMES, 4), np.float32)}
+    step = [{name: values[index] for name, values in example.items()} for index in range(FRAMES)]
+    write_tfds(root, "bair_robot_pushing_small", steps, [step] * 2, "test")
 
 
 def laion(root: Path) -> None:

@@ -128,7 +128,7 @@ class Inventory:
     `layout` describes the recognised layout and where captions come from; `problems` are captions
     and files of no use; `other` counts files that are neither media nor captions, which `unused`
     names, with the hidden ones. `notes` are guesses, each a line with the flag that overrides it.
-    `classes`: the captions are names of classes.
+    `classes`: the captions are names of classes. `camera` is the one that was chosen of several.
     """
 
     layout: str
@@ -138,6 +138,7 @@ class Inventory:
     unused: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     classes: bool = False
+    camera: str | None = None
 
     def __iter__(self) -> Iterator[RawItem]:
         return (item for unit in self.units for item in unit if isinstance(item, RawItem))

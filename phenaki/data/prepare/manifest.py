@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,28 @@ def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], settings
     artifacts.write_json(directory / NAME, manifest, indent=2, ensure_ascii=False)
 
 
+def camera(directory: str) -> str | None:
+    """The camera of a data set whose source has several; None for others, or without a manifest."""
+    settings = _read(directory).get("config", {})
+    # Earlier versions named it in the layout only.
+    found = re.match(r"TFDS bair_robot_pushing_small/.*?: media=(\w+)", settings.get("layout", ""))
+    return settings.get("camera") or (found and found[1])
+
+
+def _read(directory: str) -> dict[str, Any]:
+    path = os.path.join(directory, NAME)
+    if GFILES.size(path) < 0:
+        return {}
+    with GFILES.open(path, "r") as file:
+        return json.loads(file.read())
+
+
 def checksums(directory: str) -> dict[str, str]:
     """SHA-256 by file name, of the files whose size is still that of the manifest; {} without one.
 
     The directory may be in a bucket.
     """
-    path = os.path.join(directory, NAME)
-    if GFILES.size(path) < 0:
-        return {}
-    with GFILES.open(path, "r") as file:
-        known = json.loads(file.read())["files"]
+    known = _read(directory).get("files", {})
     sizes = records.parallel_map(lambda name: GFILES.size(os.path.join(directory, name)), known)
     return {
         name: entry["sha256"]

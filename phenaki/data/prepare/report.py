@@ -95,7 +95,7 @@ def save(content: dict, directory: Path) -> None:
         path.write_text(body + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def text(content: dict, most: float = math.inf) -> str:
+def text(content: dict, most: float | int = math.inf) -> str:
     """The report as text; at most `most` skipped files and problems are named."""
     files = content["files"]
     clips = ", ".join(f"{name} {count}" for name, count in content["clips"].items())

@@ -83,12 +83,14 @@ class PrepareOptions:
             )
         self.filters.check()
 
-    def settings(self, layout: str) -> dict[str, Any]:
+    def settings(self, found: Inventory) -> dict[str, Any]:
         """All that determines the bytes of the data set, with the versions of the decoders."""
         excluded = {"input", "output", "captions", "workers", "overwrite", "layout"}
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
         fields["fields"] = dict(self.fields)
-        return fields | {"layout": layout, "av": av.__version__, "pillow": PIL.__version__}
+        if found.camera:
+            fields["camera"] = found.camera
+        return fields | {"layout": found.layout, "av": av.__version__, "pillow": PIL.__version__}
 
 
 # (function, tasks, crashed) -> function(task) in the order of the tasks; see `workers.run`.
@@ -191,7 +193,7 @@ def _write(
         directory.mkdir(exist_ok=True)
         written = _write_shards(options, splits, form, partial, runner)
         log_path.rename(directory / report.SKIPPED_LOG)
-        shards.finish(directory, form, written, options.settings(found.layout))
+        shards.finish(directory, form, written, options.settings(found))
         contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
         summary["seconds"] = round(time.perf_counter() - began, 1)
         report.save(summary, directory)

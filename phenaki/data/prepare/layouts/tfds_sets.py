@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,19 @@ class Fields:
     """Paths of the images, the caption and the flag in an example; a/b is nested.
 
     `fps` of None: the rate is unknown or does not matter, and every image is one frame of a clip.
+    `cameras` are the fields of the same scene by other cameras, `media` among them.
     """
 
     media: str
     caption: str | None = None
     nsfw: str | None = None
     fps: float | None = None
+    cameras: tuple[str, ...] = ()
 
 
-# bair_robot_pushing_small has two cameras: --fields=media=image_aux1 takes the other.
 KNOWN = {
-    "bair_robot_pushing_small": Fields("image_main"),
+    # The published numbers are of image_aux1; --fields=media=image_main takes the other camera.
+    "bair_robot_pushing_small": Fields("image_aux1", cameras=("image_aux1", "image_main")),
     "davis": Fields("video/frames", fps=24.0),
     "laion400m": Fields("image", "caption", "nsfw"),
     "moving_mnist": Fields("image_sequence"),
@@ -104,16 +106,20 @@ def find(request: walk.Request) -> Inventory:
             units.append(WorkUnit(path.name, reader=reader, container=path))
     named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
+    layout = f"TFDS {data.info.full_name}: {named}, {rate}"
+    if others := [camera for camera in fields.cameras if camera != fields.media]:
+        layout += f" (the other camera: --fields=media={others[0]})"
     found = walk.listing(request.root)
     found.others -= {unit.name for unit in units} | set(found.named("*.json", "*.labels.txt"))
     unread = [Skipped(key, "not of the data set: not read") for key in found.media]
     return Inventory(
-        f"TFDS {data.info.full_name}: {named}, {rate}",
+        layout,
         tuple(units),
         tuple(found.problems + unread),
         len(found.others),
         tuple(found.unused()),
         classes=_label(data.info.features, fields.caption),
+        camera=fields.media if fields.cameras else None,
     )
 
 
@@ -122,8 +128,7 @@ def _fields(request: walk.Request, data) -> Fields:
     if unknown := sorted(set(request.fields) - set(chosen)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
-    names_of = sorted(_fields_of(data.info.features))  # their own order is not deterministic
-    features = ", ".join(names_of)
+    features = _names(data.info.features)
     if known is None and "media" not in chosen:
         raise UserError(
             f"{request.root}: {data.info.name} is unknown; name the field of its images: "
@@ -134,10 +139,17 @@ def _fields(request: walk.Request, data) -> Fields:
     if request.source_fps:
         fields = dataclasses.replace(fields, fps=request.source_fps)
     for name in _FIELDS:
-        path = getattr(fields, name)
-        if path and path.split("/")[0] not in names_of:
-            raise UserError(f"--fields={name}={path}: {data.info.name} has only {features}.")
+        at = data.info.features
+        for part in (getattr(fields, name) or "").split("/"):
+            if part and part not in _fields_of(at):
+                given = f"--fields={name}={getattr(fields, name)}"
+                raise UserError(f"{given}: {data.info.name} has only {_names(at)} there.")
+            at = _fields_of(at)[part] if part else at
     return fields
+
+
+def _names(feature: Any) -> str:
+    return ", ".join(sorted(_fields_of(feature)))  # their own order is not deterministic
 
 
 def examples(
@@ -180,9 +192,11 @@ def _features(root: Path):
         return tensorflow.datasets().features.FeatureConnector.from_config(os.fspath(root))
 
 
-def _fields_of(features: Any) -> Any:
-    """The features by name; those of an example that is a sequence, too."""
-    return getattr(features, "feature", features)
+def _fields_of(features: Any) -> dict[str, Any]:
+    """The features by name of a dictionary, also of one in a sequence; {} for others."""
+    while hasattr(features, "feature"):
+        features = features.feature
+    return dict(features.items()) if hasattr(features, "items") else {}
 
 
 def _feature(features: Any, path: str) -> Any:
@@ -192,7 +206,10 @@ def _feature(features: Any, path: str) -> Any:
 
 
 def _at(tree: Any, path: str) -> Any:
-    for name in path.split("/"):
+    """The value at a path; of an episode, those of its steps."""
+    for place, name in enumerate(names := path.split("/")):
+        if not isinstance(tree, Mapping):
+            return np.stack([_at(step, "/".join(names[place:])) for step in tree])
         tree = tree[name]
     return tree
 
