@@ -15,7 +15,7 @@ input gives the same bytes.
 import os
 import re
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from absl import flags
 
@@ -52,7 +52,9 @@ _SOURCE_FPS = flags.DEFINE_float(
     "frame rate of image sequences; without it each image is one frame of a clip",
 )
 _FRAMES = flags.DEFINE_integer("frames", 11, "frames of a clip, 1 + 2n")
-_FPS = flags.DEFINE_float("fps", 8.0, "frames per second of the clips")
+_FPS = flags.DEFINE_string(
+    "fps", "8", "frames per second of the clips; native keeps every frame and the rate of each file"
+)
 _SIZE = flags.DEFINE_string("size", "128", "pixels: of a square, or HEIGHTxWIDTH")
 _VALIDATION = flags.DEFINE_float("validation", 0.1, "fraction of the files for validation")
 _ENCODING = flags.DEFINE_enum(
@@ -60,7 +62,7 @@ _ENCODING = flags.DEFINE_enum(
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of JPEG frames")
 _LIMIT = flags.DEFINE_integer(
-    "limit", None, "maximum clips per file; the rest of the file is not read"
+    "limit", None, "maximum clips per file or segment; the rest of the file is not read"
 )
 _DROP_NSFW = flags.DEFINE_list("drop_nsfw", "NSFW", "flags of the source whose items are skipped")
 _MIN_WORDS = flags.DEFINE_integer("min_words", 0, "minimum words of a caption")
@@ -94,6 +96,15 @@ def _size(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
+def _fps(value: str) -> float | Literal["native"]:
+    if value.strip().lower() == "native":
+        return "native"
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"--fps={value}: must be a number, such as 8, or native.") from None
+
+
 def _fields(value: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if not all(name.strip() and column.strip() for name, _, column in pairs):
@@ -114,7 +125,7 @@ def _options() -> run.PrepareOptions:
         fields=_fields(_FIELDS.value),
         source_fps=_SOURCE_FPS.value,
         frames=_FRAMES.value,
-        fps=_FPS.value,
+        fps=_fps(_FPS.value),
         height=height,
         width=width,
         validation=_VALIDATION.value,

@@ -28,7 +28,10 @@ Encoding = Literal["jpeg", "png"]
 
 @dataclasses.dataclass(frozen=True)
 class ClipFormat:
-    """What all clips of a data set share. `frames` is the length of videos; images have one."""
+    """What all clips of a data set share. `frames` is the length of videos; images have one.
+
+    `fps` of 0: every clip has the rate of its source.
+    """
 
     frames: int
     fps: float

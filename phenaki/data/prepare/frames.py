@@ -16,15 +16,17 @@ from phenaki.io import images
 
 
 def clips(
-    media: FrameSequence, *, frames: int, fps: float, height: int, width: int
+    media: FrameSequence, *, frames: int, fps: float | None, height: int, width: int
 ) -> Iterator[video.Clip]:
     """As `video.clips`: clip frame k shows the last image with time <= t0 + k / fps.
+
+    With `fps` of None every image is one frame, at the rate of the sequence (0: unknown).
 
     Raises:
         UnreadableMedia: an unreadable image, or fewer than `frames` frames.
     """
-    rate = Fraction(media.fps or fps).limit_denominator(100_000)
-    step = rate / Fraction(fps).limit_denominator(100_000)
+    rate = Fraction(media.fps or fps or 0).limit_denominator(100_000)
+    step = rate / Fraction(fps).limit_denominator(100_000) if fps else Fraction(1)
     indices = itertools.takewhile(
         lambda index: index < len(media.images), (int(k * step) for k in itertools.count())
     )
@@ -37,10 +39,12 @@ def clips(
             yield video.Clip(0.0, np.stack(buffer), size)
             return
         if len(buffer) == frames:
-            yield video.Clip(start / fps, np.stack(buffer), size, float(rate))
+            seconds = float(start * step / rate) if rate else 0.0
+            yield video.Clip(seconds, np.stack(buffer), size, float(rate), fps or float(rate))
             buffer, start, count = [], number + 1, count + 1
     if not count:
-        reason = f"too short: {len(buffer)} frames at {fps:g} fps, {frames} needed"
+        at = f" at {fps:g} fps" if fps else ""
+        reason = f"too short: {len(buffer)} frames{at}, {frames} needed"
         raise images.UnreadableMedia("frames", reason)
 
 

@@ -1,11 +1,13 @@
 """Input items and their containers: an image or a video, where its bytes are, and its captions."""
 
 import dataclasses
+import decimal
 import functools
 import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -52,11 +54,38 @@ Media = Path | FileSlice | bytes | FrameSequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """The part of a video from `start` until before `end`; None: until the file ends.
+
+    Both count from the first frame shown, in seconds or, with `unit` "frames", in frames. An end
+    may lie up to `slack` seconds past that of the file: published ends are rounded.
+    """
+
+    start: Fraction
+    end: Fraction | None = None
+    unit: Literal["seconds", "frames"] = "seconds"
+    slack: Fraction = Fraction(1)
+
+    def __str__(self) -> str:
+        mark = "f" if self.unit == "frames" else ""
+        end = "end" if self.end is None else f"{mark}{_decimal(self.end)}"
+        return f"{mark}{_decimal(self.start)}-{end}"
+
+
+def _decimal(value: Fraction) -> str:
+    """12.5 for 25/2."""
+    with decimal.localcontext(prec=60):
+        text = f"{decimal.Decimal(value.numerator) / value.denominator:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RawItem:
     """One image or video with its `captions`: none means unconditional; no caption is blank.
 
     `key` is the path below the input with forward slashes: unique, and the same on every machine.
     `split` and `nsfw` (a flag such as LAION's UNLIKELY) are those of the source, if it has them.
+    The key of a `segment` ends in #SEGMENT.
     """
 
     key: str
@@ -65,6 +94,12 @@ class RawItem:
     captions: tuple[str, ...] = ()
     split: Split | None = None
     nsfw: str | None = None
+    segment: Segment | None = None
+
+    @property
+    def source(self) -> str:
+        """The key of the file; of a segment, that of its video."""
+        return self.key if self.segment is None else self.key.removesuffix(f"#{self.segment}")
 
     @property
     def caption(self) -> str | None:

@@ -94,7 +94,7 @@ class SplitIndex(Sequence[tuple[int, int]]):
 
 
 class ShardPlan:
-    """Assigns each item to a split, that of its source or one by the hash of its key, in order.
+    """Assigns each item to a split, that of its source or one by the hash of its file, in order.
 
     Args:
         validation: fraction that the hash assigns to validation.
@@ -114,7 +114,7 @@ class ShardPlan:
             first = self._first_of.setdefault(bytes.fromhex(result.sha256), result.key)
             if first != result.key:
                 return f"duplicate: same bytes as {first}"
-        split = result.split or format.split_of(result.key, self._validation)
+        split = result.split or format.split_of(result.source or result.key, self._validation)
         self.splits[f"{result.kind}_{split}"].add(clips, result.clips)
         return None
 

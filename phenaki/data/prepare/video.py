@@ -51,13 +51,15 @@ class Clip:
     """A clip of a video, or an image as a clip of one frame.
 
     `start` is in seconds after the first frame; `source_size` is (height, width) as displayed;
-    `source_fps` is the mean rate up to the clip's end, 0 for an image.
+    `source_fps` is the mean rate up to the clip's end, 0 for an image. `fps` is the clip's own rate
+    where it is not sampled at a given one.
     """
 
     start: float
     video: UInt8[np.ndarray, "f h w 3"]
     source_size: tuple[int, int]
     source_fps: float = 0.0
+    fps: float | None = None
 
 
 def clips(

@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from phenaki.data.prepare.items import Inventory
-from phenaki.data.prepare.layouts import folder, frame_folders, named, stored, tars, tfds_sets, walk
+from phenaki.data.prepare.layouts import (
+    annotations,
+    folder,
+    frame_folders,
+    named,
+    stored,
+    tars,
+    tfds_sets,
+    walk,
+)
 from phenaki.errors import UserError, one_of
 
 Reader = Callable[[walk.Request, walk.Listing], Inventory | None]
@@ -13,6 +22,7 @@ READERS: dict[str, Reader] = {
     "webvid": named.find_webvid,
     "kinetics": named.find_kinetics,
     "moments": named.find_moments,
+    "annotations": annotations.find,
     "davis": frame_folders.find_davis,
     "tar": tars.find,
     "tfrecord": stored.find_tfrecords,
@@ -28,9 +38,13 @@ FORCED: dict[str, Reader] = READERS | {
     "csv": folder.find_table,
     "folders": folder.find_class_folders,
     "frames": frame_folders.find_frames,
+    **annotations.READERS,
 }
-LAYOUTS = ("auto", *READERS, "csv", "frames", "tfds")
-TABLES = ("auto", "csv", "table", "webvid", "kinetics", "davis", "frames")
+LAYOUTS = ("auto", *FORCED, "tfds")
+TABLES = (
+    *("auto", "csv", "table", "webvid", "kinetics", "annotations", "davis", "frames"),
+    *annotations.READERS,
+)
 
 
 def find(

@@ -5,8 +5,16 @@ import os
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables
-from phenaki.data.prepare.items import Inventory, RawItem, Skipped, escapes, kind_of, one_caption, words
-from phenaki.data.prepare.layouts import walk
+from phenaki.data.prepare.items import (
+    Inventory,
+    RawItem,
+    Skipped,
+    escapes,
+    kind_of,
+    one_caption,
+    words,
+)
+from phenaki.data.prepare.layouts import segment_tables, walk
 from phenaki.errors import UserError
 from phenaki.io.clean_text import clean
 
@@ -21,6 +29,8 @@ def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
     table = captions_file(request, found)
     if table is None:
         return None
+    if cut := segment_tables.find(request, found, table):
+        return cut
     found.others -= {table.name} if table.parent == request.root else set()
     known = set(found.media)
     items, problems = {}, []

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare.caption_tables import SUFFIXES
@@ -68,16 +69,25 @@ def listing(root: Path) -> Listing:
 def inventory(
     layout: str, items: Iterable[RawItem], found: Listing, problems: list[Skipped]
 ) -> Inventory:
-    """The items of a folder in units of a few files."""
-    every = sorted(items, key=lambda item: item.key)
+    """The items of a folder in units of a few files; a unit has all segments of its files."""
+    every = sorted(items, key=_order)
     size = max(1, min(MAX_FILES, len(every) // MIN_UNITS))
-    units = (tuple(every[first : first + size]) for first in range(0, len(every), size))
+    parts: list[list[RawItem]] = []
+    for item in every:
+        if parts and (len(parts[-1]) < size or item.source == parts[-1][-1].source):
+            parts[-1].append(item)
+        else:
+            parts.append([item])
     return Inventory(
         layout,
-        tuple(WorkUnit(part[0].key, part) for part in units),
+        tuple(WorkUnit(part[0].key, tuple(part)) for part in parts),
         tuple(found.problems + problems),
         len(found.others),
     )
+
+
+def _order(item: RawItem) -> tuple[str, Fraction, str]:
+    return item.source, item.segment.start if item.segment else Fraction(-1), item.key
 
 
 def containers(
