@@ -1,56 +1,20 @@
 """Segments of videos: columns of times, one pass over a file, keys, splits, native frame rates."""
 
-import csv
 import json
-import pickle
 from fractions import Fraction
 from pathlib import Path
 
+import decoded
 import layouts
 import numpy as np
 import pytest
-from numbered_clips import numbered, read_number, regular, write_video
+from decoded import FRAMES, decode, numbers
+from numbered_clips import numbered, regular, write_video
 
-from phenaki.data import format
-from phenaki.data.prepare import ingest, segment_times, segments, shards, spool, video, workers
-from phenaki.data.prepare.filters import Filters
-from phenaki.data.prepare.items import Segment, WorkUnit
+from phenaki.data.prepare import ingest, segments, shards, video
+from phenaki.data.prepare.items import Segment
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
-
-FRAMES = 3  # of a clip
-
-
-def decode(inventory, spool_folder: Path, fps: float = 8.0, **changes):
-    """({key: (numbers shown, captions, record)}, {key: reason}) of all items."""
-    spool_folder.mkdir(exist_ok=True)
-    form = format.ClipFormat(FRAMES, fps, 48, 64, "png")
-    job = ingest.Job(
-        form, 95, changes.get("limit"), changes.get("filters", Filters()), spool_folder
-    )
-    clips, reasons = {}, {}
-    for unit in inventory.units:
-        done = ingest.decode_unit(unit, job)
-        content = done.clips.read_bytes()
-        for item in done.items:
-            if item.reason:
-                reasons[item.key] = item.reason
-            for offset, size in item.clips:
-                record = pickle.loads(content[offset : offset + size])
-                clips[record.key] = record
-    return clips, reasons
-
-
-def numbers(record) -> list[int]:
-    return [read_number(np.asarray(image)) for image in map(_image, record.frames)]
-
-
-def _image(encoded: bytes):
-    import io
-
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encoded))
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +233,7 @@ def test_a_crash_costs_one_decoding_of_the_file(folder, tmp_path):
     rows = [("long.mp4", str(n), str(n + 1), "part") for n in range(4)]
     table = write_table(tmp_path, "t.csv", "file,start,end,caption", rows)
     (unit,) = find.find(folder, table).units
-    job = ingest.Job(format.ClipFormat(FRAMES, 8.0, 48, 64, "png"), 95, None, Filters(), tmp_path)
-    done = ingest.retry_items(unit, job)
+    done = ingest.retry_items(unit, decoded.job(tmp_path))
     assert [item.reason for item in done.items] == ["the decoder crashed or hung"] * 4
 
 
@@ -278,8 +241,7 @@ def test_segments_of_a_file_are_in_one_split_and_no_duplicates(folder, tmp_path)
     rows = [("long.mp4", str(n / 10), str(n / 10 + 1), "part") for n in range(20)]
     table = write_table(tmp_path, "t.csv", "file,start,end,caption", rows)
     (unit,) = find.find(folder, table).units
-    job = ingest.Job(format.ClipFormat(FRAMES, 8.0, 48, 64, "png"), 95, 1, Filters(), tmp_path)
-    done = ingest.decode_unit(unit, job)
+    done = ingest.decode_unit(unit, decoded.job(tmp_path, limit=1))
     plan = shards.ShardPlan(0.5, drop_duplicates=True)
     assert not any(plan.add(done.clips, item) for item in done.items)
     assert [len(split) for split in plan.splits.values()] == [20]

@@ -110,8 +110,9 @@ def find(
         return None
     for field, column in chosen.items():
         if column not in rows[0]:
+            known = ",".join(name for name in rows[0] if name.strip())
             raise UserError(
-                f"--fields={field}={column}: {table.name} has only {','.join(filter(None, rows[0]))}"
+                f"--fields={field}={column}: {table.name} has only {known}"
                 f"{did_you_mean(column, rows[0])}."
             )
     columns = _chosen(chosen) if chosen else _named(table, rows)

@@ -96,7 +96,7 @@ def _msrvtt(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | 
 
 
 def _vatex(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
-    """[{"videoID": ID_START_END, "enCap", "chCap"}]; a file with that name is cut, one ID is not."""
+    """[{"videoID": ID_START_END, "enCap", "chCap"}]; ID_START_END.mp4 is cut, ID.mp4 is not."""
     name = entry["videoID"]
     row = Row((name,), captions(entry.get(fields.get("caption", "enCap"))), cut=(name,))
     if times := _CUT.fullmatch(name):
@@ -142,7 +142,9 @@ FORMATS: dict[str, Format] = {
     "activitynet": Format(
         "ActivityNet Captions", _of_object("timestamps", "sentences"), _members, _activitynet
     ),
-    "youcook2": Format("YouCook2", _of_object("database", "segment"), _database, _youcook2),
+    "youcook2": Format(
+        "database of segments as YouCook2", _of_object("database", "segment"), _database, _youcook2
+    ),
     "msrvtt": Format(
         "MSR-VTT",
         lambda sniff: any(

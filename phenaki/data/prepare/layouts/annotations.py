@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from phenaki.data.prepare.items import Inventory, Skipped
 from phenaki.data.prepare.layouts import annotation_json, annotation_tables, walk
@@ -109,7 +110,7 @@ def _collect(
 ) -> int:
     """Adds the rows of a file; returns their number."""
     count = 0
-    for name, entry in form.entries(path):
+    for name, entry in _entries(form, path):
         try:
             for row in form.rows(name, entry, request.fields):
                 count += 1
@@ -123,6 +124,13 @@ def _collect(
             text = str(error) if type(error) is ValueError else "an entry of another form"
             collector.problems.append(Skipped(name, f"{key}: {text}"))
     return count
+
+
+def _entries(form: Format, path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        yield from form.entries(path)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not as {form.title} is published: {error!r}.") from None
 
 
 def _description(files: list[tuple[str, Path, str]], collector: Collector) -> str:

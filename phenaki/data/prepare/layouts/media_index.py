@@ -35,6 +35,7 @@ class Row(NamedTuple):
     split: Split | None = None
     segment: Segment | None = None
     cut: tuple[str, ...] = ()
+    nsfw: str | None = None
 
 
 class Sniff(NamedTuple):
@@ -69,7 +70,10 @@ def captions(value: object) -> tuple[str, ...]:
 def cut_out(row: Row, start: object, end: object, slack: int = 1) -> Row | Skipped:
     """A row with the segment between two times, or why it has none."""
     try:
-        return row._replace(segment=segment_times.segment(start, end, slack=slack))
+        segment = segment_times.segment(start, end, slack=slack)
+        if segment is None or segment.end is None:
+            raise ValueError("no start and end")
+        return row._replace(segment=segment)
     except ValueError as error:
         return Skipped(f"{row.names[0]}#{start}-{end}", str(error))
 
@@ -129,11 +133,12 @@ class Collector:
         if known := self._items.get(full):
             captions = tuple(dict.fromkeys((*known.captions, *row.captions)))
             split = known.split or split
+            nsfw = known.nsfw or row.nsfw
         else:
-            captions = row.captions
+            captions, nsfw = row.captions, row.nsfw
         kind = kind_of(key) or "video"
         path = self._found.root / key
-        self._items[full] = RawItem(full, kind, path, captions, split, segment=segment)
+        self._items[full] = RawItem(full, kind, path, captions, split, nsfw, segment)
 
     def __len__(self) -> int:
         return len(self._items)

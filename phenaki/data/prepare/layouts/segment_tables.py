@@ -54,8 +54,11 @@ def find(request: walk.Request, found: walk.Listing, table: Path) -> Inventory |
         return None
     names = _Names(request, table, sample[0])
     collector = Collector(found)
+    if table.suffix.lower() in (".csv", ".tsv") and caption_tables.encoding(table) == "latin-1":
+        collector.problems.append(Skipped(table.name, "not UTF-8; read as Latin-1"))
     rows = 0
-    for rows, (line, row) in enumerate(caption_tables.rows(table), 1):
+    for line, row in caption_tables.rows(table):
+        rows += 1
         for made in _of_row(row, columns, names, collector, request.root):
             if isinstance(made, Row):
                 collector.add(made, table.name)
@@ -113,7 +116,8 @@ def _of_row(
     made: list[Row | Skipped] = []
     for segment, own in zip(segments, each, strict=True):
         is_cut = segment is not None and segment_columns.cut_already(name, segment)
-        made.append(Row((place, name), own, split, None if is_cut else segment))
+        taken = None if is_cut else segment
+        made.append(Row((place, name), own, split, taken, nsfw=row.get("nsfw") or None))
     return made
 
 
