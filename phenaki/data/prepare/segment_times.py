@@ -70,7 +70,7 @@ def segment(start: object, end: object, unit: Unit = "seconds", slack: int = 1) 
 
 
 def literal(value: Any) -> Any:
-    """The list or object that a text of JSON or a Python literal holds; other values as they are."""
+    """The list or object in a text of JSON or a Python literal; other values as they are."""
     if not isinstance(value, str) or value.strip()[:1] not in ("[", "{", "("):
         return value
     for read in (json.loads, ast.literal_eval):
