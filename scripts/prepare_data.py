@@ -44,12 +44,18 @@ _LAYOUT = flags.DEFINE_enum(
 _FIELDS = flags.DEFINE_string(
     "fields",
     "",
-    "columns of the table: file=A,caption=B; of a TFDS set: media=A,caption=B,nsfw=C",
+    "columns: file=A,caption=B of a table (quotes=yes or no: whether they enclose its cells), "
+    "media=A,caption=B of parquet, media=A,caption=B,nsfw=C of a TFDS set",
 )
 _SOURCE_FPS = flags.DEFINE_float(
     "source_fps",
     None,
     "frame rate of image sequences; without it each image is one frame of a clip",
+)
+_CAPTION_TEMPLATE = flags.DEFINE_string(
+    "caption_template",
+    format.NO_TEMPLATE,
+    'caption of a class, such as "a video of {}"; for layouts whose captions are class names',
 )
 _FRAMES = flags.DEFINE_integer("frames", 11, "frames of a clip, 1 + 2n")
 _FPS = flags.DEFINE_string(
@@ -57,6 +63,9 @@ _FPS = flags.DEFINE_string(
 )
 _SIZE = flags.DEFINE_string("size", "128", "pixels: of a square, or HEIGHTxWIDTH")
 _VALIDATION = flags.DEFINE_float("validation", 0.1, "fraction of the files for validation")
+_SOURCE_SPLITS = flags.DEFINE_bool(
+    "source_splits", True, "keep the splits of the source; otherwise --validation divides all"
+)
 _ENCODING = flags.DEFINE_enum(
     "encoding", "jpeg", ["jpeg", "png"], "encoding of the frames: jpeg or png"
 )
@@ -128,7 +137,9 @@ def _options() -> run.PrepareOptions:
         fps=_fps(_FPS.value),
         height=height,
         width=width,
+        caption_template=_CAPTION_TEMPLATE.value,
         validation=_VALIDATION.value,
+        source_splits=_SOURCE_SPLITS.value,
         encoding=cast(format.Encoding, _ENCODING.value),  # checked by the flag
         quality=_QUALITY.value,
         limit=_LIMIT.value,

@@ -64,13 +64,13 @@ def test_blank_captions_are_none(folder):
 
 def test_rows_that_fit_no_file_are_named(folder, tmp_path):
     (tmp_path / "secret.mp4").touch()
-    rows = ["b.mp4,one", "b.mp4,two", "gone.mp4,x", "../secret.mp4,x", "/etc/passwd,x"]
+    rows = ["b.mp4,one", "b.mp4,one", "gone.mp4,x", "../secret.mp4,x", "/etc/passwd,x"]
     rows += ["deep/notes.md,x", "a.PNG,x,y"]
     (folder / "captions.csv").write_text("file,caption\n" + "\n".join(rows))
     found = find.find(folder)
     assert captions(found)["b.mp4"] == "one"
     reasons = {skipped.name: skipped.reason for skipped in found.problems}
-    assert reasons["b.mp4"].endswith("second row of this file; the first is used")
+    assert reasons["b.mp4"].endswith("second row of this file, with no other caption")
     assert reasons["gone.mp4"] == "captions.csv:4: no such file"
     assert "escapes" in reasons["../secret.mp4"] and "escapes" in reasons["/etc/passwd"]
     assert "not a video or image" in reasons["deep/notes.md"]

@@ -56,7 +56,7 @@ def test_columns_of_times_cut_a_file(folder, tmp_path, columns, start, end):
     )
     shown = [numbers(record) for record in clips.values()]
     assert shown == [[8, 9, 10], [11, 12, 13], [14, 15, 16], [17, 18, 19]]
-    assert not reasons and "--fields=start=none" in found.layout
+    assert not reasons and "--fields=start=none" in found.notes[0]
     starts = [record.start for record in clips.values()]
     assert starts == [1.0, 1.375, 1.75, 2.125]
 

@@ -24,13 +24,15 @@ NAME = "clips"
 VERSION = "1.0.0"
 SPLITS = ("train", "validation")
 Encoding = Literal["jpeg", "png"]
+NO_TEMPLATE = "{}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFormat:
     """What all clips of a data set share. `frames` is the length of videos; images have one.
 
-    `fps` of 0: every clip has the rate of its source.
+    `fps` of 0: every clip has the rate of its source. `caption_template` has braces where captions
+    have the name of a class.
     """
 
     frames: int
@@ -38,6 +40,7 @@ class ClipFormat:
     height: int
     width: int
     encoding: Encoding = "jpeg"
+    caption_template: str = NO_TEMPLATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +172,12 @@ def open_set(directory: Path | str):
         raise UserError(f"{directory}: not a data set; scripts/prepare_data.py writes one.")
     with tensorflow.quiet_logs():
         builder = tfds.builder_from_directory(os.fspath(directory))
-    fields = {field.name for field in dataclasses.fields(ClipFormat)}
+    fields = dataclasses.fields(ClipFormat)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
     metadata = builder.info.metadata or {}
-    if not fields <= set(metadata) or "video" not in builder.info.features:
+    if not required <= set(metadata) or "video" not in builder.info.features:
         raise UserError(
             f"{directory}: a data set, but not of clips; scripts/prepare_data.py writes one."
         )
-    return builder, ClipFormat(**{name: metadata[name] for name in fields})
+    stored = {field.name: metadata[field.name] for field in fields if field.name in metadata}
+    return builder, ClipFormat(**stored)

@@ -1,30 +1,41 @@
-"""Caption tables as rows of strings: CSV and TSV in any usual encoding, JSONL, parquet."""
+"""Caption tables as rows of strings: CSV and TSV as people write them, JSONL, JSON, parquet."""
 
 import csv
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from phenaki.data.prepare import csv_dialects
+from phenaki.data.prepare.csv_dialects import encoding
+from phenaki.data.prepare.items import kind_of
 from phenaki.errors import UserError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-FILE = ("file", "file_name", "filename", "path", "video", "image")
-CAPTION = ("caption", "text", "title", "description")
-OVERFLOW = ""  # key of the cells beyond those of the header
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+FILE = (
+    *("file", "file_name", "filename", "path", "video", "image"),
+    *("file_path", "filepath", "video_path", "image_path"),
+)
+CAPTION = ("caption", "text", "title", "description", "captions", "cap", "sentence", "prompt")
+OVERFLOW = "\n"  # key of the cells beyond those of the header; no column has this name
 MAX_CELL = 2**26  # characters
 _SHOWN = 80
 
 Row = tuple[int, dict[str, str]]
 
 
-def rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[Row]:
+def rows(
+    path: Path, header: tuple[str, ...] | None = None, quotes: bool | None = None
+) -> Iterator[Row]:
     """Yields (line, row) of a table: values are strings, column names are lower case.
 
-    Text that is neither UTF-8 nor UTF-16 with a byte order mark is read as Latin-1.
+    A list or an object is its JSON text. Text that is neither UTF-8 nor UTF-16 with a byte order
+    mark is read as Latin-1. An object of JSON by file names is a row per file.
 
     Args:
         header: column names of a file without a header.
+        quotes: whether quotes enclose the cells of CSV or TSV; by default as `csv_dialects` finds.
 
     Raises:
         UserError: not readable, empty, or an open quote; names the line.
@@ -35,8 +46,10 @@ def rows(path: Path, header: tuple[str, ...] | None = None) -> Iterator[Row]:
             yield from _parquet(path)
         elif suffix == ".jsonl":
             yield from _jsonl(path)
+        elif suffix == ".json":
+            yield from _json(path)
         else:
-            yield from _csv(path, "\t" if suffix == ".tsv" else ",", header)
+            yield from _csv(path, header, quotes)
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror or error}.") from None
 
@@ -55,42 +68,37 @@ def column(names: Mapping[str, object] | set[str], wanted: tuple[str, ...]) -> s
     return next((name for name in wanted if name in names), None)
 
 
-def encoding(path: Path) -> str:
-    """The encoding of a text file, by its byte order mark or by decoding all of it."""
-    with path.open("rb") as file:
-        start = file.read(2)
-        if start in (b"\xff\xfe", b"\xfe\xff"):
-            return "utf-16"
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            while file.read(2**20):
-                pass
-        return "utf-8-sig"
-    except UnicodeDecodeError:
-        return "latin-1"
-
-
-def _csv(path: Path, delimiter: str, header: tuple[str, ...] | None) -> Iterator[Row]:
+def _csv(path: Path, header: tuple[str, ...] | None, quotes: bool | None) -> Iterator[Row]:
     line = 1
     before = csv.field_size_limit(MAX_CELL)
     try:
         with path.open(encoding=encoding(path), newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            dialect = csv_dialects.of(path, quotes)
+            reader = csv.reader(file, dialect, strict=True)
             first = header or next(reader, None)
             if not first:
                 raise UserError(f"{path}: empty; it needs a header and rows.")
-            names = [name.strip().lower() for name in first]
+            names = _distinct(name.strip().lower() for name in first)
             for cells in reader:
                 line = reader.line_num
                 row = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
                 if len(cells) > len(names):
-                    row[OVERFLOW] = delimiter.join(cells[len(names) :])
+                    row[OVERFLOW] = dialect.delimiter.join(cells[len(names) :])
                 if cells:
                     yield line, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not readable as CSV after line {line}: {error}.") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _distinct(names: Iterator[str]) -> list[str]:
+    """Column names as pandas reads them: a second `caption` is `caption.1`."""
+    found: list[str] = []
+    for name in names:
+        number = found.count(name)
+        found.append(f"{name}.{number}" if number else name)
+    return found
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -107,17 +115,40 @@ def _jsonl(path: Path) -> Iterator[Row]:
             yield line, _strings(content)
 
 
+def _json(path: Path) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_text(encoding(path)))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}.") from None
+    if isinstance(content, dict) and content and all(map(kind_of, content)):
+        content = [
+            {FILE[0]: name} | (value if isinstance(value, dict) else {CAPTION[0]: value})
+            for name, value in content.items()
+        ]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise UserError(f"{path}: must be an array of objects, or an object by file names.")
+    yield from ((number, _strings(row)) for number, row in enumerate(content, 1))
+
+
 def _parquet(path: Path) -> Iterator[Row]:
     for line, row in enumerate(batches(path), 1):
         yield line, _strings(row)
 
 
 def _strings(row: Mapping) -> dict[str, str]:
-    return {
-        str(name).lower(): "" if value is None else str(value)
-        for name, value in row.items()
-        if not isinstance(value, bytes)
-    }
+    found: dict[str, str] = {}
+    for name, value in row.items():
+        if not isinstance(value, bytes):
+            found.setdefault(str(name).strip().lower(), _cell(value))
+    return found
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:  # NaN stands for a missing value
+        return ""
+    if isinstance(value, list | dict | bool):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def batches(path: Path, size: int = 16) -> Iterator[dict]:

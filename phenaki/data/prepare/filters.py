@@ -8,13 +8,17 @@ from jaxtyping import UInt8
 from phenaki.data.prepare.items import RawItem
 from phenaki.errors import UserError
 
+YES = {"TRUE", "T", "YES", "Y", "UNSAFE"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
     """What is skipped on purpose; by default only what its source flags as NSFW.
 
-    `min_words` and `max_words` bound the caption (None counts as 0 words); `min_motion` is the mean
-    change from frame to frame, in levels of 0 to 255, below which a clip counts as near-static.
+    The flag NSFW is also true, yes, 1, or a probability of at least one half, as sources have it.
+    `min_words` and `max_words` bound each caption (no caption has 0 words); `min_motion` is the
+    mean change from frame to frame, in levels of 0 to 255, below which a clip counts as
+    near-static.
     """
 
     drop_nsfw: tuple[str, ...] = ("NSFW",)
@@ -34,14 +38,32 @@ class Filters:
 
     def item(self, item: RawItem) -> str | None:
         """Why an item is skipped before it is decoded, or None."""
-        if item.nsfw is not None and item.nsfw.upper() in {f.upper() for f in self.drop_nsfw}:
+        if item.nsfw is not None and self._flagged(item.nsfw):
             return f"nsfw: flagged {item.nsfw}"
-        words = len((item.caption or "").split())
+        if self.captions(item) or self._fits(0) and not item.captions:
+            return None
+        words = max((len(caption.split()) for caption in item.captions), default=0)
         if words < self.min_words:
             return f"caption too short: {words} words, {self.min_words} needed"
-        if self.max_words is not None and words > self.max_words:
-            return f"caption too long: {words} words, at most {self.max_words}"
-        return None
+        words = min((len(caption.split()) for caption in item.captions), default=0)
+        return f"caption too long: {words} words, at most {self.max_words}"
+
+    def captions(self, item: RawItem) -> tuple[str, ...]:
+        """The captions of an item with enough and not too many words."""
+        return tuple(text for text in item.captions if self._fits(len(text.split())))
+
+    def _fits(self, words: int) -> bool:
+        return self.min_words <= words and (self.max_words is None or words <= self.max_words)
+
+    def _flagged(self, flag: str) -> bool:
+        dropped = {name.strip().upper() for name in self.drop_nsfw}
+        flag = flag.strip().upper()
+        if flag in dropped or "NSFW" not in dropped:
+            return flag in dropped
+        try:
+            return float(flag) >= 0.5
+        except ValueError:
+            return flag in YES
 
     def keeps(self, video: UInt8[np.ndarray, "f h w 3"]) -> bool:
         """Whether a clip moves enough; an image always passes."""

@@ -16,10 +16,21 @@ from typing import Any
 from phenaki.data.format import ClipFormat, ClipRecord, encode
 from phenaki.data.prepare import frames, segments, spool, video, workers
 from phenaki.data.prepare.filters import Filters
-from phenaki.data.prepare.items import FrameSequence, RawItem, Skipped, WorkUnit, open_media
+from phenaki.data.prepare.items import (
+    FrameSequence,
+    Padded,
+    RawItem,
+    Skipped,
+    WorkUnit,
+    open_media,
+)
 from phenaki.data.prepare.spool import ItemResult, UnitResult
 from phenaki.io import artifacts
 from phenaki.io.images import UnreadableMedia
+
+# Of listing and decoding; raise it where the same input and options give other clips, so that no
+# earlier run's files are taken for this one's. 2: several captions.
+READING = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Job:
 
     def name(self, unit: WorkUnit) -> str:
         """Name of the unit's spool file; depends on everything that its clips depend on."""
-        how = repr(dataclasses.replace(self, spool=Path()))
+        how = repr((READING, dataclasses.replace(self, spool=Path())))
         return hashlib.sha256(f"{how}\n{unit.fingerprint()}".encode()).hexdigest()[:32]
 
 
@@ -57,6 +68,7 @@ def decode_unit(unit: WorkUnit, job: Job) -> UnitResult:
             else:
                 for result in _decode(group, file, job):
                     results.add(result)
+                problems += _dropped_captions(group, job.filters)
     workers.heartbeat(0)
     return spool.finish(clips, results.all, problems, time.perf_counter() - began)
 
@@ -208,10 +220,20 @@ def sha256(item: RawItem) -> str:
     try:
         if isinstance(item.media, FrameSequence):
             return frames.sha256(item.media)
-        with open_media(item.media) as file:
+        media = item.media.media if isinstance(item.media, Padded) else item.media
+        with open_media(media) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
+
+
+def _dropped_captions(items: list[RawItem], filters: Filters) -> Iterator[Skipped]:
+    """A line for each item that keeps some of its captions only."""
+    for item in items:
+        kept, count = len(filters.captions(item)), len(item.captions)
+        if 0 < kept < count:
+            reason = f"{count - kept} of its {count} captions are too short or too long"
+            yield Skipped(item.key, reason)
 
 
 def _clips(items: list[RawItem], job: Job) -> Iterator[segments.Found]:
@@ -237,15 +259,16 @@ def _clips(items: list[RawItem], job: Job) -> Iterator[segments.Found]:
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
     is_image = len(clip.video) == 1
+    captions = job.filters.captions(item)
     return ClipRecord(
         key=item.key if is_image else f"{item.key}#{number:05d}",
         frames=encode(clip.video, job.form.encoding, job.quality),
-        caption=item.caption,
+        caption=next(iter(captions), None),
         source=item.source,
         source_sha256=digest,
         source_size=clip.source_size,
         start=clip.start,
         fps=0.0 if is_image else job.form.fps if clip.fps is None else clip.fps,
         source_fps=clip.source_fps,
-        more_captions=item.captions[1:],
+        more_captions=captions[1:],
     )

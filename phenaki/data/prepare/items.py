@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from phenaki.data.prepare import img2dataset
 from phenaki.io.clean_text import clean
 
 MediaKind = Literal["image", "video"]
@@ -26,8 +28,10 @@ _KINDS: dict[str, MediaKind] = {
 }
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "test"), "validation"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "validation"),
 }
+_CAMEL = re.compile(r"(?:[A-Z][a-z0-9]+|[A-Z]+(?=[A-Z]|$))+")  # ApplyEyeMakeup, TVShow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +54,19 @@ class FrameSequence:
     fps: float | None = None
 
 
-Media = Path | FileSlice | bytes | FrameSequence
+@dataclasses.dataclass(frozen=True, slots=True)
+class Padded:
+    """An image that img2dataset has padded to a square or turned; see `img2dataset.restore`.
+
+    `size` is the (width, height) before, None if unknown; `orientation` is EXIF's, 1 to 8.
+    """
+
+    media: Path | FileSlice | bytes
+    size: tuple[int, int] | None
+    orientation: int = 1
+
+
+Media = Path | FileSlice | bytes | FrameSequence | Padded
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,13 +161,18 @@ class Inventory:
     """What an input holds; iterates over its `RawItem`s, reading containers.
 
     `layout` describes the recognised layout and where captions come from; `problems` are captions
-    and files of no use; `other` counts files that are neither media nor captions.
+    and files of no use; `other` counts files that are neither media nor captions, which `unused`
+    names, with the hidden ones. `notes` are guesses, each a line with the flag that overrides it.
+    `classes`: the captions are names of classes.
     """
 
     layout: str
     units: tuple[WorkUnit, ...]
     problems: tuple[Skipped, ...] = ()
     other: int = 0
+    unused: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    classes: bool = False
 
     def __iter__(self) -> Iterator[RawItem]:
         return (item for unit in self.units for item in unit if isinstance(item, RawItem))
@@ -172,10 +193,11 @@ def _files(unit: WorkUnit) -> Iterator[Path]:
     if unit.container:
         yield unit.container
     for item in unit.items:
-        if isinstance(item.media, Path):
-            yield item.media
-        elif isinstance(item.media, FrameSequence):
-            yield from (image for image in item.media.images if isinstance(image, Path))
+        media = item.media.media if isinstance(item.media, Padded) else item.media
+        if isinstance(media, Path):
+            yield media
+        elif isinstance(media, FrameSequence):
+            yield from (image for image in media.images if isinstance(image, Path))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -218,8 +240,10 @@ class _SliceReader(io.RawIOBase):
         super().close()
 
 
-def open_media(media: Path | FileSlice | bytes) -> io.BufferedIOBase:
+def open_media(media: Path | FileSlice | bytes | Padded) -> io.BufferedIOBase:
     """Opens the bytes of the media as a seekable file."""
+    if isinstance(media, Padded):
+        return img2dataset.restore(open_media(media.media), media.size, media.orientation)
     if isinstance(media, bytes):
         return io.BytesIO(media)
     if isinstance(media, FileSlice):
@@ -233,19 +257,27 @@ def kind_of(name: str) -> MediaKind | None:
 
 
 def split_named(name: str | None) -> Split | None:
-    """train for train, training; validation for val, valid, validate, validation, test."""
-    return _SPLITS.get((name or "").strip().lower())
+    """train for train, training; validation for val, valid, dev, test, eval and longer forms.
 
-
-def one_caption(text: str | None) -> tuple[str, ...]:
-    """The captions of an item that has `text` for one, or nothing."""
-    caption = clean(text)
-    return (caption,) if caption else ()
+    Digits may follow, as in train2017.
+    """
+    return _SPLITS.get(re.sub(r"[-_ ]?[0-9]+$", "", (name or "").strip().lower()))
 
 
 def words(name: str) -> str | None:
-    """A class name as a caption: adult+female_singing -> adult female singing."""
+    """A class name as words: adult+female_singing -> adult female singing.
+
+    CamelCase is split and in lower case: ApplyEyeMakeup -> apply eye makeup.
+    """
+    if _CAMEL.fullmatch(name) and not name.isupper():
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower()
     return clean(name.replace("_", " ").replace("+", " "))
+
+
+def class_caption(name: str, template: str = "{}") -> tuple[str, ...]:
+    """The caption of a class: its words in place of the braces of `template`; none if blank."""
+    found = words(name)
+    return (template.replace("{}", found),) if found else ()
 
 
 def is_utf8(name: str) -> bool:

@@ -49,6 +49,10 @@ class IngestReport:
         self._counts["problems"] += 1
         self._write({"name": skipped.name, "reason": skipped.reason}, self._problems)
 
+    def unused(self, skipped: Skipped) -> None:
+        """Logs a file that is no item and no caption; `Inventory.other` counts most of them."""
+        self._write({"name": skipped.name, "reason": skipped.reason}, [])
+
     def _write(self, entry: dict[str, str], named: list[dict[str, str]]) -> None:
         if len(named) < MAX_NAMED:
             named.append(entry)
@@ -66,6 +70,7 @@ class IngestReport:
         return {
             "options": options,
             "captions": found.layout,
+            "notes": list(found.notes),
             "files": {name: self._counts[name] for name in names} | {"other": found.other},
             "clips": dict(sorted(clips.items())),
             "static_clips": self._counts["static"],
@@ -96,6 +101,7 @@ def text(content: dict, most: float = math.inf) -> str:
     clips = ", ".join(f"{name} {count}" for name, count in content["clips"].items())
     lines = [
         f"captions: {content['captions']}; {files['captioned']} of {files['read']} files have one",
+        *[f"note: {note}" for note in content["notes"]],
         f"files: {files['read']} read ({files['videos']} videos, {files['images']} images), "
         f"{files['skipped']} skipped, {files['other']} neither video nor image",
         f"clips: {clips}",

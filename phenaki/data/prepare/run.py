@@ -13,6 +13,7 @@ import av
 import PIL
 
 from phenaki.data import format
+from phenaki.data.format import NO_TEMPLATE
 from phenaki.data.prepare import contact_sheet, ingest, report, shards, workdir, workers
 from phenaki.data.prepare.filters import Filters
 from phenaki.data.prepare.items import Inventory
@@ -39,7 +40,9 @@ class PrepareOptions:
     fps: float | Literal["native"] = 8.0
     height: int = 128
     width: int = 128
+    caption_template: str = NO_TEMPLATE
     validation: float = 0.1
+    source_splits: bool = True
     encoding: format.Encoding = "jpeg"
     quality: int = 95
     limit: int | None = None
@@ -73,6 +76,11 @@ class PrepareOptions:
             raise UserError(f"--quality={self.quality}: must be 1 to 100, such as 95.")
         if min(self.workers, self.hosts) < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--workers, --hosts and --limit must be at least 1.")
+        if self.caption_template.count("{}") != 1:
+            raise UserError(
+                f"--caption_template={self.caption_template}: must have {{}} once, for the name of "
+                'the class, as in "a video of {}".'
+            )
         self.filters.check()
 
     def settings(self, layout: str) -> dict[str, Any]:
@@ -109,8 +117,18 @@ def prepare(
     """
     options.check()
     found = find.find(
-        options.input, options.captions, options.layout, options.fields, options.source_fps
+        options.input,
+        options.captions,
+        options.layout,
+        options.fields,
+        options.source_fps,
+        options.caption_template,
     )
+    if options.caption_template != NO_TEMPLATE and not found.classes:
+        raise UserError(
+            f"--caption_template={options.caption_template}: needs names of classes, but the "
+            f"layout is: {found.layout}."
+        )
     with workdir.claim(options.output, options.input, options.overwrite) as partial:
         try:
             summary = _write(
@@ -152,8 +170,14 @@ def _write(
 ) -> dict:
     """Decodes what is not decoded yet and writes the data set `partial`/set; returns the report."""
     began = time.perf_counter()
-    fps = 0.0 if options.fps == "native" else float(options.fps)
-    form = format.ClipFormat(options.frames, fps, options.height, options.width, options.encoding)
+    form = format.ClipFormat(
+        options.frames,
+        0.0 if options.fps == "native" else float(options.fps),
+        options.height,
+        options.width,
+        options.encoding,
+        options.caption_template,
+    )
     job = ingest.Job(form, options.quality, options.limit, options.filters, partial / "spool")
     log_path = partial / report.SKIPPED_LOG
     with log_path.open("w", encoding="utf-8", errors="backslashreplace") as log:
@@ -204,9 +228,11 @@ def _decode(
     decode, retry = (
         functools.partial(f, job=job) for f in (ingest.decode_unit, ingest.retry_items)
     )
-    plan = shards.ShardPlan(options.validation, options.drop_duplicates)
+    plan = shards.ShardPlan(options.validation, options.drop_duplicates, options.source_splits)
     for problem in found.problems:
         counts.problem(problem)
+    for unused in found.unused:
+        counts.unused(unused)
     with progress(len(found)) as shown:
         results = runner(decode, list(found.units), retry)
         for done, unit in zip(results, found.units, strict=True):

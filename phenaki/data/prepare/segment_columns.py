@@ -54,9 +54,14 @@ class SegmentColumns:
             name for name in (self.start, self.end, self.duration, self.pairs) if name
         )
         return (
-            f"segments from {names} in {self.unit} (other units: --fields=unit=frames or unit=ms; "
-            "files that are cut already: --fields=start=none)"
+            f"segments from {names} in {self.unit}; --fields=unit=frames (ms, seconds) changes the "
+            "unit, --fields=start=none reads files that are cut already"
         )
+
+    def shown(self, row: Mapping[str, object]) -> str:
+        """The cells of a row as they are written."""
+        names = (self.start, self.end, self.duration, self.pairs)
+        return "-".join(str(row.get(name)) for name in names if name)
 
     def of(self, row: Mapping[str, object]) -> list[Segment | None]:
         """The segments of a row; [None] where all its times are blank: the complete file.

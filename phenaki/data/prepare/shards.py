@@ -99,9 +99,11 @@ class ShardPlan:
     Args:
         validation: fraction that the hash assigns to validation.
         drop_duplicates: keep only the first of items with the same bytes.
+        source_splits: False assigns all items by the hash.
     """
 
-    def __init__(self, validation: float, drop_duplicates: bool):
+    def __init__(self, validation: float, drop_duplicates: bool, source_splits: bool = True):
+        self._source_splits = source_splits
         self.splits: dict[str, SplitIndex] = collections.defaultdict(SplitIndex)
         self._validation = validation
         self._first_of: dict[bytes, str] | None = {} if drop_duplicates else None
@@ -114,7 +116,8 @@ class ShardPlan:
             first = self._first_of.setdefault(bytes.fromhex(result.sha256), result.key)
             if first != result.key:
                 return f"duplicate: same bytes as {first}"
-        split = result.split or format.split_of(result.source or result.key, self._validation)
+        own = result.split if self._source_splits else None
+        split = own or format.split_of(result.source or result.key, self._validation)
         self.splits[f"{result.kind}_{split}"].add(clips, result.clips)
         return None
 

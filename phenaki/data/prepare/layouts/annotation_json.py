@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from phenaki.data.prepare import captions
 from phenaki.data.prepare.items import Skipped
-from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, captions, cut_out, split_in
+from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, cut_out, split_in
 from phenaki.errors import UserError
 
 CHUNK = 5  # seconds of DiDeMo's unit of time
@@ -61,7 +62,7 @@ def _activitynet(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[R
     if len(times) != len(sentences):
         raise ValueError(f"{len(times)} timestamps and {len(sentences)} sentences")
     for (start, end), sentence in zip(times, sentences, strict=True):
-        yield cut_out(Row(_youtube(name), captions(sentence)), start, end)
+        yield cut_out(Row(_youtube(name), captions.of(sentence)), start, end)
 
 
 def _database(path: Path) -> Iterator[tuple[str, Any]]:
@@ -75,7 +76,7 @@ def _youcook2(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row 
     for part in entry.get("annotations") or entry.get("annotation") or []:
         start, end = part["segment"]
         text = part.get("sentence") or part.get("label")
-        yield cut_out(Row(_youtube(name), captions(text), split), start, end)
+        yield cut_out(Row(_youtube(name), captions.of(text), split), start, end)
 
 
 def _videos(path: Path) -> Iterator[tuple[str, Any]]:
@@ -92,13 +93,13 @@ def _videos(path: Path) -> Iterator[tuple[str, Any]]:
 def _msrvtt(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
     """The times of its videos are those in the source at `url`; the files are cut."""
     split, texts = entry
-    yield Row((name,), captions(texts), split_in(str(split)))
+    yield Row((name,), captions.of(texts), split_in(str(split)))
 
 
 def _vatex(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
     """[{"videoID": ID_START_END, "enCap", "chCap"}]; ID_START_END.mp4 is cut, ID.mp4 is not."""
     name = entry["videoID"]
-    row = Row((name,), captions(entry.get(fields.get("caption", "enCap"))), cut=(name,))
+    row = Row((name,), captions.of(entry.get(fields.get("caption", "enCap"))), cut=(name,))
     if times := _CUT.fullmatch(name):
         yield cut_out(row._replace(names=(times["video"],)), times["start"], times["end"])
     else:
@@ -109,7 +110,7 @@ def _didemo(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | 
     """[{"video", "description", "times"}]: a pair of chunks, inclusive, per annotator."""
     times = collections.Counter((int(first), int(last)) for first, last in entry["times"])
     (first, last), _ = times.most_common(1)[0]  # of equal numbers the earlier annotator
-    row = Row((entry["video"],), captions(entry["description"]))
+    row = Row((entry["video"],), captions.of(entry["description"]))
     # The last chunk of a video is shorter.
     yield cut_out(row, first * CHUNK, (last + 1) * CHUNK, slack=CHUNK)
 
@@ -121,7 +122,7 @@ def _is_ssv2(sniff: Sniff) -> bool:
 def _ssv2(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
     """[{"id", "label", "template": "Holding [something]"}]; files ID.webm."""
     text = entry.get(fields.get("caption", "label"))
-    yield Row((str(entry["id"]),), captions(re.sub(r"[\[\]]", "", text) if text else None))
+    yield Row((str(entry["id"]),), captions.of(re.sub(r"[\[\]]", "", text) if text else None))
 
 
 def _scenes(path: Path) -> Iterator[tuple[str, Any]]:
@@ -134,7 +135,7 @@ def _vript(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | S
     text = entry.get("caption")
     yield Row(
         (f"{entry['video_id']}/{entry.get('clip_id', name)}", entry.get("clip_id", name)),
-        captions(text.get("content") if isinstance(text, dict) else text),
+        captions.of(text.get("content") if isinstance(text, dict) else text),
     )
 
 

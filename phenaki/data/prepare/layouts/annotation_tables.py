@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from phenaki.data.prepare import caption_tables, segment_times
+from phenaki.data.prepare import caption_tables, captions, csv_dialects, segment_times
 from phenaki.data.prepare.items import Skipped, Split
-from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, captions, cut_out, split_in
+from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, cut_out, split_in
 from phenaki.errors import UserError
 
 _STA = re.compile(r"(?P<video>\S+)\s+(?P<start>[\d.]+)\s+(?P<end>[\d.]+)\s*##(?P<text>.*)")
 _GIF = re.compile(r"(?P<url>https?://\S+\.gif)\t(?P<text>.+)")
-_LISTS = ("train", "val", "test")  # .txt, next to TGIF's table
+# Lists of urls by split, next to TGIF's table.
+_LISTS = tuple(f"{top}{name}.txt" for top in ("", "splits/") for name in ("train", "val", "test"))
 
 
 def _has(*names: str):
@@ -25,7 +26,7 @@ def _begins(pattern: re.Pattern):
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        with path.open(encoding=caption_tables.encoding(path)) as file:
+        with path.open(encoding=csv_dialects.encoding(path)) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"{path.name}:{number}", line.strip()
@@ -43,7 +44,7 @@ def _charades_sta(name: str, line: str, fields: Mapping[str, str]) -> Iterator[R
     found = _STA.fullmatch(line)
     if not found:
         raise ValueError("not VIDEO START END##sentence")
-    row = Row((found["video"],), captions(found["text"]))
+    row = Row((found["video"],), captions.of(found["text"]))
     yield cut_out(row, found["start"], found["end"])
 
 
@@ -51,7 +52,7 @@ def _charades(
     name: str, row: Mapping[str, str], fields: Mapping[str, str]
 ) -> Iterator[Row | Skipped]:
     """id, script, descriptions (several, with ; between): of the complete video."""
-    texts = captions(row["descriptions"].split(";")) or captions(row["script"])
+    texts = captions.of(row["descriptions"].split(";")) or captions.of(row["script"])
     yield Row((row["id"],), texts)
 
 
@@ -59,9 +60,9 @@ def _gifs(path: Path) -> Iterator[tuple[str, Any]]:
     """url, sentence and split: that of the list train.txt, val.txt or test.txt with the url."""
     splits: dict[str, Split | None] = {}
     for name in _LISTS:
-        for place in (path.parent / f"{name}.txt", path.parent / "splits" / f"{name}.txt"):
-            if place.is_file():
-                splits |= {line.partition("\t")[0]: split_in(name) for _, line in _lines(place)}
+        if (path.parent / name).is_file():
+            urls = (line.partition("\t")[0] for _, line in _lines(path.parent / name))
+            splits |= dict.fromkeys(urls, split_in(PurePosixPath(name).stem))
     for name, line in _lines(path):
         yield name, (line, splits.get(line.partition("\t")[0]))
 
@@ -71,7 +72,7 @@ def _tgif(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Sk
     found = _GIF.fullmatch(line)
     if not found:
         raise ValueError("not URL, tab, sentence")
-    yield Row((PurePosixPath(found["url"]).name,), captions(found["text"]), split)
+    yield Row((PurePosixPath(found["url"]).name,), captions.of(found["text"]), split)
 
 
 def _hdvila(
@@ -89,7 +90,7 @@ def _panda(name: str, row: Mapping[str, str], fields: Mapping[str, str]) -> Iter
     if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
         raise ValueError(f"{row['videoid']}: timestamp and caption are not lists of equal length")
     for (start, end), text in zip(times, texts, strict=True):
-        yield cut_out(Row((row["videoid"],), captions(text)), start, end)
+        yield cut_out(Row((row["videoid"],), captions.of(text)), start, end)
 
 
 def _internvid(
@@ -98,14 +99,14 @@ def _internvid(
     """YoutubeID, Start_timestamp, End_timestamp, Caption; files ID, or cut ones ID_START_END."""
     video, start, end = (row[c] for c in ("youtubeid", "start_timestamp", "end_timestamp"))
     cut = (f"{video}_{start}_{end}",)
-    yield cut_out(Row((video,), captions(row.get("caption")), cut=cut), start, end)
+    yield cut_out(Row((video,), captions.of(row.get("caption")), cut=cut), start, end)
 
 
 def _openvid(
     name: str, row: Mapping[str, str], fields: Mapping[str, str]
 ) -> Iterator[Row | Skipped]:
     """video, caption and scores: files that are cut."""
-    yield Row((row["video"].strip(),), captions(row["caption"]))
+    yield Row((row["video"].strip(),), captions.of(row["caption"]))
 
 
 def _is_hdvila(sniff: Sniff) -> bool:
@@ -115,7 +116,7 @@ def _is_hdvila(sniff: Sniff) -> bool:
 FORMATS: dict[str, Format] = {
     "charades-sta": Format("Charades-STA", _begins(_STA), _lines, _charades_sta),
     "charades": Format("Charades", _has("id", "script", "descriptions"), _table, _charades),
-    "tgif": Format("TGIF", _begins(_GIF), _gifs, _tgif),
+    "tgif": Format("TGIF", _begins(_GIF), _gifs, _tgif, _LISTS),
     "hdvila": Format("HD-VILA", _is_hdvila, _table, _hdvila),
     "panda70m": Format("Panda-70M", _has("videoid", "timestamp", "caption"), _table, _panda),
     "internvid": Format(

@@ -43,9 +43,11 @@ def find(request: walk.Request, found: walk.Listing, only: str | None = None) ->
             for key, _, name in left
             if name == "charades"
         ]
+        found.others -= {key for key, *_ in left}
     rows = 0
     for key, path, name in files:
-        found.others.discard(key)
+        place = PurePosixPath(key).parent
+        found.others -= {key, *(str(place / other) for other in FORMATS[name].also)}
         rows += _collect(collector, FORMATS[name], key, path, request)
     if not len(collector):
         first = next(iter(collector.missing()), "none")

@@ -9,7 +9,10 @@ from phenaki.data.prepare.layouts import (
     folder,
     frame_folders,
     named,
+    parquets,
+    segment_tables,
     stored,
+    table,
     tars,
     tfds_sets,
     walk,
@@ -26,8 +29,8 @@ READERS: dict[str, Reader] = {
     "davis": frame_folders.find_davis,
     "tar": tars.find,
     "tfrecord": stored.find_tfrecords,
-    "parquet": stored.find_parquet,
-    "table": folder.find_table,
+    "parquet": parquets.find,
+    "table": segment_tables.find_table,
     "sidecar": folder.find_sidecars,
     "folders": folder.find_folders,
     "none": folder.find_none,
@@ -35,7 +38,7 @@ READERS: dict[str, Reader] = {
 CONTAINERS = ("tar", "tfrecord", "parquet")
 # Readers of an explicit --layout; some accept more than "auto" does.
 FORCED: dict[str, Reader] = READERS | {
-    "csv": folder.find_table,
+    "csv": segment_tables.find_table,
     "folders": folder.find_class_folders,
     "frames": frame_folders.find_frames,
     **annotations.READERS,
@@ -53,6 +56,7 @@ def find(
     layout: str = "auto",
     fields: Mapping[str, str] | None = None,
     source_fps: float | None = None,
+    template: str = "{}",
 ) -> Inventory:
     """Lists the media below `root` with their captions.
 
@@ -63,8 +67,10 @@ def find(
             looked up in `root`.
         layout: one of `LAYOUTS`; "auto" takes the first that fits.
         fields: names of the columns, {"file": ..., "caption": ...}, or of the features of a TFDS
-            set, {"media": ..., "caption": ..., "nsfw": ...}.
+            set, {"media": ..., "caption": ..., "nsfw": ...}. "quotes", yes or no, tells whether
+            quotes enclose the cells of a table.
         source_fps: frame rate of image sequences that do not store it.
+        template: the caption of a class, with braces for its name.
 
     Raises:
         UserError: no such input, no media in it, or a captions file that is missing, empty or
@@ -75,7 +81,9 @@ def find(
     one_of("--layout", layout, dict.fromkeys(LAYOUTS))
     if captions and layout not in TABLES:
         raise UserError(f"--captions={captions} needs --layout=csv, not {layout}.")
-    request = walk.Request(root, str(captions) if captions else None, fields or {}, source_fps)
+    request = walk.Request(
+        root, str(captions) if captions else None, fields or {}, source_fps, template
+    )
     if named_set or layout == "tfds" or (layout == "auto" and tfds_sets.is_set(root)):
         if not tfds_sets.is_set(root):
             raise UserError(f"{root}: not a TFDS data set (no features.json, dataset_info.json).")
@@ -95,7 +103,7 @@ def _listing(root: Path) -> walk.Listing:
     if root.is_dir():
         return walk.listing(root)
     if root.is_file() and root.suffix in (".tar", ".tfrecord", ".parquet"):
-        return walk.Listing(root.parent, [], {root.name}, [])
+        return walk.Listing(root.parent, [], {root.name})
     raise UserError(f"{root}: not a folder. Give a folder of videos and images.")
 
 
@@ -106,7 +114,7 @@ def _forced(request: walk.Request, found: walk.Listing, layout: str) -> Inventor
         )
     taken = FORCED[layout](request, found)
     if taken is None and layout in ("csv", "table"):
-        raise UserError(f"{request.root / folder.TABLES[0]}: no such captions file.")
+        raise UserError(f"{request.root / table.TABLES[0]}: no such captions file.")
     if taken is None:
         raise UserError(f"--layout={layout}: {request.root} does not have this layout.")
     return taken

@@ -3,7 +3,7 @@
 import collections
 from pathlib import PurePosixPath
 
-from phenaki.data.prepare import caption_tables
+from phenaki.data.prepare import caption_tables, captions
 from phenaki.data.prepare.items import (
     FrameSequence,
     Inventory,
@@ -11,12 +11,10 @@ from phenaki.data.prepare.items import (
     Skipped,
     Split,
     kind_of,
-    one_caption,
     split_named,
 )
-from phenaki.data.prepare.layouts import folder, walk
+from phenaki.data.prepare.layouts import table, walk
 from phenaki.errors import UserError
-from phenaki.io.clean_text import clean
 
 ROOT = "JPEGImages"
 
@@ -29,7 +27,7 @@ def find_davis(request: walk.Request, found: walk.Listing) -> Inventory | None:
 
 
 def find_frames(request: walk.Request, found: walk.Listing) -> Inventory:
-    """Every folder of images is a video, its frames in the order of their names.
+    """Every folder of images is a video, its frames in the order of their names and numbers.
 
     Captions come from a table whose file column names the folder; splits from ImageSets/*/train.txt
     and val.txt. The rate is not on disk: without --source_fps every image is one frame of a clip.
@@ -42,35 +40,40 @@ def find_frames(request: walk.Request, found: walk.Listing) -> Inventory:
         videos[PurePosixPath(key).parent.as_posix()].append(key)
     if not videos:
         raise UserError(f"{request.root}: no folder of images in it.")
-    captions, problems = _captions(request, found)
+    texts, problems = _captions(request, found, list(videos))
     splits = _splits(found)
     found.others |= set(found.media) - set(kept)
     items = []
     for key, names in videos.items():
-        name = PurePosixPath(key).name
-        frames = FrameSequence([request.root / one for one in sorted(names)], request.source_fps)
-        caption = captions.get(key, captions.get(name))
-        items.append(RawItem(key, "video", frames, one_caption(caption), splits.get(name)))
+        ordered = sorted(names, key=lambda name: (walk.natural(name), name))
+        frames = FrameSequence([request.root / name for name in ordered], request.source_fps)
+        split = splits.get(PurePosixPath(key).name) or found.split_of(names[0])
+        items.append(RawItem(key, "video", frames, texts.get(key, ()), split))
     fps = request.source_fps
     rate = f"at {fps:g} fps" if fps else "each image one frame of the clips"
-    return walk.inventory(f"folders of frames, {rate}", items, found, problems)
+    notes = found.split_notes()
+    return walk.inventory(f"folders of frames, {rate}", items, found, problems, notes)
 
 
-def _captions(request: walk.Request, found: walk.Listing) -> tuple[dict, list[Skipped]]:
-    table = folder.captions_file(request, found)
-    if table is None:
-        return {}, []
-    found.others.discard(table.name)
-    captions, problems = {}, []
-    for line, row in caption_tables.rows(table):
-        name, caption = (
-            caption_tables.column(row, one) for one in (caption_tables.FILE, caption_tables.CAPTION)
-        )
-        if name and caption and row[name].strip():
-            captions[row[name].strip().strip("/")] = clean(row[caption])
-        else:
-            problems.append(Skipped(table.name, f"line {line}: no file and caption"))
-    return captions, problems
+def _captions(
+    request: walk.Request, found: walk.Listing, keys: list[str]
+) -> tuple[dict[str, tuple[str, ...]], list[Skipped]]:
+    """The captions of the videos `keys`, whose rows name the folder or its last part."""
+    texts: dict[str, tuple[str, ...]] = {}
+    problems = []
+    known = {PurePosixPath(key).name: key for key in keys} | {key: key for key in keys}
+    for path in table.captions_files(request, found):
+        if path.is_relative_to(request.root):
+            found.others.discard(path.relative_to(request.root).as_posix())
+        for line, row in caption_tables.rows(path):
+            name, several = table.columns(request, path, row)
+            key = known.get(row[name].strip().strip("/"))
+            if key is None:
+                problems.append(Skipped(row[name], f"{path.name}:{line}: no such folder of images"))
+                continue
+            new = [text for column in several for text in captions.of(row[column])]
+            texts[key] = tuple(dict.fromkeys((*texts.get(key, ()), *new)))
+    return texts, problems
 
 
 def _splits(found: walk.Listing) -> dict[str, Split]:

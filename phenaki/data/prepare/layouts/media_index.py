@@ -16,7 +16,6 @@ from phenaki.data.prepare.items import (
     split_named,
 )
 from phenaki.data.prepare.layouts import walk
-from phenaki.io.clean_text import clean
 
 _MORE_SPLITS: dict[str, Split] = {
     **dict.fromkeys(("testing", "validating", "eval", "dev"), "validation")
@@ -51,20 +50,15 @@ class Format(NamedTuple):
     """A published annotation format.
 
     `entries` yields (name, content) per video or row of a file; `rows` of (name, content, --fields)
-    what it says. Errors of the latter cost that entry.
+    what it says; errors of the latter cost that entry. `also` are other files of its folder that
+    are read.
     """
 
     title: str
     matches: Callable[[Sniff], bool]
     entries: Callable[[Path], Iterator[tuple[str, Any]]]
     rows: Callable[[str, Any, Mapping[str, str]], Iterable[Row | Skipped]]
-
-
-def captions(value: object) -> tuple[str, ...]:
-    """The captions of a text or a list of texts; blank ones do not count."""
-    texts = value if isinstance(value, list | tuple) else [value]
-    cleaned = (clean(text) for text in texts if isinstance(text, str))
-    return tuple(dict.fromkeys(text for text in cleaned if text))
+    also: tuple[str, ...] = ()
 
 
 def cut_out(row: Row, start: object, end: object, slack: int = 1) -> Row | Skipped:
@@ -126,9 +120,8 @@ class Collector:
             self._missing[name, table] = self._missing.get((name, table), 0) + 1
             return
         self.cuts |= segment is not None
-        split = (
-            row.split or split_in(PurePosixPath(table).stem) or _split_of(table) or _split_of(key)
-        )
+        named = split_in(PurePosixPath(table).stem) or split_in(str(PurePosixPath(table).parent))
+        split = row.split or named or self._found.split_of(key)
         full = key if segment is None else f"{key}#{segment}"
         if known := self._items.get(full):
             captions = tuple(dict.fromkeys((*known.captions, *row.captions)))
@@ -147,7 +140,7 @@ class Collector:
         """Names of rows without a file."""
         return [name for name, _ in self._missing]
 
-    def inventory(self, layout: str) -> Inventory:
+    def inventory(self, layout: str, notes: Iterable[str] = ()) -> Inventory:
         """All items. Files that no row names are read without a caption, unless others are cut."""
         for (name, table), count in self._missing.items():
             more = f" ({count} segments)" if count > 1 else ""
@@ -161,14 +154,10 @@ class Collector:
         if not self.cuts:
             for key in rest:
                 self._items[key] = RawItem(
-                    key, kind_of(key) or "video", self._found.root / key, split=_split_of(key)
+                    key,
+                    kind_of(key) or "video",
+                    self._found.root / key,
+                    split=self._found.split_of(key),
                 )
-        return walk.inventory(layout, self._items.values(), self._found, self.problems)
-
-
-def _split_of(key: str) -> Split | None:
-    """The split that a folder of the key is named after."""
-    for part in PurePosixPath(key).parts[:-1]:
-        if split := split_named(part) or _MORE_SPLITS.get(part.lower()):
-            return split
-    return None
+        notes = [*self._found.split_notes(), *notes]
+        return walk.inventory(layout, self._items.values(), self._found, self.problems, notes)

@@ -3,19 +3,18 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from phenaki.data.prepare import caption_tables
+from phenaki.data.prepare import caption_tables, captions
 from phenaki.data.prepare.items import (
     Inventory,
     RawItem,
     Skipped,
     Split,
+    class_caption,
     kind_of,
-    one_caption,
     split_named,
-    words,
 )
-from phenaki.data.prepare.layouts import folder, walk
-from phenaki.io.clean_text import clean
+from phenaki.data.prepare.layouts import table as tables
+from phenaki.data.prepare.layouts import walk
 
 WEBVID = {"videoid", "name", "page_dir"}
 KINETICS = {"youtube_id", "time_start", "time_end"}
@@ -26,8 +25,8 @@ _MOMENTS_HEADER = ("file", "label", "positive", "negative")
 
 def _with_columns(request: walk.Request, found: walk.Listing, columns: set[str]) -> list[Path]:
     if request.captions:
-        table = folder.captions_file(request, found)
-        return [table] if table and columns <= caption_tables.columns(table) else []
+        (table,) = tables.captions_files(request, found)
+        return [table] if columns <= caption_tables.columns(table) else []
     paths = [request.root / key for key in found.tables() if key.endswith(".csv")]
     return [path for path in paths if columns <= caption_tables.columns(path)]
 
@@ -52,7 +51,7 @@ def find_webvid(request: walk.Request, found: walk.Listing) -> Inventory | None:
                 reason = "no such file" if key is None else "second row of this file"
                 problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
-            items[key] = _item(found, key, clean(row["name"]), split)
+            items[key] = _item(found, key, captions.of(row["name"]), split)
     layout = f"WebVid, captions from {', '.join(path.name for path in paths)}"
     return _complete(layout, found, items, problems)
 
@@ -78,9 +77,10 @@ def find_kinetics(request: walk.Request, found: walk.Listing) -> Inventory | Non
                 problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
             split = split_named(row.get("split") or table.stem)
-            items[key] = _item(found, key, words(row.get("label", "")), split)
+            texts = class_caption(row.get("label", ""), request.template)
+            items[key] = _item(found, key, texts, split)
     layout = f"Kinetics, labels from {', '.join(path.name for path in paths)}"
-    return _complete(layout, found, items, problems)
+    return _complete(layout, found, items, problems, classes=True)
 
 
 def find_moments(request: walk.Request, found: walk.Listing) -> Inventory | None:
@@ -102,8 +102,10 @@ def find_moments(request: walk.Request, found: walk.Listing) -> Inventory | None
     for key in found.media:
         path = PurePosixPath(key)
         label = labels.get(key, path.parent.name)
-        items[key] = _item(found, key, words(label), split_named(path.parts[0]))
-    return _complete("Moments in Time, classes as captions", found, items, problems)
+        texts = class_caption(label, request.template)
+        items[key] = _item(found, key, texts, split_named(path.parts[0]))
+    layout = "Moments in Time, classes as captions"
+    return _complete(layout, found, items, problems, classes=True)
 
 
 def _key(table: Path, root: Path) -> str:
@@ -117,14 +119,18 @@ def _second(text: str) -> int:
         return -1
 
 
-def _item(found: walk.Listing, key: str, caption: str | None, split: Split | None) -> RawItem:
-    return RawItem(key, kind_of(key) or "video", found.root / key, one_caption(caption), split)
+def _item(
+    found: walk.Listing, key: str, texts: tuple[str, ...] = (), split: Split | None = None
+) -> RawItem:
+    return RawItem(key, kind_of(key) or "video", found.root / key, texts, split)
 
 
-def _complete(layout: str, found: walk.Listing, items: dict, problems: list[Skipped]) -> Inventory:
+def _complete(
+    layout: str, found: walk.Listing, items: dict, problems: list[Skipped], classes: bool = False
+) -> Inventory:
     """Adds the files that no row names, without a caption, and reports them."""
     for key in found.media:
         if key not in items:
-            items[key] = _item(found, key, None, None)
+            items[key] = _item(found, key)
             problems.append(Skipped(key, "no row names it: no caption"))
-    return walk.inventory(layout, items.values(), found, problems)
+    return walk.inventory(layout, items.values(), found, problems, classes=classes)

@@ -1,126 +1,118 @@
-"""Tables whose rows are segments of files: file, start, end, caption."""
+"""Tables with captions of files, or of segments of files: file, start, end, caption."""
 
+import dataclasses
 import itertools
-import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from phenaki.data.prepare import caption_tables, segment_columns, segment_times
-from phenaki.data.prepare.items import Inventory, Skipped, escapes, split_named
+from phenaki.data.prepare import caption_tables, captions, segment_columns, segment_times
+from phenaki.data.prepare.items import Inventory, Skipped
+from phenaki.data.prepare.layouts import table as tables
 from phenaki.data.prepare.layouts import walk
-from phenaki.data.prepare.layouts.media_index import Collector, Row, captions, split_in
+from phenaki.data.prepare.layouts.media_index import Collector, Row
 from phenaki.data.prepare.segment_columns import SegmentColumns
 from phenaki.errors import UserError
 
-FILE = (
-    *caption_tables.FILE,
-    "video_id",
-    "videoid",
-    "video_name",
-    "vid",
-    "youtube_id",
-    "ytid",
-    "id",
-)
-CAPTION = tuple(
-    dict.fromkeys(
-        (
-            *caption_tables.CAPTION,
-            "sentence",
-            "sentences",
-            "captions",
-            "narration",
-            "query",
-            "label",
-        )
-    )
-)
-SPLIT = ("split", "subset")
+IDS = ("video_id", "videoid", "video_name", "vid", "youtube_id", "youtubeid", "ytid", "id")
 
 
-def find(request: walk.Request, found: walk.Listing, table: Path) -> Inventory | None:
-    """The segments of the rows of `table`; None if it has no columns of times.
+def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
+    """As `table.find_table`; rows of tables with columns of times are segments of their files.
 
     Rows with equal times are one segment with several captions. A row without times is its
-    complete file.
+    complete file. Files may be named by their ids: the name without suffix, in any folder.
+    """
+    collector = Collector(found)
+    paths = tables.captions_files(request, found) or _with_ids(request, found, collector)
+    segments = {path: _segments(path, request) for path in paths}
+    if not any(segments.values()):
+        return tables.find_table(request, found)
+    reader = _SegmentReader(request, found, collector=collector)
+    for path, columns in segments.items():
+        reader.read_segments(path, columns)
+    collector.problems += reader.problems
+    layout = f"segments of captions file {', '.join(path.name for path in paths)}"
+    return collector.inventory(layout, reader.notes)
+
+
+def _segments(path: Path, request: walk.Request) -> SegmentColumns | None:
+    return segment_columns.find(path, _sample(path), request.fields)
+
+
+def _sample(path: Path) -> list[dict[str, str]]:
+    rows = itertools.islice(caption_tables.rows(path), segment_columns.SAMPLE)
+    return [row for _, row in rows]
+
+
+def _with_ids(request: walk.Request, found: walk.Listing, collector: Collector) -> list[Path]:
+    """Tables of any name with segments of files that they name by ids."""
+    paths = []
+    for key in found.tables()[: tables.MAX_GUESSED]:
+        try:
+            sample = _sample(request.root / key)
+            name = caption_tables.column(sample[0], IDS) if sample else None
+            if (
+                name
+                and collector.key((sample[0][name],))
+                and segment_columns.find(request.root / key, sample, request.fields)
+            ):
+                paths.append(request.root / key)
+        except UserError:
+            continue
+    return paths
+
+
+@dataclasses.dataclass
+class _SegmentReader(tables.TableReader):
+    """Collects the rows of tables by file and segment."""
+
+    collector: Collector = dataclasses.field(kw_only=True)
+    columns: SegmentColumns | None = None
+
+    def read_segments(self, path: Path, columns: SegmentColumns | None) -> None:
+        self.columns, request = columns, self.request
+        key = tables.key_of(path, request.root)
+        self.found.others.discard(key)
+        if columns:
+            self.notes.append(f"{path.name}: {columns}")
+        row = next(iter(_sample(path)), {})
+        if "file" not in request.fields and not caption_tables.column(row, caption_tables.FILE):
+            if name := caption_tables.column(row, IDS):
+                fields = {**request.fields, "file": name}
+                self.request = dataclasses.replace(request, fields=fields)
+        self.read(path)
+        self.request = request
+
+    def find(self, name: str, place: PurePosixPath) -> str | None:
+        return super().find(name, place) or self.collector.key((name,))
+
+    def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
+        if caption_tables.OVERFLOW in row:
+            yield "too many cells; quote the caption"
+            return
+        try:
+            segments = self.columns.of(row) if self.columns else [None]
+            texts = _captions([row.get(column, "") for column in columns], len(segments))
+        except ValueError as error:
+            name = f"{key}#{self.columns.shown(row)}" if self.columns else key
+            self.problems.append(Skipped(name, f"{table.name}: {error}"))
+            return
+        for segment, own in zip(segments, texts, strict=True):
+            is_cut = segment is not None and segment_columns.cut_already(key, segment)
+            flag, split = captions.flag_of(row), self.split(key, row, table)
+            part = Row((key,), own, split, None if is_cut else segment, nsfw=flag)
+            self.collector.add(part, table.name)
+
+
+def _captions(cells: list[str], segments: int) -> list[tuple[str, ...]]:
+    """The captions of each segment: a list of as many goes with them one by one.
 
     Raises:
-        UserError: no column for the file or the caption, or no row names a file.
+        ValueError: a list of another number.
     """
-    sample = [
-        row for _, row in itertools.islice(caption_tables.rows(table), segment_columns.SAMPLE)
-    ]
-    columns = segment_columns.find(table, sample, request.fields)
-    if columns is None:
-        return None
-    names = _Names(request, table, sample[0])
-    collector = Collector(found)
-    if table.suffix.lower() in (".csv", ".tsv") and caption_tables.encoding(table) == "latin-1":
-        collector.problems.append(Skipped(table.name, "not UTF-8; read as Latin-1"))
-    rows = 0
-    for line, row in caption_tables.rows(table):
-        rows += 1
-        for made in _of_row(row, columns, names, collector, request.root):
-            if isinstance(made, Row):
-                collector.add(made, table.name)
-            else:
-                collector.problems.append(Skipped(made.name, f"{table.name}:{line}: {made.reason}"))
-    if not len(collector):
-        first = next(iter([*collector.missing(), *(p.name for p in collector.problems)]), "none")
-        raise UserError(
-            f"{table}: none of its {rows} rows names a segment of a video below {request.root} "
-            f"(the first: {first!r})."
-        )
-    found.others -= {table.name} if table.parent == request.root else set()
-    return collector.inventory(f"captions file {table.name}, {columns}")
-
-
-class _Names:
-    """The columns of the file, the captions and the split."""
-
-    def __init__(self, request: walk.Request, table: Path, row: dict[str, str]):
-        def column(field: str, usual: tuple[str, ...]) -> str | None:
-            wanted = request.fields.get(field)
-            return caption_tables.column(row, (wanted.lower(),) if wanted else usual)
-
-        file, caption = column("file", FILE), column("caption", CAPTION)
-        if file is None or caption is None:
-            header = ",".join(name for name in row if name != caption_tables.OVERFLOW)[:80]
-            raise UserError(
-                f"{table}: header is {header!r}; it must have file and caption "
-                "(or name the columns: --fields=file=NAME,caption=NAME)."
-            )
-        self.file, self.caption, self.split = file, caption, column("split", SPLIT)
-
-
-def _of_row(
-    row: dict[str, str], columns: SegmentColumns, names: _Names, collector: Collector, root: Path
-) -> list[Row | Skipped]:
-    """A row per segment: captions of equal number go with the segments one by one."""
-    name = row[names.file].strip()
-    if caption_tables.OVERFLOW in row:
-        return [Skipped(name, "too many cells; quote the caption")]
-    if escapes(name) and not Path(name).is_relative_to(root):
-        return [Skipped(name, "its path escapes the folder")]
-    try:
-        segments = columns.of(row)
-    except ValueError as error:
-        return [Skipped(f"{name}#{_shown(columns, row)}", str(error))]
-    texts = captions(segment_times.literal(row[names.caption]))
-    split = split_named(row.get(names.split or "")) or split_in(row.get(names.split or "", ""))
-    path = Path(name)
-    inside = path.relative_to(root) if path.is_absolute() else path
-    place = PurePosixPath(os.path.normpath(inside or ".")).as_posix()
-    each = (
-        [(text,) for text in texts] if len(texts) == len(segments) > 1 else [texts] * len(segments)
-    )
-    made: list[Row | Skipped] = []
-    for segment, own in zip(segments, each, strict=True):
-        is_cut = segment is not None and segment_columns.cut_already(name, segment)
-        taken = None if is_cut else segment
-        made.append(Row((place, name), own, split, taken, nsfw=row.get("nsfw") or None))
-    return made
-
-
-def _shown(columns: SegmentColumns, row: dict[str, str]) -> str:
-    cells = (row.get(name or "") for name in (columns.start, columns.end, columns.duration))
-    return "-".join(cell for cell in cells if cell is not None) or str(row.get(columns.pairs or ""))
+    listed = segment_times.literal(cells[0]) if len(cells) == 1 else None
+    if segments > 1 and isinstance(listed, list) and len(listed) != 1:
+        if len(listed) != segments:
+            raise ValueError(f"{segments} segments and {len(listed)} captions")
+        return [captions.of(text) for text in listed]
+    return [tuple(dict.fromkeys(text for cell in cells for text in captions.of(cell)))] * segments

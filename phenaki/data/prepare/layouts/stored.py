@@ -1,61 +1,44 @@
-"""TFRecord and parquet files with media in them: img2dataset, video2dataset, DMVR."""
+"""TFRecord files with media in them: img2dataset, video2dataset, DMVR."""
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from phenaki.data import tensorflow
-from phenaki.data.prepare import caption_tables
+from phenaki.data.prepare import captions
 from phenaki.data.prepare.items import (
     FrameSequence,
     Inventory,
     MediaKind,
     RawItem,
     Skipped,
+    Split,
+    class_caption,
     kind_of,
-    one_caption,
-    words,
 )
-from phenaki.data.prepare.layouts import walk
-from phenaki.errors import UserError
-from phenaki.io.clean_text import clean
+from phenaki.data.prepare.layouts import metadata, walk
 
-_TFRECORD = ("*.tfrecord", "*.tfrecord-*", "*.tfrecords", "*-[0-9]*-of-[0-9]*")
-_CAPTION = ("txt", "caption", "text", "TEXT")
-_NSFW = ("NSFW", "nsfw")
+_TFRECORD = re.compile(r"\.tfrecords?$|\.tfrecords?-[^/.]*$|-[0-9]+-of-[0-9]+$")
+CAPTIONS = ("txt", "caption", "text", "TEXT", *captions.NAMES)
 _FRAMES, _TEXT, _LABEL = "image/encoded", "caption/string", "clip/label/text"
 _TIMES = ("clip/start/timestamp", "clip/end/timestamp")  # microseconds
 
 
 def find_tfrecords(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """tf.train.Examples of img2dataset and video2dataset, or SequenceExamples of DMVR."""
-    keys = found.named(*_TFRECORD)
+    keys = [key for key in sorted(found.others) if _TFRECORD.search(key)]
     if not keys:
         return None
     layout = "TFRecords of img2dataset or video2dataset"
     read: Callable = examples
     if _is_sequence(found.root / keys[0]):
         layout = "TFRecords of DMVR (SequenceExamples)"
-        read = functools.partial(sequences, fps=request.source_fps)
+        read = functools.partial(sequences, fps=request.source_fps, template=request.template)
+        return walk.containers(layout, keys, found, read, classes=True)
     return walk.containers(layout, keys, found, read)
-
-
-def find_parquet(request: walk.Request, found: walk.Listing) -> Inventory | None:
-    """Parquet files with a binary column of media named by its suffix, such as jpg or mp4."""
-    import pyarrow
-    from pyarrow import parquet
-
-    def has_media(key: str) -> bool:
-        try:
-            schema = parquet.read_schema(found.root / key)
-        except (pyarrow.ArrowException, OSError):
-            return False
-        return any(kind_of(f"x.{f.name}") and pyarrow.types.is_binary(f.type) for f in schema)
-
-    keys = [key for key in found.named("*.parquet") if has_media(key)]
-    return walk.containers("parquet with media in it", keys, found, rows) if keys else None
 
 
 def serialized(path: Path, key: str) -> Iterator[bytes | Skipped]:
@@ -94,7 +77,7 @@ def _parsed(proto: str, path: Path, key: str) -> Iterator[tuple[str, Any] | Skip
             yield Skipped(name, f"not a {proto}")
 
 
-def examples(path: Path, key: str) -> Iterator[RawItem | Skipped]:
+def examples(path: Path, key: str, split: Split | None = None) -> Iterator[RawItem | Skipped]:
     """Examples with key, jpg or mp4 (or another suffix), txt."""
     for parsed in _parsed("Example", path, key):
         if isinstance(parsed, Skipped):
@@ -102,33 +85,30 @@ def examples(path: Path, key: str) -> Iterator[RawItem | Skipped]:
             continue
         name, example = parsed
         row = {field: _first(value) for field, value in example.features.feature.items()}
-        yield _row(name, key, row)
+        yield _example(name, key, row, split)
 
 
-def rows(path: Path, key: str) -> Iterator[RawItem | Skipped]:
-    """Rows with key, jpg or mp4 (or another suffix), caption."""
-    try:
-        for number, row in enumerate(caption_tables.batches(path)):
-            yield _row(f"{key}/{number:09d}", key, row)
-    except UserError as error:
-        yield Skipped(key, str(error).removeprefix(f"{path}: "))
-
-
-def _row(name: str, key: str, row: Mapping[str, Any]) -> RawItem | Skipped:
+def _example(name: str, key: str, row: Mapping[str, Any], split: Split | None) -> RawItem | Skipped:
     media = {
         f: k for f, v in row.items() if v and isinstance(v, bytes) and (k := kind_of(f"x.{f}"))
     }
-    own = _text(row.get("key"))
-    name = f"{key}/{own}" if own else name
+    if own := text(row.get("key")):
+        name = f"{key}/{own}"
     if not media:
         return Skipped(name, "no image or video in this record")
     suffix, kind = next(iter(media.items()))
-    caption = next((text for f in _CAPTION if (text := clean(_text(row.get(f))))), None)
-    nsfw = next((text for f in _NSFW if (text := _text(row.get(f)))), None)
-    return RawItem(f"{name}.{suffix}", kind, row[suffix], one_caption(caption), nsfw=nsfw)
+    about = metadata.of({f: text(v) for f, v in row.items() if f not in media}, CAPTIONS)
+    stored = about.media(row[suffix], kind)
+    return RawItem(f"{name}.{suffix}", kind, stored, about.captions, split, about.nsfw)
 
 
-def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawItem | Skipped]:
+def sequences(
+    path: Path,
+    key: str,
+    split: Split | None = None,
+    fps: float | None = None,
+    template: str = "{}",
+) -> Iterator[RawItem | Skipped]:
     """SequenceExamples with image/encoded; the rate is `fps`, or that of the clip's timestamps."""
     for parsed in _parsed("SequenceExample", path, key):
         if isinstance(parsed, Skipped):
@@ -141,15 +121,15 @@ def sequences(path: Path, key: str, fps: float | None = None) -> Iterator[RawIte
         if not images:
             yield Skipped(name, "no image/encoded in this record")
             continue
-        texts = (clean(_text(context.get(_TEXT))), words(_text(context.get(_LABEL))))
-        caption = next(filter(None, texts), None)
+        texts = captions.of(text(context.get(_TEXT)))
+        texts = texts or class_caption(text(context.get(_LABEL)), template)
         start, end = (context.get(field) for field in _TIMES)
         rate = fps
         if rate is None and isinstance(start, int) and isinstance(end, int) and end > start:
             rate = len(images) * 1e6 / (end - start)
         kind: MediaKind = "video" if len(images) > 1 else "image"
         media = FrameSequence(images, rate) if kind == "video" else images[0]
-        yield RawItem(name, kind, media, one_caption(caption))
+        yield RawItem(name, kind, media, texts, split)
 
 
 def _first(feature) -> bytes | int | float | None:
@@ -157,7 +137,7 @@ def _first(feature) -> bytes | int | float | None:
     return values[0] if len(values) else None
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return "" if value is None else str(value)

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from phenaki.data import tensorflow
+from phenaki.data.prepare import captions, img2dataset
 from phenaki.data.prepare.items import (
     FrameSequence,
     Inventory,
     MediaKind,
     RawItem,
     Skipped,
+    Split,
     WorkUnit,
-    one_caption,
+    class_caption,
     split_named,
-    words,
 )
 from phenaki.data.prepare.layouts import stored, walk
 from phenaki.errors import UserError
-from phenaki.io.clean_text import clean
 
 PREFIX = "tfds:"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR is set, as in TFDS
@@ -98,11 +98,14 @@ def find(request: walk.Request) -> Inventory:
         for path in map(Path, info.filepaths):
             if "tfrecord" not in path.name:
                 raise UserError(f"{path}: only TFDS sets in tfrecord files are read.")
-            reader = functools.partial(examples, request.root, path, split, fields)
+            reader = functools.partial(
+                examples, request.root, path, split, fields, request.template
+            )
             units.append(WorkUnit(path.name, reader=reader, container=path))
     named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
-    return Inventory(f"TFDS {data.info.full_name}: {named}, {rate}", tuple(units))
+    layout = f"TFDS {data.info.full_name}: {named}, {rate}"
+    return Inventory(layout, tuple(units), classes=_label(data.info.features, fields.caption))
 
 
 def _fields(request: walk.Request, data) -> Fields:
@@ -110,7 +113,8 @@ def _fields(request: walk.Request, data) -> Fields:
     if unknown := sorted(set(request.fields) - set(chosen)):
         raise UserError(f"--fields={unknown[0]}: must be one of {', '.join(_FIELDS)}.")
     known = KNOWN.get(data.info.name)
-    features = ", ".join(sorted(data.info.features))  # their own order is not deterministic
+    names_of = sorted(_fields_of(data.info.features))  # their own order is not deterministic
+    features = ", ".join(names_of)
     if known is None and "media" not in chosen:
         raise UserError(
             f"{request.root}: {data.info.name} is unknown; name the field of its images: "
@@ -122,12 +126,14 @@ def _fields(request: walk.Request, data) -> Fields:
         fields = dataclasses.replace(fields, fps=request.source_fps)
     for name in _FIELDS:
         path = getattr(fields, name)
-        if path and path.split("/")[0] not in data.info.features:
+        if path and path.split("/")[0] not in names_of:
             raise UserError(f"--fields={name}={path}: {data.info.name} has only {features}.")
     return fields
 
 
-def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[RawItem | Skipped]:
+def examples(
+    root: Path, path: Path, split: str, fields: Fields, template: str = "{}"
+) -> Iterator[RawItem | Skipped]:
     """The examples of one file of a data set."""
     features = _features(root)
     for number, record in enumerate(stored.serialized(path, path.name)):
@@ -144,16 +150,36 @@ def examples(root: Path, path: Path, split: str, fields: Fields) -> Iterator[Raw
         if images.ndim not in (3, 4) or images.dtype != np.uint8:
             yield Skipped(name, f"{fields.media} is {images.dtype}{list(images.shape)}, not images")
             continue
-        caption, nsfw = (_words(features, example, f) for f in (fields.caption, fields.nsfw))
-        kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
-        frames = FrameSequence(list(images.reshape(-1, *images.shape[-3:])), fields.fps)
-        yield RawItem(name, kind, frames, one_caption(caption), split_named(split), nsfw)
+        yield _item(name, images, features, example, split_named(split), fields, template)
+
+
+def _item(name, images, features, example, split: Split | None, fields: Fields, template: str):
+    kind: MediaKind = "image" if images.ndim == 3 or len(images) == 1 else "video"
+    shown = list(images.reshape(-1, *images.shape[-3:]))
+    if kind == "image" and (size := img2dataset.size(example)):
+        left, top, right, bottom = img2dataset.box(shown[0], size)
+        shown = [shown[0][top:bottom, left:right]]
+    value, label = (_value(features, example, fields.caption), _label(features, fields.caption))
+    texts = class_caption(value, template) if label else captions.of(value)
+    nsfw = _value(features, example, fields.nsfw)
+    return RawItem(name, kind, FrameSequence(shown, fields.fps), texts, split, nsfw)
 
 
 @functools.lru_cache(1)
 def _features(root: Path):
     with tensorflow.quiet_logs():
-        return tensorflow.datasets().features.FeaturesDict.from_config(os.fspath(root))
+        return tensorflow.datasets().features.FeatureConnector.from_config(os.fspath(root))
+
+
+def _fields_of(features: Any) -> Any:
+    """The features by name; those of an example that is a sequence, too."""
+    return getattr(features, "feature", features)
+
+
+def _feature(features: Any, path: str) -> Any:
+    for name in path.split("/"):
+        features = _fields_of(features)[name]
+    return features
 
 
 def _at(tree: Any, path: str) -> Any:
@@ -162,17 +188,18 @@ def _at(tree: Any, path: str) -> Any:
     return tree
 
 
-def _words(features, example: Any, path: str | None) -> str | None:
-    """A text, or the name of a class: ApplyEyeMakeup becomes apply eye makeup."""
+def _label(features: Any, path: str | None) -> bool:
+    """Whether a field holds numbers of classes."""
+    return path is not None and hasattr(_feature(features, path), "int2str")
+
+
+def _value(features: Any, example: Any, path: str | None) -> Any:
+    """A text, texts, or the name of a class; "" without one, None without a `path`."""
     if path is None:
         return None
     value = _at(example, path)
-    feature = _at(features, path)
-    if hasattr(feature, "int2str"):
-        if int(value) < 0:
-            return None
-        name = feature.int2str(int(value))
-        if path == "nsfw":
-            return name
-        return words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
+    if _label(features, path):
+        return _feature(features, path).int2str(int(value)) if int(value) >= 0 else ""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
