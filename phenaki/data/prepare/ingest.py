@@ -167,10 +167,8 @@ def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
         return
     # FFmpeg and Pillow get bytes and never a name, which could make them open other files.
     with open_media(item.media) as file:
-        if item.kind == "image":
-            yield video.image_clip(file, **size)
-        else:
-            yield from itertools.islice(video.clips(file, **time, **size), job.limit)
+        clips = video.clips(file, guess=item.kind, **time, **size)
+        yield from itertools.islice(clips, job.limit)
 
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
