@@ -11,7 +11,7 @@ import pytest
 from decoded import FRAMES, decode, numbers
 from numbered_clips import numbered, regular, write_video
 
-from phenaki.data.prepare import ingest, segments, shards, video
+from phenaki.data.prepare import ingest, playback, segments, shards
 from phenaki.data.prepare.items import Segment
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
@@ -179,8 +179,8 @@ def test_overlapping_segments_are_those_of_files_of_their_own(folder, tmp_path, 
     for number in range(10):
         start, length = random.uniform(0, 4.5), random.uniform(0.4, 2)
         rows.append(("long.mp4", f"{start:.3f}", f"{min(5, start + length):.3f}", f"part {number}"))
-    opened, decoded = [], video._decoded
-    monkeypatch.setattr(video, "_decoded", lambda path: opened.append(path) or decoded(path))
+    opened, show = [], playback.shown
+    monkeypatch.setattr(playback, "shown", lambda *a: opened.append(a) or show(*a))
     _, together, reasons = read(folder, tmp_path, "file,start,end,caption", rows)
     assert len(opened) == 1 and not reasons  # decoded once
     for row in rows:
@@ -194,39 +194,35 @@ def test_overlapping_segments_are_those_of_files_of_their_own(folder, tmp_path, 
             assert times[-1] < Fraction(row[2])
 
 
-def test_the_file_is_decoded_up_to_the_last_segment_in_little_memory(folder):
-    shown = 0
-
-    def count(path, resize):
-        nonlocal shown
-        for frame in SHOWN(path, resize):
-            shown += 1
-            yield frame
-
-    SHOWN = segments._shown
-    segments._shown = count
-    try:
-        parts = [Segment(Fraction(n, 100), Fraction(2)) for n in range(100)]
-        found = list(
-            segments.clips(folder / "long.mp4", parts, frames=3, fps=8, height=48, width=64)
-        )
-    finally:
-        segments._shown = SHOWN
-    assert shown == 16
+def test_many_segments_at_once_share_their_frames(folder, monkeypatch):
+    shown, resized, show, fit = [], [], playback.shown, segments.fit
+    monkeypatch.setattr(playback, "shown", lambda *a: (count(shown)(f) for f in show(*a)))
+    monkeypatch.setattr(segments, "fit", lambda *a, **k: count(resized)(fit(*a, **k)))
+    parts = [Segment(Fraction(n, 100), Fraction(2)) for n in range(100)]
+    size = dict(frames=3, fps=8, height=48, width=64)
+    found = list(segments.clips(folder / "long.mp4", parts, **size))
     assert {f.index for f in found if f.clip} == set(range(100))
+    assert len(shown) == len(resized) == 16  # the rest of the file is not decoded
+
+
+def count(into: list):
+    def counted(value):
+        into.append(value)
+        return value
+
+    return counted
 
 
 def test_a_broken_file_keeps_the_segments_before(folder, tmp_path):
-    content = (folder / "long.mp4").read_bytes()
-    root = tmp_path / "in"
-    root.mkdir()
-    made = layouts.video(root / "a.mkv", frames=40)
-    content = made.read_bytes()
-    made.write_bytes(content[: len(content) * 6 // 10])
-    rows = [("a.mkv", "0.5", "1", "before"), ("a.mkv", "4", "5", "after")]
-    _, clips, reasons = read(root, tmp_path, "file,start,end,caption", rows)
+    (tmp_path / "in").mkdir()
+    content = bytearray((folder / "long.mp4").read_bytes())
+    start, end = (int(len(content) * part) for part in (0.6, 0.7))
+    content[start:end] = bytes(end - start)
+    (tmp_path / "in/long.mp4").write_bytes(content)
+    rows = [("long.mp4", "0.5", "1", "before"), ("long.mp4", "4", "4.9", "after")]
+    _, clips, reasons = read(tmp_path / "in", tmp_path, "file,start,end,caption", rows)
     assert [c.caption for c in clips.values()] == ["before"]
-    assert list(reasons) == ["a.mkv#4-5"] and "truncated" in reasons["a.mkv#4-5"]
+    assert list(reasons) == ["long.mp4#4-4.9"] and "corrupt" in reasons["long.mp4#4-4.9"]
 
 
 def test_a_crash_costs_one_decoding_of_the_file(folder, tmp_path):

@@ -247,13 +247,12 @@ def _clips(items: list[RawItem], job: Job) -> Iterator[segments.Found]:
         return
     # FFmpeg and Pillow get bytes and never a name, which could make them open other files.
     with open_media(item.media) as file:
-        if item.kind == "image" and item.segment is None:
-            yield segments.Found(0, video.image_clip(file, **size))
-        elif item.segment or not form.fps:
+        if item.segment or not form.fps:
             parts = [part.segment or segments.WHOLE for part in items]
-            yield from segments.clips(file, parts, **time, **size, limit=job.limit)
+            yield from segments.clips(file, parts, **time, **size, limit=job.limit, guess=item.kind)
         else:
-            for clip in itertools.islice(video.clips(file, **time, **size), job.limit):
+            clips = video.clips(file, guess=item.kind, **time, **size)
+            for clip in itertools.islice(clips, job.limit):
                 yield segments.Found(0, clip)
 
 

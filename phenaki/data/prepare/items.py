@@ -1,5 +1,6 @@
 """Input items and their containers: an image or a video, where its bytes are, and its captions."""
 
+import contextlib
 import dataclasses
 import decimal
 import functools
@@ -14,18 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from phenaki.data.prepare import img2dataset
+from phenaki.data.prepare import img2dataset, signatures
+from phenaki.data.prepare.signatures import MediaKind
 from phenaki.io.clean_text import clean
 
-MediaKind = Literal["image", "video"]
 Split = Literal["train", "validation"]
 
-_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts mts 3gp wmv flv ogv gif y4m mxf"
-_IMAGE = "jpg jpeg png webp bmp tif tiff avif ppm"
-_KINDS: dict[str, MediaKind] = {
-    **dict.fromkeys((f".{suffix}" for suffix in _VIDEO.split()), "video"),
-    **dict.fromkeys((f".{suffix}" for suffix in _IMAGE.split()), "image"),
-}
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
@@ -251,9 +246,17 @@ def open_media(media: Path | FileSlice | bytes | Padded) -> io.BufferedIOBase:
     return media.open("rb")
 
 
-def kind_of(name: str) -> MediaKind | None:
-    """The kind of a file by its suffix; None for other files."""
-    return _KINDS.get(PurePosixPath(name).suffix.lower())
+def kind_of(name: str, path: Path | None = None) -> MediaKind | None:
+    """The kind of a file by its suffix; None for other files.
+
+    Args:
+        path: where the file is. If its suffix says nothing, its first bytes do.
+    """
+    kind = signatures.kind_of_suffix(name)
+    if kind is None and path is not None and signatures.may_be_media(name):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            kind = signatures.kind_of_content(signatures.head_of(file), named=False)
+    return kind
 
 
 def split_named(name: str | None) -> Split | None:

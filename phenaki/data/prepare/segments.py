@@ -2,21 +2,22 @@
 
 import contextlib
 import dataclasses
-import io
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from phenaki.data.prepare import video, workers
+from phenaki.data.prepare import playback, video, workers
 from phenaki.data.prepare.items import Segment
-from phenaki.io.images import UnreadableMedia, decode_errors, fit
+from phenaki.data.prepare.signatures import MediaKind
+from phenaki.io.images import UnreadableMedia, fit
 
 WHOLE = Segment(Fraction(0))
+Resize = Callable[[Image.Image, float], np.ndarray]
 NEAR = 0.01  # relative difference from the file's mean rate within which a clip has that rate
 
 
@@ -29,7 +30,7 @@ class Found(NamedTuple):
 
 
 def clips(
-    path: Path | str | io.BufferedIOBase,
+    path: playback.Source,
     segments: Sequence[Segment],
     *,
     frames: int,
@@ -37,6 +38,7 @@ def clips(
     height: int,
     width: int,
     limit: int | None = None,
+    guess: MediaKind = "video",
 ) -> Iterator[Found]:
     """Cuts each segment into consecutive clips of `frames` frames, as `video.clips` does a file.
 
@@ -46,6 +48,7 @@ def clips(
     Args:
         fps: rate at which clips are sampled; None takes every frame, at the rate of the file.
         limit: maximum number of clips per segment.
+        guess: what the file is if its first bytes do not tell.
     """
     cuts = []
     for index, segment in enumerate(segments):
@@ -57,25 +60,34 @@ def clips(
     if cuts:
         rate = None if fps is None else Fraction(fps).limit_denominator(100_000)
         sampler = _Sampler(cuts, frames, rate, limit)
-        yield from sampler.run(path, lambda image, aspect: fit(image, height, width, aspect=aspect))
+
+        def resize(image: Image.Image, aspect: float) -> np.ndarray:
+            return fit(image, height, width, aspect=aspect)
+
+        yield from sampler.run(path, resize, guess)
 
 
-@dataclasses.dataclass
 class _Frame:
-    """The `number`-th frame, shown from `time` until before `end`; resized when it is needed."""
+    """The `number`-th frame of a file, resized when it is needed."""
 
-    number: int
-    time: Fraction
-    end: Fraction
-    tolerance: Fraction
-    convert: Callable[[], tuple[np.ndarray, tuple[int, int]]]
-    pixels: UInt8[np.ndarray, "h w 3"] | None = None
-    size: tuple[int, int] = (0, 0)
+    def __init__(self, number: int, shown: playback.Shown, resize: Resize):
+        self.number, self.time, self.end = number, shown.time, shown.end
+        self.tolerance, self.last = shown.tolerance, shown.last
+        self.mean = video.mean_rate(number, shown)
+        self._shown, self._resize = shown, resize
 
+    @functools.cached_property
+    def _original(self) -> tuple[Image.Image, float]:
+        return self._shown.image()
+
+    @functools.cached_property
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
-        if self.pixels is None:
-            self.pixels, self.size = self.convert()
-        return self.pixels
+        return self._resize(*self._original)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        image, aspect = self._original
+        return image.height, round(image.width * aspect)
 
 
 @dataclasses.dataclass
@@ -115,12 +127,13 @@ class _Sampler:
         self.open: list[_Cut] = []
         self.frames, self.rate, self.limit = frames, rate, limit
 
-    def run(self, path, resize: Callable) -> Iterator[Found]:
+    def run(self, path: playback.Source, resize: Resize, guess: MediaKind) -> Iterator[Found]:
         frame = None
         try:
-            with contextlib.closing(_shown(path, resize)) as shown:
-                for frame in shown:
+            with contextlib.closing(playback.shown(path, guess)) as frames:
+                for number, shown in enumerate(frames):
                     workers.heartbeat()
+                    frame = _Frame(number, shown, resize)
                     for waiting in self.waiting.values():
                         while waiting and waiting[-1].begins(frame):
                             self.open.append(waiting.pop())
@@ -140,7 +153,7 @@ class _Sampler:
     def _rest(self) -> list[_Cut]:
         return [*self.open, *(cut for waiting in self.waiting.values() for cut in waiting)]
 
-    def _take(self, path, cut: _Cut, frame: _Frame) -> Iterator[Found]:
+    def _take(self, path: object, cut: _Cut, frame: _Frame) -> Iterator[Found]:
         """Adds the frame to the cut as often as it is shown at the times of the clip's frames."""
         if cut.segment.unit == "frames" and frame.number + 1 == cut.segment.end:
             cut.end = frame.end
@@ -150,7 +163,7 @@ class _Sampler:
                 break
             if not cut.images:
                 cut.first = target
-            cut.images.append(frame.image())
+            cut.images.append(frame.image)
             cut.taken += 1
             if cut.taken > video.REPEATS * (frame.number + 2):
                 raise UnreadableMedia(path, f"a frame would be shown {cut.taken} times")
@@ -166,10 +179,9 @@ class _Sampler:
             yield from self._too_short(cut)
 
     def _clip(self, cut: _Cut, frame: _Frame) -> video.Clip:
-        mean = float(frame.number / frame.time) if frame.time else 0.0
-        rate = self.rate
+        mean, rate = frame.mean, self.rate
         if rate is None:
-            own = len(cut.images) / (frame.end - cut.first)
+            own = float(len(cut.images) / (frame.end - cut.first))
             rate = mean if abs(own - mean) <= NEAR * own else own
         return video.Clip(float(cut.first), np.stack(cut.images), frame.size, mean, fps=float(rate))
 
@@ -183,7 +195,7 @@ class _Sampler:
         """What becomes of a segment that the file's end cuts off."""
         segment, counted, length = cut.segment, last.number + 1, last.end
         if last.number == 0 and segment == WHOLE:  # an image, whatever its duration
-            yield Found(cut.index, video.Clip(0.0, last.image()[None], last.size))
+            yield Found(cut.index, video.Clip(0.0, last.image[None], last.size))
             return
         of_file = counted if segment.unit == "frames" else length
         over = (of_file if segment.end is None else segment.end) - of_file
@@ -195,30 +207,3 @@ class _Sampler:
             yield Found(cut.index, None, reason)
         else:
             yield from self._too_short(cut)
-
-
-def _shown(path, resize: Callable) -> Iterator[_Frame]:
-    """The frames of a file in order, with their times after the first."""
-    previous, first, number = None, Fraction(0), 0
-    for item in video._in_order(video._decoded(path)):
-        first = item.time if previous is None else first
-        if previous is not None:
-            yield _frame(path, previous, item.time, first, number, resize)
-            number += 1
-        if item.frame is None:
-            return
-        previous = item
-    raise UnreadableMedia(path, "no video frames")
-
-
-def _frame(path, item, end: Fraction, first: Fraction, number: int, resize: Callable) -> _Frame:
-    def convert():
-        with decode_errors(path):
-            return convert_and_resize()
-
-    def convert_and_resize():
-        image, aspect = video._convert(path, item.frame, item.aspect)
-        size = (image.shape[0], round(image.shape[1] * aspect))
-        return resize(Image.fromarray(image), aspect), size
-
-    return _Frame(number, item.time - first, end - first, item.tolerance, convert)
