@@ -2,10 +2,12 @@
 
 python scripts/prepare_data.py --input=FOLDER --output=DIR [--captions=captions.csv] [--size=128]
 
-FOLDER may hold media with a table of captions, a .txt or .json next to each file, or class folders;
-WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset
-or DMVR; or be tfds:NAME. The detected layout is printed; --layout overrides it. Videos are cut into
-clips without overlap, images become clips of one frame. Unreadable files are skipped and reported.
+FOLDER may hold media with a table of captions (of files, or of segments: start, end), a .txt or
+.json next to each file, or class folders; WebVid, Kinetics, Moments in Time, DAVIS; annotation
+files of ActivityNet Captions, YouCook2, MSR-VTT and others (docs/data.md); tars, TFRecords or
+parquet of img2dataset, video2dataset or DMVR; or be tfds:NAME. The detected layout is printed;
+--layout overrides it. Videos are cut into clips without overlap, images become clips of one frame.
+Unreadable files are skipped and reported.
 
 DIR then holds the data set (TFDS), report.txt, report.json, dead_letters.jsonl (everything skipped,
 with reasons), manifest.json and contact_sheet.png. The same command resumes a stopped run; the same
@@ -45,6 +47,7 @@ _FIELDS = flags.DEFINE_string(
     "fields",
     "",
     "columns: file=A,caption=B of a table (quotes=yes or no: whether they enclose its cells), "
+    "start=C,end=D,unit=ms of its segments (or duration=D, segment=C; seconds, ms, frames), "
     "media=A,caption=B of parquet, media=A,caption=B,nsfw=C of a TFDS set",
 )
 _SOURCE_FPS = flags.DEFINE_float(

@@ -1,6 +1,9 @@
 """Segments of videos: columns of times, one pass over a file, keys, splits, native frame rates."""
 
 import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,12 +12,16 @@ import layouts
 import numpy as np
 import pytest
 from decoded import FRAMES, decode, numbers
-from numbered_clips import numbered, regular, write_video
+from numbered_clips import numbered, read_number, regular, write_video
 
-from phenaki.data.prepare import ingest, playback, segments, shards
-from phenaki.data.prepare.items import Segment
+from phenaki.data import stored_clips
+from phenaki.data.clips import ClipSize
+from phenaki.data.prepare import frames, ingest, playback, segments, shards
+from phenaki.data.prepare.items import FrameSequence, Segment
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +284,37 @@ def test_native_segments_and_image_sequences(folder, tmp_path):
     clips, _ = decode(found, tmp_path / "spool", fps=0.0)
     assert [numbers(c) for c in clips.values()][:2] == [[0, 1, 2], [3, 4, 5]]
     assert {c.fps for c in clips.values()} == {24.0}
-    layouts.bair(tmp_path)
-    found = find.find(next(tmp_path.glob("bair*/1.0.0")))
-    clips, _ = decode(found, tmp_path / "spool", fps=0.0)
-    assert {tuple(np.diff(numbers(c))) for c in clips.values()} == {(1, 1)}
+    images = FrameSequence([numbered(k) for k in range(7)])  # of unknown rate, as BAIR's
+    found = list(frames.clips(images, frames=3, fps=None, height=48, width=64))
+    assert [[read_number(image) for image in clip.video] for clip in found] == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
+    assert [(clip.start, clip.fps) for clip in found] == [(0.0, 0.0), (0.0, 0.0)]
+
+
+def test_the_script_writes_native_segments_that_training_reads(folder, tmp_path):
+    table = write_table(
+        tmp_path,
+        "t.csv",
+        "file,start,end,caption",
+        [("long.mp4", "1", "2", "a part"), ("long.mp4", "9", "10", "gone")],
+    )
+    command = [sys.executable, ROOT / "scripts/prepare_data.py", f"--input={folder}"]
+    flags = [f"--captions={table}", f"--output={tmp_path / 'set'}", "--fps=native", "--size=48x64"]
+    done = subprocess.run(
+        [*command, *flags, "--frames=3", "--encoding=png", "--validation=0", "--workers=1"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note: t.csv: segments from start, end in seconds" in done.stdout
+    assert "long.mp4#9-10: past the end: 9-10, the file has 4.9 s" in done.stdout
+    # At any config.video.fps: the rate is the clip's own.
+    stored = stored_clips.StoredClips(tmp_path / "set", "train", "video", ClipSize(3, 48, 64, 25.0))
+    assert [[read_number(image) for image in one["video"]] for one in stored.take(range(2))] == [
+        [8, 9, 10],
+        [11, 12, 13],
+    ]

@@ -14,6 +14,7 @@ from phenaki.data.prepare.segment_columns import SegmentColumns
 from phenaki.errors import UserError
 
 IDS = ("video_id", "videoid", "video_name", "vid", "youtube_id", "youtubeid", "ytid", "id")
+TEXTS = ("narration", "query", "sentences", "utterance", "transcript", "label", "action")
 
 
 def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
@@ -62,6 +63,19 @@ def _with_ids(request: walk.Request, found: walk.Listing, collector: Collector) 
     return paths
 
 
+def _names(path: Path, request: walk.Request) -> dict[str, str]:
+    """--fields with the columns of the file and the caption, where their usual names are absent."""
+    fields, row = dict(request.fields), next(iter(_sample(path)), {})
+    for field, usual, more in (
+        ("file", caption_tables.FILE, IDS),
+        ("caption", caption_tables.CAPTION, TEXTS),
+    ):
+        name = None if caption_tables.column(row, usual) else caption_tables.column(row, more)
+        if name:
+            fields.setdefault(field, name)
+    return fields
+
+
 @dataclasses.dataclass
 class _SegmentReader(tables.TableReader):
     """Collects the rows of tables by file and segment."""
@@ -75,11 +89,7 @@ class _SegmentReader(tables.TableReader):
         self.found.others.discard(key)
         if columns:
             self.notes.append(f"{path.name}: {columns}")
-        row = next(iter(_sample(path)), {})
-        if "file" not in request.fields and not caption_tables.column(row, caption_tables.FILE):
-            if name := caption_tables.column(row, IDS):
-                fields = {**request.fields, "file": name}
-                self.request = dataclasses.replace(request, fields=fields)
+        self.request = dataclasses.replace(request, fields=_names(path, request))
         self.read(path)
         self.request = request
 
