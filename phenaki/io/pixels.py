@@ -75,9 +75,10 @@ def _of_integers(image: Image.Image, stored: Integers) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if stored.bits == 32 and not stored.signed:
         values &= 2**32 - 1  # Pillow reads them as signed
-    top = 2 ** (min(stored.bits, 16) - stored.signed) - 1
-    if values.max() > top:
-        top = 2 ** (32 - stored.signed) - 1
+    bits = stored.bits
+    if bits == 32 and values.max() < 2**16:
+        bits = 17 if stored.signed else 16
+    top = 2 ** (bits - stored.signed) - 1
     gray = Image.fromarray((values.clip(0, top) * 255 // top).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):

@@ -11,6 +11,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from phenaki.data.prepare import tone_mapping
+from phenaki.data.prepare.clock import Stamps
 from phenaki.io.images import check_size
 from phenaki.io.pixels import over_white
 
@@ -79,11 +80,11 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]
 
 
 def deinterlaced(
-    frames: Iterator[tuple[int | None, av.VideoFrame]],
-) -> Iterator[tuple[int | None, av.VideoFrame]]:
-    """Makes interlaced frames progressive with FFmpeg's bwdif; leaves others, and times, as is."""
+    frames: Iterator[tuple[Stamps, av.VideoFrame]],
+) -> Iterator[tuple[Stamps, av.VideoFrame]]:
+    """Makes interlaced frames progressive with FFmpeg's bwdif; leaves the others as they are."""
     graph, form = None, None
-    times: collections.deque[int | None] = collections.deque()
+    times: collections.deque[Stamps] = collections.deque()
     for time, frame in frames:
         if graph is None and not frame.interlaced_frame:
             yield time, frame
@@ -116,8 +117,8 @@ def _graph(frame: av.VideoFrame) -> av.filter.Graph:
 
 
 def _pulled(
-    graph: av.filter.Graph, times: collections.deque[int | None], end: bool = False
-) -> Iterator[tuple[int | None, av.VideoFrame]]:
+    graph: av.filter.Graph, times: collections.deque[Stamps], end: bool = False
+) -> Iterator[tuple[Stamps, av.VideoFrame]]:
     """The frames that are ready: one for each that went in, some frames later."""
     if end:
         graph.vpush(None)

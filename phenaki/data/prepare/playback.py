@@ -15,7 +15,7 @@ from typing import NamedTuple
 import av
 from PIL import Image
 
-from phenaki.data.prepare import display, signatures
+from phenaki.data.prepare import clock, display, signatures
 from phenaki.data.prepare.signatures import MediaKind
 from phenaki.io.images import UnreadableMedia, check_size, decode_errors, local, read_frames
 
@@ -32,6 +32,9 @@ FORMATS = (
     "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,mxf,m4v,"
     "h264,hevc,ivf,obu,mjpeg,dv,rm,nut,vc1,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,apng"
 )
+# Formats without times of display: FFmpeg invents some, in the order of decoding.
+DECODING_TIMES = ("avi", "asf")
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -50,6 +53,14 @@ class Shown(NamedTuple):
     image: Callable[[], tuple[Image.Image, float]]
 
 
+class _Lasting(NamedTuple):
+    """A frame, or an image, and the seconds for which it is shown."""
+
+    seconds: Fraction
+    tolerance: Fraction
+    image: Callable[[], tuple[Image.Image, float]]
+
+
 def shown(source: Source, guess: MediaKind = "video") -> Iterator[Shown]:
     """Yields the frames of a video or an animated image; an image is a single frame.
 
@@ -58,36 +69,15 @@ def shown(source: Source, guess: MediaKind = "video") -> Iterator[Shown]:
     Raises:
         UnreadableMedia: corrupt, truncated or too large. It may be raised after some frames.
     """
-    kind = _kind(source, guess)
-    frames = _of_image(source) if kind == "image" else _of_video(source)
-    now, previous = Fraction(0), None
-    for following in frames:
-        if previous is not None:
-            lasts = _gap(previous, following) or previous.lasts
-            yield Shown(now, now + lasts, previous.tolerance, False, previous.image)
-            now += lasts
-        previous = following
-    if previous is None:
+    frames = _of_image(source) if _kind(source, guess) == "image" else _of_video(source)
+    time, one = Fraction(0), next(frames, None)
+    if one is None:
         raise UnreadableMedia(source, "no video frames")
-    yield Shown(now, now + previous.lasts, previous.tolerance, True, previous.image)
-
-
-class _Frame(NamedTuple):
-    """A frame before its place in time is known; `time` is None where durations tell it."""
-
-    time: Fraction | None
-    lasts: Fraction  # seconds, if the next frame's time does not tell
-    max_gap: Fraction
-    tolerance: Fraction
-    image: Callable[[], tuple[Image.Image, float]]
-
-
-def _gap(frame: _Frame, following: _Frame) -> Fraction | None:
-    """Seconds between two frames; None where the clock restarts or repeats a time."""
-    if frame.time is None or following.time is None:
-        return None
-    gap = following.time - frame.time
-    return gap if 0 < gap <= frame.max_gap else None
+    for following in frames:
+        end = time + one.seconds
+        yield Shown(time, end, one.tolerance, False, one.image)
+        time, one = end, following
+    yield Shown(time, time + one.seconds, one.tolerance, True, one.image)
 
 
 def _kind(source: Source, guess: MediaKind) -> MediaKind:
@@ -102,20 +92,18 @@ def _kind(source: Source, guess: MediaKind) -> MediaKind:
     return kind
 
 
-def _of_image(source: Source) -> Iterator[_Frame]:
+def _of_image(source: Source) -> Iterator[_Lasting]:
     for image, seconds in read_frames(source):
-        lasts = INSTEAD if seconds is None or seconds <= SHORTEST else seconds
-        yield _Frame(None, lasts, Fraction(0), Fraction(1, 1000), functools.partial(_square, image))
+        yield _Lasting(_animated(seconds or Fraction(0)), Fraction(1, 1000), lambda: (image, 1.0))
 
 
-def _square(image: Image.Image) -> tuple[Image.Image, float]:
-    return image, 1.0
+def _animated(seconds: Fraction) -> Fraction:
+    return INSTEAD if seconds <= SHORTEST else seconds
 
 
-def _of_video(source: Source) -> Iterator[_Frame]:
-    count = 0
+def _of_video(source: Source) -> Iterator[_Lasting]:
     with (
-        decode_errors(source, lambda: f" after {count} frames" if count else ""),
+        decode_errors(source),
         av.open(
             local(source) if isinstance(source, Path | str) else source,
             metadata_errors="replace",
@@ -125,21 +113,21 @@ def _of_video(source: Source) -> Iterator[_Frame]:
         stream = _stream(source, container)
         check_size(source, stream.codec_context.width, stream.codec_context.height)
         stream.codec_context.thread_count = 1  # files are decoded in parallel; see `workers`
-        base = stream.time_base
         # Containers round timestamps: Matroska stores 1/24 s as 42 ms.
-        tolerance = min(base, Fraction(1, 1000))
-        joins = container.format.flags & av.format.Flags.ts_discont.value
-        max_gap = MAX_GAPS[0 if joins else 1]
-        usual = 1 / stream.average_rate if stream.average_rate else Fraction(1, 25)
-        animated = container.format.name == "gif"
-        for ticks, frame in display.deinterlaced(_frames(source, container, stream)):
-            lasts = frame.duration * base if frame.duration else usual
-            if animated:
-                ticks, lasts = None, INSTEAD if lasts <= SHORTEST else lasts
-            time = None if ticks is None else ticks * base
-            image = functools.partial(_converted, source, frame, float(stream.sample_aspect_ratio or 1))
-            count += 1
-            yield _Frame(time, lasts, max_gap, tolerance, image)
+        tolerance = min(stream.time_base, Fraction(1, 1000))
+        frames = display.deinterlaced(_frames(source, container, stream))
+        for seconds, frame in _timed(frames, container, stream):
+            aspect = float(stream.sample_aspect_ratio or 1)
+            image = functools.partial(_converted, source, frame, aspect)
+            yield _Lasting(seconds, tolerance, image)
+
+
+def _timed(frames, container, stream) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+    if container.format.name == "gif":
+        return ((_animated(stamps.lasts or Fraction(0)), frame) for stamps, frame in frames)
+    joins = container.format.flags & av.format.Flags.ts_discont.value
+    usual = 1 / stream.average_rate if stream.average_rate else None
+    return clock.durations(frames, stream.time_base, MAX_GAPS[0 if joins else 1], usual)
 
 
 def _converted(source: Source, frame: av.VideoFrame, aspect: float) -> tuple[Image.Image, float]:
@@ -157,47 +145,38 @@ def _stream(source: Source, container) -> av.VideoStream:
     return best if best in videos else videos[0]
 
 
-def _frames(source: Source, container, stream) -> Iterator[tuple[int | None, av.VideoFrame]]:
+def _frames(source: Source, container, stream) -> Iterator[tuple[clock.Stamps, av.VideoFrame]]:
     """Decoded frames with their time stamps, in order of display."""
-    clock = _Clock()
-    found = False
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.InvalidDataError:
-            if found or packet.is_keyframe:
-                raise
-            continue  # recordings and cut transport streams begin before a keyframe
-        for frame in frames:
-            found = True
-            ticks = clock.time(frame.pts, frame.dts)
-            if frame.is_corrupt:
-                at = f" at {float(ticks * stream.time_base):.2f} s" if ticks is not None else ""
-                raise UnreadableMedia(source, f"corrupt frame{at}")
-            yield ticks, frame
+    tick, count = stream.time_base, 0
+    presented = container.format.name not in DECODING_TIMES
+    decode = _decoder(stream)
+    with decode_errors(source, lambda: f" after {count} frames" if count else ""):
+        for packet in container.demux(stream):
+            try:
+                frames = decode(packet)
+            except av.InvalidDataError:
+                if count or packet.is_keyframe:
+                    raise
+                continue  # recordings and cut transport streams begin before a keyframe
+            for frame in frames:
+                count += 1
+                if frame.is_corrupt:
+                    raise UnreadableMedia(source, f"corrupt frame{_at(frame, tick)}")
+                lasts = frame.duration * tick if frame.duration else None
+                yield clock.Stamps(frame.pts if presented else None, frame.dts, lasts), frame
 
 
-class _Clock:
-    """Chooses between the presentation and the decoding time of frames.
+def _decoder(stream) -> Callable[[av.Packet], list[av.VideoFrame]]:
+    """The stream's decoder, or for WebM with transparency the one that reads it."""
+    name = ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or "1" not in (stream.metadata.get("ALPHA_MODE"), stream.metadata.get("alpha_mode")):
+        return stream.decode
+    context = av.CodecContext.create(name, "r")
+    context.extradata = stream.codec_context.extradata
+    context.thread_count = 1
+    return context.decode
 
-    As FFmpeg's best effort: the presentation time, unless it contradicts the order of frames more
-    often than the decoding time does, which is the only one that AVI has.
-    """
 
-    def __init__(self) -> None:
-        self._last: list[int | None] = [None, None]
-        self._faults = [0, 0]
-
-    def time(self, presented: int | None, decoded: int | None) -> int | None:
-        """The time of the next frame in ticks, or None."""
-        times = (presented, decoded)
-        for which, ticks in enumerate(times):
-            last = self._last[which]
-            if ticks is not None:
-                self._faults[which] += last is not None and ticks <= last
-                self._last[which] = ticks
-            elif times[1 - which] is not None:
-                self._last[which] = times[1 - which]
-        if presented is None or (decoded is not None and self._faults[0] > self._faults[1]):
-            return decoded
-        return presented
+def _at(frame: av.VideoFrame, tick: Fraction) -> str:
+    ticks = frame.dts if frame.pts is None else frame.pts
+    return "" if ticks is None else f" at {float(ticks * tick):.2f} s"

@@ -29,7 +29,7 @@ _NEVER = frozenset(
 HEAD = 1024  # bytes that `kind_of_content` needs
 
 _IMAGES = (
-    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"qoif",
+    b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"qoif",
     b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51", b"8BPS", *(b"P%d" % n for n in range(1, 7)),
 )  # fmt: skip
 _RAW = (b"II*\0", b"MM\0*", b"P")  # too common, in raw photographs and in text, without a suffix
@@ -57,11 +57,13 @@ def may_be_media(name: str) -> bool:
 def kind_of_content(head: bytes, named: bool = True) -> MediaKind | None:
     """The kind of a file by its first `HEAD` bytes; None where they do not tell.
 
-    An animation in a format of images is an "image": its reader knows how many frames it has.
+    A JPEG may be the first of a motion JPEG: its name tells. An animation in a format of images is an "image": its reader knows how many frames it has.
 
     Args:
         named: the suffix is one of media; else the bytes must leave no doubt.
     """
+    if head.startswith(b"\xff\xd8\xff"):
+        return None if named else "image"
     if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "image" if named or not head.startswith(_RAW) else None
     if head[:2] == b"BM" and head[6:10] == bytes(4):

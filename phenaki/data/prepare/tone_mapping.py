@@ -100,7 +100,7 @@ def _eetf(light: np.ndarray) -> np.ndarray:
 def _halves() -> np.ndarray:
     """Every number of 16 bits that light may be, by its bits: 11 bits of precision suffice."""
     values = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)
-    return np.where(values >= 0, np.nan_to_num(values), 0)  # negative or no number: 0
+    return np.where(values >= 0, np.nan_to_num(values, posinf=65504), 0)
 
 
 @functools.cache
