@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
@@ -68,7 +68,8 @@ def _sdr(frame: av.VideoFrame, alpha: bool) -> UInt8[np.ndarray, "h w c"]:
 
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]:
     """Applies the display matrix, to the nearest quarter turn; returns whether it turned."""
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    # `frame.side_data` would keep every frame in memory until the cyclic garbage collector runs.
+    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return image, False
     # (x, y) is shown at (a x + c y, b x + d y).
