@@ -66,7 +66,7 @@ def main(argv):
 
 
 def _write(path: Path, count: int) -> None:
-    """A camera that moves to the right over a smooth picture, again and again."""
+    """A camera that moves to the right over a smooth image, again and again."""
     import av
 
     height, width, fps = SOURCE
@@ -105,7 +105,7 @@ def _once(path: Path, parts: list[Part]) -> Iterator[np.ndarray]:
     from phenaki.data.prepare.items import Segment
 
     every = [Segment(Fraction(str(start)), Fraction(str(end))) for start, end in parts]
-    size = dict(frames=FRAMES, fps=FPS, height=SIZE, width=SIZE)
+    size: Any = dict(frames=FRAMES, fps=FPS, height=SIZE, width=SIZE)
     for found in segments.clips(path, every, **size):
         if found.clip is not None:
             yield found.clip.video

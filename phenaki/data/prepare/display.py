@@ -69,7 +69,7 @@ def _sdr(frame: av.VideoFrame, alpha: bool) -> UInt8[np.ndarray, "h w c"]:
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]:
     """Applies the display matrix, to the nearest quarter turn; returns whether it turned."""
     # `frame.side_data` would keep every frame in memory until the cyclic garbage collector runs.
-    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
+    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
     if matrix is None:
         return image, False
     # (x, y) is shown at (a x + c y, b x + d y).

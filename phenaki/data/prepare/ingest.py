@@ -126,8 +126,9 @@ def _groups(unit: WorkUnit) -> Iterator[list[RawItem] | Skipped]:
 
 
 def _same_file(item: RawItem | Skipped, other: RawItem) -> bool:
-    segments = isinstance(item, RawItem) and item.segment and other.segment
-    return bool(segments) and item.media == other.media
+    if isinstance(item, Skipped) or item.segment is None or other.segment is None:
+        return False
+    return item.media == other.media
 
 
 def _decode_apart(unit: WorkUnit, job: Job) -> Iterator[UnitResult]:

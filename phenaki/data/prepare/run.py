@@ -61,7 +61,7 @@ class PrepareOptions:
                 f"the others in pairs); nearest is {nearest}."
             )
         for name, rate in (("fps", self.fps), ("source_fps", self.source_fps)):
-            if rate not in (None, "native") and not 0 < rate <= MAX_FPS:
+            if rate is not None and rate != "native" and not 0 < rate <= MAX_FPS:
                 raise UserError(
                     f"--{name}={rate:g}: must be above 0 and at most {MAX_FPS}, such as 8."
                 )

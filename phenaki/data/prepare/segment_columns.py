@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import segment_times
@@ -27,7 +28,7 @@ _OF_UNIT: dict[str, Unit] = {
 }
 _PLAIN = set(
     "time times timestamp timestamps t ts s sec secs second seconds clip segment seg scene shot "
-    "moment event video idx index no number in at of".split()
+    "moment event video idx index number no in at of".split()
 )
 _PAIRS = tuple(
     "timestamps timestamp segments segment spans span time_range time_ranges range intervals "
@@ -80,12 +81,12 @@ class SegmentColumns:
 
     def _one(self, start: object, end: object) -> Segment | None:
         if self.duration:
-            first = segment_times.time(start, self.unit)
-            length = segment_times.time(end, self.unit)
-            end = None if length is None else (first or 0) + length
-            if end is not None:
-                counted = "frames" if self.unit == "frames" else "seconds"
-                return Segment(first or end - length, end, counted)
+            first, length = (segment_times.time(value, self.unit) for value in (start, end))
+            if length is not None:
+                first = first or Fraction(0)
+                seconds = Segment(first, first + length)
+                return dataclasses.replace(seconds, unit=segment_times.counted(self.unit))
+            end = None
         return segment_times.segment(start, end, self.unit)
 
 
@@ -194,10 +195,8 @@ def _without(words: str, mark: str) -> tuple[str, ...] | None:
     """What else a name says: start_time and starttime -> (time,); None for another name."""
     parts = words.split("_")
     if mark not in parts:
-        parts = re.sub(
-            f"^{mark}(?=(?:time|timestamp|sec|frame|ms|milli))|(?<=time){mark}$", f"_{mark}_", words
-        )
-        parts = [part for part in parts.split("_") if part]
+        joined = f"^{mark}(?=(?:time|timestamp|sec|frame|ms|milli))|(?<=time){mark}$"
+        parts = [part for part in re.sub(joined, f"_{mark}_", words).split("_") if part]
     if parts.count(mark) != 1:
         return None
     rest = tuple(part for part in parts if part != mark)

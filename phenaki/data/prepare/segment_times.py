@@ -65,8 +65,12 @@ def segment(start: object, end: object, unit: Unit = "seconds", slack: int = 1) 
     of_start, of_end = time(start, unit), time(end, unit)
     if of_start is None and of_end is None:
         return None
-    counted: Literal["seconds", "frames"] = "frames" if unit == "frames" else "seconds"
-    return Segment(of_start or Fraction(0), of_end, counted, Fraction(slack))
+    return Segment(of_start or Fraction(0), of_end, counted(unit), Fraction(slack))
+
+
+def counted(unit: Unit) -> Literal["seconds", "frames"]:
+    """The unit of the segments that a column in `unit` gives."""
+    return "frames" if unit == "frames" else "seconds"
 
 
 def literal(value: Any) -> Any:
@@ -109,7 +113,9 @@ def _pair(part: Any, unit: Unit) -> Segment:
         part = [part.get("start"), part.get("end")]
     if isinstance(part, str):
         part = _BETWEEN.split(part.strip())
-    made = segment(*part, unit) if isinstance(part, Sequence) and len(part) == 2 else None
+    made = None
+    if isinstance(part, Sequence) and len(part) == 2:
+        made = segment(part[0], part[1], unit)
     if made is None:
         raise ValueError(f"{str(part)[:_SHOWN]!r} is not a start and an end")
     return made

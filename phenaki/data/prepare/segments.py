@@ -1,6 +1,5 @@
 """Clips of many segments of one video, cut while it is decoded once, in constant memory."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +21,9 @@ NEAR = 0.01  # relative difference from the file's mean rate within which a clip
 
 
 class Found(NamedTuple):
-    """A clip of the segment `index`; or a reason, for which its earlier clips do not count."""
+    """A clip of the segment `number`; or a reason, for which its earlier clips do not count."""
 
-    index: int
+    number: int
     clip: video.Clip | None
     reason: str | None = None
 
@@ -130,18 +129,17 @@ class _Sampler:
     def run(self, path: playback.Source, resize: Resize, guess: MediaKind) -> Iterator[Found]:
         frame = None
         try:
-            with contextlib.closing(playback.shown(path, guess)) as frames:
-                for number, shown in enumerate(frames):
-                    workers.heartbeat()
-                    frame = _Frame(number, shown, resize)
-                    for waiting in self.waiting.values():
-                        while waiting and waiting[-1].begins(frame):
-                            self.open.append(waiting.pop())
-                    for cut in self.open:
-                        yield from self._take(path, cut, frame)
-                    self.open = [cut for cut in self.open if not cut.done]
-                    if not (self.open or any(self.waiting.values())):
-                        return
+            for number, shown in enumerate(playback.shown(path, guess)):
+                workers.heartbeat()
+                frame = _Frame(number, shown, resize)
+                for waiting in self.waiting.values():
+                    while waiting and waiting[-1].begins(frame):
+                        self.open.append(waiting.pop())
+                for cut in self.open:
+                    yield from self._take(path, cut, frame)
+                self.open = [cut for cut in self.open if not cut.done]
+                if not (self.open or any(self.waiting.values())):
+                    return
         except UnreadableMedia as error:
             for cut in self._rest():
                 yield Found(cut.index, None, error.reason)
@@ -179,11 +177,13 @@ class _Sampler:
             yield from self._too_short(cut)
 
     def _clip(self, cut: _Cut, frame: _Frame) -> video.Clip:
-        mean, rate = frame.mean, self.rate
-        if rate is None:
-            own = float(len(cut.images) / (frame.end - cut.first))
-            rate = mean if abs(own - mean) <= NEAR * own else own
-        return video.Clip(float(cut.first), np.stack(cut.images), frame.size, mean, fps=float(rate))
+        rate = float(self.rate or 0)
+        if self.rate is None:
+            rate = float(len(cut.images) / (frame.end - cut.first))
+            if abs(rate - frame.mean) <= NEAR * rate:
+                rate = frame.mean
+        images = np.stack(cut.images)
+        return video.Clip(float(cut.first), images, frame.size, frame.mean, rate)
 
     def _too_short(self, cut: _Cut) -> Iterator[Found]:
         if not cut.clips:

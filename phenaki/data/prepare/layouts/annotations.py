@@ -65,12 +65,13 @@ def _candidates(request: walk.Request, found: walk.Listing) -> Iterator[tuple[st
     """Files that may be annotations: not those next to a file of their name."""
     if request.captions:
         places = [Path(request.captions), request.root / request.captions]
-        place = next((place for place in places if place.exists()), None)
-        for path in sorted(place.iterdir()) if place and place.is_dir() else [place] * bool(place):
-            if path and path.is_file():
-                inside = path.resolve().is_relative_to(request.root.resolve())
-                key = path.resolve().relative_to(request.root.resolve()) if inside else path.name
-                yield PurePosixPath(key).as_posix(), path
+        place = next((place for place in places if place.exists()), places[0])
+        root = request.root.resolve()
+        for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+            full = file.resolve()
+            if file.is_file():
+                inside = full.is_relative_to(root)
+                yield full.relative_to(root).as_posix() if inside else file.name, file
         return
     media = {PurePosixPath(key).with_suffix("").as_posix() for key in found.media}
     for key in sorted(found.others):

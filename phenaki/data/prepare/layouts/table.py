@@ -194,8 +194,9 @@ class TableReader:
 
     def split(self, key: str, row: dict[str, str], table: Path) -> Split | None:
         """The split of a row: its own, that of the folder, or that of a table, as train.csv."""
-        if own := next(filter(None, (split_named(row.get(name)) for name in SPLIT)), None):
-            return own
+        for name in SPLIT:
+            if own := split_named(row.get(name)):
+                return own
         words = re.split(r"[^a-z]+", table.stem.lower())
         return self.found.split_of(key) or next(filter(None, map(split_named, words)), None)
 
