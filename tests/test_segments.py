@@ -208,7 +208,7 @@ def test_many_segments_at_once_share_their_frames(folder, monkeypatch):
     parts = [Segment(Fraction(n, 100), Fraction(2)) for n in range(100)]
     size = dict(frames=3, fps=8, height=48, width=64)
     found = list(segments.clips(folder / "long.mp4", parts, **size))
-    assert {f.index for f in found if f.clip} == set(range(100))
+    assert {f.number for f in found if f.clip} == set(range(100))
     assert len(shown) == len(resized) == 16  # the rest of the file is not decoded
 
 
