@@ -161,7 +161,7 @@ def _inventory(layout: str, found: walk.Listing, items: dict, problems: list[Ski
     every = (
         RawItem(key, kind, found.root / key, caption, nsfw=nsfw)
         for key in found.media
-        if (kind := kind_of(key))
+        if (kind := kind_of(key, found.root / key))
         for caption, nsfw in [items.get(key, (None, None))]
     )
     return walk.inventory(layout, every, found, problems)

@@ -58,7 +58,7 @@ def listing(root: Path) -> Listing:
                 problems.append(Skipped(ascii(key), "a name that is not UTF-8"))
             elif path.is_symlink() and not path.resolve().is_relative_to(inside):
                 problems.append(Skipped(key, "a link to outside the folder"))
-            elif kind_of(key):
+            elif kind_of(key, path):
                 media.append(key)
             else:
                 others.add(key)
