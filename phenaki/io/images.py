@@ -18,7 +18,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
 from phenaki.errors import UserError
-from phenaki.io import pixels
+from phenaki.io import pixels, signatures
 
 ANIMATED = ("PNG", "WEBP", "AVIF")  # formats of images whose frames follow each other in time
 MAX_PIXELS = 2**26  # 8192 x 8192: headers that claim more are usually corrupt
@@ -54,8 +54,10 @@ def read_frames(
 
     Other images have one frame, whose time is None. Pixels and errors are those of `read_image`.
     """
-    file: Any = source
-    with decode_errors(source), _quiet(Image.open, file) as image:
+    with decode_errors(source), opened(source) as file:
+        if signatures.is_heif(signatures.head_of(file)):
+            raise UnreadableMedia(source, "HEIC: convert it to JPEG or PNG")
+        image = _quiet(Image.open, file)
         check_size(source, image.width, image.height)
         animated = image.format in ANIMATED and getattr(image, "n_frames", 1) > 1
         # An animated PNG may begin with an image for readers that know no animations.
@@ -64,6 +66,16 @@ def read_frames(
             frame = _quiet(_frame, source, image, number)
             lasts = image.info.get("duration", 0) if animated else None
             yield frame, None if lasts is None else Fraction(lasts).limit_denominator(10**6) / 1000
+
+
+@contextlib.contextmanager
+def opened(source: Path | str | io.BufferedIOBase) -> Iterator[io.BufferedIOBase]:
+    """Opens a path; an open file stays open."""
+    if isinstance(source, Path | str):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        yield source
 
 
 def _frame(source: object, image: Image.Image, number: int) -> Image.Image:

@@ -23,14 +23,19 @@ class Integers(NamedTuple):
     signed: bool = False
 
 
+SIXTEEN_BITS = Integers()
+
+
 def integers(image: Image.Image) -> Integers:
     """As the tags of a TIFF say; others are scaled to 16 bits by their reader."""
     tags = getattr(image, "tag_v2", {})
-    bits, form = (int(np.ravel(tags.get(tag, plain))[0]) for tag, plain in ((_BITS, 16), (_FORMAT, 1)))
+    bits, form = (
+        int(np.ravel(tags.get(tag, plain))[0]) for tag, plain in ((_BITS, 16), (_FORMAT, 1))
+    )
     return Integers(bits, form == _SIGNED)
 
 
-def srgb(image: Image.Image, stored: Integers = Integers()) -> Image.Image:
+def srgb(image: Image.Image, stored: Integers = SIXTEEN_BITS) -> Image.Image:
     """Converts an image of any mode of Pillow to RGB: managed colours, over white.
 
     Integers of 9 to 16 bits are scaled from the range of their bits. Those of 32 bits are scaled

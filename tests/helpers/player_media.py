@@ -32,6 +32,7 @@ def encode(
     options: dict[str, str] | None = None,
     sound: bool = False,
     cover: bool = False,
+    second: int = 0,
     **context: object,
 ) -> Path:
     """Encodes frames, or so many numbered ones, in a container as FFmpeg's muxer writes it.
@@ -40,13 +41,18 @@ def encode(
         codec: None for no video.
         sound: the first stream is half a second of sound.
         cover: there is a cover picture before the video.
+        second: frames of a second, smaller video.
         context: attributes of the codec's context.
     """
     images = [numbered(k) for k in range(frames)] if isinstance(frames, int) else frames
     with av.open(str(path), "w", format=FORMATS.get(path.suffix[1:])) as out:
-        audio = out.add_stream("aac", rate=8000) if sound else None
+        coding = "pcm_s16le" if path.suffix == ".avi" else "aac"
+        audio = out.add_stream(coding, rate=8000) if sound else None
         picture = out.add_stream("mjpeg", rate=1) if cover else None
         stream = out.add_stream(codec, rate=rate) if codec else None
+        other = out.add_stream("mpeg4", rate=rate) if second else None
+        if other:
+            _configure(other, numbered(0, 24, 32), "yuv420p")
         if picture:
             picture.disposition = av.stream.Disposition.attached_pic
             _configure(picture, numbered(COVER), "yuvj420p")
@@ -61,6 +67,8 @@ def encode(
             _write(out, stream, images, rate)
         if audio:
             _write_sound(out, audio)
+        if other:
+            _write(out, other, [numbered(0, 24, 32)] * second, rate)
     return path
 
 
@@ -85,7 +93,9 @@ def _write(out, stream, images, rate: int) -> None:
 
 def _write_sound(out, stream) -> None:
     for number in range(4):
-        tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        form = stream.codec_context.format.name
+        kind = np.float32 if form == "fltp" else np.int16
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), kind), form, "mono")
         tone.sample_rate, tone.pts = 8000, 1024 * number
         out.mux(stream.encode(tone))
     out.mux(stream.encode())
@@ -131,7 +141,7 @@ def woven(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[np.
 def planes(values: Sequence[float], pix_fmt: str, height: int = 48, width: int = 64):
     """A frame of one colour: a value for each plane, in the levels of the format."""
     frame = av.VideoFrame(width, height, pix_fmt)
-    for plane, value in zip(frame.planes, values, strict=True):
+    for plane, value in zip(frame.planes, values, strict=False):
         dtype = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
         count = plane.buffer_size // np.dtype(dtype).itemsize
         plane.update(np.full(count, round(value), dtype).tobytes())
@@ -171,7 +181,9 @@ def icc_profile(space: str, colorants: np.ndarray, gamma: float) -> bytes:
 
 
 # XYZ (D50) of the colorants of Display P3, as in the profile that phones embed.
-DISPLAY_P3 = np.array([[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]])
+DISPLAY_P3 = np.array(
+    [[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]]
+)
 
 
 def srgb_profile() -> bytes:
@@ -182,7 +194,5 @@ def srgb_profile() -> bytes:
 def animation(path: Path, images: Sequence[np.ndarray], milliseconds: int, **options) -> Path:
     """An animated image in the format of the suffix."""
     first, *others = (Image.fromarray(image) for image in images)
-    first.save(
-        path, save_all=True, append_images=others, duration=milliseconds, loop=0, **options
-    )
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, **options)
     return path

@@ -57,7 +57,9 @@ def durations(
 def _between(
     first: Stamps, last: Stamps, which: int | None, tick: Fraction, most: Fraction
 ) -> Fraction | None:
-    begin, end = (None, None) if which is None else (first[which], last[which])
+    if which is None:
+        return None
+    begin, end = first[:2][which], last[:2][which]
     if begin is None or end is None:
         return None
     seconds = (end - begin) * tick
@@ -76,8 +78,8 @@ class _Clock:
 
     def chosen(self, stamps: Stamps) -> int | None:
         """0 for the stamp of display, 1 for that of decoding, None if the frame has neither."""
-        for which in (0, 1):
-            ticks, last = stamps[which], self._last[which]
+        for which, ticks in enumerate(stamps[:2]):
+            last = self._last[which]
             if ticks is not None:
                 self._faults[which] += last is not None and ticks <= last
                 self._last[which] = ticks

@@ -59,7 +59,9 @@ def _matrix(frame: av.VideoFrame, of_high_definition: int) -> int | None:
 
 def _sdr(frame: av.VideoFrame, alpha: bool) -> UInt8[np.ndarray, "h w c"]:
     matrix = _BT2020 if frame.colorspace == _UNSPECIFIED else None
-    deep: UInt16[np.ndarray, "h w c"] = _converted(frame, "rgba64le" if alpha else "rgb48le", matrix)
+    deep: UInt16[np.ndarray, "h w c"] = _converted(
+        frame, "rgba64le" if alpha else "rgb48le", matrix
+    )
     image = tone_mapping.to_sdr(deep[..., :3], frame.color_trc, frame.color_primaries)
     if not alpha:
         return image

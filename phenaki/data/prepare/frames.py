@@ -12,7 +12,7 @@ from PIL import Image
 
 from phenaki.data.prepare import video
 from phenaki.data.prepare.items import FrameSequence
-from phenaki.io import images
+from phenaki.io import images, pixels
 
 
 def clips(
@@ -51,7 +51,7 @@ def clips(
 def _image(source: Path | bytes | np.ndarray) -> Image.Image:
     if isinstance(source, np.ndarray):
         gray = source.shape[-1] == 1
-        return Image.fromarray(source[..., 0] if gray else source[..., :3]).convert("RGB")
+        return pixels.srgb(Image.fromarray(source[..., 0] if gray else source))
     return images.read_image(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 

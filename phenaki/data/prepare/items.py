@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from phenaki.data.prepare import img2dataset, signatures
-from phenaki.data.prepare.signatures import MediaKind
+from phenaki.data.prepare import img2dataset
+from phenaki.io import signatures
 from phenaki.io.clean_text import clean
+from phenaki.io.signatures import MediaKind
 
 Split = Literal["train", "validation"]
 

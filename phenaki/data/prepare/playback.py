@@ -4,7 +4,6 @@ Frames come in the order in which the decoder returns them, which is that of dis
 container does not store or that contradict this order never move a frame.
 """
 
-import contextlib
 import functools
 import io
 from collections.abc import Callable, Iterator
@@ -15,9 +14,17 @@ from typing import NamedTuple
 import av
 from PIL import Image
 
-from phenaki.data.prepare import clock, display, signatures
-from phenaki.data.prepare.signatures import MediaKind
-from phenaki.io.images import UnreadableMedia, check_size, decode_errors, local, read_frames
+from phenaki.data.prepare import clock, display
+from phenaki.io import signatures
+from phenaki.io.images import (
+    UnreadableMedia,
+    check_size,
+    decode_errors,
+    local,
+    opened,
+    read_frames,
+)
+from phenaki.io.signatures import MediaKind
 
 Source = Path | str | io.BufferedIOBase
 
@@ -35,6 +42,7 @@ FORMATS = (
 # Formats without times of display: FFmpeg invents some, in the order of decoding.
 DECODING_TIMES = ("avi", "asf")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
+_SONG = "sound with a cover, no video"
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -81,11 +89,8 @@ def shown(source: Source, guess: MediaKind = "video") -> Iterator[Shown]:
 
 
 def _kind(source: Source, guess: MediaKind) -> MediaKind:
-    with decode_errors(source), contextlib.ExitStack() as stack:
-        file = source
-        if isinstance(source, Path | str):
-            file = stack.enter_context(open(source, "rb"))
-        kind = signatures.kind_of_content(signatures.head_of(file)) or guess
+    with decode_errors(source), opened(source) as file:
+        kind = signatures.kind_of_file(file, guess)
         missing = signatures.truncated(file) if kind == "video" else None
     if missing and missing[0] < TRUNCATED * missing[1]:
         raise UnreadableMedia(source, "truncated: {:,} of {:,} bytes".format(*missing))
@@ -94,7 +99,12 @@ def _kind(source: Source, guess: MediaKind) -> MediaKind:
 
 def _of_image(source: Source) -> Iterator[_Lasting]:
     for image, seconds in read_frames(source):
-        yield _Lasting(_animated(seconds or Fraction(0)), Fraction(1, 1000), lambda: (image, 1.0))
+        lasts = _animated(seconds or Fraction(0))
+        yield _Lasting(lasts, Fraction(1, 1000), functools.partial(_square, image))
+
+
+def _square(image: Image.Image) -> tuple[Image.Image, float]:
+    return image, 1.0
 
 
 def _animated(seconds: Fraction) -> Fraction:
@@ -140,7 +150,7 @@ def _stream(source: Source, container) -> av.VideoStream:
     videos = [one for one in container.streams.video if not one.disposition & _COVER]
     if not videos:
         covers = len(container.streams.video)
-        raise UnreadableMedia(source, "sound with a cover, no video" if covers else "no video stream")
+        raise UnreadableMedia(source, _SONG if covers else "no video stream")
     best = container.streams.best("video")
     return best if best in videos else videos[0]
 
@@ -164,12 +174,17 @@ def _frames(source: Source, container, stream) -> Iterator[tuple[clock.Stamps, a
                     raise UnreadableMedia(source, f"corrupt frame{_at(frame, tick)}")
                 lasts = frame.duration * tick if frame.duration else None
                 yield clock.Stamps(frame.pts if presented else None, frame.dts, lasts), frame
+    if count == 1 and container.streams.audio:
+        raise UnreadableMedia(source, _SONG)
 
 
 def _decoder(stream) -> Callable[[av.Packet], list[av.VideoFrame]]:
     """The stream's decoder, or for WebM with transparency the one that reads it."""
     name = ALPHA_DECODERS.get(stream.codec_context.name)
-    if name is None or "1" not in (stream.metadata.get("ALPHA_MODE"), stream.metadata.get("alpha_mode")):
+    if name is None or "1" not in (
+        stream.metadata.get("ALPHA_MODE"),
+        stream.metadata.get("alpha_mode"),
+    ):
         return stream.decode
     context = av.CodecContext.create(name, "r")
     context.extradata = stream.codec_context.extradata

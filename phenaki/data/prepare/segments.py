@@ -12,8 +12,8 @@ from PIL import Image
 
 from phenaki.data.prepare import playback, video, workers
 from phenaki.data.prepare.items import Segment
-from phenaki.data.prepare.signatures import MediaKind
 from phenaki.io.images import UnreadableMedia, fit
+from phenaki.io.signatures import MediaKind
 
 WHOLE = Segment(Fraction(0))
 Resize = Callable[[Image.Image, float], np.ndarray]

@@ -74,12 +74,12 @@ _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 def _pq_eotf(signal: np.ndarray) -> np.ndarray:
     """cd/m² of a PQ signal in 0 to 1 (BT.2100, table 4)."""
     power = np.asarray(signal) ** (1 / _M2)
-    return 10_000 * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1)
+    return np.asarray(10_000 * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1))
 
 
 def _pq_inverse(light: np.ndarray | float) -> np.ndarray:
     power = (np.asarray(light) / 10_000) ** _M1
-    return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
+    return np.asarray(((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2)
 
 
 def _eetf(light: np.ndarray) -> np.ndarray:

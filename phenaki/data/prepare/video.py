@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from phenaki.data.prepare import playback
-from phenaki.data.prepare.signatures import MediaKind
 from phenaki.io.images import UnreadableMedia, fit
+from phenaki.io.signatures import MediaKind
 
 REPEATS = 1000  # mean number of times that a frame is shown; more means wrong timestamps
 

@@ -89,7 +89,7 @@ class Collector:
     def __init__(self, found: walk.Listing):
         self._found = found
         self._by_name: dict[str, str] = {}
-        for key in sorted(found.media, key=lambda key: (kind_of(key) != "video", key)):
+        for key in sorted(found.media, key=lambda key: (kind_of(key) == "image", key)):
             path = PurePosixPath(key)
             for name in (key, path.name, path.stem):
                 self._by_name.setdefault(name, key)
@@ -129,8 +129,8 @@ class Collector:
             nsfw = known.nsfw or row.nsfw
         else:
             captions, nsfw = row.captions, row.nsfw
-        kind = kind_of(key) or "video"
         path = self._found.root / key
+        kind = kind_of(key, path) or "video"
         self._items[full] = RawItem(full, kind, path, captions, split, nsfw, segment)
 
     def __len__(self) -> int:
@@ -153,11 +153,8 @@ class Collector:
             )
         if not self.cuts:
             for key in rest:
-                self._items[key] = RawItem(
-                    key,
-                    kind_of(key) or "video",
-                    self._found.root / key,
-                    split=self._found.split_of(key),
-                )
+                path, split = self._found.root / key, self._found.split_of(key)
+                kind = kind_of(key, path) or "video"
+                self._items[key] = RawItem(key, kind, path, split=split)
         notes = [*self._found.split_notes(), *notes]
         return walk.inventory(layout, self._items.values(), self._found, self.problems, notes)

@@ -165,7 +165,7 @@ def _add(found: Listing, path: Path, inside: Sequence[Path]) -> None:
         found.problems.append(Skipped(ascii(key), "a name that is not UTF-8"))
     elif reason := _why_not(path, inside):
         found.problems.append(Skipped(key, reason))
-    elif kind_of(key):
+    elif kind_of(key, path):
         found.media.append(key)
     else:
         found.others.add(key)

@@ -1,4 +1,4 @@
-"""What a file is: an image or a video, by its suffix or its first bytes; bytes missing at its end."""
+"""Whether a file is an image or a video, by suffix or first bytes; whether its end is missing."""
 
 import io
 import os
@@ -26,6 +26,9 @@ _NEVER = frozenset(
     ".srt .vtt .ass .xml .md .html .yaml .yml .py .pkl .log .mp3 .m4a .wav .flac .aac .opus "
     ".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svg .pdf".split()
 )
+_JPEG = b"\xff\xd8\xff"
+_ENDS_AND_BEGINS = b"\xff\xd9\xff\xd8"  # between the images of a motion JPEG
+_MAX_IMAGE = 2**26  # bytes
 HEAD = 1024  # bytes that `kind_of_content` needs
 
 _IMAGES = (
@@ -34,7 +37,7 @@ _IMAGES = (
 )  # fmt: skip
 _RAW = (b"II*\0", b"MM\0*", b"P")  # too common, in raw photographs and in text, without a suffix
 _VIDEOS = (
-    b"GIF87a", b"GIF89a", b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"GIF87a", b"GIF89a", b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf",
     b"\0\0\x01\xba", b"\0\0\x01\xb3", b"\x06\x0e\x2b\x34\x02\x05", b"YUV4MPEG2", b"DKIF", b".RMF",
     b"\0\0\0\x01\x67", b"\0\0\0\x01\x40\x01", b"nut/multimedia",
 )  # fmt: skip
@@ -54,15 +57,26 @@ def may_be_media(name: str) -> bool:
     return not any(suffix.lower() in _NEVER for suffix in suffixes[-2:])
 
 
+def kind_of_file(file: io.BufferedIOBase, guess: MediaKind) -> MediaKind:
+    """The kind of an open file by its content, or `guess` where that does not tell."""
+    head = head_of(file)
+    if head.startswith(_JPEG) and guess == "video":
+        found = _ENDS_AND_BEGINS in file.read(_MAX_IMAGE)
+        file.seek(0)
+        return "video" if found else "image"
+    return kind_of_content(head) or guess
+
+
 def kind_of_content(head: bytes, named: bool = True) -> MediaKind | None:
     """The kind of a file by its first `HEAD` bytes; None where they do not tell.
 
-    A JPEG may be the first of a motion JPEG: its name tells. An animation in a format of images is an "image": its reader knows how many frames it has.
+    A JPEG may be the first of a motion JPEG: its name tells. An animation in a format of images
+    is an "image": its reader knows how many frames it has.
 
     Args:
         named: the suffix is one of media; else the bytes must leave no doubt.
     """
-    if head.startswith(b"\xff\xd8\xff"):
+    if head.startswith(_JPEG):
         return None if named else "image"
     if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "image" if named or not head.startswith(_RAW) else None
