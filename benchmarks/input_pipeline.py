@@ -194,10 +194,9 @@ def _write_tokens(root: Path) -> Path:
                 tokens = random.integers(0, 8192, TOKENS, dtype=np.uint16)
                 ids = np.zeros(LENGTH, np.int32)
                 ids[:24] = random.integers(1, 32_000, 24)
-                record = token_files.example(
-                    tokens, ids, None, b"a caption of some words, as long as most", True,
-                    b"%d" % number, "",
-                )  # fmt: skip
+                text = b"a caption of some words, as long as most"
+                caption = token_files.Caption(text, ids, None)
+                record = token_files.example(tokens, [caption], True, b"%d" % number, "")
                 writer.write(record)
         with open(f"{path}{records.LENGTHS}", "wb") as file:
             np.save(file, records.lengths(str(path)))

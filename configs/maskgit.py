@@ -61,6 +61,7 @@ def paper() -> ConfigDict:
         source="tfds",
         sources="data/video_text",  # a directory, or several with rates: "A=0.8,B=0.2"
         image_sources="",  # the same for images; "" = those of `sources`
+        captions="sampled",  # of several captions of a clip another one in every epoch, or first
         batch=416,
         image_batch=96,
         world={},

@@ -106,7 +106,7 @@ def make(
 
     - "moving_shapes": rendered;
     - "tfds": data sets in `.sources`, a directory or "DIR=0.8,DIR=0.2" with rates; images may have
-      `.image_sources` of their own;
+      `.image_sources` of their own, and `.captions` "sampled" (by default) or "first" of several;
     - "codes": stored tokens, with the same fields: {kind: what `tokens.batches` yields}.
 
     The stream depends on `config.seed`, not on hosts and mesh.
@@ -163,10 +163,11 @@ def _world(data, video, seed: int) -> World:
 def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     """That of `config.data.source`, from values of the config."""
     check_seed("config.seed", seed, SEED_BITS)
+    captions = data.get("captions", "sampled")
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
-        "tfds": lambda: _clips(_rates(data), video, seed),
-        "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint),
+        "tfds": lambda: _clips(_rates(data), video, seed, captions),
+        "codes": lambda: _tokens(_rates(data), video, seed, text, fingerprint, captions),
     }
     return one_of("config.data.source", data.source, sources)()
 
@@ -201,14 +202,21 @@ def _shapes(world: World, kind: str, rows: HostRows, start: int) -> Rows:
         start += rows.total
 
 
-def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Source:
+def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions: str) -> Source:
     from phenaki.data import clips  # TensorFlow, only where it is used
 
     spec = clips.ClipSize(**video)
 
     def source(kind: str, rows: HostRows, start: int) -> Rows:
         examples = clips.examples(
-            rates[kind], split="train", kind=kind, spec=spec, seed=seed, rows=rows, start=start
+            rates[kind],
+            split="train",
+            kind=kind,
+            spec=spec,
+            seed=seed,
+            rows=rows,
+            start=start,
+            captions=captions,
         )
         while True:
             group = [next(examples) for _ in rows.rows]
@@ -218,7 +226,12 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int) -> Source
 
 
 def _tokens(
-    rates: Mapping[str, Mapping[str, float]], video, seed: int, text, fingerprint: str | None
+    rates: Mapping[str, Mapping[str, float]],
+    video,
+    seed: int,
+    text,
+    fingerprint: str | None,
+    captions: str,
 ) -> Source:
     from phenaki.data import token_files  # TensorFlow, only where it is used
     from phenaki.data import tokens as stored_tokens
@@ -229,7 +242,14 @@ def _tokens(
 
     def source(kind: str, rows: HostRows, start: int) -> Rows:
         return stored_tokens.batches(
-            rates[kind], split="train", kind=kind, rows=rows, origin=origin, seed=seed, start=start
+            rates[kind],
+            split="train",
+            kind=kind,
+            rows=rows,
+            origin=origin,
+            seed=seed,
+            start=start,
+            captions=captions,
         )
 
     return source

@@ -12,9 +12,12 @@ from phenaki.data import mixture as mixing
 from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
-from phenaki.errors import UserError
+from phenaki.errors import UserError, one_of
 
 WHOLE = Stream()
+# config.data.captions: which of the captions of a clip an example has.
+SAMPLED, FIRST = "sampled", "first"
+CAPTIONS = (SAMPLED, FIRST)
 
 
 class ClipSize(NamedTuple):
@@ -50,6 +53,7 @@ def examples(
     rows: HostRows = ALL,
     start: int = 0,
     shuffle: bool = True,
+    captions: str = SAMPLED,
 ) -> Iterator[dict[str, Any]]:
     """The endless stream of one host's examples.
 
@@ -65,6 +69,8 @@ def examples(
         rows: of every batch, those that this host loads; by default it loads all examples.
         start: the example of the job at which the first batch starts; O(1).
         shuffle: False reads in stored order, for evaluation; `size` is the number of examples.
+        captions: of a clip with several, "sampled" gives another one in every epoch, determined by
+            the seed, "first" always the first; so does `shuffle=False`.
 
     Returns:
         an iterator of {"video": uint8 [f h w 3], "caption": str, or None for unconditional}.
@@ -76,7 +82,8 @@ def examples(
     from phenaki.data import seqio_source  # imports seqio
 
     stream = Stream(start, rows, shuffle)
-    mixture = register(f"phenaki_{kind}_{split}", sources, kind, split, spec, seed, stream)
+    name = f"phenaki_{kind}_{split}"
+    mixture = register(name, sources, kind, split, spec, seed, stream, captions)
     data = seqio_source.dataset(mixture, split, seed, stream)
     return map(_example, seqio_source.NumpyExamples(data))
 
@@ -101,6 +108,7 @@ def register(
     spec: Spec,
     seed: int,
     stream: Stream = WHOLE,
+    captions: str = SAMPLED,
 ):
     """Registers the seqio mixture `name` and its tasks `name:0`, `name:1`, ...
 
@@ -110,11 +118,18 @@ def register(
     from phenaki.data import seqio_source  # imports seqio
 
     rates = mixing.rates(sources)
+    sampled = stream.shuffle and check_captions(captions) == SAMPLED
     parts = [
-        _ClipSource(directory, kind, split, spec, (seed, index), stream.shuffle)
+        _ClipSource(directory, kind, split, spec, (seed, index), stream.shuffle, sampled)
         for index, directory in enumerate(rates)
     ]
     return seqio_source.mix(name, parts, list(rates.values()), _features(), split, seed, stream)
+
+
+def check_captions(captions: str) -> str:
+    """`captions`, if it is one of `CAPTIONS`; UserError otherwise."""
+    one_of("config.data.captions", captions, dict.fromkeys(CAPTIONS))
+    return captions
 
 
 def _features():
@@ -127,9 +142,11 @@ def _features():
 
 
 class _ClipSource:
-    """An `ExampleSource`: maps an example number to a record and to a crop of it."""
+    """An `ExampleSource`: maps an example number to a record, a crop and a caption of it."""
 
-    def __init__(self, directory, kind: str, split: str, spec: Spec, seed, shuffle: bool):
+    def __init__(
+        self, directory, kind: str, split: str, spec: Spec, seed, shuffle: bool, sampled: bool
+    ):
         data, self.form = format.open_set(directory)
         name = f"{kind}_{split}"
         if name not in data.info.splits:
@@ -147,10 +164,14 @@ class _ClipSource:
         self.records = Records(data.info.splits[name].filepaths)
         self.paths = self.records.paths
         self.order = mixing.Order(len(self.records), seed, shuffle)
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.sampled = seed, shuffle, sampled
 
-    def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (records, corners): the crop of each record begins at its corner (f, y, x)."""
+    def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (records, corners, captions).
+
+        The crop of each record begins at its corner (f, y, x); its caption has that number, modulo
+        how many it has.
+        """
         records = self.records.take([self.order(int(number)) for number in numbers])
         slack = np.array(self.slack)
         corners = np.tile((slack * (0, 1, 1) // 2).astype(np.int32), (len(records), 1))
@@ -158,18 +179,21 @@ class _ClipSource:
             for corner, number in zip(corners, numbers, strict=True):
                 random = mixing.random(*self.seed, "part", int(number))
                 corner[:] = random.integers(0, slack + 1)
-        return np.array(records, object), corners
+        captions = [self.order.caption(int(number)) if self.sampled else 0 for number in numbers]
+        return np.array(records, object), corners, np.array(captions, np.int64)
 
     def decode(self, numbers):
         """Maps example numbers to the decoded crops of their records."""
         tf = tensorflow.tensorflow()
 
         def read(numbers):
-            records, corners = tf.numpy_function(self.take, [numbers], [tf.string, tf.int32])
-            return tf.ensure_shape(records, (None,)), tf.ensure_shape(corners, (None, 3))
+            types = [tf.string, tf.int32, tf.int64]
+            records, corners, captions = tf.numpy_function(self.take, [numbers], types)
+            corners = tf.ensure_shape(corners, (None, 3))
+            return tf.ensure_shape(records, (None,)), corners, tf.ensure_shape(captions, (None,))
 
-        def decode(record, corner):
-            fields = parse(record, corner, self.form, self.shape)
+        def decode(record, corner, caption):
+            fields = parse(record, corner, self.form, self.shape, caption)
             return {name: fields[name] for name in ("video", "text", "captioned")}
 
         # AutoGraph would search for Python control flow for seconds; there is none.
@@ -178,8 +202,12 @@ class _ClipSource:
         return groups.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, int]):
-    """Decodes the crop of `shape` at `corner` (f, y, x) of a record; returns features and key."""
+def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, int], caption=0):
+    """Decodes the crop of `shape` at `corner` (f, y, x) of a record; returns features and key.
+
+    Of several captions the text is the one with the number `caption`, modulo their number;
+    `more_captions` are those after the first.
+    """
     tf = tensorflow.tensorflow()
     fields = tf.io.parse_single_example(
         record,
@@ -188,8 +216,11 @@ def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, i
             "caption": tf.io.FixedLenFeature([], tf.string),
             "captioned": tf.io.FixedLenFeature([], tf.int64),
             "key": tf.io.FixedLenFeature([], tf.string, default_value=""),
+            "more_captions": tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True),
         },
     )
+    captions = tf.concat([fields["caption"][None], fields["more_captions"]], 0)
+    chosen = tf.cast(caption, tf.int64) % tf.size(captions, tf.int64)
     frames, height, width, _ = shape
     encoded = fields["video"][corner[0] : corner[0] + frames]
     image = functools.partial(_image, form=form)
@@ -197,16 +228,17 @@ def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, i
     video = video[:, corner[1] : corner[1] + height, corner[2] : corner[2] + width]
     return {
         "video": tf.ensure_shape(video, shape),
-        "text": fields["caption"],
+        "text": captions[chosen],
         "captioned": tf.cast(fields["captioned"], tf.bool),
         "key": fields["key"],
+        "more_captions": fields["more_captions"],
     }
 
 
 def shard(path: str, directory: Path | str, kind: str, spec: Spec):
     """tf.data of the clips of one file in stored order, cropped to the first frames and the centre.
 
-    Features: video, text, captioned and key.
+    Features: video, text (the first caption), more_captions [n], captioned and key.
     """
     tf = tensorflow.tensorflow()
     _, form = format.open_set(directory)

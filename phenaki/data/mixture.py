@@ -7,6 +7,7 @@ and does not depend on the number of hosts. A mixture takes its sources in a fix
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -90,11 +91,20 @@ class Order:
 
     def __init__(self, count: int, seed: Sequence[int], shuffle: bool = True):
         self._count, self._seed, self._shuffle = count, seed, shuffle
+        self._of_captions = zlib.crc32(repr(tuple(seed)).encode())
         self._of = functools.lru_cache(maxsize=2)(self._order)  # two: a batch may span epochs
 
     def __call__(self, number: int) -> int:
         epoch, index = divmod(number, self._count)
         return int(self._of(epoch)[index]) if self._shuffle else index
+
+    def caption(self, number: int) -> int:
+        """Which caption of its record an example has, modulo their number: each in its epoch.
+
+        Every record begins with a random one, so that an epoch has first and last captions alike.
+        """
+        record = self(number).to_bytes(8, "little")
+        return zlib.crc32(record, self._of_captions) + number // self._count
 
     def _order(self, epoch: int) -> np.ndarray:
         order = random(*self._seed, "order", epoch).permutation(self._count)

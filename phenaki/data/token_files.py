@@ -9,9 +9,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +24,7 @@ from phenaki.io import artifacts
 
 MANIFEST = "codes.json"
 SCHEMA = 1
+MORE = "more_"  # before the names of what captions after the first have
 EMBEDDING = ml_dtypes.bfloat16  # dtype of stored embeddings
 DONE = ".done"
 _PARTIAL = (".part", ".partial")  # suffixes of incomplete files; older releases wrote the first
@@ -86,33 +87,43 @@ class Sizes:
     width: int
 
 
+class Caption(NamedTuple):
+    """A caption with its ids [l], padded with 0, and their embeddings [l d], or None."""
+
+    text: bytes
+    ids: np.ndarray
+    embeddings: np.ndarray | None
+
+    def arrays(self) -> dict[str, bytes]:
+        """As little-endian bytes, without padding."""
+        used = int((self.ids > 0).sum())
+        stored = {"caption": self.text, "ids": self.ids[:used].astype("<u4").tobytes()}
+        if self.embeddings is not None:
+            stored["embeddings"] = self.embeddings[:used].astype(EMBEDDING).tobytes()
+        return stored
+
+
 def example(
-    tokens: np.ndarray,
-    ids: np.ndarray,
-    embeddings: np.ndarray | None,
-    caption: bytes,
-    captioned: bool,
-    key: bytes,
-    origin: str,
+    tokens: np.ndarray, captions: Sequence[Caption], captioned: bool, key: bytes, origin: str
 ) -> bytes:
     """Serializes one record: a tf.train.Example whose arrays are little-endian bytes.
 
     Args:
-        tokens: [n]. ids: [l], padded with 0. embeddings: [l d] or None; padding is not stored.
+        tokens: [n].
+        captions: at least one; a blank one if the clip has none (not `captioned`).
     """
     tf = tensorflow.tensorflow()
-    used = int((ids > 0).sum())
     values = {
-        "codes": tokens.astype("<u4" if tokens.dtype.itemsize > 2 else "<u2").tobytes(),
-        "ids": ids[:used].astype("<u4").tobytes(),
-        "caption": caption,
-        "captioned": b"\1" if captioned else b"\0",
-        "key": key,
-        "origin": origin.encode(),
+        "codes": [tokens.astype("<u4" if tokens.dtype.itemsize > 2 else "<u2").tobytes()],
+        "captioned": [b"\1" if captioned else b"\0"],
+        "key": [key],
+        "origin": [origin.encode()],
     }
-    if embeddings is not None:
-        values["embeddings"] = embeddings[:used].astype(EMBEDDING).tobytes()
-    feature = {k: tf.train.Feature(bytes_list={"value": [v]}) for k, v in values.items()}
+    values |= {name: [array] for name, array in captions[0].arrays().items()}
+    for caption in captions[1:]:
+        for name, array in caption.arrays().items():
+            values.setdefault(MORE + name, []).append(array)
+    feature = {k: tf.train.Feature(bytes_list={"value": v}) for k, v in values.items()}
     message = tf.train.Example(features=tf.train.Features(feature=feature))
     return message.SerializeToString(deterministic=True)
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from phenaki.data import mixture, tensorflow, token_files
+from phenaki.data import clips, mixture, tensorflow, token_files
 from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
-from phenaki.data.token_files import EMBEDDING, Origin, Sizes
+from phenaki.data.token_files import EMBEDDING, MORE, Origin, Sizes
 from phenaki.errors import UserError
+
+MANY = ("caption", "ids", "embeddings")  # of which a record may have several
 
 
 class _TokenSource:
@@ -34,6 +36,10 @@ class _TokenSource:
         """The records of these example numbers of the source."""
         return self.records.take([self.order(int(number)) for number in numbers])
 
+    def caption(self, number: int) -> int:
+        """Which caption an example has, modulo how many its record has."""
+        return self.order.caption(int(number))
+
 
 def batches(
     sources: mixture.SourceRates,
@@ -44,6 +50,7 @@ def batches(
     origin: Origin,
     seed: int,
     start: int = 0,
+    captions: str = clips.SAMPLED,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
     """The endless stream of one host's `rows` of every batch: (arrays, captions).
 
@@ -59,10 +66,11 @@ def batches(
         for index, directory in enumerate(rates)
     ]
     pattern = mixture.pattern(list(rates.values()), seed)
-    return _batches(opened, pattern, kind, rows, origin, start)
+    sampled = clips.check_captions(captions) == clips.SAMPLED
+    return _batches(opened, pattern, kind, rows, origin, start, sampled)
 
 
-def _batches(sources, pattern, kind, host_rows, origin, start):
+def _batches(sources, pattern, kind, host_rows, origin, start, sampled):
     tf = tensorflow.tensorflow()
     while True:
         source, own = mixture.draws(pattern, host_rows.numbers(start))
@@ -71,6 +79,12 @@ def _batches(sources, pattern, kind, host_rows, origin, start):
             records[source == part] = sources[part].take(own[source == part])
         rows = tf.io.parse_example(tf.constant(records, tf.string), _features(tf))
         rows = {name: values.numpy() for name, values in rows.items()}
+        more = {name: rows.pop(MORE + name) for name in MANY}
+        for row in np.flatnonzero([len(texts) for texts in more["caption"]]) if sampled else ():
+            count = 1 + len(more["caption"][row])
+            if chosen := sources[source[row]].caption(own[row]) % count:
+                for name in [name for name in MANY if len(more[name][row])]:
+                    rows[name][row] = more[name][row][chosen - 1]
         yield _arrays(rows, kind, sources[0].sizes, origin)
         start += host_rows.total
 
@@ -79,7 +93,8 @@ def _features(tf):
     required = tf.io.FixedLenFeature([], tf.string)
     optional = tf.io.FixedLenFeature([], tf.string, default_value="")
     names = ("codes", "ids", "caption", "captioned")
-    return dict.fromkeys(names, required) | {"embeddings": optional}
+    several = {MORE + name: tf.io.RaggedFeature(tf.string) for name in MANY}
+    return dict.fromkeys(names, required) | {"embeddings": optional} | several
 
 
 def _arrays(rows, kind: str, sizes: Sizes, origin: Origin):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,13 @@ SAFETENSORS_TYPES = {
     "I32": "<i4",
     "I16": "<i2",
     "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
     "U8": "u1",
     "BOOL": "?",
 }
+FLOAT = re.compile(r"F(\d+)_")  # F8_E4M3, F8_E5M2, F4_E2M1 and the like
 # Errors of the readers where the content is not of the format that the suffix names.
 DAMAGE = (
     ValueError,
@@ -67,13 +72,20 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     for name, entry in json.loads(bytes(data[8:start])).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            numbers = np.frombuffer(data[start + begin : start + end], _safetensors_type(entry))
+            dtype = _safetensors_type(name, entry["dtype"])
+            numbers = np.frombuffer(data[start + begin : start + end], dtype)
             tensors[name] = numbers.reshape(entry["shape"])
     return tensors
 
 
-def _safetensors_type(entry: dict) -> np.dtype:
-    return np.dtype(SAFETENSORS_TYPES[entry["dtype"]])
+def _safetensors_type(name: str, dtype: str) -> np.dtype:
+    if dtype in SAFETENSORS_TYPES:
+        return np.dtype(SAFETENSORS_TYPES[dtype])
+    what = f"{match[1]}-bit floating-point numbers" if (match := FLOAT.match(dtype)) else "numbers"
+    raise UserError(
+        f"tensor {name!r} has {what} of type {dtype}, which are not read; give the file in F32, "
+        "BF16 or F16."
+    )
 
 
 def _h5(path: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,16 @@ import numpy as np
 from phenaki.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+OTHERS = {  # by the ends of file names
+    ".bin": "a pickle of PyTorch",
+    ".bin.index.json": "pickles of PyTorch",
+    ".pt": "a pickle of PyTorch",
+    ".pth": "a pickle of PyTorch",
+    ".ckpt": "a pickle of PyTorch",
+    "tf_model.h5": "weights of TensorFlow",
+    "flax_model.msgpack": "weights of transformers' Flax classes",
+    ".gguf": "quantised weights (GGUF)",
+}
 # A whole T5 has the first, with a copy under the second; a file of the encoder has the second.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 LAYER = re.compile(r"encoder\.block\.(\d+)\.layer\.(.+)\.weight")
@@ -39,6 +49,15 @@ def fits(path: str) -> bool:
     if path.endswith((".safetensors", ".safetensors.index.json")):
         return True
     return any((Path(path) / name).is_file() for name in (SINGLE, INDEX))
+
+
+def other_format(path: str) -> str | None:
+    """What a file of Hugging Face, or a directory of it, holds instead of safetensors."""
+    place = Path(path)
+    names = sorted(p.name for p in place.iterdir()) if place.is_dir() else [place.name]
+    return next(
+        (what for name in names for end, what in OTHERS.items() if name.endswith(end)), None
+    )
 
 
 def open_arrays(path: str, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, Any]:

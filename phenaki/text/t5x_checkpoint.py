@@ -4,7 +4,8 @@ A checkpoint is a directory. Its file `checkpoint` is a msgpack tree of the trai
 leaves are arrays or references to Zarr stores in the same directory:
     T5X           {"driver": "zarr", "kvstore": {"path": "target.encoder.../"}, "metadata": ...}
     T5X on Orbax  "PLACEHOLDER://target.encoder...", file and stores in the subdirectory `state`;
-                  newer Orbax lists the stores in `_METADATA` (JSON) instead
+                  newer Orbax lists the stores in `_METADATA` (JSON) instead, and keeps them in one
+                  OCDBT database (manifest.ocdbt), in Zarr's format 2 or 3
 The oldest checkpoints are one msgpack file. Only the encoder and its token embedder are read, and
 nothing is executed: neither pickles nor the imports of `config.gin`.
 """
@@ -31,7 +32,9 @@ WANTED = ("encoder", "token_embedder")
 AROUND = ("optimizer", "_optimizer", "target")  # T5X's own, early Orbax's, everybody's
 PLACEHOLDER = "PLACEHOLDER://"
 FILE, METADATA, GIN = "checkpoint", "_METADATA", "config.gin"
+OCDBT = "manifest.ocdbt"
 CHUNKED = "__msgpack_chunked_array__"
+_ABOUT = re.compile(rb"\.|zarr\.json$")  # of the files of a store those without numbers
 NDARRAY, SCALAR = 1, 3  # flax's extensions of msgpack
 # Errors of the readers of a damaged file or store; TensorStore raises ValueError only.
 DAMAGE = (ValueError, TypeError, LookupError, EOFError, OSError, msgpack.UnpackException)
@@ -103,7 +106,7 @@ def _homes(path: str) -> tuple[str, ...]:
     path = path.rstrip("/")
     if not path.startswith("gs://") and Path(path).is_file():
         return (_parent(path),)
-    return (path, f"{path}/state")
+    return (path, f"{path}/state", f"{path}/default")
 
 
 def _parent(directory: str) -> str:
@@ -184,33 +187,42 @@ def _listed(metadata: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _leaves(home: str, tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(
+    home: str, tree: dict[str, Any], path: str = "", form: tuple[str, bool] | None = None
+) -> Iterator[tuple[str, Any]]:
+    form = form or _form(home)
     for key, node in tree.items():
         name = f"{path}{key}"
         if isinstance(node, np.ndarray):
             yield name, node
         elif isinstance(node, str) and node.startswith(PLACEHOLDER):
-            yield name, open_store(home, node.removeprefix(PLACEHOLDER))
+            yield name, open_store(home, node.removeprefix(PLACEHOLDER), None, form)
         elif isinstance(node, dict) and node.get(CHUNKED):
             chunks = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
             shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
             yield name, np.concatenate(chunks).reshape(shape)
         elif isinstance(node, dict) and "driver" in node:
             place = node["kvstore"].get("path") or node["path"]  # the latter in old TensorStores
-            yield name, open_store(home, place, node)
+            yield name, open_store(home, place, node, form)
         elif isinstance(node, dict):
-            yield from _leaves(home, node, f"{name}/")
+            yield from _leaves(home, node, f"{name}/", form)
         else:
             raise UserError(f"{home}: {name} is {type(node).__name__}, not an array.")
 
 
-def open_store(directory: str, name: str, spec: dict[str, Any] | None = None) -> ts.TensorStore:
+def open_store(
+    directory: str,
+    name: str,
+    spec: dict[str, Any] | None = None,
+    form: tuple[str, bool] | None = None,
+) -> ts.TensorStore:
     """The Zarr store `name` of a directory, opened; its chunks are checked to exist, but not read.
 
-    `spec`, the checkpoint's description of the store, is used where its `.zarray` is missing.
+    `spec`, the checkpoint's description of the store, is used where its `.zarray` is missing;
+    `form` is the directory's `_form`.
     Raises UserError for a missing store or chunk: TensorStore itself would read zeros.
     """
-    place = {"driver": "zarr", "kvstore": kvstore(directory, name)}
+    place = _place(directory, name, *(form or _form(directory)))
     where = posixpath.join(directory, name.strip("/"))
     try:
         try:
@@ -222,11 +234,32 @@ def open_store(directory: str, name: str, spec: dict[str, Any] | None = None) ->
             store = ts.open(
                 {**place, **assumed}, open=True, read=True, assume_metadata=True
             ).result()
-        files = [key for key in store.kvstore.list().result() if not key.startswith(b".")]
+        files = [key for key in store.kvstore.list().result() if not _ABOUT.match(key)]
     except DAMAGE as error:
         raise UserError(f"{where}: is missing or damaged: {str(error).split(' [')[0]}") from error
-    sizes = zip(store.shape, store.chunk_layout.read_chunk.shape or (), strict=True)
+    sizes = zip(store.shape, store.chunk_layout.write_chunk.shape or (), strict=True)
     chunks = math.prod(math.ceil(size / chunk) for size, chunk in sizes)
     if len(files) < chunks:
         raise UserError(f"{where}: has {len(files)} of its {chunks} files; fetch it again.")
     return store
+
+
+def _form(directory: str) -> tuple[str, bool]:
+    """(Zarr driver, whether all stores are in one OCDBT database) of a directory of stores."""
+    metadata: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        if file := _file(directory, METADATA):
+            metadata = json.load(stack.enter_context(file))
+        if database := _file(directory, OCDBT):
+            stack.enter_context(database)
+    return "zarr3" if metadata.get("use_zarr3") else "zarr", database is not None
+
+
+def _place(directory: str, name: str, driver: str, in_database: bool) -> dict[str, Any]:
+    """TensorStore's specification of the array `name` in a directory."""
+    place: dict[str, Any] = kvstore(directory, name)
+    if in_database:
+        base = kvstore(directory)
+        base["path"] = base["path"].rstrip("/") + "/"
+        place = {"driver": "ocdbt", "base": base, "path": f"{name.strip('/')}/"}
+    return {"driver": driver, "kvstore": place}

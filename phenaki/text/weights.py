@@ -32,6 +32,11 @@ def load(
     convert: Callable[[str, Any], dict[str, Any]]
     if hugging_face.fits(path):
         stored, convert = hugging_face.open_arrays(path, read), hugging_face.convert
+    elif Path(path).exists() and (other := hugging_face.other_format(path)):
+        raise UserError(
+            f"{path}: holds {other}, which is not read; give its model.safetensors (publishers "
+            "have it next to such files; transformers writes it by save_pretrained)."
+        )
     elif t5x_checkpoint.exists(path):
         _compare(path, t5x_checkpoint.gin_sizes(path), encoder)
         stored, convert = t5x_checkpoint.open_arrays(path), t5x_checkpoint.convert

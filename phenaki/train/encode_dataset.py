@@ -94,31 +94,47 @@ def encode_file(encoder: Encoder, file: SetFile, sha256: str) -> None:
 def _examples(encoder: Encoder, file: SetFile) -> Iterator[bytes]:
     origin = encoder.origin.digest()
     for rows in _batches(encoder, file):
-        captions = [
+        firsts = [
             text.decode(errors="replace") if known else None
             for text, known in zip(rows["text"], rows["captioned"], strict=True)
         ]
-        ids, text = np.zeros((len(captions), 0), np.int32), None
+        ids, text = np.zeros((len(firsts), 0), np.int32), None
         if encoder.text is not None:
-            encoded = encoder.text(captions)
+            encoded = encoder.text(firsts)
             ids, text = encoded["text_ids"], encoded.get("text")
         tokens = encoder.tokens(file.kind, rows["video"])
+        more = [[one for one in of_row if one] for of_row in rows["more_captions"]]  # padded
+        others = _captions(encoder, [one for of_row in more for one in of_row], file.kind)
         for row in range(len(tokens)):
-            yield token_files.example(
-                tokens[row],
-                ids[row],
-                None if text is None else text[row],
-                rows["text"][row],
-                bool(rows["captioned"][row]),
-                rows["key"][row],
-                origin,
-            )
+            embedded = None if text is None else text[row]
+            first = token_files.Caption(rows["text"][row], ids[row], embedded)
+            captions = [first, *(next(others) for _ in more[row])]
+            captioned, key = bool(rows["captioned"][row]), rows["key"][row]
+            yield token_files.example(tokens[row], captions, captioned, key, origin)
+
+
+def _captions(encoder: Encoder, texts: list[bytes], kind: str) -> Iterator[token_files.Caption]:
+    """Encodes any number of captions, in batches of one size, so that nothing compiles again."""
+    count = encoder.batch_of(kind)
+    for start in range(0, len(texts), count):
+        part = texts[start : start + count]
+        if encoder.text is None:
+            yield from (token_files.Caption(text, np.zeros(0, np.int32), None) for text in part)
+            continue
+        padding = [None] * (count - len(part))
+        encoded = encoder.text([text.decode(errors="replace") for text in part] + padding)
+        embedded = encoded.get("text")
+        for row, text in enumerate(part):
+            of_row = None if embedded is None else embedded[row]
+            yield token_files.Caption(text, encoded["text_ids"][row], of_row)
 
 
 def _batches(encoder: Encoder, file: SetFile) -> Iterator[dict[str, Any]]:
     data = clips.shard(file.path, encoder.source, file.kind, encoder.spec)
     try:
-        yield from data.batch(encoder.batch_of(file.kind)).prefetch(2).as_numpy_iterator()
+        # Only the lists of captions differ in length.
+        batches = data.padded_batch(encoder.batch_of(file.kind))
+        yield from batches.prefetch(2).as_numpy_iterator()
     except tensorflow.tensorflow().errors.OpError as error:
         raise UserError(
             f"{file.path}: corrupt; write the data set again, then the same command encodes what "

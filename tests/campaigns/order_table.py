@@ -24,14 +24,15 @@ def write(directory: Path, kind: str, origin, counts: dict[str, int], first: int
     from phenaki.data import tensorflow, token_files
 
     directory.mkdir()
-    tf, ids = tensorflow.tensorflow(), np.zeros(0, np.int32)
+    tf = tensorflow.tensorflow()
+    blank = token_files.Caption(b"", np.zeros(0, np.int32), None)
     name = f"clips-{kind}_train.tfrecord-00000"
     with tf.io.TFRecordWriter(str(directory / name)) as file:
         for number in range(first, first + length):
             tokens = np.zeros(counts[kind], np.uint16)
             tokens[:2] = divmod(number, 2**13)
             key = b"%d" % number
-            file.write(token_files.example(tokens, ids, None, b"", False, key, origin.digest()))
+            file.write(token_files.example(tokens, [blank], False, key, origin.digest()))
     manifest = {
         "schema": token_files.SCHEMA,
         "origin": vars(origin),
