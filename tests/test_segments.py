@@ -10,9 +10,11 @@ from pathlib import Path
 import decoded
 import layouts
 import numpy as np
+import pyarrow
 import pytest
 from decoded import FRAMES, decode, numbers
 from numbered_clips import numbered, read_number, regular, write_video
+from pyarrow import parquet
 
 from phenaki.data import stored_clips
 from phenaki.data.clips import ClipSize
@@ -84,6 +86,32 @@ def test_a_column_of_pairs_and_a_row_of_lists(folder, tmp_path):
     seen = [(numbers(c)[0], (c.caption, *c.more_captions)) for c in clips.values()]
     assert seen == [(0, ("a",)), (8, ("b",)), (16, ("c", "d")), (24, ("e",)), (32, ("e",))]
     assert not reasons
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_segments_as_objects_with_their_captions(folder, tmp_path, name):
+    parts = [
+        {"start": 0.0, "end": 0.5, "caption": "a"},
+        {"start_time": "0:01", "end_time": "0:01.5", "text": "b"},
+        {"segment": [2, 2.5], "sentence": "c"},
+    ]
+    row = {"video": "long", "segments": parts}
+    (tmp_path / name).write_text(json.dumps(row if name == "t.jsonl" else {"long.mp4": parts}))
+    clips, reasons = decode(find.find(folder, tmp_path / name), tmp_path / "spool")
+    assert [(numbers(c)[0], c.caption) for c in clips.values()] == [(0, "a"), (8, "b"), (16, "c")]
+    assert not reasons
+
+
+def test_parquet_with_missing_times(folder, tmp_path):
+    columns = {"video_id": ["long"] * 3, "start": [1.0, None, 2.0], "end": [1.5, None, None]}
+    table = pyarrow.table(columns | {"narration": ["a", "all", "rest"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    clips, _ = decode(find.find(folder, tmp_path / "t.parquet"), tmp_path / "spool", limit=1)
+    assert [(numbers(c)[0], c.caption) for c in clips.values()] == [
+        (0, "all"),
+        (8, "a"),
+        (16, "rest"),
+    ]
 
 
 def test_columns_and_units_named_by_fields(folder, tmp_path):

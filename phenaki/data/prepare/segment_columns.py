@@ -146,7 +146,9 @@ def _named(table: Path, rows: Sequence[Mapping[str, object]]) -> SegmentColumns 
         return None
     sure = _start_and_end(names)
     pairs = [
-        SegmentColumns(pairs=name, unit=_unit(name)) for name in names if _words(name) in _PAIRS
+        SegmentColumns(pairs=name, unit=_unit(name))
+        for name in names
+        if _words(name) in _PAIRS or any(objects(row.get(name)) for row in rows)
     ]
     found = sorted(
         [*sure, *pairs, *_start_and_length(names)], key=lambda columns: columns.unit == "frames"
@@ -161,6 +163,13 @@ def _named(table: Path, rows: Sequence[Mapping[str, object]]) -> SegmentColumns 
                 f"{table}: {columns.start}: {error} (--fields=start=none: complete files)."
             ) from None
     return None
+
+
+def objects(cell: object) -> bool:
+    """Whether a cell holds a list of objects, such as {"start": 1, "end": 2, "caption": "a"}."""
+    text = isinstance(cell, str) and cell.replace(" ", "").startswith("[{")
+    found = segment_times.literal(cell) if text else None
+    return isinstance(found, list) and isinstance(found[0], Mapping)
 
 
 def _words(name: str) -> str:

@@ -110,7 +110,7 @@ def segments(value: Any, unit: Unit = "seconds") -> list[Segment]:
 
 def _pair(part: Any, unit: Unit) -> Segment:
     if isinstance(part, Mapping):
-        part = [part.get("start"), part.get("end")]
+        part = _of_object(part)
     if isinstance(part, str):
         part = _BETWEEN.split(part.strip())
     made = None
@@ -119,3 +119,12 @@ def _pair(part: Any, unit: Unit) -> Segment:
     if made is None:
         raise ValueError(f"{str(part)[:_SHOWN]!r} is not a start and an end")
     return made
+
+
+def _of_object(part: Mapping) -> Any:
+    """The pair in an object: its start and end, or its `timestamp`, `segment` or `span`."""
+    found = [
+        next((value for key, value in part.items() if str(key).lower().startswith(names)), None)
+        for names in (("start", "begin", "timestamp", "segment", "span"), ("end", "stop"))
+    ]
+    return found[0] if isinstance(found[0], list | tuple) else found

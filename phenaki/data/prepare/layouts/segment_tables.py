@@ -63,7 +63,7 @@ def _with_ids(request: walk.Request, found: walk.Listing, collector: Collector) 
     return paths
 
 
-def _names(path: Path, request: walk.Request) -> dict[str, str]:
+def _names(path: Path, request: walk.Request, columns: SegmentColumns | None) -> dict[str, str]:
     """--fields with the columns of the file and the caption, where their usual names are absent."""
     fields, row = dict(request.fields), next(iter(_sample(path)), {})
     for field, usual, more in (
@@ -73,6 +73,8 @@ def _names(path: Path, request: walk.Request) -> dict[str, str]:
         name = None if caption_tables.column(row, usual) else caption_tables.column(row, more)
         if name:
             fields.setdefault(field, name)
+    if columns and columns.pairs and segment_columns.objects(row.get(columns.pairs)):
+        fields.setdefault("caption", columns.pairs)
     return fields
 
 
@@ -89,7 +91,7 @@ class _SegmentReader(tables.TableReader):
         self.found.others.discard(key)
         if columns:
             self.notes.append(f"{path.name}: {columns}")
-        self.request = dataclasses.replace(request, fields=_names(path, request))
+        self.request = dataclasses.replace(request, fields=_names(path, request, columns))
         self.read(path)
         self.request = request
 
