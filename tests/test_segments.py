@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -246,6 +247,22 @@ def count(into: list):
         return value
 
     return counted
+
+
+def test_memory_does_not_grow_with_the_number_of_segments(folder, monkeypatch):
+    made, fit, most = [], segments.fit, 0
+
+    def counted(*arguments, **options):
+        image = fit(*arguments, **options)
+        made.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(segments, "fit", counted)
+    # Each is one clip of three frames, and two frames more.
+    parts = [Segment(Fraction(n, 2), Fraction(n, 2) + Fraction(5, 8)) for n in range(9)]
+    for _ in segments.clips(folder / "long.mp4", parts, frames=3, fps=8, height=48, width=64):
+        most = max(most, sum(image() is not None for image in made))
+    assert len(made) > 30 and most <= 8
 
 
 def test_a_broken_file_keeps_the_segments_before(folder, tmp_path):

@@ -175,6 +175,7 @@ class _Sampler:
         if cut.end is not None and cut.end <= frame.end and not cut.done:
             cut.done = True
             yield from self._too_short(cut)
+            cut.images = []  # the rest of a clip, of each of thousands of segments
 
     def _clip(self, cut: _Cut, frame: _Frame) -> video.Clip:
         rate = float(self.rate or 0)
