@@ -3,8 +3,8 @@
     python benchmarks/segments.py    # minutes; writes its own video and removes it
 
 Both make the same clips: 11 frames of 64 pixels at 8 per second, of --segments random segments of
-1.4 to 10 seconds in --hours of video. Each runs in a process of its own. Prints seconds of one core,
-the memory that the clips add (peak, and after each tenth of them), and the ratios. Writes
+1.4 to 10 seconds in --hours of video. Each runs in a process of its own. Prints the seconds of one
+core, the memory that the clips add (peak, and after each tenth of them), and the ratios. Writes
 benchmarks/results/segments.json.
 """
 
@@ -88,7 +88,7 @@ def _write(path: Path, count: int) -> None:
 
 
 def _measure(run: Callable[[Path, list[Part]], Iterator[Any]], path: Path, parts: list[Part]):
-    """Seconds of one core and memory of all clips; the first run on one segment imports all that is needed."""
+    """Seconds of one core and memory of all clips; a run on one segment before imports modules."""
     for _ in run(path, parts[:1]):
         pass
     before, memory = _resident(), []
