@@ -85,7 +85,7 @@ def _row(number):
     from phenaki.evaluation import devices, protocol
     from phenaki.evaluation.references import ClipWindows, Prepared
     from phenaki.evaluation.score import compare, save_scores, text_table
-    from phenaki.evaluation.task import task_of
+    from phenaki.evaluation.task import task_of, with_template
     from phenaki.evaluation.tokenizer import FrozenTokenizer
 
     tokenizer = row["task"] == "reconstruction"
@@ -101,6 +101,7 @@ def _row(number):
         (spec.height, spec.width),
         spec.fps,
     )
+    task = with_template(task, clips.caption_template)
     full = row.get("clips", clips.total)
     used = clips.total = min(clips.total, full, LIMIT.value or full)
     if windows > 1:

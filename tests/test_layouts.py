@@ -29,6 +29,12 @@ EXPECTED = {
         {},
         ["no such file"],
     ),
+    "split folders": (
+        "test/metadata.csv, train/metadata.csv",
+        {"video_train": [(0, "a train video")], "video_validation": [(60, "a test video")]},
+        {},
+        [],
+    ),
     "sidecars": ("next to each file", {"image_train": [(0, "image 0")]}, {"nsfw": 1}, []),
     "class folders": (
         "folder names",
@@ -93,6 +99,12 @@ EXPECTED = {
     "parquet": (
         "parquet with media",
         {"image_train": [(3, "an image")], "video_train": [(0, "a clip")]},
+        {},
+        [],
+    ),
+    "Hub parquet": (
+        "parquet with media",
+        {"image_train": [(3, "grey dog")], "image_validation": [(3, "grey dog")]},
         {},
         [],
     ),

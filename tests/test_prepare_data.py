@@ -149,6 +149,8 @@ def test_validation_is_a_stable_fraction_of_the_files():
         (dict(quality=0), "--quality=0"),
         (dict(workers=0), "--workers"),
         (dict(layout="magic"), "--layout='magic' must be one of auto"),
+        (dict(caption_template="a cat"), "--caption_template=a cat: must have {} once"),
+        (dict(caption_template="a {}"), "needs names of classes, but the layout is: captions file"),
         (dict(captions="none.csv"), "none.csv: no such captions file"),
         (dict(input=Path("/nowhere")), "/nowhere: not a folder"),
     ],
@@ -186,6 +188,26 @@ def test_overwrite_replaces_a_data_set(folder, prepared, tmp_path):
     (_, second) = read(tmp_path / "set", "video_train")
     assert [read_number(image) for image in second["video"]] == [5, 6, 7, 8, 9]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["media", "set"]
+
+
+def test_a_template_is_around_class_names_and_stored_for_evaluation(tmp_path):
+    for name in ("train/TallCat/a.png", "test/dog/b.png", "test/.c.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbered(3)).save(tmp_path / "in" / name)
+    chosen = options(tmp_path / "in", tmp_path / "set", caption_template="a photo of a {}")
+    report = run.prepare(chosen)
+    assert report["clips"] == {"image_train": 1, "image_validation": 1}
+    assert [entry.partition(";")[0] for entry in report["notes"]][0] == (
+        "splits from the folders test, train"
+    )
+    (cat,) = read(tmp_path / "set", "image_train")
+    assert cat["caption"].decode() == "a photo of a tall cat"
+    _, form = format.open_set(tmp_path / "set")
+    assert form.caption_template == "a photo of a {}"
+    log = (tmp_path / "set" / "dead_letters.jsonl").read_text()
+    assert json.loads(log) == {"name": "test/.c.png", "reason": "a hidden file"}
+    run.prepare(dataclasses.replace(chosen, source_splits=False, overwrite=True))
+    assert len(read(tmp_path / "set", "image_train")) == 2
 
 
 def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path):

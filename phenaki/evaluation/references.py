@@ -64,6 +64,7 @@ class Prepared:
         height, width = size
         checks.same_size((frames, form.height, form.width), (frames, height, width))
         spec = _Spec(frames, height, width, fps)
+        self.caption_template = form.caption_template
         self._stored = stored_clips.StoredClips(directory, split, kind, spec)
         self.total = len(self._stored)
         self._order = order(self.total)

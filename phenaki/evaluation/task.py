@@ -79,6 +79,14 @@ class Evaluation(NamedTuple):
     windows: int = 1  # reference clips that are windows of one: resampled and halved together
 
 
+def with_template(task: Task, template: str) -> Task:
+    """The task for captions that were prepared with `template`: they are the prompts as they are.
+
+    Training has seen them so; the row's own words around them would come twice.
+    """
+    return task if template == "{}" else dataclasses.replace(task, prompt="{}")
+
+
 def task_of(row: Mapping[str, Any], frames: int, per_shard: int, **fields: Any) -> Task:
     """The task of a row of configs/tables.py for clips of `frames` frames."""
     names = {field.name for field in dataclasses.fields(Task)}

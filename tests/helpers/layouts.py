@@ -62,6 +62,14 @@ def captions_parquet(root: Path) -> None:
     parquet.write_table(columns, root / "captions.parquet")
 
 
+def split_folders(root: Path) -> None:
+    """As the Hub's folders of videos: a table in each split folder; here with several captions."""
+    for split, first in {"train": 0, "test": 60}.items():
+        video(root / split / "a.mp4", first=first)
+        texts = json.dumps([f"a {split} video", "another caption"])
+        table(root / split / "metadata.csv", "file_name,text", [("a.mp4", texts)])
+
+
 def sidecars(root: Path) -> None:
     """As img2dataset writes "files": 00000/000000000.jpg, .txt and .json."""
     (root / "00000").mkdir()
@@ -196,6 +204,20 @@ def media_parquet(root: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), root / "00000.parquet")
 
 
+def hub_parquet(root: Path) -> None:
+    """As the Hub converts data sets: images as structs, labels with their names."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"image": {"bytes": image(3, "JPEG"), "path": "a.jpg"}, "label": 1}]
+    labels = {"label": {"names": ["Cat", "GreyDog"], "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": labels}})}
+    (root / "data").mkdir()
+    for name in ("train", "test"):
+        columns = pyarrow.Table.from_pylist(rows).replace_schema_metadata(about)
+        parquet.write_table(columns, root / "data" / f"{name}-00000-of-00001.parquet")
+
+
 def dmvr(root: Path) -> None:
     tf = tensorflow.tensorflow()
     with tf.io.TFRecordWriter(str(root / "train-00000-of-00001.tfrecord")) as file:
@@ -235,10 +257,11 @@ def _frames(first: int, channels: int = 3) -> np.ndarray:
 def bair(root: Path) -> None:
     features = tensorflow.datasets().features
     camera = features.Tensor(shape=(48, 64, 3), dtype=np.uint8)
-    each = {"image_main": camera, "image_aux1": camera}
-    dictionary = features.FeaturesDict({name: features.Sequence(f) for name, f in each.items()})
-    examples = [{"image_main": _frames(0), "image_aux1": _frames(100)}] * 2
-    write_tfds(root, "bair_robot_pushing_small", dictionary, examples, "test")
+    # Its example is a sequence of steps, not a dictionary of sequences.
+    steps = features.Sequence({"image_main": camera, "image_aux1": camera})
+    images = zip(_frames(0), _frames(100), strict=True)
+    example = [{"image_main": main, "image_aux1": other} for main, other in images]
+    write_tfds(root, "bair_robot_pushing_small", steps, [example] * 2, "test")
 
 
 def laion(root: Path) -> None:
@@ -272,6 +295,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "captions.csv": captions_csv,
     "metadata.jsonl": captions_jsonl,
     "captions.parquet": captions_parquet,
+    "split folders": split_folders,
     "sidecars": sidecars,
     "class folders": class_folders,
     "WebVid": webvid,
@@ -282,6 +306,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "video2dataset tar": video2dataset_tar,
     "tfrecord": example_tfrecord,
     "parquet": media_parquet,
+    "Hub parquet": hub_parquet,
     "DMVR": dmvr,
     "tfds bair_robot_pushing_small": bair,
     "tfds laion400m": laion,

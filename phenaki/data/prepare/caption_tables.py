@@ -73,8 +73,9 @@ def _csv(path: Path, header: tuple[str, ...] | None, quotes: bool | None) -> Ite
     before = csv.field_size_limit(MAX_CELL)
     try:
         with path.open(encoding=encoding(path), newline="") as file:
-            dialect = csv_dialects.of(path, quotes)
-            reader = csv.reader(file, dialect, strict=True)
+            delimiter, enclosed = csv_dialects.of(path, quotes)
+            quoting: Any = csv.QUOTE_MINIMAL if enclosed else csv.QUOTE_NONE
+            reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
             first = header or next(reader, None)
             if not first:
                 raise UserError(f"{path}: empty; it needs a header and rows.")
@@ -83,7 +84,7 @@ def _csv(path: Path, header: tuple[str, ...] | None, quotes: bool | None) -> Ite
                 line = reader.line_num
                 row = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
                 if len(cells) > len(names):
-                    row[OVERFLOW] = dialect.delimiter.join(cells[len(names) :])
+                    row[OVERFLOW] = delimiter.join(cells[len(names) :])
                 if cells:
                     yield line, row
     except (UnicodeDecodeError, csv.Error) as error:
@@ -144,7 +145,7 @@ def _strings(row: Mapping) -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:  # NaN stands for a missing value
+    if value is None or value != value:  # NaN is a missing value
         return ""
     if isinstance(value, list | dict | bool):
         return json.dumps(value, ensure_ascii=False, default=str)

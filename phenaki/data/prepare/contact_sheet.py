@@ -84,11 +84,16 @@ def parse(record: bytes) -> dict:
         "fps": fields["fps"].float_list.value[0],
         # Absent in data sets of older releases.
         "source_fps": next(iter(fields["source_fps"].float_list.value), 0.0),
+        "more_captions": [
+            text.decode(errors="replace") for text in fields["more_captions"].bytes_list.value
+        ],
     }
 
 
 def _text(split: str, clip: dict) -> str:
     caption = clip["caption"] if clip["captioned"] else "(no caption)"
+    if clip["more_captions"]:
+        caption = f"(1 of {1 + len(clip['more_captions'])}) {caption}"
     lines = textwrap.wrap(caption, 58, max_lines=3)
     source = textwrap.shorten(clip["source"].replace("/", "/ "), 58).replace("/ ", "/")
     count = len(clip["video"])

@@ -8,17 +8,6 @@ DELIMITERS = (",", ";", "\t", "|")
 _ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 
 
-class _Enclosed(csv.Dialect):
-    """Cells may stand in quotes, with inner quotes doubled."""
-
-    delimiter = ","
-    quotechar = '"'
-    doublequote = True
-    skipinitialspace = False
-    lineterminator = "\n"
-    quoting = csv.QUOTE_MINIMAL
-
-
 def encoding(path: Path) -> str:
     """The encoding of a text file, by its byte order mark or by decoding all of it."""
     with path.open("rb") as file:
@@ -34,8 +23,8 @@ def encoding(path: Path) -> str:
         return "latin-1"
 
 
-def of(path: Path, quotes: bool | None = None) -> csv.Dialect:
-    """The dialect of a file, for `csv.reader`.
+def of(path: Path, quotes: bool | None = None) -> tuple[str, bool]:
+    """(delimiter, whether quotes enclose cells) of a file.
 
     A .csv whose header has no comma is separated by semicolons, tabs or bars. A .tsv is often
     written by joining cells with tabs: `has_quotes` decides whether its quotes enclose cells.
@@ -43,16 +32,13 @@ def of(path: Path, quotes: bool | None = None) -> csv.Dialect:
     Args:
         quotes: overrides that decision.
     """
-    dialect = _Enclosed()
     with path.open(encoding=encoding(path), newline="") as file:
         header = file.readline()
     known = ("\t",) if path.suffix.lower() == ".tsv" else DELIMITERS
-    dialect.delimiter = next((mark for mark in known if mark in header), known[0])
+    delimiter = next((mark for mark in known if mark in header), known[0])
     if quotes is None:
-        quotes = dialect.delimiter != "\t" or bool(has_quotes(path))
-    if not quotes:
-        dialect.quoting, dialect.quotechar = csv.QUOTE_NONE, None
-    return dialect
+        quotes = delimiter != "\t" or bool(has_quotes(path))
+    return delimiter, quotes
 
 
 def has_quotes(path: Path) -> bool | None:

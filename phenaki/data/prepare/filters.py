@@ -42,10 +42,10 @@ class Filters:
             return f"nsfw: flagged {item.nsfw}"
         if self.captions(item) or self._fits(0) and not item.captions:
             return None
-        words = max((len(caption.split()) for caption in item.captions), default=0)
-        if words < self.min_words:
-            return f"caption too short: {words} words, {self.min_words} needed"
-        words = min((len(caption.split()) for caption in item.captions), default=0)
+        counts = [len(caption.split()) for caption in item.captions] or [0]
+        if max(counts) < self.min_words:
+            return f"caption too short: {max(counts)} words, {self.min_words} needed"
+        words = min(count for count in counts if count >= self.min_words)
         return f"caption too long: {words} words, at most {self.max_words}"
 
     def captions(self, item: RawItem) -> tuple[str, ...]:

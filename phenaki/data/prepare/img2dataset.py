@@ -90,8 +90,9 @@ def restore(
         turned: EXIF's orientation of the pixels; one in the file itself is used instead.
     """
     upright = None
+    source: Any = file
     # Damaged and huge files too are left to the reader of images, which says what is wrong.
-    with contextlib.suppress(Exception), Image.open(file) as image:
+    with contextlib.suppress(Exception), Image.open(source) as image:
         if image.width * image.height <= MAX_PIXELS:
             upright = _restored(image, before, turned)
     file.seek(0)

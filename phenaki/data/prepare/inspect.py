@@ -92,7 +92,7 @@ def _add(split: SplitStatistics, clip: dict, first_of: dict[str, str], count_tok
         split.source_fps.append(clip["source_fps"])
     split.sources[clip["source"]] += 1
     if clip["captioned"]:
-        split.tokens.append(count_tokens(clip["caption"]))
+        split.tokens += map(count_tokens, [clip["caption"], *clip["more_captions"]])
     split.uncaptioned += not clip["captioned"]
     middle = clip["video"][len(clip["video"]) // 2]
     levels = np.asarray(Image.open(io.BytesIO(middle)))

@@ -23,7 +23,7 @@ CLASSES_NOTE = (
 
 @dataclasses.dataclass
 class Entry:
-    """What is known of a file besides its media; fields as in `items.RawItem`."""
+    """What is known of a file but its media; fields as in `items.RawItem`."""
 
     captions: tuple[str, ...] = ()
     nsfw: str | None = None

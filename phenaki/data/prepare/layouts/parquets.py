@@ -32,7 +32,8 @@ def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
     Columns of bytes are known by a name such as jpg, mp4, image or video, or by their content.
     Without a caption, the names of the Hub's class labels are the captions.
     """
-    keys, columns = [], Columns()
+    keys: list[str] = []
+    columns = Columns()
     for key in found.named("*.parquet"):
         of_file = _columns(found.root / key, request.fields)
         if of_file.media:
@@ -42,6 +43,10 @@ def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
         raise UserError(f"--fields=media={wanted}: no parquet file here has that column of media.")
     if not keys:
         return None
+    if (wanted := request.fields.get("caption")) and not columns.caption:
+        raise UserError(
+            f"--fields=caption={wanted}: {keys[0]} has only {', '.join(columns.every)}."
+        )
     read = functools.partial(rows, fields=dict(request.fields), template=request.template)
     classes = bool(columns.labels)
     notes = columns.notes() if "media" not in request.fields else []
@@ -195,8 +200,8 @@ def _item(
         captions = about.captions
         for label, names in columns.labels.items():
             index = row.get(label)
-            known = isinstance(index, int) and 0 <= index < len(names)
-            captions = class_caption(names[index], template) if known else ()
+            if isinstance(index, int) and 0 <= index < len(names):
+                captions = class_caption(names[index], template)
         return RawItem(
             f"{name}.{suffix}", kind, about.media(content, kind), captions, split, about.nsfw
         )

@@ -82,7 +82,8 @@ def _samples(
             taken.add(owner)
             texts = groups[owner]
         yield from _items(f"{key}/{name}", parts, texts, split)
-        unread.update(s for s in parts if s not in metadata.TEXTS and not kind_of(f"x.{s}"))
+        used = parts if owner is None else {**groups[owner], **parts}
+        unread.update(s for s in used if s not in metadata.TEXTS and not kind_of(f"x.{s}"))
     for name, parts in groups.items():
         if name not in taken and not _media(parts):
             yield Skipped(f"{key}/{name}", f"only .{', .'.join(parts)}: no image or video")

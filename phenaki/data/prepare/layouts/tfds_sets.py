@@ -104,8 +104,17 @@ def find(request: walk.Request) -> Inventory:
             units.append(WorkUnit(path.name, reader=reader, container=path))
     named = ", ".join(f"{f}={v}" for f in _FIELDS if (v := getattr(fields, f)))
     rate = f"at {fields.fps:g} fps" if fields.fps else "each image one frame of the clips"
-    layout = f"TFDS {data.info.full_name}: {named}, {rate}"
-    return Inventory(layout, tuple(units), classes=_label(data.info.features, fields.caption))
+    found = walk.listing(request.root)
+    found.others -= {unit.name for unit in units} | set(found.named("*.json", "*.labels.txt"))
+    unread = [Skipped(key, "not of the data set: not read") for key in found.media]
+    return Inventory(
+        f"TFDS {data.info.full_name}: {named}, {rate}",
+        tuple(units),
+        tuple(found.problems + unread),
+        len(found.others),
+        tuple(found.unused()),
+        classes=_label(data.info.features, fields.caption),
+    )
 
 
 def _fields(request: walk.Request, data) -> Fields:
