@@ -15,8 +15,9 @@ COVER = 200  # the number that a cover shows
 FORMATS = {"vob": "vob", "m2v": "mpeg2video", "mpg": "mpeg", "m2ts": "mpegts", "mjpeg": "mjpeg"}
 PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "gif": "rgb8"}
 OPTIONS = {
-    "libx264": {"qp": "0"},
-    "libx265": {"x265-params": "lossless=1:log-level=none"},
+    # B-frames, where they are asked for, whatever the images are.
+    "libx264": {"qp": "1", "b_strategy": "0", "sc_threshold": "0", "bf": "0"},
+    "libx265": {"x265-params": "bframes=2:b-adapt=0:scenecut=0:qp=1:log-level=none"},
     "mpeg1video": {"qmin": "1", "qmax": "1"},
     "mpeg2video": {"qmin": "1", "qmax": "1"},
     "mpeg4": {"qmin": "1", "qmax": "1"},
