@@ -11,12 +11,13 @@ import numpy as np
 from numbered_clips import numbered
 from PIL import Image, ImageCms
 
-COVER = 200  # the number that a cover picture shows
+COVER = 200  # the number that a cover shows
 FORMATS = {"vob": "vob", "m2v": "mpeg2video", "mpg": "mpeg", "m2ts": "mpegts", "mjpeg": "mjpeg"}
 PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le", "gif": "rgb8"}
 OPTIONS = {
-    "libx264": {"qp": "0"},
-    "libx265": {"x265-params": "lossless=1:log-level=none"},
+    # B-frames, where they are asked for, whatever the images are.
+    "libx264": {"qp": "1", "b_strategy": "0", "sc_threshold": "0", "bf": "0"},
+    "libx265": {"x265-params": "bframes=2:b-adapt=0:scenecut=0:qp=1:log-level=none"},
     "mpeg1video": {"qmin": "1", "qmax": "1"},
     "mpeg2video": {"qmin": "1", "qmax": "1"},
     "mpeg4": {"qmin": "1", "qmax": "1"},
@@ -40,7 +41,7 @@ def encode(
     Args:
         codec: None for no video.
         sound: the first stream is half a second of sound.
-        cover: there is a cover picture before the video.
+        cover: there is a cover image before the video.
         second: frames of a second, smaller video.
         context: attributes of the codec's context.
     """
@@ -48,21 +49,21 @@ def encode(
     with av.open(str(path), "w", format=FORMATS.get(path.suffix[1:])) as out:
         coding = "pcm_s16le" if path.suffix == ".avi" else "aac"
         audio = out.add_stream(coding, rate=8000) if sound else None
-        picture = out.add_stream("mjpeg", rate=1) if cover else None
+        thumbnail = out.add_stream("mjpeg", rate=1) if cover else None
         stream = out.add_stream(codec, rate=rate) if codec else None
         other = out.add_stream("mpeg4", rate=rate) if second else None
         if other:
             _configure(other, numbered(0, 24, 32), "yuv420p")
-        if picture:
-            picture.disposition = av.stream.Disposition.attached_pic
-            _configure(picture, numbered(COVER), "yuvj420p")
+        if thumbnail:
+            thumbnail.disposition = av.stream.Disposition.attached_pic
+            _configure(thumbnail, numbered(COVER), "yuvj420p")
         if stream:
             _configure(stream, images[0], pix_fmt or PIXELS.get(codec, "yuv420p"))
             stream.options = OPTIONS.get(codec, {}) | (options or {})
             for name, value in context.items():
                 setattr(stream.codec_context, name, value)
-        if picture:
-            _write(out, picture, [numbered(COVER)], 1)
+        if thumbnail:
+            _write(out, thumbnail, [numbered(COVER)], 1)
         if stream:
             _write(out, stream, images, rate)
         if audio:

@@ -34,7 +34,7 @@ def durations(
     """Yields for each frame the seconds until the next one, and the frame.
 
     Frames without stamps between two others divide the time between those. Where the clock goes
-    back, stands still or jumps by more than `max_gap`, it is taken to continue: the frame lasts as
+    back, stops or jumps by more than `max_gap`, it is taken to continue: the frame lasts as
     long as its container says, or its stream's `usual` frame, or the frames before.
     """
     clock, share = _Clock(), None

@@ -146,7 +146,7 @@ def _converted(source: Source, frame: av.VideoFrame, aspect: float) -> tuple[Ima
 
 
 def _stream(source: Source, container) -> av.VideoStream:
-    """FFmpeg's choice, unless it is a cover picture of a song or a thumbnail of a video."""
+    """FFmpeg's choice, unless it is the cover of a song or a thumbnail of a video."""
     videos = [one for one in container.streams.video if not one.disposition & _COVER]
     if not videos:
         covers = len(container.streams.video)
