@@ -2,10 +2,12 @@
 
 python scripts/prepare_data.py --input=FOLDER --output=DIR [--captions=captions.csv] [--size=128]
 
-FOLDER may hold media with a table of captions, a .txt or .json next to each file, or class folders;
-WebVid, Kinetics, Moments in Time, DAVIS; tars, TFRecords or parquet of img2dataset, video2dataset
-or DMVR; or be tfds:NAME. The detected layout is printed; --layout overrides it. Videos are cut into
-clips without overlap, images become clips of one frame. Unreadable files are skipped and reported.
+FOLDER may hold media with a table of captions (of files, or of segments: start, end), a .txt or
+.json next to each file, or class folders; WebVid, Kinetics, Moments in Time, DAVIS; annotation
+files of ActivityNet Captions, YouCook2, MSR-VTT and others (docs/data.md); tars, TFRecords or
+parquet of img2dataset, video2dataset or DMVR; or be tfds:NAME. The detected layout is printed;
+--layout overrides it. Videos are cut into clips without overlap, images become clips of one frame.
+Unreadable files are skipped and reported.
 
 DIR then holds the data set (TFDS), report.txt, report.json, dead_letters.jsonl (everything skipped,
 with reasons), manifest.json and contact_sheet.png. The same command resumes a stopped run; the same
@@ -15,7 +17,7 @@ input gives the same bytes.
 import os
 import re
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from absl import flags
 
@@ -45,6 +47,7 @@ _FIELDS = flags.DEFINE_string(
     "fields",
     "",
     "columns: file=A,caption=B of a table (quotes=yes or no: whether they enclose its cells), "
+    "start=C,end=D,unit=ms of its segments (or duration=D, segment=C; seconds, ms, frames), "
     "media=A,caption=B of parquet, media=A,caption=B,nsfw=C of a TFDS set",
 )
 _SOURCE_FPS = flags.DEFINE_float(
@@ -58,7 +61,9 @@ _CAPTION_TEMPLATE = flags.DEFINE_string(
     'caption of a class, such as "a video of {}"; for layouts whose captions are class names',
 )
 _FRAMES = flags.DEFINE_integer("frames", 11, "frames of a clip, 1 + 2n")
-_FPS = flags.DEFINE_float("fps", 8.0, "frames per second of the clips")
+_FPS = flags.DEFINE_string(
+    "fps", "8", "frames per second of the clips; native keeps every frame and the rate of each file"
+)
 _SIZE = flags.DEFINE_string("size", "128", "pixels: of a square, or HEIGHTxWIDTH")
 _VALIDATION = flags.DEFINE_float("validation", 0.1, "fraction of the files for validation")
 _SOURCE_SPLITS = flags.DEFINE_bool(
@@ -69,7 +74,7 @@ _ENCODING = flags.DEFINE_enum(
 )
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of JPEG frames")
 _LIMIT = flags.DEFINE_integer(
-    "limit", None, "maximum clips per file; the rest of the file is not read"
+    "limit", None, "maximum clips per file or segment; the rest of the file is not read"
 )
 _DROP_NSFW = flags.DEFINE_list("drop_nsfw", "NSFW", "flags of the source whose items are skipped")
 _MIN_WORDS = flags.DEFINE_integer("min_words", 0, "minimum words of a caption")
@@ -103,6 +108,15 @@ def _size(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
+def _fps(value: str) -> float | Literal["native"]:
+    if value.strip().lower() == "native":
+        return "native"
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"--fps={value}: must be a number, such as 8, or native.") from None
+
+
 def _fields(value: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
     if not all(name.strip() and column.strip() for name, _, column in pairs):
@@ -123,7 +137,7 @@ def _options() -> run.PrepareOptions:
         fields=_fields(_FIELDS.value),
         source_fps=_SOURCE_FPS.value,
         frames=_FRAMES.value,
-        fps=_FPS.value,
+        fps=_fps(_FPS.value),
         height=height,
         width=width,
         caption_template=_CAPTION_TEMPLATE.value,

@@ -67,7 +67,8 @@ def test_a_clip_has_the_rate_of_its_source(tmp_path, rate):
     uneven = [0, 1, 1.1, 1.2, 1.3, 2]  # five frames in the first two seconds
     (clip,) = cut(write_video(tmp_path / "b.mp4", uneven), frames=3, fps=1.5)
     assert clip.source_fps == pytest.approx(2.5, rel=0.01)
-    assert video.image_clip(io.BytesIO(png()), height=8, width=8).source_fps == 0
+    (clip,) = cut(io.BytesIO(png()))
+    assert clip.source_fps == 0
 
 
 def png() -> bytes:
@@ -84,18 +85,6 @@ def test_a_video_lasts_until_its_last_frame_ends(tmp_path):
 def test_milliseconds_of_matroska_neither_drop_nor_repeat_a_frame(tmp_path, rate):
     path = write_video(tmp_path / "a.mkv", regular(60, rate))
     assert numbers(path, rate)[:60] == list(range(60))
-
-
-def test_unordered_timestamps_are_sorted():
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        order = np.arange(20)
-        for start in range(0, 20, video.REORDER):
-            random.shuffle(order[start : start + video.REORDER])
-        items = [video._Timed(Fraction(int(t)), Fraction(0), f"frame {t}", 1.0) for t in order]
-        end = video._Timed(Fraction(20), Fraction(0), None, 1.0)
-        result = list(video._in_order(iter([*items, end])))
-        assert [item.time for item in result] == list(range(21))
 
 
 def test_clips_follow_each_other_without_overlap(tmp_path):
@@ -225,7 +214,7 @@ def test_corrupt_images_give_a_reason(tmp_path):
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(images.UnreadableMedia, match=reason) as caught:
-            video.image_clip(tmp_path / name, height=8, width=8)
+            list(cut(tmp_path / name, guess="image"))
         assert "\n" not in caught.value.reason
         assert str(tmp_path) not in caught.value.reason
 
@@ -236,8 +225,8 @@ def test_corrupt_videos_give_a_reason(tmp_path):
     contents = {
         "empty.mp4": (b"", "not readable"),
         "text.mp4": (b"hello, world" * 100, "not readable"),
-        "cut.mp4": (good[: len(good) // 2], "not readable"),
-        "cut.mkv": (mkv[: len(mkv) // 2], "truncated|not readable"),
+        "cut.mp4": (good[: len(good) // 2], "truncated"),
+        "cut.mkv": (mkv[: len(mkv) // 2], "truncated"),
     }
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -252,11 +241,13 @@ def test_corrupt_videos_give_a_reason(tmp_path):
 
 
 def test_clips_are_yielded_while_the_file_is_read(tmp_path):
-    mkv = write_video(tmp_path / "good.mkv", regular(200, 8)).read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(mkv[: len(mkv) // 2])
-    stream = cut(tmp_path / "cut.mkv")
+    content = bytearray(write_video(tmp_path / "a.mp4", regular(200, 8)).read_bytes())
+    samples = content.index(b"mdat")
+    middle = (samples + content.index(b"moov")) // 2
+    content[middle : middle + 3000] = bytes(3000)
+    stream = cut(io.BytesIO(content))
     assert [read_number(image) for image in next(stream).video] == [0, 1, 2]
-    with pytest.raises(images.UnreadableMedia):
+    with pytest.raises(images.UnreadableMedia, match="corrupt frame at"):
         list(stream)
 
 

@@ -285,7 +285,9 @@ def check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
             f"{directory}: clips of {form.frames} frames; config.video.frames={spec.frames}. "
             f"Prepare the data with --frames={spec.frames}."
         )
-    if kind == "video" and spec.frames > 1 and abs(form.fps - spec.fps) > 0.01:
+    # Clips at the native rates of their sources (fps 0) are taken as they are (B.2.4).
+    rated = kind == "video" and spec.frames > 1 and form.fps
+    if rated and abs(form.fps - spec.fps) > 0.01:
         raise UserError(
             f"{directory}: clips of {form.fps:g} frames a second; config.video.fps={spec.fps:g}. "
             f"Prepare the data with --fps={spec.fps:g}."

@@ -31,7 +31,8 @@ NO_TEMPLATE = "{}"
 class ClipFormat:
     """What all clips of a data set share. `frames` is the length of videos; images have one.
 
-    `caption_template` has braces where captions have the name of a class.
+    `fps` of 0: every clip has the rate of its source. `caption_template` has braces where captions
+    have the name of a class.
     """
 
     frames: int

@@ -1,4 +1,4 @@
-"""The reader of image files: upright 8-bit RGB over white, and the resize that fits a clip.
+"""The reader of image files: upright 8-bit sRGB over white, and the resize that fits a clip.
 
 `prepare_data.py`, `--image` and the images of a storyboard all read with it, so that a model sees
 the same pixels in training and in sampling.
@@ -9,6 +9,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
 from phenaki.errors import UserError
+from phenaki.io import pixels, signatures
 
+ANIMATED = ("PNG", "WEBP", "AVIF")  # formats of images whose frames follow each other in time
 MAX_PIXELS = 2**26  # 8192 x 8192: headers that claim more are usually corrupt
 
 
@@ -34,37 +37,62 @@ class UnreadableMedia(ValueError):
 
 
 def read_image(source: Path | str | io.BufferedIOBase) -> Image.Image:
-    """Decodes an image as 8-bit RGB: EXIF orientation applied, transparency composited over white.
+    """Decodes an image as 8-bit sRGB: EXIF orientation and ICC profile applied, over white.
 
-    16-bit gray is divided by 257, so that 65535 becomes 255.
+    Of an animation it is the first frame. Pixels of more bits are scaled as in `pixels.srgb`.
 
     Raises:
         UnreadableMedia: not an image, truncated, or larger than `MAX_PIXELS`.
     """
-    with decode_errors(source), warnings.catch_warnings():
+    return next(read_frames(source))[0]
+
+
+def read_frames(
+    source: Path | str | io.BufferedIOBase,
+) -> Iterator[tuple[Image.Image, Fraction | None]]:
+    """Yields the frames of an animated PNG, WebP or AVIF and how many seconds each is shown.
+
+    Other images have one frame, whose time is None. Pixels and errors are those of `read_image`.
+    """
+    with decode_errors(source), opened(source) as file:
+        if signatures.is_heif(signatures.head_of(file)):
+            raise UnreadableMedia(source, "HEIC: convert it to JPEG or PNG")
+        image = _quiet(Image.open, file)
+        check_size(source, image.width, image.height)
+        animated = image.format in ANIMATED and getattr(image, "n_frames", 1) > 1
+        # An animated PNG may begin with an image for readers that know no animations.
+        first = int(animated and getattr(image, "default_image", False))
+        for number in range(first, image.n_frames if animated else 1):
+            frame = _quiet(_frame, source, image, number)
+            lasts = image.info.get("duration", 0) if animated else None
+            yield frame, None if lasts is None else Fraction(lasts).limit_denominator(10**6) / 1000
+
+
+@contextlib.contextmanager
+def opened(source: Path | str | io.BufferedIOBase) -> Iterator[io.BufferedIOBase]:
+    """Opens a path; an open file stays open."""
+    if isinstance(source, Path | str):
+        with open(source, "rb") as file:
+            yield file
+    else:
+        yield source
+
+
+def _frame(source: object, image: Image.Image, number: int) -> Image.Image:
+    if number:
+        image.seek(number)
+    image.load()
+    stored = pixels.integers(image)
+    try:
+        return pixels.srgb(ImageOps.exif_transpose(image), stored)
+    except pixels.UnknownRange as error:
+        raise UnreadableMedia(source, str(error)) from None
+
+
+def _quiet(function: Callable, *arguments: object) -> Any:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of EXIF blocks and palettes that Pillow repairs
-        file: Any = source
-        with Image.open(file) as image:
-            check_size(source, image.width, image.height)
-            image.load()
-            return _rgb(source, ImageOps.exif_transpose(image))
-
-
-def _rgb(source: object, image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit gray, which `convert` would clip at 255
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise UnreadableMedia(source, "floating-point pixels of unknown range")
-    if image.has_transparency_data:
-        return over_white(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def over_white(image: Image.Image) -> Image.Image:
-    """Composites RGBA over white; returns RGB."""
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+        return function(*arguments)
 
 
 def fit(

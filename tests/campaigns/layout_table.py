@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import layouts
+from annotations import ANNOTATIONS
 from environment import ROOT
 
 FLAGS = {"tfds ucf101": "--fps=25", "tfds webvid": "--fps=30"}
@@ -17,7 +18,12 @@ FLAGS = {"tfds ucf101": "--fps=25", "tfds webvid": "--fps=30"}
 
 def row(name: str, work: Path) -> str:
     """One layout: command, files in, clips out, skipped with reasons, seconds."""
-    source = layouts.make(name, work / name / "in")
+    source = work / name / "in"
+    if name in ANNOTATIONS:
+        source.mkdir(parents=True)
+        ANNOTATIONS[name](source)
+    else:
+        source = layouts.make(name, source)
     files = sum(path.is_file() for path in source.rglob("*"))
     shown = f"tfds:{name.split()[1]}" if name.startswith("tfds") else "DIR"
     flags = ["--size=64", *FLAGS.get(name, "").split()]
@@ -40,7 +46,7 @@ def main() -> None:
     print("| layout | command | recognised as | files in | clips out | skipped | seconds |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as directory:
-        for name in layouts.LAYOUTS:
+        for name in (*layouts.LAYOUTS, *ANNOTATIONS):
             print(f"| {row(name, Path(directory))} |", flush=True)
 
 

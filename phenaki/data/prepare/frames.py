@@ -12,19 +12,21 @@ from PIL import Image
 
 from phenaki.data.prepare import video
 from phenaki.data.prepare.items import FrameSequence
-from phenaki.io import images
+from phenaki.io import images, pixels
 
 
 def clips(
-    media: FrameSequence, *, frames: int, fps: float, height: int, width: int
+    media: FrameSequence, *, frames: int, fps: float | None, height: int, width: int
 ) -> Iterator[video.Clip]:
     """As `video.clips`: clip frame k shows the last image with time <= t0 + k / fps.
+
+    With `fps` of None every image is one frame, at the rate of the sequence (0: unknown).
 
     Raises:
         UnreadableMedia: an unreadable image, or fewer than `frames` frames.
     """
-    rate = Fraction(media.fps or fps).limit_denominator(100_000)
-    step = rate / Fraction(fps).limit_denominator(100_000)
+    rate = Fraction(media.fps or fps or 0).limit_denominator(100_000)
+    step = rate / Fraction(fps).limit_denominator(100_000) if fps else Fraction(1)
     indices = itertools.takewhile(
         lambda index: index < len(media.images), (int(k * step) for k in itertools.count())
     )
@@ -37,17 +39,19 @@ def clips(
             yield video.Clip(0.0, np.stack(buffer), size)
             return
         if len(buffer) == frames:
-            yield video.Clip(start / fps, np.stack(buffer), size, float(rate))
+            seconds = float(start * step / rate) if rate else 0.0
+            yield video.Clip(seconds, np.stack(buffer), size, float(rate), fps or float(rate))
             buffer, start, count = [], number + 1, count + 1
     if not count:
-        reason = f"too short: {len(buffer)} frames at {fps:g} fps, {frames} needed"
+        at = f" at {fps:g} fps" if fps else ""
+        reason = f"too short: {len(buffer)} frames{at}, {frames} needed"
         raise images.UnreadableMedia("frames", reason)
 
 
 def _image(source: Path | bytes | np.ndarray) -> Image.Image:
     if isinstance(source, np.ndarray):
         gray = source.shape[-1] == 1
-        return Image.fromarray(source[..., 0] if gray else source[..., :3]).convert("RGB")
+        return pixels.srgb(Image.fromarray(source[..., 0] if gray else source))
     return images.read_image(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data.format import ClipFormat, ClipRecord, encode
-from phenaki.data.prepare import frames, spool, video, workers
+from phenaki.data.prepare import frames, segments, spool, video, workers
 from phenaki.data.prepare.filters import Filters
 from phenaki.data.prepare.items import (
     FrameSequence,
@@ -61,26 +61,27 @@ def decode_unit(unit: WorkUnit, job: Job) -> UnitResult:
     began = time.perf_counter()
     results, problems = _UniqueResults(), []
     with artifacts.atomic(clips) as partial, partial.open("wb") as file:
-        for item in unit:
+        for group in _groups(unit):
             workers.heartbeat()
-            if isinstance(item, Skipped):
-                problems.append(item)
+            if isinstance(group, Skipped):
+                problems.append(group)
             else:
-                results.add(_decode(item, file, job))
-                problems += _dropped_captions(item, job.filters)
+                for result in _decode(group, file, job):
+                    results.add(result)
+                problems += _dropped_captions(group, job.filters)
     workers.heartbeat(0)
     return spool.finish(clips, results.all, problems, time.perf_counter() - began)
 
 
 def retry_items(unit: WorkUnit, job: Job) -> UnitResult:
-    """Decodes each item of a unit in a process of its own, after one of them crashed or hung."""
+    """Decodes each file of a unit in a process of its own, after one of them crashed or hung."""
     results = _UniqueResults()
     problems: list[Skipped] = []
     clips = spool.path(job.spool, job.name(unit))
     with artifacts.atomic(clips) as partial, partial.open("wb") as file:
-        if len(unit.items) == 1:
-            (item,) = unit.items
-            results.add(ItemResult(item.key, item.kind, reason="the decoder crashed or hung"))
+        if unit.items and len(list(_groups(unit))) == 1:
+            for item in unit.items:
+                results.add(ItemResult(item.key, item.kind, reason="the decoder crashed or hung"))
         else:
             for done in _decode_apart(unit, job):
                 problems += done.problems
@@ -109,13 +110,34 @@ class _UniqueResults:
         self.all.append(result)
 
 
+def _groups(unit: WorkUnit) -> Iterator[list[RawItem] | Skipped]:
+    """Items that are decoded together: all segments of a file, or one item."""
+    together: list[RawItem] = []
+    for item in unit:
+        if together and not _same_file(item, together[-1]):
+            yield together
+            together = []
+        if isinstance(item, Skipped):
+            yield item
+        else:
+            together.append(item)
+    if together:
+        yield together
+
+
+def _same_file(item: RawItem | Skipped, other: RawItem) -> bool:
+    if isinstance(item, Skipped) or item.segment is None or other.segment is None:
+        return False
+    return item.media == other.media
+
+
 def _decode_apart(unit: WorkUnit, job: Job) -> Iterator[UnitResult]:
-    """The items of a unit as units of their own, a few in memory at a time."""
-    items = iter(unit)
-    while few := list(itertools.islice(items, 16)):
-        problems = tuple(item for item in few if isinstance(item, Skipped))
+    """The files of a unit as units of their own, a few in memory at a time."""
+    groups = _groups(unit)
+    while few := list(itertools.islice(groups, 16)):
+        problems = tuple(group for group in few if isinstance(group, Skipped))
         yield UnitResult(Path(os.devnull), (), problems, 0.0)
-        alone = [WorkUnit(item.key, (item,)) for item in few if isinstance(item, RawItem)]
+        alone = [WorkUnit(g[0].key, tuple(g)) for g in few if not isinstance(g, Skipped)]
         decode, retry = (functools.partial(f, job=job) for f in (decode_unit, retry_items))
         yield from workers.run(decode, alone, 2, retry)
 
@@ -125,34 +147,69 @@ def _shifted(result: ItemResult, by: int) -> ItemResult:
     return dataclasses.replace(result, clips=places)
 
 
-def _decode(item: RawItem, file: io.BufferedIOBase, job: Job) -> ItemResult:
-    """Appends the clips of an item to `file`."""
-    reason = job.filters.item(item)
-    places: list[tuple[int, int]] = []
-    kind, static, digest = item.kind, 0, ""
+class _Spooled:
+    """What became of one item; its clips are appended to `file` one by one."""
+
+    def __init__(self, item: RawItem, file: io.BufferedIOBase, job: Job):
+        self.item, self._file, self._job = item, file, job
+        self.reason = job.filters.item(item)
+        self.kind, self.static, self.digest = item.kind, 0, ""
+        self.places: list[tuple[int, int]] = []
+
+    def add(self, clip: video.Clip) -> None:
+        self.kind = "image" if len(clip.video) == 1 else "video"
+        if not self._job.filters.keeps(clip.video):
+            self.static += 1
+            return
+        number = len(self.places) + self.static
+        at = self._file.tell()
+        pickle.dump(_record(self.item, clip, self.digest, number, self._job), self._file)
+        self.places.append((at, self._file.tell() - at))
+
+    def result(self) -> ItemResult:
+        if self.reason is None and self.static and not self.places:
+            self.reason = f"near-static: each of its {self.static} clips"
+        if self.reason is not None:
+            self.places, self.static = [], 0
+        item, digest = self.item, self.digest
+        if digest and item.segment:  # segments of equal files are equal, those of one file are not
+            digest = hashlib.sha256(f"{digest}#{item.segment}".encode()).hexdigest()
+        return ItemResult(
+            item.key,
+            self.kind,
+            bool(item.captions),
+            item.split,
+            digest,
+            tuple(self.places),
+            self.static,
+            self.reason,
+            item.source,
+        )
+
+
+def _decode(group: list[RawItem], file: io.BufferedIOBase, job: Job) -> list[ItemResult]:
+    """Appends the clips of items to `file`: of one item, or of segments of the same video."""
+    every = [_Spooled(item, file, job) for item in group]
+    wanted = [item for item in every if item.reason is None]
     begin = file.tell()
     try:
-        if reason is None:
-            digest = sha256(item)
-            for clip in _clips(item, job):
-                workers.heartbeat()
-                kind = "image" if len(clip.video) == 1 else "video"
-                if not job.filters.keeps(clip.video):
-                    static += 1
-                    continue
-                at = file.tell()
-                pickle.dump(_record(item, clip, digest, len(places) + static, job), file)
-                places.append((at, file.tell() - at))
-            if static and not places:
-                reason = f"near-static: each of its {static} clips"
+        digest = sha256(group[0]) if wanted else ""
+        for item in wanted:
+            item.digest = digest
+        for index, clip, reason in _clips([item.item for item in wanted], job) if wanted else ():
+            workers.heartbeat()
+            if reason is not None:
+                wanted[index].reason = reason
+            elif clip is not None:
+                wanted[index].add(clip)
     except UnreadableMedia as error:
-        reason = error.reason
-    if reason is not None:
+        for item in wanted:
+            item.reason = error.reason
+    results = [item.result() for item in every]
+    if not any(result.clips for result in results):
         file.seek(begin)
         file.truncate()
-        places, static = [], 0
-    captioned = bool(item.captions)
-    return ItemResult(item.key, kind, captioned, item.split, digest, tuple(places), static, reason)
+    return results
 
 
 def sha256(item: RawItem) -> str:
@@ -171,27 +228,33 @@ def sha256(item: RawItem) -> str:
         raise UnreadableMedia(item.key, f"not readable: {error.strerror}") from error
 
 
-def _dropped_captions(item: RawItem, filters: Filters) -> list[Skipped]:
-    """A line for an item that keeps some of its captions only."""
-    kept, count = len(filters.captions(item)), len(item.captions)
-    if not 0 < kept < count:
-        return []
-    return [Skipped(item.key, f"{count - kept} of its {count} captions are too short or too long")]
+def _dropped_captions(items: list[RawItem], filters: Filters) -> Iterator[Skipped]:
+    """A line for each item that keeps some of its captions only."""
+    for item in items:
+        kept, count = len(filters.captions(item)), len(item.captions)
+        if 0 < kept < count:
+            reason = f"{count - kept} of its {count} captions are too short or too long"
+            yield Skipped(item.key, reason)
 
 
-def _clips(item: RawItem, job: Job) -> Iterator[video.Clip]:
-    form = job.form
+def _clips(items: list[RawItem], job: Job) -> Iterator[segments.Found]:
+    """The clips of one item, or of segments of one video."""
+    form, item = job.form, items[0]
     size: Any = dict(height=form.height, width=form.width)
-    time: Any = dict(frames=form.frames, fps=form.fps)
+    time: Any = dict(frames=form.frames, fps=form.fps or None)
     if isinstance(item.media, FrameSequence):
-        yield from itertools.islice(frames.clips(item.media, **time, **size), job.limit)
+        for clip in itertools.islice(frames.clips(item.media, **time, **size), job.limit):
+            yield segments.Found(0, clip)
         return
     # FFmpeg and Pillow get bytes and never a name, which could make them open other files.
     with open_media(item.media) as file:
-        if item.kind == "image":
-            yield video.image_clip(file, **size)
+        if item.segment or not form.fps:
+            parts = [part.segment or segments.WHOLE for part in items]
+            yield from segments.clips(file, parts, **time, **size, limit=job.limit, guess=item.kind)
         else:
-            yield from itertools.islice(video.clips(file, **time, **size), job.limit)
+            clips = video.clips(file, guess=item.kind, **time, **size)
+            for clip in itertools.islice(clips, job.limit):
+                yield segments.Found(0, clip)
 
 
 def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job) -> ClipRecord:
@@ -201,11 +264,11 @@ def _record(item: RawItem, clip: video.Clip, digest: str, number: int, job: Job)
         key=item.key if is_image else f"{item.key}#{number:05d}",
         frames=encode(clip.video, job.form.encoding, job.quality),
         caption=next(iter(captions), None),
-        source=item.key,
+        source=item.source,
         source_sha256=digest,
         source_size=clip.source_size,
         start=clip.start,
-        fps=0.0 if is_image else job.form.fps,
+        fps=0.0 if is_image else job.form.fps if clip.fps is None else clip.fps,
         source_fps=clip.source_fps,
         more_captions=captions[1:],
     )

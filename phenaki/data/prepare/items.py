@@ -1,29 +1,27 @@
 """Input items and their containers: an image or a video, where its bytes are, and its captions."""
 
+import contextlib
 import dataclasses
+import decimal
 import functools
 import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from phenaki.data.prepare import img2dataset
+from phenaki.io import signatures
 from phenaki.io.clean_text import clean
+from phenaki.io.signatures import MediaKind
 
-MediaKind = Literal["image", "video"]
 Split = Literal["train", "validation"]
 
-_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg ts m2ts mts 3gp wmv flv ogv gif y4m mxf"
-_IMAGE = "jpg jpeg png webp bmp tif tiff avif ppm"
-_KINDS: dict[str, MediaKind] = {
-    **dict.fromkeys((f".{suffix}" for suffix in _VIDEO.split()), "video"),
-    **dict.fromkeys((f".{suffix}" for suffix in _IMAGE.split()), "image"),
-}
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
@@ -68,11 +66,38 @@ Media = Path | FileSlice | bytes | FrameSequence | Padded
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """The part of a video from `start` until before `end`; None: until the file ends.
+
+    Both count from the first frame shown, in seconds or, with `unit` "frames", in frames. An end
+    may lie up to `slack` seconds past that of the file: published ends are rounded.
+    """
+
+    start: Fraction
+    end: Fraction | None = None
+    unit: Literal["seconds", "frames"] = "seconds"
+    slack: Fraction = Fraction(1)
+
+    def __str__(self) -> str:
+        mark = "f" if self.unit == "frames" else ""
+        end = "end" if self.end is None else f"{mark}{_decimal(self.end)}"
+        return f"{mark}{_decimal(self.start)}-{end}"
+
+
+def _decimal(value: Fraction) -> str:
+    """12.5 for 25/2."""
+    with decimal.localcontext(prec=60):
+        text = f"{decimal.Decimal(value.numerator) / value.denominator:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RawItem:
     """One image or video with its `captions`: none means unconditional; no caption is blank.
 
     `key` is the path below the input with forward slashes: unique, and the same on every machine.
     `split` and `nsfw` (a flag such as LAION's UNLIKELY) are those of the source, if it has them.
+    The key of a `segment` ends in #SEGMENT.
     """
 
     key: str
@@ -81,6 +106,12 @@ class RawItem:
     captions: tuple[str, ...] = ()
     split: Split | None = None
     nsfw: str | None = None
+    segment: Segment | None = None
+
+    @property
+    def source(self) -> str:
+        """The key of the file; of a segment, that of its video."""
+        return self.key if self.segment is None else self.key.removesuffix(f"#{self.segment}")
 
     @property
     def caption(self) -> str | None:
@@ -217,9 +248,17 @@ def open_media(media: Path | FileSlice | bytes | Padded) -> io.BufferedIOBase:
     return media.open("rb")
 
 
-def kind_of(name: str) -> MediaKind | None:
-    """The kind of a file by its suffix; None for other files."""
-    return _KINDS.get(PurePosixPath(name).suffix.lower())
+def kind_of(name: str, path: Path | None = None) -> MediaKind | None:
+    """The kind of a file by its suffix; None for other files.
+
+    Args:
+        path: where the file is. If its suffix says nothing, its first bytes do.
+    """
+    kind = signatures.kind_of_suffix(name)
+    if kind is None and path is not None and signatures.may_be_media(name):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            kind = signatures.kind_of_content(signatures.head_of(file), named=False)
+    return kind
 
 
 def split_named(name: str | None) -> Split | None:

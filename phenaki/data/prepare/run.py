@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import PIL
@@ -37,7 +37,7 @@ class PrepareOptions:
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     source_fps: float | None = None
     frames: int = 11
-    fps: float = 8.0
+    fps: float | Literal["native"] = 8.0
     height: int = 128
     width: int = 128
     caption_template: str = NO_TEMPLATE
@@ -61,7 +61,7 @@ class PrepareOptions:
                 f"the others in pairs); nearest is {nearest}."
             )
         for name, rate in (("fps", self.fps), ("source_fps", self.source_fps)):
-            if rate is not None and not 0 < rate <= MAX_FPS:
+            if rate is not None and rate != "native" and not 0 < rate <= MAX_FPS:
                 raise UserError(
                     f"--{name}={rate:g}: must be above 0 and at most {MAX_FPS}, such as 8."
                 )
@@ -174,7 +174,7 @@ def _write(
     began = time.perf_counter()
     form = format.ClipFormat(
         options.frames,
-        float(options.fps),
+        0.0 if options.fps == "native" else float(options.fps),
         options.height,
         options.width,
         options.encoding,

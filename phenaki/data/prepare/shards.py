@@ -94,7 +94,7 @@ class SplitIndex(Sequence[tuple[int, int]]):
 
 
 class ShardPlan:
-    """Assigns each item to a split, that of its source or one by the hash of its key, in order.
+    """Assigns each item to a split, that of its source or one by the hash of its file, in order.
 
     Args:
         validation: fraction that the hash assigns to validation.
@@ -117,7 +117,7 @@ class ShardPlan:
             if first != result.key:
                 return f"duplicate: same bytes as {first}"
         own = result.split if self._source_splits else None
-        split = own or format.split_of(result.key, self._validation)
+        split = own or format.split_of(result.source or result.key, self._validation)
         self.splits[f"{result.kind}_{split}"].add(clips, result.clips)
         return None
 

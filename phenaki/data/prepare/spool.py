@@ -22,7 +22,8 @@ class ItemResult:
     """The clips of one item, of kind `kind`, each (offset, size) in the spool; or a `reason`.
 
     `static` counts clips that were filtered for lack of motion. A missing caption or flag is not a
-    `reason` but a `Skipped` in `UnitResult.problems`.
+    `reason` but a `Skipped` in `UnitResult.problems`. `source` is the key of the file; `sha256` is
+    equal for items of the same pixels.
     """
 
     key: str
@@ -33,6 +34,7 @@ class ItemResult:
     clips: tuple[tuple[int, int], ...] = ()
     static: int = 0
     reason: str | None = None
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import (
+    annotations,
     folder,
     frame_folders,
     named,
     parquets,
+    segment_tables,
     stored,
     table,
     tars,
@@ -23,11 +25,12 @@ READERS: dict[str, Reader] = {
     "webvid": named.find_webvid,
     "kinetics": named.find_kinetics,
     "moments": named.find_moments,
+    "annotations": annotations.find,
     "davis": frame_folders.find_davis,
     "tar": tars.find,
     "tfrecord": stored.find_tfrecords,
     "parquet": parquets.find,
-    "table": table.find_table,
+    "table": segment_tables.find_table,
     "sidecar": folder.find_sidecars,
     "folders": folder.find_folders,
     "none": folder.find_none,
@@ -35,12 +38,16 @@ READERS: dict[str, Reader] = {
 CONTAINERS = ("tar", "tfrecord", "parquet")
 # Readers of an explicit --layout; some accept more than "auto" does.
 FORCED: dict[str, Reader] = READERS | {
-    "csv": table.find_table,
+    "csv": segment_tables.find_table,
     "folders": folder.find_class_folders,
     "frames": frame_folders.find_frames,
+    **annotations.READERS,
 }
-LAYOUTS = ("auto", *READERS, "csv", "frames", "tfds")
-TABLES = ("auto", "csv", "table", "webvid", "kinetics", "davis", "frames")
+LAYOUTS = ("auto", *FORCED, "tfds")
+TABLES = (
+    *("auto", "csv", "table", "webvid", "kinetics", "annotations", "davis", "frames"),
+    *annotations.READERS,
+)
 
 
 def find(

@@ -113,7 +113,7 @@ def inventory(
     """All media of a folder, with what `entries` knows of them."""
     items = []
     for key in found.media:
-        if kind := kind_of(key):
+        if kind := kind_of(key, found.root / key):
             entry = entries.get(key) or Entry(split=found.split_of(key))
             media = entry.about.media(found.root / key, kind)
             items.append(RawItem(key, kind, media, entry.captions, entry.split, entry.nsfw))

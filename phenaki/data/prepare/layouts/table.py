@@ -29,11 +29,11 @@ def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
     tables = captions_files(request, found)
     if not tables:
         return None
-    reader = _Reader(request, found)
+    reader = TableReader(request, found)
     for path in tables:
-        found.others.discard(_key(path, request.root))
+        found.others.discard(key_of(path, request.root))
         reader.read(path)
-    names = ", ".join(_key(path, request.root) or path.name for path in tables)
+    names = ", ".join(key_of(path, request.root) or path.name for path in tables)
     layout = f"captions file{'s' * (len(tables) > 1)} {names}"
     return folder.inventory(layout, found, reader.entries, reader.problems, reader.notes)
 
@@ -103,7 +103,7 @@ def columns(request: walk.Request, table: Path, row: dict[str, str]) -> tuple[st
 
 
 @dataclasses.dataclass
-class _Reader:
+class TableReader:
     """Collects the rows of tables by file."""
 
     request: walk.Request
@@ -118,7 +118,7 @@ class _Reader:
         Raises:
             UserError: it is empty, has other columns, or names no file of the input.
         """
-        place = _place(_key(table, self.request.root))
+        place = _place(key_of(table, self.request.root))
         chosen: tuple[str, list[str]] | None = None
         rows = named = 0
         for line, row in caption_tables.rows(table, quotes=self._quotes(table)):
@@ -127,11 +127,11 @@ class _Reader:
                 chosen = columns(self.request, table, row)
                 self._note_columns(table, chosen, row)
             name = row.get(chosen[0], "").strip()
-            key = self._files.find(name, place)
+            key = self.find(name, place)
             reasons = [self._why_not(name, place)] if key is None else []
             if key is not None:
                 named += 1
-                reasons = list(self._add(key, row, chosen[1], table))
+                reasons = list(self.add(key, row, chosen[1], table))
             self.problems += [Skipped(name, f"{table.name}:{line}: {why}") for why in reasons]
         if not rows:
             raise UserError(f"{table}: no caption in this file; it needs rows of file,caption.")
@@ -170,7 +170,11 @@ class _Reader:
                 f"{', '.join(others)}; --fields=file=NAME,caption=NAME chooses"
             )
 
-    def _add(self, key: str, row: dict, columns: list[str], table: Path) -> Iterator[str]:
+    def find(self, name: str, place: PurePosixPath) -> str | None:
+        """The key of a name in a table of the folder `place`."""
+        return self._files.find(name, place)
+
+    def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
         """Adds a row of a file; yields what is wrong with it."""
         again = key in self.entries
         entry = self.entries.setdefault(key, folder.Entry())
@@ -186,11 +190,13 @@ class _Reader:
             yield "second row of this file, with no other caption"
         entry.captions += new
         entry.nsfw = entry.nsfw or captions.flag_of(row)
-        own = (split_named(row[name]) for name in SPLIT if name in row)
-        entry.split = entry.split or next(filter(None, own), None) or self._split(key, table)
+        entry.split = entry.split or self.split(key, row, table)
 
-    def _split(self, key: str, table: Path) -> Split | None:
-        """The split of a file by its folder, or by the name of a table, as train.csv."""
+    def split(self, key: str, row: dict[str, str], table: Path) -> Split | None:
+        """The split of a row: its own, that of the folder, or that of a table, as train.csv."""
+        for name in SPLIT:
+            if own := split_named(row.get(name)):
+                return own
         words = re.split(r"[^a-z]+", table.stem.lower())
         return self.found.split_of(key) or next(filter(None, map(split_named, words)), None)
 
@@ -238,7 +244,7 @@ def _simple(key: str) -> str:
     return unicodedata.normalize("NFC", normpath(key.replace("\\", "/")))
 
 
-def _key(table: Path, root: Path) -> str:
+def key_of(table: Path, root: Path) -> str:
     return table.relative_to(root).as_posix() if table.is_relative_to(root) else ""
 
 

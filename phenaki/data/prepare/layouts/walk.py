@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare.caption_tables import SUFFIXES
@@ -164,7 +165,7 @@ def _add(found: Listing, path: Path, inside: Sequence[Path]) -> None:
         found.problems.append(Skipped(ascii(key), "a name that is not UTF-8"))
     elif reason := _why_not(path, inside):
         found.problems.append(Skipped(key, reason))
-    elif kind_of(key):
+    elif kind_of(key, path):
         found.media.append(key)
     else:
         found.others.add(key)
@@ -203,19 +204,28 @@ def inventory(
     notes: Iterable[str] = (),
     classes: bool = False,
 ) -> Inventory:
-    """The items of a folder in units of a few files."""
-    every = sorted(items, key=lambda item: item.key)
+    """The items of a folder in units of a few files; a unit has all segments of its files."""
+    every = sorted(items, key=_order)
     size = max(1, min(MAX_FILES, len(every) // MIN_UNITS))
-    units = (tuple(every[first : first + size]) for first in range(0, len(every), size))
+    parts: list[list[RawItem]] = []
+    for item in every:
+        if parts and (len(parts[-1]) < size or item.source == parts[-1][-1].source):
+            parts[-1].append(item)
+        else:
+            parts.append([item])
     return Inventory(
         layout,
-        tuple(WorkUnit(part[0].key, part) for part in units),
+        tuple(WorkUnit(part[0].key, tuple(part)) for part in parts),
         tuple(found.problems + problems),
         len(found.others),
         tuple(found.unused()),
         tuple(notes),
         classes,
     )
+
+
+def _order(item: RawItem) -> tuple[str, Fraction, str]:
+    return item.source, item.segment.start if item.segment else Fraction(-1), item.key
 
 
 def containers(
