@@ -17,6 +17,7 @@ from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
 from phenaki.errors import Preempted, UserError, did_you_mean
+from phenaki.io import paths
 
 PREEMPTED = 128 + signal.SIGTERM
 _HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
@@ -48,6 +49,8 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
             raise
         _exit(2, f"error: {_file_name(error.filename)}: {error.strerror or error}")
     except Exception as error:
+        if why := paths.reason(error):
+            _exit(2, f"error: {why}")
         _end_all(error)
         raise
     raise AssertionError("app.run returned")

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +12,7 @@ from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError
+from phenaki.io.paths import PathLike
 
 WHOLE = Stream()
 
@@ -86,7 +86,7 @@ def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"video": fields["video"], "caption": caption}
 
 
-def size(directory: Path | str, split: str, kind: str) -> int:
+def size(directory: PathLike, split: str, kind: str) -> int:
     """Number of stored examples; 0 if the data set has none of that kind in that split."""
     data, _ = format.open_set(directory)
     found = data.info.splits.get(f"{kind}_{split}")
@@ -203,7 +203,7 @@ def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, i
     }
 
 
-def shard(path: str, directory: Path | str, kind: str, spec: Spec):
+def shard(path: str, directory: PathLike, kind: str, spec: Spec):
     """tf.data of the clips of one file in stored order, cropped to the first frames and the centre.
 
     Features: video, text, captioned and key.

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -11,13 +10,14 @@ from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, Origin, Sizes
 from phenaki.errors import UserError
+from phenaki.io.paths import PathLike
 
 
 class _TokenSource:
     """The records of one directory of stored tokens, in the order of the mixture."""
 
     def __init__(
-        self, directory: Path | str, kind: str, split: str, origin: Origin, index: int, seed: int
+        self, directory: PathLike, kind: str, split: str, origin: Origin, index: int, seed: int
     ):
         manifest = token_files.read_manifest(directory)
         token_files.check_origin(directory, manifest, origin)

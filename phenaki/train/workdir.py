@@ -1,11 +1,9 @@
 """The directory of a training run: its config.json, and which run it may continue."""
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.checkpoint import is_run, load_config, save_config
+from phenaki.io.paths import AnyPath, PathLike
 
 APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 
@@ -23,18 +23,13 @@ FIXED = (
 )  # fmt: skip
 
 
-def open_workdir(workdir: str | Path) -> Path:
+def open_workdir(workdir: PathLike) -> AnyPath:
     """`workdir`, made where there is none; every process of the job sees it.
 
     Raises:
         UserError: it is no directory, or one that a host has for itself.
     """
-    if "://" in os.fspath(workdir):
-        raise UserError(
-            f"--workdir={workdir}: must be a directory; mount a bucket on every host, for example "
-            "by gcsfuse BUCKET /mnt/BUCKET, and give /mnt/BUCKET/RUN."
-        )
-    workdir = Path(workdir)
+    workdir = paths.path(workdir)
     hosts = jax.process_count()
     if hosts == 1:
         return workdir
@@ -54,32 +49,31 @@ def open_workdir(workdir: str | Path) -> Path:
         blind = ", ".join(str(host) for host in np.flatnonzero(~seen))
         raise UserError(
             f"--workdir={workdir}: must be a folder that all hosts see; host {blind} of {hosts} "
-            "does not see what host 0 writes there. Give a shared file system, or a bucket mounted "
-            "on every host."
+            "does not see what host 0 writes there. Give a shared file system, or gs://BUCKET/RUN."
         )
     return workdir
 
 
-def _write(path: Path) -> OSError | None:
+def _write(path: AnyPath) -> Exception | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
+        path.write_text("")
+    except Exception as error:  # a bucket's libraries raise anything
         return error
     return None
 
 
-def _appears(path: Path) -> bool:
+def _appears(path: AnyPath) -> bool:
     """Whether `path` is there within `APPEARS` seconds: shared file systems cache listings."""
     end = time.monotonic() + APPEARS
-    while not os.path.exists(path):
+    while not path.exists():
         if time.monotonic() > end:
             return False
         time.sleep(0.2)
     return True
 
 
-def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
+def claim(workdir: PathLike, fields: Mapping[str, Any]) -> AnyPath:
     """Makes `workdir` the run of the plain config `fields`, or checks that it already is.
 
     The config.json of a run stays as it is: see `record`.
@@ -87,7 +81,7 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     Raises:
         UserError: it contains another run or something else.
     """
-    workdir = Path(workdir)
+    workdir = paths.path(workdir)
     if is_run(workdir):
         before = load_config(workdir).to_dict()
         now = json.loads(json.dumps(fields))
@@ -97,7 +91,7 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
                     f"{workdir}: holds a run with another config.{name} ({before.get(name)}); "
                     "give the same config, or a new --workdir."
                 )
-    elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
+    elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
     if not is_run(workdir):
@@ -105,7 +99,7 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
     return workdir
 
 
-def record(workdir: Path, fields: Mapping[str, Any]) -> None:
+def record(workdir: PathLike, fields: Mapping[str, Any]) -> None:
     """Writes config.json; every process reads it, the first one writes."""
     if jax.process_index() == 0:
         save_config(workdir, fields)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data import records
-from phenaki.data.tensorflow import GFILES
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
 
 NAME = "manifest.json"
 
@@ -50,11 +49,10 @@ def checksums(directory: str) -> dict[str, str]:
     The directory may be in a bucket.
     """
     path = os.path.join(directory, NAME)
-    if GFILES.size(path) < 0:
+    if not paths.is_file(path):
         return {}
-    with GFILES.open(path, "r") as file:
-        known = json.loads(file.read())["files"]
-    sizes = records.parallel_map(lambda name: GFILES.size(os.path.join(directory, name)), known)
+    known = json.loads(paths.path(path).read_text(encoding="utf-8"))["files"]
+    sizes = records.parallel_map(lambda name: paths.size(os.path.join(directory, name)), known)
     return {
         name: entry["sha256"]
         for (name, entry), size in zip(known.items(), sizes, strict=True)
