@@ -192,9 +192,9 @@ def _frames(path, spec):
     last: collections.deque[video.Clip] = collections.deque(maxlen=VIDEO_FRAMES)
     count = 0
     try:
-        size: dict = dict(height=spec.height, width=spec.width)
+        shape: dict = dict(height=spec.height, width=spec.width)
         with paths.local(path) as file:
-            for clip in video.clips(file, frames=1, fps=spec.fps, **size):
+            for clip in video.clips(file, frames=1, fps=spec.fps, **shape):
                 last.append(clip)
                 count += 1
     except UnreadableMedia as error:

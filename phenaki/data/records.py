@@ -61,7 +61,7 @@ class Records:
 
     def __getitem__(self, index: int) -> bytes:
         path, length = self.paths[self._shard[index]], int(self._length[index])
-        found = self._open(path).read(int(self._offset[index]), length + _FOOTER)
+        found = _read(self._open(path), int(self._offset[index]), length + _FOOTER)
         if _checksum(found[:length]) != found[length:]:
             number = index - int(np.searchsorted(self._shard, self._shard[index]))
             raise Damaged(f"{path}: record {number} is corrupt; write the data set again.")
@@ -135,6 +135,10 @@ class _Object:
 
 def _open(path: str) -> _LocalFile | _Object:
     return _Object(path) if paths.is_remote(path) else _LocalFile(path)
+
+
+def _read(file: _LocalFile | _Object, offset: int, length: int) -> bytes:
+    return file.read(offset, length)
 
 
 def _spans(path: str) -> np.ndarray:

@@ -156,16 +156,16 @@ def is_complete(path: str, origin: Origin, source_sha256: str) -> bool:
     )
 
 
-def finish(directory: str, paths: Mapping[str, list[str]], origin: Origin, sizes: Sizes) -> None:
+def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, sizes: Sizes) -> None:
     """Removes files that belong to no source file any more, then writes the manifest.
 
     Args:
-        paths: the files of each split; all are complete.
+        outputs: the files of each split; all are complete.
 
     Raises:
         UserError: a file is missing.
     """
-    every = [path for of_split in paths.values() for path in of_split]
+    every = [path for of_split in outputs.values() for path in of_split]
     names = {os.path.basename(path) for path in every}
     for name in paths.names(directory):
         stem = name.removesuffix(DONE).removesuffix(records.LENGTHS)
@@ -174,7 +174,7 @@ def finish(directory: str, paths: Mapping[str, list[str]], origin: Origin, sizes
     found = records.parallel_map(lambda path: artifacts.marked(path + DONE), every)
     markers = dict(zip(every, found, strict=True))
     files: dict[str, list[dict]] = {}
-    for split, of_split in paths.items():
+    for split, of_split in outputs.items():
         for path in of_split:
             if (key := markers[path]) is None:
                 raise UserError(f"{path}: missing; run scripts/encode_dataset.py again.")

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from phenaki.errors import UserError
+from phenaki.errors import UserError, bucket_reason
 from phenaki.io import paths, stored_state
 from phenaki.io.checksums import array_sums
 from phenaki.io.paths import AnyPath, PathLike
@@ -197,7 +197,7 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a bucket's libraries raise anything
-            known = isinstance(error, OSError | ValueError | RuntimeError) or paths.reason(error)
+            known = isinstance(error, OSError | ValueError | RuntimeError) or bucket_reason(error)
             if not known:
                 raise
             raise UserError(
@@ -216,7 +216,7 @@ class Checkpoints:
 
 def _reason(error: Exception) -> str:
     """The system's message, where the libraries' message contains it."""
-    text = " ".join(str(error).split())
+    text = bucket_reason(error) or " ".join(str(error).split())
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
         if os.strerror(code) in text:
             return os.strerror(code)

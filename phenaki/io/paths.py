@@ -15,15 +15,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from etils import epath
 
 from phenaki.errors import UserError
 from phenaki.io.quiet import quiet
 
-AnyPath = Path | epath.Path
-PathLike = str | os.PathLike[str]
+AnyPath: TypeAlias = Path | epath.Path
+PathLike: TypeAlias = str | os.PathLike[str]
 REMOTE = "gs://"
 THREADS = 16  # objects that are copied at a time
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/+)(.*)", re.DOTALL)
@@ -32,9 +32,6 @@ _PAGES = re.compile(
     r"https?://(storage\.googleapis\.com|storage\.cloud\.google\.com"
     r"|console\.cloud\.google\.com/storage/browser)/(?P<name>.+)"
 )
-
-_GOOGLE = (["google", "api_core"], ["google", "auth"], ["google", "cloud"])
-_BODY = re.compile(r" with body '.*?'(?= when |$)")  # of an answer: a page of HTML or JSON
 
 
 def path(given: PathLike) -> AnyPath:
@@ -71,9 +68,7 @@ def _nearest(text: str, scheme: str, rest: str) -> str:
         return f"nearest is {REMOTE}{rest or 'BUCKET/NAME'}"
     if scheme == "file":
         return f"nearest is /{rest}"
-    return (
-        f"copy it to a bucket ({REMOTE}) or mount it; a folder of this name is ./{scheme}:/{rest}"
-    )
+    return f"copy it to {REMOTE} or mount it; a local folder of that name is ./{scheme}:/{rest}"
 
 
 def local_path(flag: str, given: PathLike) -> Path:
@@ -174,14 +169,3 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any
     """[function(item) for item in items], `THREADS` at a time, for requests to a bucket."""
     with concurrent.futures.ThreadPoolExecutor(THREADS, "bucket") as pool:
         return list(pool.map(function, items))
-
-
-def reason(error: BaseException) -> str | None:
-    """Why a bucket refused, in one line, if `error` is of the libraries that read and write it."""
-    home = (type(error).__module__ or "").split(".")
-    # Of a missing object epath makes an OSError without a file name.
-    unnamed = isinstance(error, OSError) and error.filename is None and REMOTE in str(error)
-    if not (unnamed or home[0] == "tensorflow" or home[:2] in _GOOGLE):
-        return None
-    text = " ".join(str(getattr(error, "message", "") or error).split())
-    return _BODY.sub("", text)[:300]

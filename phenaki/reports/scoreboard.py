@@ -24,7 +24,7 @@ from phenaki.evaluation.task import task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
 from phenaki.io import paths
 from phenaki.io.html_report import Report
-from phenaki.io.paths import PathLike
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.reports import figures
 from phenaki.reports.text_alignment import add_text_alignment
 from phenaki.sampling.windows import Scene
@@ -45,7 +45,7 @@ class Subject(NamedTuple):
 
 def scoreboard(
     directory: PathLike,
-    output: PathLike,
+    output: AnyPath,
     preset: Mapping[str, Any],
     weights: str,
     seed: int,

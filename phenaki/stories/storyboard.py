@@ -28,7 +28,7 @@ import yaml
 from phenaki.errors import UserError, check_seed, did_you_mean
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
-from phenaki.io.paths import PathLike
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.sampling import seeds
 from phenaki.sampling.windows import Scene, check_context
 from phenaki.types import VideoSpec
@@ -42,7 +42,7 @@ class Shot(Scene):
     """
 
     seed: int = 0
-    image: Path | None = None  # its first frame
+    image: AnyPath | None = None  # its first frame
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sampling options
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
+from phenaki.errors import bucket_reason
 from phenaki.io import paths
 from phenaki.io.paths import AnyPath
 
@@ -53,7 +54,7 @@ class LogFiles:
         try:
             self.send(now=True)
         except Exception as error:
-            why = paths.reason(error) or error
+            why = bucket_reason(error) or error
             logging.warning(
                 "%s: the last lines of the logs were not written (%s)", self._remote, why
             )

@@ -10,7 +10,6 @@ import http.client
 import http.server
 import importlib.util
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -91,9 +90,10 @@ class Bucket:
         end = time.monotonic() + 20
         while True:
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-                connection.request("POST", "/storage/v1/b?project=p", json.dumps({"name": NAME}))
-                assert connection.getresponse().status == 200
+                server = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+                with contextlib.closing(server):
+                    server.request("POST", "/storage/v1/b?project=p", json.dumps({"name": NAME}))
+                    assert server.getresponse().status == 200
                 return
             except OSError:
                 if time.monotonic() > end:
@@ -123,13 +123,17 @@ class _Front(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Prints nothing."""
 
-    def do_CONNECT(self):  # noqa: N802
+    def do_CONNECT(self):
         self.send_response(200)
         self.end_headers()
         self.connection = self.server.bucket.tls.wrap_socket(self.connection, server_side=True)
-        self.rfile, self.wfile = (self.connection.makefile(mode, 0) for mode in ("rb", "wb"))
-        self.rfile = self.connection.makefile("rb")
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
         self.secure = True
+
+    def finish(self):
+        super().finish()
+        if self.secure:
+            self.connection.close()
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
@@ -159,7 +163,7 @@ class _Front(http.server.BaseHTTPRequestHandler):
             answer = server.getresponse()
             self._answer(answer.status, answer.getheaders(), answer.read())
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _pass  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _pass
 
     def _answer(self, status: int, headers, content: bytes):
         bucket = self.server.bucket
@@ -175,13 +179,3 @@ class _Front(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-
-
-def environment_of_tests() -> dict[str, str]:
-    """Settings that libraries read when they are loaded: few repetitions, after short waits."""
-    return {
-        "GCS_RETRY_CONFIG_MAX_RETRIES": "2",
-        "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "1000",
-        "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "10000",
-        "GCS_REQUEST_IDLE_TIMEOUT_SECS": "5",
-    } | {k: v for k, v in os.environ.items() if k.startswith("GCS_")}

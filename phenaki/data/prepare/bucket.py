@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from etils import epath
+
 from phenaki.data.prepare import report
-from phenaki.errors import UserError
+from phenaki.errors import UserError, bucket_reason
 from phenaki.io import artifacts, paths
 from phenaki.io.paths import AnyPath
 
-LAST = "features.json"
+FEATURES = "features.json"
 DONE = "prepared.json"  # of the scratch folder: the data set is complete, and of these arguments
 PROBE = ".writable"
 
@@ -49,10 +51,10 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
     scratch.mkdir(parents=True, exist_ok=True)
     if paths.is_remote(options.output):
         _check_output(paths.path(options.output), options.overwrite)
-    copied = {}
+    copied: dict[str, Path] = {}
     for name in ("input", "captions"):
         if name in addresses and paths.is_remote(addresses[name]):
-            copied[name] = _fetch(paths.path(addresses[name]), scratch / name)
+            copied[name] = _fetch(epath.Path(addresses[name]), scratch / name)
     output = options.output
     if paths.is_remote(output):
         output = scratch / "output" / output.name
@@ -70,7 +72,7 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
     else:
         summary = json.loads((output / f"{report.REPORT}.json").read_text(encoding="utf-8"))
     if output is not options.output:
-        _upload(Path(output), paths.path(options.output))
+        _upload(Path(output), epath.Path(options.output))
     shutil.rmtree(scratch)
     return summary
 
@@ -99,17 +101,17 @@ def _sizes(folder: Path | str) -> list:
 def _check_output(output: AnyPath, overwrite: bool) -> None:
     """Raises `UserError` where there is something else, or nothing can be written."""
     inside = [name for name in paths.names(output) if name != PROBE]
-    if LAST in inside and not overwrite:
+    if FEATURES in inside and not overwrite:
         raise UserError(f"{output}: exists and is not empty; --overwrite replaces it.")
-    if inside and LAST not in inside and not _is_upload(inside):
+    if inside and FEATURES not in inside and not _is_upload(inside):
         raise UserError(f"{output}: not a data set, and not empty; give another --output.")
     try:
         artifacts.write_json(output / PROBE, {})
         (output / PROBE).unlink()
     except Exception as error:
         raise UserError(
-            f"{output}: cannot be written: {paths.reason(error) or error}. Check the bucket's name "
-            "and your permissions (gcloud auth application-default login)."
+            f"{output}: cannot be written: {bucket_reason(error) or error}. Check the name of the "
+            "bucket and your permissions (gcloud auth application-default login)."
         ) from error
 
 
@@ -120,7 +122,7 @@ def _is_upload(names: list[str]) -> bool:
                for name in names)  # fmt: skip
 
 
-def _files(root: AnyPath) -> Iterator[tuple[str, int]]:
+def _files(root: epath.Path) -> Iterator[tuple[str, int]]:
     """(name below `root`, bytes) of every object."""
     folders = collections.deque([root])
     while folders:
@@ -133,7 +135,7 @@ def _files(root: AnyPath) -> Iterator[tuple[str, int]]:
                 yield path.relative_to(root).as_posix(), size
 
 
-def _fetch(source: AnyPath, target: Path) -> Path:
+def _fetch(source: epath.Path, target: Path) -> Path:
     """Copies a folder or file to the folder `target`, what is there already excepted."""
     whole = paths.size(source)
     if whole >= 0:
@@ -177,21 +179,21 @@ def _check_room(source: AnyPath, needed: int, target: Path) -> None:
         )
 
 
-def _upload(folder: Path, output: AnyPath) -> None:
+def _upload(folder: Path, output: epath.Path) -> None:
     """Writes a finished data set to the bucket, instead of what is there."""
-    if paths.is_file(output / LAST):
-        (output / LAST).unlink()  # first: half of two data sets is none
+    if paths.is_file(output / FEATURES):
+        (output / FEATURES).unlink()  # first: half of two data sets is none
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     old = [name for name in paths.names(output) if name not in names]
     try:
         paths.in_threads(lambda name: (output / name).unlink(missing_ok=True), old)
         paths.in_threads(
             lambda name: paths.upload(folder / name, output / name),
-            [name for name in names if name != LAST],
+            [name for name in names if name != FEATURES],
         )
-        paths.upload(folder / LAST, output / LAST)
+        paths.upload(folder / FEATURES, output / FEATURES)
     except Exception as error:
         raise UserError(
-            f"{output}: cannot be written: {paths.reason(error) or error}. The data set is "
+            f"{output}: cannot be written: {bucket_reason(error) or error}. The data set is "
             f"complete in {folder}; the same command uploads it."
         ) from error
