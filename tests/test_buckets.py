@@ -74,7 +74,9 @@ def test_what_is_given_by_name_is_read(bucket, tmp_path):
         tensor_files.read(f"{ROOT}/given/vgg16.npz")["kernel"], np.arange(3.0)
     )
     assert vocabulary.labels(f"{ROOT}/given/labels.txt").names == ("run", "jump")
-    story = storyboard.read(f"{ROOT}/given/story.yaml", factory.video_spec(tiny.whole_config()), 3, 0)
+    story = storyboard.read(
+        f"{ROOT}/given/story.yaml", factory.video_spec(tiny.whole_config()), 3, 0
+    )
     assert [shot.prompt for shot in story.shots] == ["a red circle"]
     with pytest.raises(UserError, match=r"gs://bucket/given/none\.npz: no such file"):
         tensor_files.read(f"{ROOT}/given/none.npz")

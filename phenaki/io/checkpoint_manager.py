@@ -45,7 +45,9 @@ class Checkpoints:
     def _open(self) -> None:
         # A rename on a mounted bucket copies every object, one after another: Orbax's own choice
         # would be to rename, as on a disk. A checkpoint there is complete with its commit file.
-        by_file = ocp.path.atomicity.CommitFileTemporaryPath if mounts_bucket(self._steps) else None
+        mounted = mounts_bucket(self._steps)
+        self._by_file = mounted or paths.is_remote(self._steps)
+        by_file = ocp.path.atomicity.CommitFileTemporaryPath if mounted else None
         self._manager = ocp.CheckpointManager(
             self._steps,
             options=ocp.CheckpointManagerOptions(
@@ -72,7 +74,18 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(content)
         )
         with self._writing():
+            if self._by_file:
+                self._remove_half(step)
             self._manager.save(step, args=items)
+
+    def _remove_half(self, step: int) -> None:
+        """Removes what a kill left of the checkpoint of `step`, where no rename completes one."""
+        folder = self._steps / str(step)
+        half = jax.process_index() == 0 and folder.exists()
+        if half and not paths.is_file(folder / COMMITTED):
+            paths.remove_tree(folder)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("half-written checkpoint removed")
 
     def restore(self, state, fresh: Callable[[], Any] | None = None) -> tuple[Any, dict]:
         """(state, data) of the newest undamaged checkpoint, sharded as `state` (abstract or not).
