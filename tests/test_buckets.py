@@ -7,6 +7,7 @@ import os
 import bucket as loopback
 import numpy as np
 import pytest
+import test_processes
 import tiny
 import toy
 from numbered_clips import regular, write_video
@@ -119,6 +120,15 @@ def test_a_run_resumes_from_its_newest_complete_checkpoint(bucket):
     assert toy.run(name, steps=4).params["kernel"][0, 0] == 12
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_run_in_a_bucket(bucket):
+    name = f"{ROOT}/two"
+    test_processes.Job("toy", name, 2, steps=3, save_every=2, log_every=1).wait()
+    assert checkpoint_manager.complete_steps(f"{name}/checkpoints") == [2, 3]
+    assert steps("two") == [1, 2, 3]
+    assert toy.run(name, steps=4, save_every=2).params["kernel"][0, 0] == 12  # by one, resumed
+
+
 def test_what_a_bucket_refuses_for_a_while_is_tried_again(bucket):
     tried = collections.Counter()
 
@@ -216,6 +226,8 @@ def test_a_data_set_in_a_bucket_is_replaced_only_if_told(prepared, media, tmp_pa
     (paths.path(f"{ROOT}/mine/thesis.txt")).write_text("mine")
     with pytest.raises(UserError, match="mine: not a data set, and not empty"):
         run.prepare(options(media, paths.path(f"{ROOT}/mine"), overwrite=True))
+    with pytest.raises(UserError, match="out: must not lie inside the input gs://bucket/raw"):
+        run.prepare(options(paths.path(f"{ROOT}/raw"), paths.path(f"{ROOT}/raw/out")))
     with pytest.raises(UserError, match="none: no such folder or file"):
         run.prepare(options(paths.path(f"{ROOT}/none"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()

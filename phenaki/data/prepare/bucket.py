@@ -46,6 +46,8 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
         UserError: also where the bucket cannot be written, or the scratch folder has no room.
     """
     addresses = _addresses(options)
+    if f"{addresses['output']}/".startswith(f"{addresses['input'].rstrip('/')}/"):
+        raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
     digest = hashlib.sha256(json.dumps(addresses, sort_keys=True).encode()).hexdigest()[:12]
     scratch = Path(tempfile.gettempdir(), f"phenaki-{digest}")
     scratch.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,8 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
     if paths.is_remote(output):
         output = scratch / "output" / output.name
         copied["output"] = output
-    local = dataclasses.replace(options, **copied)
+    places: dict[str, Any] = {k: str(v) if k == "captions" else v for k, v in copied.items()}
+    local = dataclasses.replace(options, **places)
     key = {"options": repr(options), "input": _sizes(local.input)}
     if output is options.output or artifacts.marked(scratch / DONE) != key:
         shutil.rmtree(scratch / "output" / output.name, ignore_errors=True)
