@@ -26,6 +26,7 @@ os.environ["GCS_RETRY_CONFIG_MAX_RETRIES"] = "2"
 os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"
 os.environ["GCS_RETRY_CONFIG_MAX_DELAY_TIME_US"] = "10000"
 os.environ["GCS_REQUEST_IDLE_TIMEOUT_SECS"] = "2"
+os.environ["GCS_STAT_CACHE_MAX_AGE"] = "0"  # as phenaki.io.paths, whoever loads it first
 
 
 @pytest.fixture(autouse=True)

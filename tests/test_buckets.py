@@ -110,6 +110,7 @@ def test_a_run_resumes_from_its_newest_complete_checkpoint(bucket):
     name = f"{ROOT}/toy"
     toy.run(name, steps=2, save_every=1, log_every=1)
     half = paths.path(f"{name}/checkpoints/4/state/d/0")  # as a kill while saving leaves it
+    half.parent.mkdir(parents=True)
     half.write_text("half")
     assert checkpoint_manager.complete_steps(f"{name}/checkpoints") == [1, 2]
     final = toy.run(name, steps=4, save_every=2, log_every=1)

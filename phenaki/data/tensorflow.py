@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
+from phenaki.io import paths
 from phenaki.io.quiet import quiet
 
 
 @functools.cache
 def tensorflow() -> ModuleType:
     """The `tensorflow` module with the CPU as its only device: it would claim all GPU memory."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    paths.load()
     with quiet():
         import tensorflow as tf
 

@@ -45,7 +45,7 @@ def path(given: PathLike) -> AnyPath:
         return Path(text)
     scheme, slashes, rest = match.groups()
     if text.startswith(REMOTE) and len(slashes) == 2 and rest:
-        _load()
+        load()
         return epath.Path(text)
     raise UserError(
         f"{text}: must be a path of this machine or {REMOTE}BUCKET/NAME; "
@@ -54,9 +54,11 @@ def path(given: PathLike) -> AnyPath:
 
 
 @functools.cache
-def _load() -> None:
+def load() -> None:
     """Imports what `epath` would import with the first request."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Other hosts write, too, and a folder that was removed would be seen for seconds.
+    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
     with quiet():
         importlib.import_module("tensorflow")
 
