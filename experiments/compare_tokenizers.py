@@ -8,7 +8,6 @@ resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz an
 """
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -16,6 +15,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import one_of
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "folder for runs and results")
@@ -42,7 +42,7 @@ def main(argv):
         one_of("--systems", system, NAMES)
     from phenaki.stories import drift
 
-    workdir = Path(WORKDIR.value)
+    workdir = paths.local_path("workdir", WORKDIR.value)
     rows, samples = {}, {}
     distance, label = drift.distance(WEIGHTS.value)
     label = LPIPS[label]

@@ -13,7 +13,6 @@ resumes.
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -21,6 +20,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import one_of
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 
 PURPLE = "purple"
@@ -54,7 +54,7 @@ def main(argv):
     del argv
     for design in DESIGNS.value:
         one_of("--designs", design, DESIGN_NAMES)
-    workdir = Path(WORKDIR.value)
+    workdir = paths.local_path("workdir", WORKDIR.value)
     rows, samples = [], []
     for design in DESIGNS.value:
         for budget, mixture in _mixtures():

@@ -11,13 +11,13 @@ guidance.png; a second call resumes.
 import dataclasses
 import json
 import time
-from pathlib import Path
 
 from absl import flags
 
 from experiments import common
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 from phenaki.progress import Progress
 
@@ -56,7 +56,7 @@ def main(argv):
         )
     critic = model.load_critic(CRITIC.value) if CRITIC.value else None
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
-    output = Path(OUTPUT.value)
+    output = paths.local_path("output", OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     report = _resumed(output / "guidance.json", model, world, critic)
     points = _points(critic)

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
-from phenaki.errors import Preempted, UserError, did_you_mean
+from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
 
 PREEMPTED = 128 + signal.SIGTERM
 _HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
@@ -44,10 +44,14 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
         _exit(PREEMPTED, str(error))
     except OSError as error:
         if error.filename is None:
+            if why := bucket_reason(error):
+                _exit(2, f"error: {why}")
             _end_all(error)
             raise
         _exit(2, f"error: {_file_name(error.filename)}: {error.strerror or error}")
     except Exception as error:
+        if why := bucket_reason(error):
+            _exit(2, f"error: {why}")
         _end_all(error)
         raise
     raise AssertionError("app.run returned")

@@ -1,10 +1,13 @@
 """Errors caused by the user or the environment, reported without a traceback."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+_GOOGLE = (["google", "api_core"], ["google", "auth"], ["google", "cloud"])
+_BODY = re.compile(r" with body '.*?'(?= when |$)")  # of an answer: a page of HTML or JSON
 
 
 class UserError(ValueError):
@@ -50,3 +53,14 @@ def did_you_mean(given: object, known: Iterable[object]) -> str:
     """ "; did you mean NAME?" for the nearest of `known`, or "" where none is near."""
     near = difflib.get_close_matches(str(given), [str(name) for name in known], 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def bucket_reason(error: BaseException) -> str | None:
+    """Why a bucket refused, in one line, if `error` is of the libraries that read and write it."""
+    home = (type(error).__module__ or "").split(".")
+    # Of a missing object epath makes an OSError without a file name.
+    unnamed = isinstance(error, OSError) and error.filename is None and "gs://" in str(error)
+    if not (unnamed or home[0] == "tensorflow" or home[:2] in _GOOGLE):
+        return None
+    text = " ".join(str(getattr(error, "message", "") or error).split())
+    return _BODY.sub("", text)[:300]

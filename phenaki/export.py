@@ -6,7 +6,6 @@ of weights serves all of them.
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,8 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from phenaki.errors import one_of
+from phenaki.io import paths
+from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options, sampler
 
@@ -71,7 +72,7 @@ def programs(
 
 
 def write(
-    directory: Path | str,
+    directory: PathLike,
     model: Phenaki,
     *,
     rows: int,
@@ -87,14 +88,15 @@ def write(
     """
     for name in platforms:
         one_of("--platforms", name, dict.fromkeys(PLATFORMS))
-    directory = Path(directory)
+    directory = paths.path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # The kernels of one platform are not StableHLO that others run.
     config = ConfigDict({**model.config.to_dict(), "attention": "xla"})
     model = Phenaki(config, model.params)
     weights = traverse_util.flatten_dict(model.params, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
-    np.savez(directory / WEIGHTS, **arrays)
+    with paths.written(directory / WEIGHTS) as file:
+        np.savez(file, **arrays)
     shapes = jax.tree.map(lambda x: _shape(x.shape, x.dtype), weights)
     written = {}
     for name, (function, inputs) in programs(model, rows, **given).items():

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -17,6 +16,7 @@ from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.io.clean_text import clean
+from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
 from phenaki.sampling import conditioning, sampler
 from phenaki.sampling.conditioning import Known
@@ -77,11 +77,11 @@ class Phenaki:
         self._embed = jax.jit(embed) if embed else None
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Phenaki":
+    def load(cls, directory: PathLike) -> "Phenaki":
         """Loads a bundle, or the newest EMA parameters of a MaskGIT run (`phenaki.models.load`)."""
         return cls(*load.load_model(directory))
 
-    def save(self, directory: str | Path, dtype: Any = jnp.float32, **facts: Any) -> None:
+    def save(self, directory: PathLike, dtype: Any = jnp.float32, **facts: Any) -> None:
         """Writes a self-contained bundle; bfloat16 halves it. `facts` go into bundle.json."""
         params = jax.tree.map(lambda x: x.astype(dtype), self.params)
         checkpoint.save_bundle(directory, params, self.config.to_dict(), kind="phenaki", **facts)
@@ -132,7 +132,7 @@ class Phenaki:
         """Captions -> ids; None for a model without text."""
         return factory.vocabulary(self.config) if self.has_text else None
 
-    def load_critic(self, directory: str | Path) -> Critic:
+    def load_critic(self, directory: PathLike) -> Critic:
         """The critic that scripts/train_critic.py trained for this model, as option `critic`."""
         return load.load_critic(directory, self.generator)
 

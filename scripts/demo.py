@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from phenaki import cli
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
@@ -47,7 +48,7 @@ def main(argv):
     from phenaki.train import maskgit as stage2_training
     from phenaki.train import tokenizer as stage1_training
 
-    workdir = Path(WORKDIR.value)
+    workdir = paths.local_path("workdir", WORKDIR.value)
     stage1, stage2 = cvivit.get_config("demo"), maskgit.get_config("demo")
     for config, steps in ((stage1, STAGE1.value), (stage2, STAGE2.value)):
         config.seed = SEED.value

@@ -11,7 +11,6 @@ With --config.text.cached=True the embeddings of captions are stored as well, fo
 """
 
 import functools
-import os
 
 from absl import flags
 from ml_collections import config_flags
@@ -41,9 +40,10 @@ def main(argv):
 
     from phenaki import sharding
     from phenaki.errors import UserError
+    from phenaki.io import paths
     from phenaki.train import encode_dataset, maskgit
 
-    if os.path.abspath(INPUT.value) == os.path.abspath(OUTPUT.value):
+    if paths.absolute(INPUT.value) == paths.absolute(OUTPUT.value):
         raise UserError(
             f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
         )

@@ -12,13 +12,13 @@ scoreboard.html.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError, one_of
+from phenaki.io import paths
 
 TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
 ROW = flags.DEFINE_string("row", None, "of the table; the only one by default")
@@ -62,7 +62,7 @@ def _scoreboard():
     from phenaki.reports import scoreboard
 
     start = time.monotonic()
-    output = Path(OUTPUT.value)
+    output = paths.path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     page = scoreboard.scoreboard(
         MODEL.value or "checkpoints/laptop",
@@ -116,7 +116,7 @@ def _row(number):
     used = clips.total = min(clips.total, full, LIMIT.value or full)
     if windows > 1:
         clips = ClipWindows(clips, task.frames, windows)
-    output = Path(OUTPUT.value)
+    output = paths.path(OUTPUT.value)
     scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
     if jax.process_index():
         return

@@ -8,8 +8,6 @@ decode.stablehlo, sample.stablehlo, weights.npz and programs.json in OUTPUT/prog
 JAX alone, on the platforms named (docs/export.md).
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from phenaki import cli
@@ -32,10 +30,11 @@ def main(argv):
 
     from phenaki import export
     from phenaki.errors import UserError
+    from phenaki.io import paths
     from phenaki.pipeline import Phenaki
 
-    output = Path(OUTPUT.value)
-    if output.resolve() == Path(MODEL.value).resolve():
+    output = paths.path(OUTPUT.value)
+    if paths.absolute(output) == paths.absolute(MODEL.value):
         raise UserError(f"--output={output}: must not be --model.")
     model = Phenaki.load(MODEL.value)
     model.save(output, jnp.dtype(DTYPE.value), fingerprint=model.fingerprint)

@@ -7,8 +7,6 @@ duplicates. Tokens are those of T5 if its vocabulary is given. Of large sets eve
 are read.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from phenaki import cli
@@ -32,17 +30,19 @@ def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
     from phenaki.data.prepare import inspect, inspect_page
+    from phenaki.io import paths
     from phenaki.text import vocabulary
 
     if _MOST.value < 1:
         raise UserError(f"--most={_MOST.value}: must be at least 1, such as 2000.")
-    directory = Path(_DATA.value)
+    directory = paths.path(_DATA.value)
     count = None
     if _VOCABULARY.value != "bytes":
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
     found = inspect.measure(directory, _MOST.value, count, _LENGTH.value)
-    path = Path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
-    path.write_text(inspect_page.page(directory, found))
+    path = paths.path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
+    with paths.written(path) as file:
+        file.write_text(inspect_page.page(directory, found))
     for name, split in found.items():
         print(f"{name}: {inspect_page.sentence(split)}")
     print(f"written: {path}")

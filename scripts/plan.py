@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
@@ -114,14 +115,14 @@ def _name():
 
 
 def _results():
-    path = Path(RESULTS.value)
+    path = paths.local_path("results", RESULTS.value)
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _save(made):
     results = _results()
     results[f"{_name()} {made['topology']}"] = made
-    path = Path(RESULTS.value)
+    path = paths.local_path("results", RESULTS.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, dict(sorted(results.items())), indent=1)
 

@@ -16,7 +16,6 @@ input gives the same bytes.
 
 import os
 import re
-from pathlib import Path
 from typing import Literal, cast
 
 from absl import flags
@@ -26,6 +25,7 @@ from phenaki.data import format
 from phenaki.data.prepare import beam, filters, report, run
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.progress import Progress
 
 _INPUT = flags.DEFINE_string(
@@ -130,8 +130,8 @@ def _options() -> run.PrepareOptions:
             raise UserError(f"--{flag.name} is required")
     height, width = _size(_SIZE.value)
     return run.PrepareOptions(
-        input=_INPUT.value if ":" in _INPUT.value else Path(_INPUT.value),
-        output=Path(_OUTPUT.value),
+        input=_INPUT.value if _INPUT.value.startswith("tfds:") else paths.path(_INPUT.value),
+        output=paths.path(_OUTPUT.value),
         captions=_CAPTIONS.value,
         layout=_LAYOUT.value,
         fields=_fields(_FIELDS.value),
@@ -162,6 +162,11 @@ def main(argv: list[str]) -> None:
     options = _options()
     runner = None
     if _RUNNER.value:
+        if paths.is_remote(options.output) or paths.is_remote(options.input):
+            raise UserError(
+                f"--runner={_RUNNER.value}: needs an input and an output that every worker sees "
+                "under the same path; mount the bucket on the workers, or leave --runner out."
+            )
         pipeline = [f"--{option.removeprefix('--')}" for option in _BEAM.value]
         shared = options.output.absolute().parent
         runner = beam.runner(_RUNNER.value, pipeline, options.workers, shared)

@@ -22,13 +22,13 @@ those of the command line.
 import collections
 import dataclasses
 import sys
-from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 from phenaki.sampling import flag_rules
@@ -86,7 +86,7 @@ def main(argv):
     for sentence in flag_rules.check(_given()):
         _note(sentence)
     scenes = [_scene(text) for text in SCENE.value]
-    output = Path(OUTPUT.value)
+    output = paths.path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
 
     from phenaki.io import sample_files
@@ -170,7 +170,8 @@ def _prompts(model, prompts, options):
     if IMAGE.value:
         from phenaki.io import images as image_files
 
-        image = image_files.read_frame(IMAGE.value, (model.spec.height, model.spec.width), _note)
+        with paths.local(IMAGE.value) as file:
+            image = image_files.read_frame(file, (model.spec.height, model.spec.width), _note)
         return model.animate(np.repeat(image[None], len(prompts), 0), prompts, **call)
     return model.generate(prompts, frames=FRAMES.value, **call)
 
@@ -191,9 +192,11 @@ def _frames(path, spec):
     last: collections.deque[video.Clip] = collections.deque(maxlen=VIDEO_FRAMES)
     count = 0
     try:
-        for clip in video.clips(path, frames=1, fps=spec.fps, height=spec.height, width=spec.width):
-            last.append(clip)
-            count += 1
+        shape: dict = dict(height=spec.height, width=spec.width)
+        with paths.local(path) as file:
+            for clip in video.clips(file, frames=1, fps=spec.fps, **shape):
+                last.append(clip)
+                count += 1
     except UnreadableMedia as error:
         raise UserError(f"--video={path}: {error.reason}; give another file.") from None
     size = (spec.height, spec.width)
@@ -248,7 +251,7 @@ def _rerolled(own, shots):
     """`shots` with the seeds of every --reroll of this and earlier calls; `own` are the file's."""
     from phenaki.stories import rerolls
 
-    path = Path(OUTPUT.value) / "rerolls.json"
+    path = paths.path(OUTPUT.value) / "rerolls.json"
     if REROLL.value:
         rerolls.record(path, own, REROLL.value)
     for sentence in rerolls.notes(path, own):
@@ -263,7 +266,7 @@ def _story(model, storyboard, plan, output):
     spec = model.spec
     cache = generate.WindowCache(WINDOWS.value or output / "windows")
     output = output / "preview" if PREVIEW.value else output
-    output.mkdir(exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     distance, world = drift.distance(WEIGHTS.value), _world(model)
     options = generate.DriftOptions(
         match_colours=REANCHOR.value,
@@ -273,7 +276,8 @@ def _story(model, storyboard, plan, output):
     )
 
     def read_image(path):
-        return images.read_frame(path, (spec.height, spec.width), _note)
+        with paths.local(path) as file:
+            return images.read_frame(file, (spec.height, spec.width), _note)
 
     scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
     report = render.render(

@@ -21,6 +21,12 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAG} {DEVICES_FLAG}".strip()
 os.environ["MPLBACKEND"] = "agg"
+# Of a bucket that refuses: few repetitions after short waits. TensorFlow reads these when it loads.
+os.environ["GCS_RETRY_CONFIG_MAX_RETRIES"] = "2"
+os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"
+os.environ["GCS_RETRY_CONFIG_MAX_DELAY_TIME_US"] = "10000"
+os.environ["GCS_REQUEST_IDLE_TIMEOUT_SECS"] = "2"
+os.environ["GCS_STAT_CACHE_MAX_AGE"] = "0"  # as phenaki.io.paths, whoever loads it first
 
 
 @pytest.fixture(autouse=True)

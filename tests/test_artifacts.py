@@ -1,12 +1,11 @@
-"""Files are complete or absent, for concurrent readers and after a kill, also in buckets."""
+"""Files are complete or absent, for concurrent readers and after a kill."""
 
 import threading
 
 import pytest
 import tiny
 
-from phenaki.data.tensorflow import GFILES
-from phenaki.io import artifacts, checkpoint
+from phenaki.io import artifacts, checkpoint, paths
 
 
 def test_a_config_that_is_rewritten_is_complete_at_any_time(tmp_path):
@@ -50,26 +49,17 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
 
 
-@pytest.mark.parametrize("files", [artifacts.LOCAL, GFILES])
-def test_a_marker_is_read_back_or_none(tmp_path, files):
-    # TensorFlow's file system in memory takes the place of a bucket.
-    root = str(tmp_path) if files is artifacts.LOCAL else "ram://bucket"
-    marker, name = f"{root}/a.done", f"{root}/a"
-    assert artifacts.marked(marker, files) is None and files.size(name) == -1
-    with artifacts.atomic_on(files, name) as partial, files.open(partial, "wb") as file:
-        file.write(b"content")
-    assert artifacts.checksum(name, files) == {
+def test_a_marker_is_read_back_or_none(tmp_path):
+    marker, name = tmp_path / "a.done", tmp_path / "a"
+    assert artifacts.marked(marker) is None and paths.size(name) == -1
+    with artifacts.atomic(name) as partial:
+        partial.write_bytes(b"content")
+    assert artifacts.checksum(name) == {
         "bytes": 7,
         "sha256": "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
     }
-    artifacts.mark(marker, {"origin": "x", "caption": "\u00e9"}, files)
-    assert artifacts.marked(marker, files) == {"origin": "x", "caption": "\u00e9"}
+    artifacts.mark(marker, {"origin": "x", "caption": "\u00e9"})
+    assert artifacts.marked(marker) == {"origin": "x", "caption": "\u00e9"}
     for content in ('{"origin"', "3"):
-        with files.open(marker, "w") as file:
-            file.write(content)
-        assert artifacts.marked(marker, files) is None
-    with pytest.raises(KeyboardInterrupt), artifacts.atomic_on(files, name) as partial:
-        with files.open(partial, "w") as file:
-            file.write("other")
-        raise KeyboardInterrupt
-    assert files.size(name) == 7 and files.size(partial) == -1
+        marker.write_text(content)
+        assert artifacts.marked(marker) is None

@@ -18,7 +18,7 @@ from phenaki import sharding
 from phenaki.errors import UserError
 from phenaki.features import tensor_files
 from phenaki.models import factory
-from phenaki.text import sizes, t5x_checkpoint, weights
+from phenaki.text import hugging_face, sizes, t5x_checkpoint, weights
 
 SHARED = Path(__file__).parents[1] / "../shared/data/t5"
 SCANNED = TINY.clone(relpos_per_layer=True)
@@ -170,6 +170,7 @@ def test_a_bucket_is_read_like_a_directory(write, tmp_path, monkeypatch):
         return {"driver": "file", "path": f"{tmp_path}/{place['bucket']}/{place['path']}"}
 
     monkeypatch.setattr(t5x_checkpoint, "kvstore", local)
+    monkeypatch.setattr(hugging_face.paths, "is_file", lambda path: False)
     assert_same(load("gs://bucket/t5/checkpoint_5"), expected)
     assert "config.text.width=16 must be 8" in error_of(
         "gs://bucket/t5/checkpoint_5/", TINY.clone(width=16)

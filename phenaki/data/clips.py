@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Container, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +13,7 @@ from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError, one_of
+from phenaki.io.paths import PathLike
 
 WHOLE = Stream()
 # config.data.captions: which of the captions of a clip an example has.
@@ -96,7 +96,7 @@ def _example(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"video": fields["video"], "caption": caption}
 
 
-def size(directory: Path | str, split: str, kind: str, frames: int | None = None) -> int:
+def size(directory: PathLike, split: str, kind: str, frames: int | None = None) -> int:
     """Number of stored examples; 0 if the data set has none of that kind in that split.
 
     `frames` are those of the clips to be read of them; see `stored_split`.
@@ -254,7 +254,7 @@ def parse(record, corner, form: format.ClipFormat, shape: tuple[int, int, int, i
     }
 
 
-def shard(path: str, directory: Path | str, kind: str, spec: Spec):
+def shard(path: str, directory: PathLike, kind: str, spec: Spec):
     """tf.data of the clips of one file in stored order, cropped to the first frames and the centre.
 
     Features: video, text (the first caption), more_captions [n], captioned and key.

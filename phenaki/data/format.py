@@ -19,6 +19,8 @@ from PIL import Image
 
 from phenaki.data import tensorflow
 from phenaki.errors import UserError
+from phenaki.io import paths
+from phenaki.io.paths import PathLike
 
 NAME = "clips"
 VERSION = "1.0.0"
@@ -151,7 +153,7 @@ class SetFile:
         return self.split.partition("_")[0]
 
 
-def files(directory: Path | str) -> list[SetFile]:
+def files(directory: PathLike) -> list[SetFile]:
     """All files of a data set, in the same order on every host."""
     data, _ = open_set(directory)
     return [
@@ -161,14 +163,14 @@ def files(directory: Path | str) -> list[SetFile]:
     ]
 
 
-def open_set(directory: Path | str):
+def open_set(directory: PathLike):
     """The TFDS builder and the `ClipFormat` of a data set.
 
     Raises:
         UserError: not a directory that `prepare_data.py` or `shapes.tfds` wrote.
     """
     tfds = tensorflow.datasets()
-    if not tensorflow.tensorflow().io.gfile.exists(os.path.join(directory, "features.json")):
+    if not paths.is_file(paths.path(directory) / "features.json"):
         raise UserError(f"{directory}: not a data set; scripts/prepare_data.py writes one.")
     with tensorflow.quiet_logs():
         builder = tfds.builder_from_directory(os.fspath(directory))

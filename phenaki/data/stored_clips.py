@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from phenaki.data.prepare import manifest
 from phenaki.data.records import Records, parallel_map
 from phenaki.errors import UserError
 from phenaki.io import artifacts
+from phenaki.io.paths import PathLike
 
 
 class StoredClips:
@@ -28,7 +28,7 @@ class StoredClips:
             In `take`: a record is corrupt.
     """
 
-    def __init__(self, directory: Path | str, split: str, kind: str, spec: clips.Spec):
+    def __init__(self, directory: PathLike, split: str, kind: str, spec: clips.Spec):
         _, form = format.open_set(directory)
         clips.check(directory, kind, form, spec)
         stored = {file.split for file in format.files(directory)}
@@ -69,11 +69,11 @@ def _parser(form: format.ClipFormat, shape: tuple[int, int, int]):
     return function.get_concrete_function(tf.TensorSpec((), tf.string))
 
 
-def _paths(directory: Path | str, split: str, kind: str) -> list[str]:
+def _paths(directory: PathLike, split: str, kind: str) -> list[str]:
     return [file.path for file in format.files(directory) if file.split == f"{kind}_{split}"]
 
 
-def checksum(directory: Path | str, split: str, kind: str) -> str:
+def checksum(directory: PathLike, split: str, kind: str) -> str:
     """16 hex digits of the clips' bytes and form, wherever the directory lies.
 
     They come from the manifest; without one the files are read.
@@ -84,7 +84,7 @@ def checksum(directory: Path | str, split: str, kind: str) -> str:
 
     def of(path: str) -> str:
         of_manifest = known.get(os.path.basename(path))
-        return of_manifest or artifacts.checksum(path, tensorflow.GFILES)["sha256"]
+        return of_manifest or artifacts.checksum(path)["sha256"]
 
     facts = dataclasses.asdict(form)
     del facts["caption_template"]  # the captions are in the records

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -18,9 +17,9 @@ import numpy as np
 
 from phenaki.data import records, tensorflow
 from phenaki.data.clips import Spec
-from phenaki.data.tensorflow import GFILES
 from phenaki.errors import UserError
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
+from phenaki.io.paths import PathLike
 
 MANIFEST = "codes.json"
 SCHEMA = 1
@@ -66,8 +65,12 @@ def _digest(content: bytes) -> str:
 
 def vocabulary_facts(name: str) -> str:
     """Identifies a vocabulary by its content, independent of its directory."""
-    file = Path(name.partition(":")[2] or name)
-    return f"{file.name} {_digest(file.read_bytes())}" if file.is_file() else name
+    _, colon, rest = name.partition(":")
+    given = name if paths.is_remote(name) or not colon else rest
+    if not paths.is_file(given):
+        return name
+    file = paths.path(given)
+    return f"{file.name} {_digest(file.read_bytes())}"
 
 
 def _encoder(text) -> str:
@@ -135,13 +138,13 @@ def write_file(path: str, examples: Iterable[bytes], origin: Origin, source_sha2
         source_sha256: of the file of the data set that was encoded.
     """
     tf, lengths = tensorflow.tensorflow(), []
-    with artifacts.atomic_on(GFILES, path) as partial:
-        with tf.io.TFRecordWriter(partial) as writer:
+    with artifacts.atomic(path) as partial:
+        with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
             for record in examples:
                 writer.write(record)
                 lengths.append(len(record))
-        made = artifacts.checksum(partial, GFILES)
-        with GFILES.open(path + records.LENGTHS, "wb") as file:
+        made = artifacts.checksum(partial)
+        with artifacts.atomic(path + records.LENGTHS) as other, other.open("wb") as file:
             np.save(file, np.array(lengths, np.uint32))
     key = {
         "name": os.path.basename(path),
@@ -149,41 +152,40 @@ def write_file(path: str, examples: Iterable[bytes], origin: Origin, source_sha2
         "origin": origin.digest(),
         "input": source_sha256,
     }
-    artifacts.mark(path + DONE, key | made, GFILES, indent=2)
+    artifacts.mark(path + DONE, key | made, indent=2)
 
 
 def is_complete(path: str, origin: Origin, source_sha256: str) -> bool:
     """Whether `path` is complete, of this origin, and made from that content."""
-    key = artifacts.marked(path + DONE, GFILES)
+    key = artifacts.marked(path + DONE)
     return (
         key is not None
         and key["origin"] == origin.digest()
         and key["input"] == source_sha256
-        and GFILES.size(path) == key["bytes"]
-        and GFILES.size(path + records.LENGTHS) >= 0
+        and paths.size(path) == key["bytes"]
+        and paths.is_file(path + records.LENGTHS)
     )
 
 
-def finish(directory: str, paths: Mapping[str, list[str]], origin: Origin, sizes: Sizes) -> None:
+def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, sizes: Sizes) -> None:
     """Removes files that belong to no source file any more, then writes the manifest.
 
     Args:
-        paths: the files of each split; all are complete.
+        outputs: the files of each split; all are complete.
 
     Raises:
         UserError: a file is missing.
     """
-    gfile = tensorflow.tensorflow().io.gfile
-    every = [path for of_split in paths.values() for path in of_split]
+    every = [path for of_split in outputs.values() for path in of_split]
     names = {os.path.basename(path) for path in every}
-    for name in gfile.listdir(directory):
+    for name in paths.names(directory):
         stem = name.removesuffix(DONE).removesuffix(records.LENGTHS)
         if ".tfrecord-" in name and (stem not in names or name.endswith(_PARTIAL)):
-            gfile.remove(os.path.join(directory, name))
-    found = records.parallel_map(lambda path: artifacts.marked(path + DONE, GFILES), every)
+            paths.path(os.path.join(directory, name)).unlink()
+    found = records.parallel_map(lambda path: artifacts.marked(path + DONE), every)
     markers = dict(zip(every, found, strict=True))
     files: dict[str, list[dict]] = {}
-    for split, of_split in paths.items():
+    for split, of_split in outputs.items():
         for path in of_split:
             if (key := markers[path]) is None:
                 raise UserError(f"{path}: missing; run scripts/encode_dataset.py again.")
@@ -195,29 +197,28 @@ def finish(directory: str, paths: Mapping[str, list[str]], origin: Origin, sizes
         "records": {split: sum(key["records"] for key in keys) for split, keys in files.items()},
         "files": files,
     }
-    artifacts.write_json(os.path.join(directory, MANIFEST), manifest, GFILES, indent=2)
+    artifacts.write_json(os.path.join(directory, MANIFEST), manifest, indent=2)
 
 
-def read_manifest(directory: Path | str) -> dict[str, Any]:
+def read_manifest(directory: PathLike) -> dict[str, Any]:
     """The manifest of a directory of stored tokens.
 
     Raises:
         UserError: no such directory, or it is not complete yet.
     """
     path = os.path.join(directory, MANIFEST)
-    if GFILES.size(path) < 0:
+    if not paths.is_file(path):
         raise UserError(
             f"{directory}: has no {MANIFEST}: not stored tokens, or not all of them yet; "
             "scripts/encode_dataset.py writes and resumes them."
         )
-    with GFILES.open(path, "r") as file:
-        manifest = json.loads(file.read())
+    manifest = json.loads(paths.path(path).read_text(encoding="utf-8"))
     if manifest["schema"] != SCHEMA:
         raise UserError(f"{path}: schema {manifest['schema']} is not {SCHEMA}; encode it again.")
     return manifest
 
 
-def check_origin(directory: Path | str, manifest: dict[str, Any], origin: Origin) -> None:
+def check_origin(directory: PathLike, manifest: dict[str, Any], origin: Origin) -> None:
     """Raises `UserError`, naming both, if the tokens are of another origin."""
     stored = manifest["origin"]
     for field, now in dataclasses.asdict(origin).items():

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, MORE, Origin, Sizes
 from phenaki.errors import UserError
+from phenaki.io.paths import PathLike
 
 MANY = ("caption", "ids", "embeddings")  # of which a record may have several
 
@@ -20,7 +20,7 @@ class _TokenSource:
     """The records of one directory of stored tokens, in the order of the mixture."""
 
     def __init__(
-        self, directory: Path | str, kind: str, split: str, origin: Origin, index: int, seed: int
+        self, directory: PathLike, kind: str, split: str, origin: Origin, index: int, seed: int
     ):
         manifest = token_files.read_manifest(directory)
         token_files.check_origin(directory, manifest, origin)
@@ -69,7 +69,7 @@ def batches(
     return _batches(opened, pattern, kind, stream, origin, sampled)
 
 
-def size(directory: Path | str, split: str, kind: str) -> int:
+def size(directory: PathLike, split: str, kind: str) -> int:
     """Number of stored examples, as `clips.size`."""
     manifest = token_files.read_manifest(directory)
     return manifest["records"].get(_stored_split(manifest, kind, split), 0)

@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from phenaki.diagnostics import causality, gradients, overfit
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
 from phenaki.io.checkpoint_manager import Checkpoints
+from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
@@ -37,7 +37,7 @@ class TokenizerCase(NamedTuple):
     overfits: Mapping[str, Stage]  # see `overfit.check_clip`
 
 
-def examine_run(run: str | Path, steps: int) -> list[Finding]:
+def examine_run(run: PathLike, steps: int) -> list[Finding]:
     """The checks of a run's kind: its newest checkpoint, its log, and what its networks can learn.
 
     `steps` bounds each run on one sample; 0 leaves these out.
@@ -65,7 +65,7 @@ def examine_run(run: str | Path, steps: int) -> list[Finding]:
     ]
 
 
-def examine_config(config: ConfigDict, tokenizer: str | Path | None, steps: int) -> list[Finding]:
+def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -> list[Finding]:
     """The checks that need no training run; stage 2's configs need a `tokenizer`, as training does.
 
     Raises:

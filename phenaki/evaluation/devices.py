@@ -1,7 +1,6 @@
 """Batches on all devices of this host, in groups of one size; hosts split shards among them."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from phenaki import sharding
+from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 
 
@@ -17,7 +17,7 @@ def local_mesh() -> Mesh:
     return sharding.make_mesh(data=-1, fsdp=1, tensor=1, devices=jax.local_devices())
 
 
-def load(directory: str | Path) -> Phenaki:
+def load(directory: PathLike) -> Phenaki:
     """The model of a bundle or run on this host's devices, for any number of rows."""
     return Phenaki.load(directory).shard(local_mesh(), pad=True)
 

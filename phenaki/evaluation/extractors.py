@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from einops import rearrange
 from phenaki.errors import UserError
 from phenaki.evaluation import devices
 from phenaki.features import bpe, clip, i3d, inception, vgg, weights
-from phenaki.io import checksums
+from phenaki.io import checksums, paths
 
 RANDOM = "random"  # instead of a directory of weights: untrained networks, for proxy scores
 
@@ -86,8 +85,8 @@ def _clip(params, directory):
     model = clip.CLIP(**sizes)
     if directory == RANDOM:
         raise UserError("a CLIP score needs trained weights; give --weights=DIR.")
-    path = Path(directory) / bpe.FILE
-    if not path.is_file():
+    path = paths.path(directory) / bpe.FILE
+    if not paths.is_file(path):
         raise UserError(f"{path}: is missing; put the vocabulary file of OpenAI's CLIP there.")
     tokens = bpe.BytePairs(path)
     images = devices.batched(

@@ -1,7 +1,6 @@
 """Evaluation protocol of a table row: samples, features and scores; resumes at any shard."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +14,14 @@ from phenaki.evaluation.score import Score
 from phenaki.evaluation.store import Store
 from phenaki.evaluation.task import PREDICTED, Evaluation, Task
 from phenaki.evaluation.tokenizer import FrozenTokenizer
+from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 
 Model = Phenaki | FrozenTokenizer
 
 
 def evaluate(
-    task: Task, model: Model, clips: ReferenceClips, output: Path, weights: str, seed: int
+    task: Task, model: Model, clips: ReferenceClips, output: PathLike, weights: str, seed: int
 ) -> list[Score]:
     """Computes what `output` lacks, on all devices, and returns the scores of `task`.
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from phenaki.io.artifacts import write_json
+from phenaki.io.paths import PathLike
 from phenaki.sampling.options import SamplingOptions
 
 PROXY = "_proxy"  # ends the name of what untrained networks measured
@@ -40,7 +40,7 @@ class Score:
         return self.name.endswith(PROXY)
 
 
-def save_scores(path: Path, scores: Sequence[Score], **facts: Any) -> None:
+def save_scores(path: PathLike, scores: Sequence[Score], **facts: Any) -> None:
     """Writes a JSON object of `facts` and "records", the scores."""
     write_json(path, {**facts, "records": [dataclasses.asdict(s) for s in scores]}, indent=2)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.artifacts import atomic
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
 
 Arrays = Mapping[str, np.ndarray]
@@ -26,17 +27,17 @@ class Store:
     """
 
     def __init__(
-        self, root: str | Path, kind: str, settings: Mapping[str, Any], total: int, per_shard: int
+        self, root: PathLike, kind: str, settings: Mapping[str, Any], total: int, per_shard: int
     ):
         text = json.dumps({**settings, "per_shard": per_shard}, sort_keys=True, indent=2)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        self.directory = Path(root) / f"{kind}-{digest}"
+        self.directory = paths.path(root) / f"{kind}-{digest}"
         self.total, self.per_shard = total, per_shard
         self.directory.mkdir(parents=True, exist_ok=True)
         with atomic(self.directory / MANIFEST) as partial:  # hosts write it at the same time
             partial.write_text(text + "\n")
 
-    def _path(self, shard: int) -> Path:
+    def _path(self, shard: int) -> AnyPath:
         start, stop = self._span(shard)
         return self.directory / f"{start:07d}-{stop:07d}.npz"  # a larger total redoes the last
 
@@ -50,7 +51,8 @@ class Store:
 
     def missing(self) -> list[int]:
         """Shards that are not complete."""
-        return [shard for shard in self.shards if not self._path(shard).is_file()]
+        there = set(paths.names(self.directory))
+        return [shard for shard in self.shards if self._path(shard).name not in there]
 
     def fill(self, make: Callable[[int, int], Arrays], what: str) -> None:
         """Writes the missing shards from `make(start, stop)`, each host its own.
@@ -89,7 +91,7 @@ class Store:
         """
         for shard in self.shards:
             try:
-                with np.load(self._path(shard)) as arrays:
+                with paths.local(self._path(shard)) as file, np.load(file) as arrays:
                     yield arrays[name]
             except (OSError, ValueError, EOFError) as error:
                 raise UserError(

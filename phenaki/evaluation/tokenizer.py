@@ -1,6 +1,5 @@
 """Reconstruction by any trained tokenizer (Table 3), on all devices of this host."""
 
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from jaxtyping import Float, Int
 
 from phenaki.evaluation import devices
 from phenaki.io import checkpoint
+from phenaki.io.paths import PathLike
 from phenaki.models import factory
 from phenaki.types import VideoSpec
 
@@ -36,7 +36,7 @@ class FrozenTokenizer:
         self._encode_and_decode = devices.batched(encode_and_decode, params, rows)
 
     @classmethod
-    def load(cls, directory: str | Path) -> "FrozenTokenizer":
+    def load(cls, directory: PathLike) -> "FrozenTokenizer":
         """Loads the tokenizer of a tokenizer's run, a bundle or a MaskGIT run's tokenizer.
 
         Raises:

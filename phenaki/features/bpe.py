@@ -5,12 +5,13 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 
 from phenaki.errors import UserError
+from phenaki.io import paths
+from phenaki.io.paths import AnyPath, PathLike
 
 FILE = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49_152 - 256 - 2  # the public file holds more than CLIP uses
@@ -31,9 +32,9 @@ class BytePairs:
     same ids. Raises UserError if the file is missing or has other content.
     """
 
-    def __init__(self, path: str | Path, length: int = 77):
+    def __init__(self, path: PathLike, length: int = 77):
         self.length = length
-        merges = _read_merges(Path(path))
+        merges = _read_merges(paths.path(path))
         self.letters = _byte_letters()
         symbols = [*self.letters.values(), *(letter + WORD_END for letter in self.letters.values())]
         symbols += [first + second for first, second in merges]
@@ -116,8 +117,8 @@ def _byte_letters() -> dict[int, str]:
     return letters | {byte: chr(256 + index) for index, byte in enumerate(rest)}
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
+def _read_merges(path: AnyPath) -> list[tuple[str, str]]:
+    if not paths.is_file(path):
         raise UserError(
             f"{path}: CLIP's vocabulary is missing; give the path of {FILE}, which is in the "
             "folder clip/ of https://github.com/openai/CLIP."

@@ -15,6 +15,8 @@ import numpy as np
 from phenaki.errors import UserError
 from phenaki.features import torch_files
 from phenaki.features.torch_names import flatten
+from phenaki.io import paths
+from phenaki.io.paths import PathLike
 
 SAFETENSORS_TYPES = {
     "F64": "<f8",
@@ -44,19 +46,20 @@ DAMAGE = (
 )
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: PathLike) -> dict[str, np.ndarray]:
     """All arrays by name: those of PyTorch dotted, those of nested trees joined by "/".
 
     The suffix tells the format: .pt .pth (PyTorch or TorchScript), .safetensors, .h5, .npz, .flax
     .msgpack. Raises UserError for a missing file, another suffix or damaged content.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = paths.path(path)
+    if not paths.is_file(path):
         raise UserError(f"{path}: no such file.")
     if path.suffix not in READERS:
         raise UserError(f"{path}: its suffix must be one of {', '.join(READERS)}.")
     try:
-        return READERS[path.suffix](path)
+        with paths.local(path) as file:
+            return READERS[path.suffix](file)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except DAMAGE as error:

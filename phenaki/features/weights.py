@@ -7,7 +7,6 @@ Nothing is downloaded: `scripts/convert_weights.py` turns a public file into
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,6 +17,8 @@ import numpy as np
 from phenaki.errors import UserError, one_of
 from phenaki.features import tensor_files
 from phenaki.features.torch_names import Shapes, flatten, shapes_of, unflatten
+from phenaki.io import paths
+from phenaki.io.paths import AnyPath, PathLike
 
 Params = dict[str, Any]
 
@@ -126,14 +127,14 @@ def find(name: str) -> Weights:
     return one_of("feature network", name, NETWORKS)
 
 
-def load(name: str, directory: str | Path) -> Params:
+def load(name: str, directory: PathLike) -> Params:
     """Float32 NumPy parameters of network `name` from the file that `convert` wrote to `directory`.
 
     Raises UserError, one line with the public file and the command, where the file is missing; and
     where an array is missing, unexpected or of another shape than the network's.
     """
-    published, path = find(name), Path(directory) / f"{name}.npz"
-    if not path.is_file():
+    published, path = find(name), paths.path(directory) / f"{name}.npz"
+    if not paths.is_file(path):
         raise UserError(
             f"{path}: is missing. Get {published.file} ({published.source}), then run: "
             f"python scripts/convert_weights.py --network={name} --input={published.file} "
@@ -147,7 +148,7 @@ def load(name: str, directory: str | Path) -> Params:
     return unflatten(arrays)
 
 
-def convert(name: str, source: str | Path, directory: str | Path) -> Path:
+def convert(name: str, source: PathLike, directory: PathLike) -> AnyPath:
     """Writes `directory`/`name`.npz from the public file `source` and returns its path.
 
     Raises UserError for the first tensor that does not fit, and then writes nothing.
@@ -160,18 +161,19 @@ def convert(name: str, source: str | Path, directory: str | Path) -> Path:
         _check(arrays, shapes(name))
     except ValueError as error:  # UserError is one, and NumPy raises it for shapes
         raise UserError(f"{source}: is no {name} ({published.file}): {error}") from error
-    target = Path(directory) / f"{name}.npz"
+    target = paths.path(directory) / f"{name}.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(target, **arrays)  # type: ignore[arg-type]  # names are paths: "file" is not one
+    with paths.written(target) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # names are paths: "file" is not one
     return target
 
 
-def is_published(name: str, path: str | Path) -> bool | None:
+def is_published(name: str, path: PathLike) -> bool | None:
     """Whether the file has the published checksum; None where none is published."""
     sha256 = find(name).sha256
     if not sha256:
         return None
-    with Path(path).open("rb") as file:
+    with paths.local(path) as local, local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,10 +11,12 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
 from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
+from phenaki.io.paths import AnyPath, PathLike
 
 
 def fingerprint(params: Any, sizes: Mapping[str, Any]) -> str:
@@ -28,13 +29,13 @@ def fingerprint(params: Any, sizes: Mapping[str, Any]) -> str:
 
 
 def save_bundle(
-    directory: str | Path, params: dict[str, Any], fields: Mapping[str, Any], **facts
+    directory: PathLike, params: dict[str, Any], fields: Mapping[str, Any], **facts
 ) -> None:
     """Writes `params` (one tree per network) and bundle.json, with the plain config `fields`.
 
     It replaces an existing bundle.
     """
-    directory = Path(directory).resolve()
+    directory = paths.absolute(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
@@ -43,15 +44,15 @@ def save_bundle(
         write_json(directory / "bundle.json", content, indent=2)
 
 
-def load_bundle(directory: str | Path) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
+def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
     """(parameters as float32 numpy, config, other facts) of a bundle."""
-    directory = Path(directory).resolve()
+    directory = paths.absolute(directory)
     facts = json.loads((directory / "bundle.json").read_text())
     fields = migrate(facts.pop("config", {}), facts.pop("schema"), directory)
     return _restore(directory / "params"), ConfigDict(fields), facts
 
 
-def _restore(path: Path):
+def _restore(path: AnyPath):
     """A checkpointed tree as float32 numpy, whatever devices and dtypes wrote it."""
     # The checkpointer's own `metadata` needs a file that the items of a run's checkpoint lack.
     tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
@@ -61,29 +62,29 @@ def _restore(path: Path):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), params)
 
 
-def is_run(directory: str | Path) -> bool:
+def is_run(directory: PathLike) -> bool:
     """Whether `directory` contains a training run."""
-    return (Path(directory) / "config.json").is_file()
+    return paths.is_file(paths.path(directory) / "config.json")
 
 
-def load_config(directory: str | Path) -> ConfigDict:
+def load_config(directory: PathLike) -> ConfigDict:
     """The config of a training run."""
-    fields = json.loads((Path(directory) / "config.json").read_text())
+    fields = json.loads((paths.path(directory) / "config.json").read_text())
     return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
-def save_config(directory: str | Path, fields: Mapping[str, Any]) -> None:
+def save_config(directory: PathLike, fields: Mapping[str, Any]) -> None:
     """Makes `directory` a training run of the plain config `fields`."""
     content = {"schema": SCHEMA, **with_kind(fields)}
-    write_json(Path(directory) / "config.json", content, indent=2)
+    write_json(paths.path(directory) / "config.json", content, indent=2)
 
 
-def has_checkpoint(directory: str | Path) -> bool:
+def has_checkpoint(directory: PathLike) -> bool:
     """Whether `directory` is a run to resume: one with a checkpoint."""
-    return is_run(directory) and bool(complete_steps(Path(directory) / "checkpoints"))
+    return is_run(directory) and bool(complete_steps(paths.path(directory) / "checkpoints"))
 
 
-def steps_done(directory: str | Path) -> int:
+def steps_done(directory: PathLike) -> int:
     """The step of a run's newest checkpoint; 0 where there is no run or no checkpoint yet."""
     if not is_run(directory):
         return 0
@@ -91,13 +92,13 @@ def steps_done(directory: str | Path) -> int:
         return checkpoints.latest or 0
 
 
-def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
+def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
     """(averaged parameters as numpy, config, step) of a run's newest checkpoint.
 
     Raises:
         UserError: `directory` is no training run, or has no checkpoint yet.
     """
-    directory = Path(directory).resolve()  # Orbax refuses relative paths
+    directory = paths.absolute(directory)  # Orbax refuses relative paths
     if not directory.is_dir():
         raise UserError(
             f"{directory}: no such directory; give a run's --workdir or a saved bundle."
@@ -114,7 +115,7 @@ def load_run(directory: str | Path) -> tuple[Any, ConfigDict, int]:
     return state["ema"], config, steps[-1]
 
 
-def load_critic(directory: str | Path) -> tuple[Any, ConfigDict]:
+def load_critic(directory: PathLike) -> tuple[Any, ConfigDict]:
     """(averaged parameters, config) of a critic's training run.
 
     Raises:
@@ -126,13 +127,13 @@ def load_critic(directory: str | Path) -> tuple[Any, ConfigDict]:
     return params, config
 
 
-def load_tokenizer(directory: str | Path) -> tuple[Any, ConfigDict, str]:
+def load_tokenizer(directory: PathLike) -> tuple[Any, ConfigDict, str]:
     """(parameters, config, fingerprint) of a tokenizer's run or bundle, or of a whole model's.
 
     Raises:
         UserError: `directory` is the run of a MaskGIT or of a critic.
     """
-    if (Path(directory) / "bundle.json").is_file():
+    if paths.is_file(paths.path(directory) / "bundle.json"):
         params, config, _ = load_bundle(directory)
         params = params["tokenizer"]
     else:

@@ -6,7 +6,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +13,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from phenaki.errors import UserError
-from phenaki.io import stored_state
+from phenaki.errors import UserError, bucket_reason
+from phenaki.io import paths, stored_state
 from phenaki.io.checksums import array_sums
+from phenaki.io.paths import AnyPath, PathLike
+
+COMMITTED = "commit_success.txt"  # Orbax's, of a checkpoint that is not renamed
+MOUNTS = "/proc/mounts"
 
 
 def _not_from_orbax(record: Any) -> bool:
@@ -29,21 +32,28 @@ class Checkpoints:
     Every checkpoint contains checksums: restoring one that is damaged falls back to the one before.
     """
 
-    def __init__(self, directory: str | Path, keep: int = 2):
+    def __init__(self, directory: PathLike, keep: int = 2):
         # Orbax logs the whole stack of a failed write and then raises it; our one line is enough.
         # A logger adds the same filter only once.
         logging.get_absl_logger().addFilter(_not_from_orbax)
-        self.directory = Path(directory).resolve()
+        self.directory = paths.absolute(directory)
         self._steps = self.directory / "checkpoints"
         self._keep = keep
         with self._writing():
             self._open()
 
     def _open(self) -> None:
+        # A rename on a mounted bucket copies every object, one after another: Orbax's own choice
+        # would be to rename, as on a disk. A checkpoint there is complete with its commit file.
+        mounted = mounts_bucket(self._steps)
+        self._by_file = mounted or paths.is_remote(self._steps)
+        by_file = ocp.path.atomicity.CommitFileTemporaryPath if mounted else None
         self._manager = ocp.CheckpointManager(
             self._steps,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, enable_async_checkpointing=True
+                max_to_keep=self._keep,
+                enable_async_checkpointing=True,
+                temporary_path_class=by_file,
             ),
         )
 
@@ -64,7 +74,18 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(content)
         )
         with self._writing():
+            if self._by_file:
+                self._remove_half(step)
             self._manager.save(step, args=items)
+
+    def _remove_half(self, step: int) -> None:
+        """Removes what a kill left of the checkpoint of `step`, where no rename completes one."""
+        folder = self._steps / str(step)
+        half = jax.process_index() == 0 and folder.exists()
+        if half and not paths.is_file(folder / COMMITTED):
+            paths.remove_tree(folder)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("half-written checkpoint removed")
 
     def restore(self, state, fresh: Callable[[], Any] | None = None) -> tuple[Any, dict]:
         """(state, data) of the newest undamaged checkpoint, sharded as `state` (abstract or not).
@@ -108,7 +129,7 @@ class Checkpoints:
             restored = stored_state.completed(restored, fresh() if fresh else state)
         return restored, data
 
-    def _state_of(self, step: int) -> Path:
+    def _state_of(self, step: int) -> AnyPath:
         return self._steps / str(step) / "state"
 
     def _raise_difference(self, step: int, state) -> None:
@@ -137,7 +158,7 @@ class Checkpoints:
             raise ValueError("its checksums do not match")
         return state, content["data"]
 
-    def restore_older(self, step: int, aside: Path) -> None:
+    def restore_older(self, step: int, aside: AnyPath) -> None:
         """Moves the checkpoints after `step` to the new folder `aside`.
 
         Raises:
@@ -153,7 +174,7 @@ class Checkpoints:
             )
         self._set_aside([one for one in steps if one > step], aside)
 
-    def _set_aside(self, steps: list[int], aside: Path) -> None:
+    def _set_aside(self, steps: list[int], aside: AnyPath) -> None:
         self._manager.close()
         if jax.process_index() == 0:
             aside.mkdir(parents=True, exist_ok=True)
@@ -186,27 +207,55 @@ class Checkpoints:
         """Turns a failed write into one line with its reason and the newest complete checkpoint."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
-            steps = complete_steps(self._steps)
-            newest = f"that of step {steps[-1]} is complete" if steps else "there is none yet"
+        except UserError:
+            raise
+        except Exception as error:  # a bucket's libraries raise anything
+            known = isinstance(error, OSError | ValueError | RuntimeError) or bucket_reason(error)
+            if not known:
+                raise
             raise UserError(
-                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); {newest}. "
-                "Free space or fix the permissions, and run the same command again."
+                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); "
+                f"{self._newest()}. Free space or fix the permissions, and run the same command "
+                "again."
             ) from error
+
+    def _newest(self) -> str:
+        try:
+            steps = complete_steps(self._steps)
+        except Exception:  # a bucket that does not answer
+            return "those before it are untouched"
+        return f"that of step {steps[-1]} is complete" if steps else "there is none yet"
 
 
 def _reason(error: Exception) -> str:
     """The system's message, where the libraries' message contains it."""
-    text = " ".join(str(error).split())
+    text = bucket_reason(error) or " ".join(str(error).split())
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
         if os.strerror(code) in text:
             return os.strerror(code)
     return text[:300]
 
 
-def complete_steps(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a run's folder `directory`, ascending."""
-    return sorted(int(p.name) for p in directory.glob("[0-9]*") if p.name.isdigit())
+def complete_steps(directory: PathLike) -> list[int]:
+    """The steps of the complete checkpoints in a run's folder `directory`, ascending."""
+    steps = sorted(int(name) for name in paths.names(directory) if name.isdigit())
+    if paths.is_remote(directory) or mounts_bucket(directory):  # elsewhere a rename completes one
+        folder = paths.path(directory)
+        steps = [step for step in steps if paths.is_file(folder / str(step) / COMMITTED)]
+    return steps
+
+
+def mounts_bucket(directory: PathLike) -> bool:
+    """Whether a folder of this machine lies in a bucket that gcsfuse mounts."""
+    if paths.is_remote(directory) or not os.path.exists(MOUNTS):
+        return False
+    wanted = os.path.realpath(directory)
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        mounts = [line.split(" ")[1:3] for line in file]
+    # A blank in a name is \040 there. Of nested mounts the innermost counts.
+    found = [(place.replace("\\040", " "), kind) for place, kind in mounts]
+    inside = [(len(p), kind) for p, kind in found if f"{wanted}/".startswith(f"{p.rstrip('/')}/")]
+    return bool(inside) and "gcsfuse" in max(inside)[1]
 
 
 def _data_sum(data: dict) -> int:

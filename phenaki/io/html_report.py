@@ -14,14 +14,14 @@ colours. The page fetches nothing and runs no script.
 import base64
 import html
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from phenaki.io import svg_curves
+from phenaki.io import paths, svg_curves
+from phenaki.io.paths import PathLike
 from phenaki.io.svg_curves import COLOURS, SERIES
 
 Series = tuple[Any, Any]  # values of x and of y: lists or arrays of one length
@@ -109,7 +109,7 @@ class Report:
         title = f"<h3>{html.escape(heading)}</h3>" if heading else ""
         self._blocks.append(f'{title}<div class="grid" style="--column:{column}px">{figures}</div>')
 
-    def save(self, path: str | os.PathLike[str]) -> int:
+    def save(self, path: PathLike) -> int:
         """Writes the page and returns its size in bytes.
 
         Raises:
@@ -123,7 +123,10 @@ class Report:
             + "\n".join(self._blocks)
             + "\n</body></html>\n"
         )
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
+        with (
+            paths.written(path) as local,
+            open(local, "w", encoding="utf-8", newline="\n") as file,
+        ):
             file.write(page)
         return len(page.encode())
 

@@ -21,11 +21,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
 from phenaki.io.images import local
 from phenaki.io.palette import shared_palette
+from phenaki.io.paths import AnyPath, PathLike
 
-PathLike = str | os.PathLike[str]
 BT709 = 1  # H.273 code of the primaries, of the transfer function and of the matrix
 GIF_MAX_FPS = 50  # browsers slow down frames shorter than 20 ms
 
@@ -83,7 +83,7 @@ class Mp4Writer:
         """`fps` in frames per second; `quality` is x264's CRF, 0 (lossless) to 51."""
         if not 0 < fps < 1000:
             raise ValueError(f"fps={fps} must lie between 0 and 1000.")
-        self.path, self.scale, self.quality = Path(path), scale, quality
+        self.path, self.scale, self.quality = paths.path(path), scale, quality
         self.rate = Fraction(fps).limit_denominator(1001)
         self.frames = 0
         self._chapters = chapters
@@ -91,7 +91,7 @@ class Mp4Writer:
 
     def __enter__(self) -> "Mp4Writer":
         with contextlib.ExitStack() as stack, _named(self.path):
-            if self.path.is_dir():
+            if isinstance(self.path, Path) and self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             partial = stack.enter_context(artifacts.atomic(self.path))
             partial.open("wb").close()  # FFmpeg itself fails at the first frame only
@@ -168,7 +168,7 @@ class Mp4Writer:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: AnyPath) -> Iterator[None]:
     """Makes every OSError of the block name `path` instead of the temporary file."""
     try:
         yield
@@ -200,7 +200,7 @@ def write_gif(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> N
         image.putpalette(palette.tobytes())
         images.append(image)
     ends = np.rint(np.arange(len(images) + 1) * 100 / fps).astype(int) * 10  # ms
-    with open(path, "wb") as file:
+    with paths.written(path) as local_path, open(local_path, "wb") as file:
         images[0].save(
             file,
             format="GIF",
@@ -216,7 +216,7 @@ def write_gif(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> N
 def write_png(path: PathLike, image: Any, scale: int = 1) -> None:
     """Writes an image [h w 3]."""
     pixels = enlarge(as_uint8(image, rank=3), scale)
-    with open(path, "wb") as file:
+    with paths.written(path) as local_path, open(local_path, "wb") as file:
         Image.fromarray(pixels).save(file, format="PNG")
 
 

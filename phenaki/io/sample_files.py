@@ -2,19 +2,19 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phenaki.io import media
+from phenaki.io import media, paths
+from phenaki.io.paths import PathLike
 
 GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
 _OWN = re.compile(r"sample_\d+(\.mp4|\.gif|\.png|_sheet\.png)")
 
 
 def write(
-    directory: Path,
+    directory: PathLike,
     videos: Sequence[Any] | np.ndarray,
     prompts: Sequence[str | None],
     fps: float | int,
@@ -26,9 +26,10 @@ def write(
     `scale` enlarges pixels; None: to about 256.
     """
     scale = scale or media.scale_to_see(*videos[0].shape[1:3])
-    for path in directory.iterdir():
-        if _OWN.fullmatch(path.name) and path.is_file():
-            path.unlink()
+    directory = paths.path(directory)
+    for name in paths.names(directory):
+        if _OWN.fullmatch(name) and paths.is_file(directory / name):
+            (directory / name).unlink()
     names = [f"sample_{number}" for number in range(len(videos))]
     for name, video, prompt in zip(names, videos, prompts, strict=True):
         sheet = media.sheet([video], [prompt])

@@ -5,18 +5,19 @@ entries of `extra` (`TrainState`): whole entries may be new or dropped, everythi
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from phenaki.io.paths import PathLike
+
 # Entries of `extra` by what users call them.
 WORDS = {"discriminator": "discriminator", "sums": "table of EMA codes"}
 
 
-def read(directory: Path) -> Any:
+def read(directory: PathLike) -> Any:
     """The tree of array metadata of the state in `directory`."""
     return ocp.PyTreeCheckpointHandler().metadata(directory).tree
 

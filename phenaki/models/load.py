@@ -1,6 +1,5 @@
 """Loads trained models: the config and the parameters of all networks that sampling needs."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,20 +7,21 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, paths
+from phenaki.io.paths import PathLike
 from phenaki.models import factory
 from phenaki.sampling.options import Critic
 
 
-def load_model(directory: str | Path) -> tuple[ConfigDict, dict[str, Any]]:
+def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """(config, parameters by network) of a bundle, or of a MaskGIT run with its EMA parameters.
 
     Raises:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
             was trained with.
     """
-    directory = Path(directory)
-    if (directory / "bundle.json").is_file():
+    directory = paths.path(directory)
+    if paths.is_file(directory / "bundle.json"):
         params, config, facts = checkpoint.load_bundle(directory)
         if facts["kind"] != "phenaki":
             raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
@@ -46,7 +46,7 @@ def load_model(directory: str | Path) -> tuple[ConfigDict, dict[str, Any]]:
     return config, params
 
 
-def load_critic(directory: str | Path, generator: str) -> Critic:
+def load_critic(directory: PathLike, generator: str) -> Critic:
     """The critic that scripts/train_critic.py trained for the generator of that fingerprint.
 
     Raises:

@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,9 @@ from phenaki.evaluation.references import ShapesClips
 from phenaki.evaluation.score import Score, floor_cell, sampler_cell, save_scores, value_cell
 from phenaki.evaluation.task import task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
+from phenaki.io import paths
 from phenaki.io.html_report import Report
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.reports import figures
 from phenaki.reports.text_alignment import add_text_alignment
 from phenaki.sampling.windows import Scene
@@ -43,8 +44,8 @@ class Subject(NamedTuple):
 
 
 def scoreboard(
-    directory: str | Path,
-    output: Path,
+    directory: PathLike,
+    output: AnyPath,
     preset: Mapping[str, Any],
     weights: str,
     seed: int,
@@ -58,7 +59,7 @@ def scoreboard(
     model = devices.load(directory)
     world = dataclasses.replace(batches.world(model.config), pair=0.0, then=0.0)
     subject = Subject(model, FrozenTokenizer.load(directory), world, seed)
-    if any(not Path(weights, f"{name}.npz").is_file() for name in NETWORKS):
+    if any(not paths.is_file(paths.path(weights) / f"{name}.npz") for name in NETWORKS):
         weights = RANDOM
     report = Report("Scoreboard: moving shapes")
     report.text(
@@ -72,7 +73,7 @@ def scoreboard(
     report.text(_about(weights))
     scores = _tables(report, subject, preset, output, weights)
     if table3:
-        _table3(report, Path(table3))
+        _table3(report, paths.local_path("table3", table3))
     results["long"] = _long(report, subject, preset["clips"])
     _settings(report, scores)
     save_scores(

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,17 +13,19 @@ from matplotlib.figure import Figure
 
 from phenaki.evaluation.metrics.long_video import Distance, seam_and_steps
 from phenaki.features import vgg, weights
+from phenaki.io import paths
+from phenaki.io.paths import PathLike
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 LPIPS = ("vgg16", "lpips_vgg")
 
 
-def distance(directory: str | Path) -> tuple[Distance, str]:
+def distance(directory: PathLike) -> tuple[Distance, str]:
     """(LPIPS, "lpips") where `directory` has its converted weights, else with random weights.
 
     Distances of random features do not compare with LPIPS, so those are called "lpips_proxy".
     """
-    converted = all((Path(directory) / f"{name}.npz").is_file() for name in LPIPS)
+    converted = all(paths.is_file(paths.path(directory) / f"{name}.npz") for name in LPIPS)
     params = {
         name: weights.load(name, directory) if converted else weights.random(name, seed=0)
         for name in LPIPS
@@ -83,7 +84,7 @@ def summary(lines: Sequence[dict[str, Any]], count: int = 10) -> dict[str, dict[
 
 
 def chart(
-    path: str | Path,
+    path: PathLike,
     lines: Sequence[dict[str, Any]],
     seconds: Sequence[float],
     scenes: Sequence[float],
@@ -118,4 +119,5 @@ def chart(
         axis.spines[["top", "right"]].set_visible(False)
         for start in scenes:
             axis.axvline(start, color="0.85", lw=0.8, zorder=0)
-    figure.savefig(path, dpi=110)
+    with paths.written(path) as file:
+        figure.savefig(file, dpi=110)

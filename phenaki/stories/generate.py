@@ -12,16 +12,16 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from phenaki import __version__
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, paths
 from phenaki.io.artifacts import atomic
 from phenaki.io.clean_text import clean
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options
 from phenaki.sampling.seeds import stream
@@ -70,8 +70,8 @@ NO_DRIFT_OPTIONS = DriftOptions()
 class WindowCache:
     """A folder of windows: KEY.npz with `frames` (float32) and `codes` (int32), the tokens."""
 
-    def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
+    def __init__(self, directory: PathLike):
+        self.directory = paths.path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def read(self, key: str) -> tuple[Frames, WindowTokens] | None:
@@ -79,7 +79,8 @@ class WindowCache:
         try:
             # Opened here: NumPy does not close a file that is not an archive.
             with (
-                (self.directory / f"{key}.npz").open("rb") as raw,
+                paths.local(self.directory / f"{key}.npz") as file_path,
+                file_path.open("rb") as raw,
                 np.load(raw, allow_pickle=False) as file,
             ):
                 return file["frames"], file["codes"]
@@ -102,7 +103,7 @@ def generate_windows(
     storyboard: Storyboard,
     plan: Sequence[Window],
     cache: WindowCache,
-    read_image: Callable[[Path], Float[np.ndarray, "h w 3"]],
+    read_image: Callable[[AnyPath], Float[np.ndarray, "h w 3"]],
     drift: DriftOptions = NO_DRIFT_OPTIONS,
 ) -> Iterator[GeneratedWindow]:
     """The windows `plan` of a story, one at a time; only the last K frames stay in memory.

@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from phenaki.data.shapes.world import World
 from phenaki.io import media
 from phenaki.io.artifacts import write_json
+from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Window, segments
 from phenaki.stories import drift, prompt_check
@@ -69,7 +69,9 @@ class WindowMetrics:
                 self.verdicts[window.scene].append(verdict)
         self._last = generated.frames[-1].copy()
 
-    def write(self, output: Path, label: str, parts: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    def write(
+        self, output: AnyPath, label: str, parts: Sequence[tuple[int, int]]
+    ) -> dict[str, Any]:
         """Writes drift.json, drift.png and story_report.json; returns the report.
 
         `label` names the distance; `parts` are the `segments` of the story.
@@ -125,10 +127,10 @@ def render(
     model: Phenaki,
     storyboard: Storyboard,
     plan: Sequence[Window],
-    output: Path,
+    output: AnyPath,
     cache: WindowCache,
     *,
-    read_image: Callable[[Path], np.ndarray],
+    read_image: Callable[[AnyPath], np.ndarray],
     distance: tuple[drift.Distance, str],
     progress: Callable[[int], Any],
     world: World | None = None,
@@ -159,7 +161,7 @@ def render(
             metrics.add(part, seconds)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
-    (output / "story.srt").write_text(srt(prompts, parts, fps), "utf-8")
+    (output / "story.srt").write_text(srt(prompts, parts, fps), encoding="utf-8")
     media.write_png(output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES))
     return metrics.write(output, distance[1], parts)
 

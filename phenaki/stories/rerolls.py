@@ -10,11 +10,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from phenaki.errors import UserError
 from phenaki.io.artifacts import write_json
 from phenaki.io.clean_text import clean
+from phenaki.io.paths import AnyPath
 from phenaki.stories.storyboard import Shot
 
 
@@ -45,14 +45,14 @@ def reroll(shots: Sequence[Shot], counts: Mapping[str, int]) -> list[Shot]:
     return result
 
 
-def read(path: Path) -> dict[str, int]:
+def read(path: AnyPath) -> dict[str, int]:
     """Digest -> count of the file `path`, empty if there is none.
 
     Raises:
         UserError: it is no file of rerolls.
     """
     try:
-        counts = json.loads(path.read_text("utf-8"))
+        counts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, int]:
     return counts
 
 
-def record(path: Path, shots: Sequence[Shot], number: int) -> None:
+def record(path: AnyPath, shots: Sequence[Shot], number: int) -> None:
     """Adds a reroll of shot `number` (from 1) to the file.
 
     Raises:
@@ -76,7 +76,7 @@ def record(path: Path, shots: Sequence[Shot], number: int) -> None:
     write_json(path, counts | {digest: counts.get(digest, 0) + 1})
 
 
-def notes(path: Path, shots: Sequence[Shot]) -> list[str]:
+def notes(path: AnyPath, shots: Sequence[Shot]) -> list[str]:
     """A sentence if the file has rerolls that are not of these shots."""
     others = read(path).keys() - set(digests(shots))
     if not others:

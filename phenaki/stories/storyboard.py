@@ -21,13 +21,14 @@ At the top, every key of a scene but `prompt` and `image` is a default for all s
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from phenaki.errors import UserError, check_seed, did_you_mean
+from phenaki.io import paths
 from phenaki.io.clean_text import clean
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.sampling import seeds
 from phenaki.sampling.windows import Scene, check_context
 from phenaki.types import VideoSpec
@@ -41,7 +42,7 @@ class Shot(Scene):
     """
 
     seed: int = 0
-    image: Path | None = None  # its first frame
+    image: AnyPath | None = None  # its first frame
     sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sampling options
 
 
@@ -122,16 +123,16 @@ SCENE: _Checks = {"prompt": _or_null(_text), "image": _or_null(_text), **COMMON}
 STORY: _Checks = {"context": _or_null(_integer(0)), "scenes": lambda value: None, **COMMON}
 
 
-def read(path: str | Path, spec: VideoSpec, context: int, seed: int) -> Storyboard:
+def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard:
     """The storyboard in the file `path`; `context` and `seed` are its defaults.
 
     Raises:
         UserError: with file and line, the value and the rule; with the nearest key for an unknown
             one.
     """
-    path = Path(path)
+    path = paths.path(path)
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        loader = yaml.SafeLoader(path.read_bytes().decode("utf-8-sig"))
         node = loader.get_single_node()
         if node is None:
             raise UserError(f"{path}: is empty; a story needs scenes with prompt and seconds.")
@@ -203,7 +204,7 @@ def _shot(path, number, defaults, scene) -> tuple[Shot, bool]:
     if fields.get("image") is not None:
         line, name = scene["image"]
         image = path.parent / name
-        if not image.is_file():
+        if not paths.is_file(image):
             raise UserError(f"{path}:{line}: image {image}: no such file.")
         if "cut" in scene and scene["cut"].value == "morph":
             raise UserError(

@@ -6,12 +6,14 @@ Names and axes are PyTorch's. Only the encoder and its token embedder are read.
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from phenaki.errors import UserError
+from phenaki.io import paths
+from phenaki.io.paths import AnyPath
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OTHERS = {  # by the ends of file names
@@ -48,28 +50,28 @@ def fits(path: str) -> bool:
     """Whether `path` is of this layout: a .safetensors file, an index, a directory with either."""
     if path.endswith((".safetensors", ".safetensors.index.json")):
         return True
-    return any((Path(path) / name).is_file() for name in (SINGLE, INDEX))
+    return any(paths.is_file(paths.path(path) / name) for name in (SINGLE, INDEX))
 
 
 def other_format(path: str) -> str | None:
     """What a file of Hugging Face, or a directory of it, holds instead of safetensors."""
-    place = Path(path)
+    place = paths.path(path)
     names = sorted(p.name for p in place.iterdir()) if place.is_dir() else [place.name]
     return next(
         (what for name in names for end, what in OTHERS.items() if name.endswith(end)), None
     )
 
 
-def open_arrays(path: str, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, Any]:
+def open_arrays(path: str, read: Callable[[AnyPath], dict[str, np.ndarray]]) -> dict[str, Any]:
     """The encoder's tensors by T5X's paths, with PyTorch's axes.
 
     `read` returns the tensors of one file. Raises UserError for a missing or damaged file, or one
     without an encoder.
     """
-    place = Path(path)
+    place = paths.path(path)
     if place.is_dir():
-        place /= INDEX if (place / INDEX).is_file() else SINGLE
-    parts = _parts(place) if place.suffix == ".json" else {place: None}
+        place /= INDEX if paths.is_file(place / INDEX) else SINGLE
+    parts: Any = _parts(place) if place.suffix == ".json" else {place: None}
     tensors: dict[str, np.ndarray] = {}
     for file, names in parts.items():
         content = read(file)
@@ -94,13 +96,13 @@ def _is_encoder(name: str) -> bool:
     return name.startswith("encoder.") or name in EMBEDDINGS
 
 
-def _parts(index: Path) -> dict[Path, list[str]]:
+def _parts(index: AnyPath) -> dict[AnyPath, list[str]]:
     """The files that an index lists for the encoder's tensors, with their tensors."""
     try:
-        files = json.loads(index.read_text("utf-8"))["weight_map"]
-        parts: dict[Path, list[str]] = {}
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        parts: dict[AnyPath, list[str]] = {}
         for name in filter(_is_encoder, files):
-            parts.setdefault(index.with_name(Path(files[name]).name), []).append(name)
+            parts.setdefault(index.with_name(PurePosixPath(files[name]).name), []).append(name)
     except FileNotFoundError:
         raise UserError(f"{index}: no such file.") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
 from phenaki.errors import UserError, did_you_mean
+from phenaki.io import paths
 from phenaki.io.clean_text import clean
+from phenaki.io.paths import PathLike
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 SPECIAL_IDS = 3  # the byte with value v has id v + SPECIAL_IDS
@@ -108,18 +109,18 @@ class SentencePieceVocabulary(Vocabulary):
         return self.model.decode(ids[ids != PAD_ID].tolist())
 
 
-def sentencepiece(path: str | Path, length: int) -> SentencePieceVocabulary:
+def sentencepiece(path: PathLike, length: int) -> SentencePieceVocabulary:
     """The vocabulary of a SentencePiece `.model` file.
 
     Raises UserError for a missing file, other content, or special ids that are not T5's.
     """
     from sentencepiece import SentencePieceProcessor
 
-    if not Path(path).is_file():
+    if not paths.is_file(path):
         raise UserError(f"{path}: no such vocabulary; {SOURCE}.")
     model = SentencePieceProcessor()
     try:
-        model.LoadFromSerializedProto(Path(path).read_bytes())
+        model.LoadFromSerializedProto(paths.path(path).read_bytes())
     except RuntimeError:
         raise UserError(f"{path}: is no SentencePiece model, or is cut short; {SOURCE}.") from None
     marks = dict(pad=model.pad_id(), end=model.eos_id(), unknown=model.unk_id())
@@ -173,11 +174,11 @@ class LabelVocabulary:
         return 1 + self.names.index(name)
 
 
-def labels(path: str | Path) -> LabelVocabulary:
+def labels(path: PathLike) -> LabelVocabulary:
     """The class names of a text file, one a line; UserError if there are none, or one repeats."""
-    if not Path(path).is_file():
+    if not paths.is_file(path):
         raise UserError(f"{path}: no such file of class names, one a line.")
-    lines = Path(path).read_text("utf-8").splitlines()
+    lines = paths.path(path).read_text(encoding="utf-8").splitlines()
     names = tuple(name for name in map(clean, lines) if name)
     if not names:
         raise UserError(f"{path}: holds no class names; one a line is needed.")

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from phenaki.errors import UserError
+from phenaki.io import paths
+from phenaki.io.paths import AnyPath
 from phenaki.text import hugging_face, sizes, t5x_checkpoint
 from phenaki.text.t5 import T5Encoder
 
@@ -19,7 +20,7 @@ BIASES = "relpos_bias/rel_embedding"
 
 
 def load(
-    path: str, encoder: T5Encoder, read: Callable[[Path], dict[str, np.ndarray]]
+    path: str, encoder: T5Encoder, read: Callable[[AnyPath], dict[str, np.ndarray]]
 ) -> dict[str, Any]:
     """NumPy parameters of `encoder` from a checkpoint of T5X or Hugging Face.
 
@@ -32,7 +33,7 @@ def load(
     convert: Callable[[str, Any], dict[str, Any]]
     if hugging_face.fits(path):
         stored, convert = hugging_face.open_arrays(path, read), hugging_face.convert
-    elif Path(path).exists() and (other := hugging_face.other_format(path)):
+    elif paths.path(path).exists() and (other := hugging_face.other_format(path)):
         raise UserError(
             f"{path}: holds {other}, which is not read; give its model.safetensors (publishers "
             "have it next to such files; transformers writes it by save_pretrained)."

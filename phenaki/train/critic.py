@@ -6,7 +6,6 @@ Not in the paper: see docs/paper.md#token-critic.
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from phenaki import pipeline
 from phenaki.data import batches
 from phenaki.errors import one_of
 from phenaki.io import migrations
+from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.sampling import decode, schedules
@@ -163,9 +163,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
     return Stage(critic, init, step, frozen)
 
 
-def train(
-    config: ConfigDict, generator: str | Path, workdir: str | Path, devices=None
-) -> TrainState:
+def train(config: ConfigDict, generator: PathLike, workdir: PathLike, devices=None) -> TrainState:
     """Trains the critic of `config` (configs/critic.py) next to the `generator` of a run or bundle.
 
     Raises:

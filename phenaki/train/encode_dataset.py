@@ -4,7 +4,6 @@ Each file of the data set becomes a file of tokens of the same name (`data.token
 run resumes; after a change of tokenizer or data only what changed is encoded again.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -20,9 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from phenaki.data import clips, format, records, tensorflow, token_files
 from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
-from phenaki.data.tensorflow import GFILES
 from phenaki.errors import UserError
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
 from phenaki.types import VideoSpec
 
 
@@ -164,7 +162,7 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
         log(line)
     if estimate:
         return
-    tensorflow.tensorflow().io.gfile.makedirs(encoder.output)
+    paths.path(encoder.output).mkdir(parents=True, exist_ok=True)
     with progress(sum(file.count for file in mine)) as shown:
         for file in mine:
             encode_file(encoder, file, _sha256(file, known))
@@ -193,15 +191,15 @@ def _missing(
     if jax.process_index() == 0:
         missing[:] = records.parallel_map(absent, files)
         if missing.any() and remove_manifest:  # the directory is not complete any more
-            with contextlib.suppress(tensorflow.tensorflow().errors.NotFoundError):
-                GFILES.remove(os.path.join(encoder.output, token_files.MANIFEST))
+            manifest_path = os.path.join(encoder.output, token_files.MANIFEST)
+            paths.path(manifest_path).unlink(missing_ok=True)
     if jax.process_count() > 1:
         missing = multihost_utils.broadcast_one_to_all(missing)
     return missing
 
 
 def _sha256(file: SetFile, known: dict[str, str]) -> str:
-    return known.get(os.path.basename(file.path)) or artifacts.checksum(file.path, GFILES)["sha256"]
+    return known.get(os.path.basename(file.path)) or artifacts.checksum(file.path)["sha256"]
 
 
 def _estimate(encoder: Encoder, files, mine, complete: int) -> Iterator[str]:

@@ -4,20 +4,24 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
+from phenaki.io.paths import AnyPath, PathLike
+from phenaki.train.log_files import LogFiles
 
 try:
     from tensorboardX import SummaryWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 except ImportError:  # optional: an accelerator machine may lack it
     SummaryWriter = None
+
+
+FILE = "metrics.jsonl"
 
 
 class Ratio(NamedTuple):
@@ -73,12 +77,15 @@ class Logs:
     waiting for batches.
     """
 
-    def __init__(self, workdir: Path, step: int = 0):
-        self._path, self._lines, self._events = workdir / "metrics.jsonl", None, None
+    def __init__(self, workdir: AnyPath, step: int = 0):
+        self._files, self._lines, self._events = None, None, None
         if jax.process_index() == 0:
+            self._files = LogFiles(workdir, FILE)
+            self._path = self._files.directory / FILE
             self._lines = _open_after(self._path, step)
             if SummaryWriter:
-                self._events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+                events = str(self._files.directory / "events")
+                self._events = SummaryWriter(events, purge_step=step + 1)
         self._start = time.monotonic()
         self._waited = 0.0
 
@@ -100,6 +107,15 @@ class Logs:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+        if self._files is not None:
+            self._files.send()
+
+    def flush(self) -> None:
+        """Sends all lines to the bucket of the run: a checkpoint must not be newer than they."""
+        if self._files is not None:
+            if self._events is not None:
+                self._events.flush()
+            self._files.send(now=True)
 
     def rewind(self, step: int) -> None:
         """Drops lines and events after `step`: the run continues from there."""
@@ -123,28 +139,30 @@ class Logs:
             self._lines.close()
         if self._events is not None:
             self._events.close()
+        if self._files is not None:
+            self._files.close()
 
 
-def read(workdir: str | Path) -> list[dict]:
+def read(workdir: PathLike) -> list[dict]:
     """A dictionary per step of metrics.jsonl: metrics and scores of a step are two lines."""
     steps: dict[int, dict] = {}
-    for values in _lines(Path(workdir) / "metrics.jsonl").values():
+    for values in _lines(paths.path(workdir) / FILE).values():
         steps.setdefault(values["step"], {}).update(values)
     return [steps[step] for step in sorted(steps)]
 
 
-def _lines(path: Path) -> dict[str, dict]:
+def _lines(path: AnyPath) -> dict[str, dict]:
     """The lines of metrics.jsonl with their values, without one that a kill cut short."""
     found = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text().splitlines() if paths.is_file(path) else ():
         with contextlib.suppress(json.JSONDecodeError):
             found[line] = json.loads(line)
     return found
 
 
-def _open_after(path: Path, step: int) -> TextIO:
+def _open_after(path: AnyPath, step: int) -> TextIO:
     """`path` open for appending, without the lines after `step`."""
-    if path.is_file():
+    if paths.is_file(path):
         kept = [line for line, values in _lines(path).items() if values["step"] <= step]
         with artifacts.atomic(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
 from phenaki.io.checkpoint import load_config
 from phenaki.io.checkpoint_manager import Checkpoints
+from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
 from phenaki.train.health import HealthMonitor
 from phenaki.train.logs import Logs, Ratio, mean
@@ -30,7 +30,7 @@ from phenaki.train.workdir import claim, open_workdir, record
 # host; many would hold as many batches in memory, and a preemption would wait for all of them.
 AHEAD = 2
 
-Sampler = Callable[[Any, Any, int, Path], tuple[Mapping, Mapping]]
+Sampler = Callable[[Any, Any, int, AnyPath], tuple[Mapping, Mapping]]
 OpenBatches = Callable[[Mapping[str, HostRows]], Batches]  # of this host's rows by kind
 
 
@@ -38,7 +38,7 @@ def run(
     stage: Stage,
     open_batches: OpenBatches,
     options: RunOptions,
-    workdir: str | Path,
+    workdir: PathLike,
     *,
     sample: Sampler | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -122,7 +122,7 @@ class _Training:
     def __init__(
         self,
         stack: contextlib.ExitStack,
-        directory: Path,
+        directory: AnyPath,
         batches: Batches,
         options: RunOptions,
         init: Callable[[], Any],
@@ -197,6 +197,7 @@ class _Training:
                 # A state whose last updates were all skipped may itself be the reason.
                 if (save_due and (self.skips.healthy or number == options.steps)) or preempted:
                     data = self.batches.get_state() | self._pending_state()
+                    self.logs.flush()
                     self.checkpoints.save(number, state, data)
                 if sample_due:
                     images, scores = sample(state, number)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from phenaki import pipeline
 from phenaki.data import batches, token_files
 from phenaki.errors import UserError, one_of
 from phenaki.io import checkpoint, migrations
+from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
 from phenaki.models.maskgit import embed_codes
@@ -156,9 +156,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
     return Stage(model, init, step, frozen)
 
 
-def train(
-    config: ConfigDict, tokenizer: str | Path, workdir: str | Path, devices=None
-) -> TrainState:
+def train(config: ConfigDict, tokenizer: PathLike, workdir: PathLike, devices=None) -> TrainState:
     """Trains stage 2 of `config` (configs/maskgit.py) on `devices` (all); returns the final state.
 
     `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it, with
@@ -204,7 +202,7 @@ def train(
 
 
 def open_encoder(
-    config: ConfigDict, tokenizer: str | Path, source: str, output: str, batch: int
+    config: ConfigDict, tokenizer: PathLike, source: str, output: str, batch: int
 ) -> encode_dataset.Encoder:
     """The encoder of a stage-2 config with a stage-1 run or bundle.
 

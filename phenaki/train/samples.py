@@ -1,21 +1,21 @@
 """Samples and scores of a model while it trains."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from phenaki.data.shapes.world import World
 from phenaki.evaluation import alignment
-from phenaki.io import media
+from phenaki.io import media, paths
+from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 
 SHOWN = 6  # samples per image
 
 
 def write_samples(
-    directory: Path, name: str, videos: np.ndarray, captions: Sequence[str | None], fps: float
+    directory: PathLike, name: str, videos: np.ndarray, captions: Sequence[str | None], fps: float
 ) -> dict[str, np.ndarray]:
     """Writes `directory`/`name`.mp4 and .png of clips [b f h w 3] in [0, 1]; .png of images.
 
@@ -23,6 +23,7 @@ def write_samples(
     """
     sheet = media.sheet(list(videos), captions)
     if jax.process_index() == 0:
+        directory = paths.path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if videos.shape[1] > 1:
             media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)

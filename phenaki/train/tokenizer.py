@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from phenaki.blocks import sharding
 from phenaki.data import batches
 from phenaki.errors import one_of
 from phenaki.io import checkpoint, migrations
+from phenaki.io.paths import PathLike
 from phenaki.losses import gan, perceptual
 from phenaki.losses.tokenizer import Adversary, TokenizerLoss, psnr
 from phenaki.models import factory
@@ -216,7 +216,7 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
     return Stage(model, init, step, frozen, loss)
 
 
-def train(config: ConfigDict, workdir: str | Path, devices=None) -> TrainState:
+def train(config: ConfigDict, workdir: PathLike, devices=None) -> TrainState:
     """Trains stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state.
 
     Raises:

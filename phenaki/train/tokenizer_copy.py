@@ -1,6 +1,5 @@
 """The tokenizer of a stage-2 run: the given one at first, from then on the copy in its workdir."""
 
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -9,13 +8,14 @@ from ml_collections import ConfigDict
 
 from phenaki.blocks import sharding
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, paths
+from phenaki.io.paths import PathLike
 
 # Sections of a tokenizer's config that a longer training does not change.
 SAME = ("video", "tokenizer", "seed")
 
 
-def resolve(given: str | Path, workdir: str | Path) -> tuple[Any, ConfigDict, str]:
+def resolve(given: PathLike, workdir: PathLike) -> tuple[Any, ConfigDict, str]:
     """(parameters, config, fingerprint) of the run or bundle `given`; those of the copy to resume.
 
     A resumed run needs its copy only. Where `given` was trained further, moved or deleted since,
@@ -24,8 +24,8 @@ def resolve(given: str | Path, workdir: str | Path) -> tuple[Any, ConfigDict, st
     Raises:
         UserError: `given` has no tokenizer, or is another one than the copy.
     """
-    copy = Path(workdir) / "tokenizer"
-    held = checkpoint.has_checkpoint(workdir) and (copy / "bundle.json").is_file()
+    copy = paths.path(workdir) / "tokenizer"
+    held = checkpoint.has_checkpoint(workdir) and paths.is_file(copy / "bundle.json")
     if not sharding.agreed(held):
         return checkpoint.load_tokenizer(given)
     params, config, fingerprint = checkpoint.load_tokenizer(copy)
@@ -50,10 +50,10 @@ def resolve(given: str | Path, workdir: str | Path) -> tuple[Any, ConfigDict, st
     return params, config, fingerprint
 
 
-def keep(workdir: Path, params: Any, config: ConfigDict, fingerprint: str) -> None:
+def keep(workdir: PathLike, params: Any, config: ConfigDict, fingerprint: str) -> None:
     """Writes the copy, where there is none."""
-    directory = workdir / "tokenizer"
-    if not sharding.agreed((directory / "bundle.json").is_file()):
+    directory = paths.path(workdir) / "tokenizer"
+    if not sharding.agreed(paths.is_file(directory / "bundle.json")):
         checkpoint.save_bundle(
             directory,
             {"tokenizer": params},

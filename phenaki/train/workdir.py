@@ -1,11 +1,9 @@
 """The directory of a training run: its config.json, and which run it may continue."""
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +12,9 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
+from phenaki.io import paths
 from phenaki.io.checkpoint import has_checkpoint, is_run, load_config, save_config
+from phenaki.io.paths import AnyPath, PathLike
 
 APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 
@@ -35,18 +35,13 @@ GIVEN_BY = {
 }  # fmt: skip
 
 
-def open_workdir(workdir: str | Path) -> Path:
+def open_workdir(workdir: PathLike) -> AnyPath:
     """`workdir`, made where there is none; every process of the job sees it.
 
     Raises:
         UserError: it is no directory, or one that a host has for itself.
     """
-    if "://" in os.fspath(workdir):
-        raise UserError(
-            f"--workdir={workdir}: must be a directory; mount a bucket on every host, for example "
-            "by gcsfuse BUCKET /mnt/BUCKET, and give /mnt/BUCKET/RUN."
-        )
-    workdir = Path(workdir)
+    workdir = paths.path(workdir)
     hosts = jax.process_count()
     if hosts == 1:
         return workdir
@@ -66,32 +61,31 @@ def open_workdir(workdir: str | Path) -> Path:
         blind = ", ".join(str(host) for host in np.flatnonzero(~seen))
         raise UserError(
             f"--workdir={workdir}: must be a folder that all hosts see; host {blind} of {hosts} "
-            "does not see what host 0 writes there. Give a shared file system, or a bucket mounted "
-            "on every host."
+            "does not see what host 0 writes there. Give a shared file system, or gs://BUCKET/RUN."
         )
     return workdir
 
 
-def _write(path: Path) -> OSError | None:
+def _write(path: AnyPath) -> Exception | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
+        path.write_text("")
+    except Exception as error:  # a bucket's libraries raise anything
         return error
     return None
 
 
-def _appears(path: Path) -> bool:
+def _appears(path: AnyPath) -> bool:
     """Whether `path` is there within `APPEARS` seconds: shared file systems cache listings."""
     end = time.monotonic() + APPEARS
-    while not os.path.exists(path):
+    while not path.exists():
         if time.monotonic() > end:
             return False
         time.sleep(0.2)
     return True
 
 
-def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
+def claim(workdir: PathLike, fields: Mapping[str, Any]) -> AnyPath:
     """Makes `workdir` the run of the plain config `fields`, or checks that it already is.
 
     The config.json of a run stays as it is: see `record`.
@@ -100,13 +94,13 @@ def claim(workdir: str | Path, fields: Mapping[str, Any]) -> Path:
         UserError: it contains something else, or a run with another value of a field that cannot
             change; names the field, both values, and what to do.
     """
-    workdir = Path(workdir)
+    workdir = paths.path(workdir)
     if is_run(workdir):
         before = load_config(workdir).to_dict()
         now = json.loads(json.dumps(fields))
         if differs := refusal(before, now, has_checkpoint(workdir)):
             raise UserError(f"{workdir}: holds a run with another {differs}, or a new --workdir.")
-    elif workdir.is_dir() and any(workdir.iterdir()) and (workdir / "checkpoints").exists():
+    elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir}: has checkpoints but no config.json; give a new --workdir.")
     workdir.mkdir(parents=True, exist_ok=True)
     if not is_run(workdir):
@@ -147,7 +141,7 @@ def _remedy(kind: str | None, path: str, value: Any) -> str:
     return f"--config.{path}={value}"
 
 
-def record(workdir: Path, fields: Mapping[str, Any]) -> None:
+def record(workdir: PathLike, fields: Mapping[str, Any]) -> None:
     """Writes config.json; every process reads it, the first one writes."""
     if jax.process_index() == 0:
         save_config(workdir, fields)

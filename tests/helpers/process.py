@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from pathlib import Path
 
 import jax
 
@@ -50,9 +49,10 @@ def main(argv):
     import tiny
     import toy
 
+    from phenaki.io import paths
     from phenaki.train import maskgit, tokenizer
 
-    workdir, fields = Path(job["workdir"].replace("HOST", str(index))), job["fields"]
+    workdir, fields = paths.path(job["workdir"].replace("HOST", str(index))), job["fields"]
     if job["kind"] == "toy":
         counting, seconds = toy.counting, job.get("seconds", 0.0)
 

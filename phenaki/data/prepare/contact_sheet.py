@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from phenaki.data import format, records, tensorflow
+from phenaki.io.paths import PathLike
 
 THUMBNAIL = 96  # pixels
 FRAMES = 6
@@ -47,7 +48,7 @@ def spread(length: int, count: int) -> list[int]:
     return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
 
-def write(directory: Path, path: Path | io.BytesIO, chosen: list[tuple[str, int]]) -> None:
+def write(directory: PathLike, path: Path | io.BytesIO, chosen: list[tuple[str, int]]) -> None:
     """Writes a PNG with the clips `chosen`, each a (split, record), one per row."""
     data, form = format.open_set(directory)
     stored = {split: records.Records(data.info.splits[split].filepaths) for split, _ in chosen}

@@ -5,13 +5,13 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from phenaki.data import format, records
 from phenaki.data.prepare import contact_sheet
+from phenaki.io.paths import PathLike
 
 DARK, BRIGHT = 16, 235  # limited range: full-range clips have pixels outside
 
@@ -55,7 +55,7 @@ class SplitStatistics:
 
 
 def measure(
-    directory: Path,
+    directory: PathLike,
     max_records: int,
     count_tokens: Callable[[str], int] | None = None,
     length: int = 0,

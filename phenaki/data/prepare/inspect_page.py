@@ -4,12 +4,12 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from phenaki.data.prepare import contact_sheet
 from phenaki.data.prepare.inspect import SplitStatistics
+from phenaki.io.paths import PathLike
 
 _STYLE = """body{font:14px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
 td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}img{max-width:100%}.bad{color:#b00}"""
@@ -24,7 +24,7 @@ def sentence(split: SplitStatistics) -> str:
     return "; ".join([line, *split.warnings()])
 
 
-def page(directory: Path, found: dict[str, SplitStatistics]) -> str:
+def page(directory: PathLike, found: dict[str, SplitStatistics]) -> str:
     """Renders the page."""
     parts = [f"<h1>{html.escape(str(directory))}</h1>"]
     for name, split in found.items():
@@ -82,7 +82,7 @@ def _sources(split: SplitStatistics) -> str:
     return f"<table>{''.join(rows)}</table>" + f"<p>and {more} more</p>" * (more > 0)
 
 
-def _sheet(directory: Path, split: str, stored: int) -> str:
+def _sheet(directory: PathLike, split: str, stored: int) -> str:
     chosen = [(split, index) for index in contact_sheet.spread(stored, 12)]
     buffer = io.BytesIO()
     contact_sheet.write(directory, buffer, chosen)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data import records
-from phenaki.data.tensorflow import GFILES
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
 
 NAME = "manifest.json"
 
@@ -55,10 +54,9 @@ def camera(directory: str) -> str | None:
 
 def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, NAME)
-    if GFILES.size(path) < 0:
+    if not paths.is_file(path):
         return {}
-    with GFILES.open(path, "r") as file:
-        return json.loads(file.read())
+    return json.loads(paths.path(path).read_text(encoding="utf-8"))
 
 
 def checksums(directory: str) -> dict[str, str]:
@@ -67,7 +65,7 @@ def checksums(directory: str) -> dict[str, str]:
     The directory may be in a bucket.
     """
     known = _read(directory).get("files", {})
-    sizes = records.parallel_map(lambda name: GFILES.size(os.path.join(directory, name)), known)
+    sizes = records.parallel_map(lambda name: paths.size(os.path.join(directory, name)), known)
     return {
         name: entry["sha256"]
         for (name, entry), size in zip(known.items(), sizes, strict=True)

@@ -14,11 +14,12 @@ import PIL
 
 from phenaki.data import format
 from phenaki.data.format import NO_TEMPLATE
-from phenaki.data.prepare import contact_sheet, ingest, report, shards, workdir, workers
+from phenaki.data.prepare import bucket, contact_sheet, ingest, report, shards, workdir, workers
 from phenaki.data.prepare.filters import Filters
 from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
+from phenaki.io.paths import AnyPath
 
 SHEET = "contact_sheet.png"
 SIZES = (8, 4096)  # pixels
@@ -30,8 +31,8 @@ PARALLEL_SHARDS = 64  # fewer do not repay starting processes that import Tensor
 class PrepareOptions:
     """The flags of scripts/prepare_data.py, by the same names."""
 
-    input: Path | str
-    output: Path
+    input: AnyPath | str
+    output: AnyPath
     captions: str | None = None
     layout: str = "auto"
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -118,6 +119,8 @@ def prepare(
         UserError: bad options, captions or folders, a full disk, or no readable file.
     """
     options.check()
+    if bucket.is_needed(options):
+        return bucket.prepare(options, prepare, progress, runner)
     found = find.find(
         options.input,
         options.captions,
@@ -247,4 +250,4 @@ def _decode(
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, AnyPath) else value

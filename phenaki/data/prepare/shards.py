@@ -19,7 +19,7 @@ import numpy as np
 
 from phenaki.data import format, records, tensorflow
 from phenaki.data.prepare import manifest, spool
-from phenaki.io import artifacts
+from phenaki.io import artifacts, paths
 
 PER_HOST = 8  # shards at least: with fewer, hosts read each other's
 PER_SHARD = 2**27  # bytes: large enough for a bucket, small enough to write again
@@ -188,7 +188,7 @@ def _finished(marker: Path, fingerprint: str, path: Path) -> dict[str, Any] | No
     content = artifacts.marked(marker)
     if content is None:
         return None
-    whole = artifacts.LOCAL.size(str(path)) == content["noted"]["bytes"]
+    whole = paths.size(path) == content["noted"]["bytes"]
     return content["noted"] if whole and content["fingerprint"] == fingerprint else None
 
 

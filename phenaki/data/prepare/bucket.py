@@ -1,0 +1,202 @@
+"""Preparation with input or output in a bucket: by way of a scratch folder on this machine.
+
+Decoders seek and shards are checked again, so the input is copied first and the finished data set
+is uploaded last, its features.json after all else: without it there is no data set.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from etils import epath
+
+from phenaki.data.prepare import report
+from phenaki.errors import UserError, bucket_reason
+from phenaki.io import artifacts, paths
+from phenaki.io.paths import AnyPath
+
+FEATURES = "features.json"
+DONE = "prepared.json"  # of the scratch folder: the data set is complete, and of these arguments
+PROBE = ".writable"
+
+
+def is_needed(options: Any) -> bool:
+    """Whether the input, the output or the captions of `options` are in a bucket."""
+    return any(map(paths.is_remote, _addresses(options).values()))
+
+
+def _addresses(options: Any) -> dict[str, str]:
+    found = {name: getattr(options, name) for name in ("input", "output", "captions")}
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: Any) -> dict:
+    """As `run.prepare`, which is `locally`, for `run.PrepareOptions` with addresses of buckets.
+
+    The scratch folder is one of `tempfile.gettempdir()` that depends on the addresses: the same
+    command resumes there, also an upload.
+
+    Raises:
+        UserError: also where the bucket cannot be written, or the scratch folder has no room.
+    """
+    addresses = _addresses(options)
+    if f"{addresses['output']}/".startswith(f"{addresses['input'].rstrip('/')}/"):
+        raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
+    digest = hashlib.sha256(json.dumps(addresses, sort_keys=True).encode()).hexdigest()[:12]
+    scratch = Path(tempfile.gettempdir(), f"phenaki-{digest}")
+    scratch.mkdir(parents=True, exist_ok=True)
+    if paths.is_remote(options.output):
+        _check_output(paths.path(options.output), options.overwrite)
+    copied: dict[str, Path] = {}
+    for name in ("input", "captions"):
+        if name in addresses and paths.is_remote(addresses[name]):
+            copied[name] = _fetch(epath.Path(addresses[name]), scratch / name)
+    output = options.output
+    if paths.is_remote(output):
+        output = scratch / "output" / output.name
+        copied["output"] = output
+    places: dict[str, Any] = {k: str(v) if k == "captions" else v for k, v in copied.items()}
+    local = dataclasses.replace(options, **places)
+    key = {"options": repr(options), "input": _sizes(local.input)}
+    if output is options.output or artifacts.marked(scratch / DONE) != key:
+        shutil.rmtree(scratch / "output" / output.name, ignore_errors=True)
+        (scratch / DONE).unlink(missing_ok=True)
+        (scratch / "output").mkdir(exist_ok=True)
+        summary = _prepared(locally, local, addresses, copied, progress, runner)
+        report.save(summary, Path(output))
+        if output is not options.output:
+            artifacts.mark(scratch / DONE, key)
+    else:
+        summary = json.loads((output / f"{report.REPORT}.json").read_text(encoding="utf-8"))
+    if output is not options.output:
+        _upload(Path(output), epath.Path(options.output))
+    shutil.rmtree(scratch)
+    return summary
+
+
+def _prepared(locally, local, addresses, copied, progress, runner) -> dict:
+    """The report of `locally`, with the user's addresses instead of those of the scratch folder."""
+    try:
+        summary = locally(local, progress, runner)
+    except UserError as error:
+        text = str(error)
+        for name, place in copied.items():
+            text = text.replace(str(place), addresses[name])
+        raise UserError(text) from error
+    return summary | {"options": summary["options"] | {name: addresses[name] for name in copied}}
+
+
+def _sizes(folder: Path | str) -> list:
+    root = Path(folder)
+    if not root.is_dir():
+        return [str(folder)]
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    sizes = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in files]
+    return [len(files), hashlib.sha256(json.dumps(sizes).encode()).hexdigest()]
+
+
+def _check_output(output: AnyPath, overwrite: bool) -> None:
+    """Raises `UserError` where there is something else, or nothing can be written."""
+    inside = [name for name in paths.names(output) if name != PROBE]
+    if FEATURES in inside and not overwrite:
+        raise UserError(f"{output}: exists and is not empty; --overwrite replaces it.")
+    if inside and FEATURES not in inside and not _is_upload(inside):
+        raise UserError(f"{output}: not a data set, and not empty; give another --output.")
+    try:
+        artifacts.write_json(output / PROBE, {})
+        (output / PROBE).unlink()
+    except Exception as error:
+        raise UserError(
+            f"{output}: cannot be written: {bucket_reason(error) or error}. Check the name of the "
+            "bucket and your permissions (gcloud auth application-default login)."
+        ) from error
+
+
+def _is_upload(names: list[str]) -> bool:
+    """Whether the names are those of an upload that was interrupted."""
+    return all(name in (report.SKIPPED_LOG, "contact_sheet.png", "dataset_info.json",
+                        "manifest.json") or name.startswith(("clips-", "report."))
+               for name in names)  # fmt: skip
+
+
+def _files(root: epath.Path) -> Iterator[tuple[str, int]]:
+    """(name below `root`, bytes) of every object."""
+    folders = collections.deque([root])
+    while folders:
+        folder = folders.popleft()
+        inside = [folder / name for name in paths.names(folder)]
+        for path, size in zip(inside, paths.in_threads(paths.size, inside), strict=True):
+            if size < 0:
+                folders.append(path)
+            else:
+                yield path.relative_to(root).as_posix(), size
+
+
+def _fetch(source: epath.Path, target: Path) -> Path:
+    """Copies a folder or file to the folder `target`, what is there already excepted."""
+    whole = paths.size(source)
+    if whole >= 0:
+        found, root, result = [(source.name, whole)], source.parent, target / source.name
+    else:
+        found, root, result = list(_files(source)), source, target / source.name
+        target = result
+    if not found:
+        raise UserError(f"{source}: no such folder or file, or an empty one.")
+    missing = [
+        (name, size) for name, size in found if size >= 0 and paths.size(target / name) != size
+    ]
+    _check_room(source, sum(size for _, size in missing), target)
+    names = {name for name, _ in found}
+    for path in [path for path in target.rglob("*") if path.is_file()] if whole < 0 else ():
+        if path.relative_to(target).as_posix() not in names:
+            path.unlink()  # of an earlier call; the bucket does not have it any more
+
+    def copy(entry: tuple[str, int]) -> None:
+        name, _ = entry
+        place = target / name
+        if ".." in PurePosixPath(name).parts:
+            raise UserError(f"{source}/{name}: a name that leaves the folder.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with artifacts.atomic(place) as partial:
+            (root / name).copy(partial)
+
+    paths.in_threads(copy, missing)
+    return result
+
+
+def _check_room(source: AnyPath, needed: int, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target).free
+    # The clips use up to as much again, twice, until they are sharded.
+    if needed > free:
+        raise UserError(
+            f"{source}: {needed / 1e9:.1f} GB are copied to {target} first, which has "
+            f"{free / 1e9:.1f} GB free; set TMPDIR to a folder on a larger disk, or prepare the "
+            "input in parts."
+        )
+
+
+def _upload(folder: Path, output: epath.Path) -> None:
+    """Writes a finished data set to the bucket, instead of what is there."""
+    if paths.is_file(output / FEATURES):
+        (output / FEATURES).unlink()  # first: half of two data sets is none
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    old = [name for name in paths.names(output) if name not in names]
+    try:
+        paths.in_threads(lambda name: (output / name).unlink(missing_ok=True), old)
+        paths.in_threads(
+            lambda name: paths.upload(folder / name, output / name),
+            [name for name in names if name != FEATURES],
+        )
+        paths.upload(folder / FEATURES, output / FEATURES)
+    except Exception as error:
+        raise UserError(
+            f"{output}: cannot be written: {bucket_reason(error) or error}. The data set is "
+            f"complete in {folder}; the same command uploads it."
+        ) from error
