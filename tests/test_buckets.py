@@ -278,7 +278,7 @@ def test_prepare_encode_train_resume_and_sample_in_a_bucket(prepared):
     once = dict(steps=2, save_every=2)
     tokenizer.train(tiny.tokenizer_config(data=clips, train=once), f"{ROOT}/cvivit", toy.ONE)
     config = tiny.maskgit_config()
-    encoder = maskgit.open_encoder(config, f"{ROOT}/cvivit", prepared[0], f"{ROOT}/codes", batch=4)
+    encoder = maskgit.open_encoder(config, f"{ROOT}/cvivit", prepared[0], f"{ROOT}/codes", batch=8)
     encode_dataset.run(encoder, lambda line: None, Silent)
     assert "codes.json" in paths.names(f"{ROOT}/codes")
     codes = dict(source="codes", sources=f"{ROOT}/codes")
