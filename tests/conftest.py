@@ -23,6 +23,19 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAG} {DEVIC
 os.environ["MPLBACKEND"] = "agg"
 
 
+# The longest files, in minutes: they run first, so that all workers are busy until the end.
+LONG = (
+    "planning", "stories", "processes", "skip_updates", "train", "baselines", "sampling",
+    "encode_dataset", "tokenizer_loss", "experiments", "prepare_restart", "doctor", "critic",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Moves the tests of `LONG` to the front; each file keeps its order."""
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def same_numbers_each_run():
     """Seed the global generators, for the libraries that draw from them."""
