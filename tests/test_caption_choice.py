@@ -116,4 +116,4 @@ def _rows(config):
     source = batches._source(
         config.data, config.video, config.seed, config.text, config.fingerprint
     )
-    return source("video", HostRows.whole(4), 0)
+    return source("video", HostRows.whole(4), 0, None)

@@ -171,6 +171,7 @@ def test_a_bucket_is_read_like_a_directory(write, tmp_path, monkeypatch):
 
     monkeypatch.setattr(t5x_checkpoint, "kvstore", local)
     monkeypatch.setattr(hugging_face.paths, "is_file", lambda path: False)
+    monkeypatch.setattr(hugging_face.paths, "names", lambda path: [])
     assert_same(load("gs://bucket/t5/checkpoint_5"), expected)
     assert "config.text.width=16 must be 8" in error_of(
         "gs://bucket/t5/checkpoint_5/", TINY.clone(width=16)

@@ -54,9 +54,11 @@ def fits(path: str) -> bool:
 
 
 def other_format(path: str) -> str | None:
-    """What a file of Hugging Face, or a directory of it, holds instead of safetensors."""
-    place = paths.path(path)
-    names = sorted(p.name for p in place.iterdir()) if place.is_dir() else [place.name]
+    """What a file of Hugging Face, or a directory of it, holds instead of safetensors.
+
+    None for what does not exist.
+    """
+    names = [paths.path(path).name] if paths.is_file(path) else paths.names(path)
     return next(
         (what for name in names for end, what in OTHERS.items() if name.endswith(end)), None
     )

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.io import paths
 from phenaki.io.paths import AnyPath
 from phenaki.text import hugging_face, sizes, t5x_checkpoint
 from phenaki.text.t5 import T5Encoder
@@ -33,7 +32,7 @@ def load(
     convert: Callable[[str, Any], dict[str, Any]]
     if hugging_face.fits(path):
         stored, convert = hugging_face.open_arrays(path, read), hugging_face.convert
-    elif paths.path(path).exists() and (other := hugging_face.other_format(path)):
+    elif other := hugging_face.other_format(path):
         raise UserError(
             f"{path}: holds {other}, which is not read; give its model.safetensors (publishers "
             "have it next to such files; transformers writes it by save_pretrained)."

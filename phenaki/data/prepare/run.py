@@ -121,19 +121,7 @@ def prepare(
     options.check()
     if bucket.is_needed(options):
         return bucket.prepare(options, prepare, progress, runner)
-    found = find.find(
-        options.input,
-        options.captions,
-        options.layout,
-        options.fields,
-        options.source_fps,
-        options.caption_template,
-    )
-    if options.caption_template != NO_TEMPLATE and not found.classes:
-        raise UserError(
-            f"--caption_template={options.caption_template}: needs names of classes, but the "
-            f"layout is: {found.layout}."
-        )
+    found = _find(options)
     with workdir.claim(options.output, options.input, options.overwrite) as partial:
         try:
             summary = _write(
@@ -152,6 +140,23 @@ def prepare(
         first = f"; the first, {skipped[0]['file']}: {skipped[0]['reason']}" if skipped else ""
         raise UserError(f"{options.input}: none of its {len(found)} files could be used{first}.")
     return summary
+
+
+def _find(options: PrepareOptions) -> Inventory:
+    found = find.find(
+        options.input,
+        options.captions,
+        options.layout,
+        options.fields,
+        options.source_fps,
+        options.caption_template,
+    )
+    if options.caption_template != NO_TEMPLATE and not found.classes:
+        raise UserError(
+            f"--caption_template={options.caption_template}: needs names of classes, but the "
+            f"layout is: {found.layout}."
+        )
+    return found
 
 
 class _NoProgress(contextlib.nullcontext):
