@@ -43,7 +43,7 @@ def end(code: int, message: str) -> None:
 
 
 def _vanished(state: Any) -> str:
-    """Names the hosts that neither live nor said how they ended; "" if there are none."""
+    """Names the hosts that neither live nor reported how they ended; "" if there are none."""
     try:
         before = _by_host(state, BEATS)
         time.sleep(5 * PERIOD)
