@@ -269,7 +269,7 @@ class Phenaki:
 
     def encode(self, videos: np.ndarray | Array) -> Int[Array, "b t m n"]:
         """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames."""
-        tokens = self._run_tokenizer(jnp.asarray(videos, jnp.float32), "encode")
+        tokens = self._run_tokenizer(np.asarray(videos, np.float32), "encode")
         return tokens[: len(videos)] if self._pad else tokens
 
     def reconstruct(self, videos: np.ndarray) -> Float[np.ndarray, "b f h w 3"]:
@@ -280,17 +280,16 @@ class Phenaki:
         """The tokenizer's "encode" (videos) or "decode" (tokens), as a pure function."""
         return self._tokenizer.apply({"params": params}, x, method=method)
 
-    def _encode_known(self, given: Known) -> Int[Array, "b s"]:
+    def _encode_known(self, given: Known) -> Int[np.ndarray, "b s"]:
         """Tokens with a mask where nothing is known."""
-        tokens = jnp.full(given.tokens.shape, self.network.mask_id, jnp.int32)
+        tokens: Any = np.full(given.tokens.shape, self.network.mask_id, np.int32)
         latents = np.flatnonzero(given.tokens.any((0, 2, 3)))
         if len(latents):
             # Frames after the last known token need not be encoded, unless tokens depend on them.
             whole = self._tokenizer.receptive_field == "clip"
             count = tokens.shape[1] if whole else int(latents[-1]) + 1
-            encoded = self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]])
-            encoded = jnp.where(given.tokens[:, :count], encoded, self.network.mask_id)
-            tokens = tokens.at[:, :count].set(encoded)
+            encoded = fetch(self.encode(given.video[:, : 1 + (count - 1) * self.spec.patch[0]]))
+            tokens[:, :count] = np.where(given.tokens[:, :count], encoded, self.network.mask_id)
         return tokens.reshape(len(tokens), -1)
 
     def _fill_tokens(self, tokens, prompts, keys, chosen: SamplingOptions) -> Decoded:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -211,7 +212,8 @@ def _global(kind: str, part, mesh: Mesh, rows: HostRows):
 def split_rows(rows, mesh: Mesh, *, pad: bool = False):
     """A tree of arrays with as many rows each, split over the data and fsdp axes.
 
-    With `pad`, copies of the last row complete a number of rows that does not divide.
+    Where the mesh spans hosts, each host passes all rows, the same as the others. With `pad`,
+    copies of the last row complete a number of rows that does not divide.
 
     Raises:
         UserError: the rows do not divide, without `pad`.
@@ -225,7 +227,21 @@ def split_rows(rows, mesh: Mesh, *, pad: bool = False):
     if count % parts:
         index = np.minimum(np.arange(count + -count % parts), count - 1)
         rows = jax.tree.map(lambda x: x[index], rows)
-    return jax.device_put(rows, NamedSharding(mesh, BATCH))
+    split = NamedSharding(mesh, BATCH)
+    if split.is_fully_addressable:
+        return jax.device_put(rows, split)
+    return jax.tree.map(lambda x: _of_all_hosts(x, split), rows)
+
+
+def _of_all_hosts(x, split: NamedSharding) -> jax.Array:
+    """An array that each host has, or all have together, as one that `split` distributes."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = _of_all_hosts(jax.random.key_data(x), split)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=split)(x)
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, split, lambda index: whole[index])
 
 
 def check_batch(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:

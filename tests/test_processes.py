@@ -13,6 +13,7 @@ import time
 import kill_runs
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from phenaki.io import checkpoint, checkpoint_manager
@@ -108,6 +109,15 @@ def test_several_processes_encode_as_one_does_also_when_much_of_it_is_complete(t
     counts = [re.search(r"(\d+) files to encode on this host of 2", text) for text in outputs]
     assert [int(found[1]) for found in counts] == [5, 4]
     assert kill_runs.encoded(two) == whole
+
+
+def test_hosts_sample_each_their_own_as_a_process_alone_does(tmp_path):
+    Job("own", tmp_path, 2).wait()
+    for index in range(2):
+        alone = tiny.phenaki().sample([f"square {index}"], seed=index)
+        with np.load(tmp_path / f"{index}.npz") as own:
+            np.testing.assert_array_equal(own["tokens"], alone.tokens)
+            np.testing.assert_allclose(own["video"], alone.video, atol=1e-5)
 
 
 def test_a_run_resumes_with_other_numbers_of_processes_and_devices(tmp_path):

@@ -95,8 +95,11 @@ def replicated(kernel: Array, split: int = 0) -> Array:
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-    """The full value of an array that other hosts may hold parts of; every host must call it."""
-    if jax.process_count() == 1:
+    """The full value of an array; of one that other hosts hold parts of, every host must call it.
+
+    An array of this host alone is its own, whatever the other hosts do.
+    """
+    if array.is_fully_addressable:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 

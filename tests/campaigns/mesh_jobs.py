@@ -19,6 +19,18 @@ SHAPES = [(2, 1, 2, 1), (1, 2, 1, 2)]
 ALONE = (4, 1, 1, 1)
 
 
+def distance(run, other):
+    """Of the parameters of two runs, as a part of their norm; printed.
+
+    Not element by element: Adam makes a full step of a gradient that is all rounding.
+    """
+    got, expected = (jax.tree.leaves(checkpoint.load_run(path)[0]) for path in (run, other))
+    apart = sum(np.square(a - b).sum() for a, b in zip(got, expected, strict=True))
+    part = np.sqrt(apart / sum(np.square(b).sum() for b in expected))
+    print(f"{run.name}: parameters differ by {part:.1e} of their norm")
+    return part
+
+
 @pytest.fixture(scope="module")
 def one_process(alone, tmp_path_factory):
     """Two steps of both stages, and samples, by one process with four devices."""
@@ -47,8 +59,7 @@ def test_processes_train_and_sample_as_one_does_whichever_axis_spans_them(
         for stage in ("cvivit", "maskgit"):
             ours, theirs = tmp_path / f"{stage}_{name}", one_process / f"{stage}_{first}"
             assert_close(lines(ours), lines(theirs))
-            got, expected = (checkpoint.load_run(run)[0] for run in (ours, theirs))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
+            assert distance(ours, theirs) < 1e-3
         one = np.load(one_process / f"sample_{first}.npz")
         several = np.load(tmp_path / f"sample_{name}.npz")
         np.testing.assert_array_equal(one["tokens"], several["tokens"])
@@ -62,5 +73,4 @@ def test_a_run_resumes_on_other_processes_and_another_mesh_as_one_process_trains
     mesh = dict(data=1, fsdp=2, sequence=1, tensor=2)
     Job("cvivit", tmp_path, 2, 2, mesh=mesh, train=dict(steps=4, **steps)).wait()
     assert_close(lines(tmp_path), lines(alone / "cvivit"))
-    got, expected = (checkpoint.load_run(run)[0] for run in (tmp_path, alone / "cvivit"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
+    assert distance(tmp_path, alone / "cvivit") < 1e-3

@@ -71,6 +71,12 @@ def main(argv):
         encoder = maskgit.open_encoder(config, job["tokenizer"], source, str(workdir), batch=4)
         encode_dataset.run(encoder, print, lambda total: Progress(total, "clips"))
         return
+    elif job["kind"] == "own":
+        import numpy as np
+
+        sample = tiny.phenaki().sample([f"square {index}"], seed=index)
+        np.savez(workdir / f"{index}.npz", tokens=sample.tokens, video=sample.video)
+        return
     elif job["kind"] == "meshes":
         meshes(workdir, job["tokenizer"], **fields)
         return
