@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import memory
 import numpy as np
 import record
 from absl import flags
@@ -326,16 +327,8 @@ def _memory(directory: Path) -> dict[str, int]:
     marks = {max(STEPS.value // 100, 1), STEPS.value // 10, STEPS.value // 2, STEPS.value}
     for number, _ in enumerate(itertools.islice(_batches(directory), STEPS.value), 1):
         if number in marks:
-            shown[f"step {number}"] = _resident()
+            shown[f"step {number}"] = memory.resident()
     return shown
-
-
-def _resident() -> int:
-    """Anonymous memory of this process in megabytes, without mapped files."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) // 1024
-    raise AssertionError("no RssAnon in /proc/self/status")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import memory
 import numpy as np
 import record
 from absl import flags
@@ -91,13 +92,13 @@ def _measure(run: Callable[[Path, list[Part]], Iterator[Any]], path: Path, parts
     """Seconds of one core and memory of all clips; a run on one segment before imports modules."""
     for _ in run(path, parts[:1]):
         pass
-    before, memory = _resident(), []
+    before, held = memory.resident(), []
     begin = time.process_time()
     for _ in run(path, parts):
-        memory.append(_resident() - before)
-    seconds, clips = time.process_time() - begin, len(memory)
-    tenths = [memory[clips * tenth // 10 - 1] for tenth in range(1, 11)]
-    return dict(clips=clips, seconds=seconds, peak_mb=max(memory), memory_mb=tenths)
+        held.append(memory.resident() - before)
+    seconds, clips = time.process_time() - begin, len(held)
+    tenths = [held[clips * tenth // 10 - 1] for tenth in range(1, 11)]
+    return dict(clips=clips, seconds=seconds, peak_mb=max(held), memory_mb=tenths)
 
 
 def _once(path: Path, parts: list[Part]) -> Iterator[np.ndarray]:
@@ -136,14 +137,6 @@ def _seeking(path: Path, parts: list[Part]) -> Iterator[np.ndarray]:
                 shown = frame
                 if frame.time >= end:
                     break
-
-
-def _resident() -> int:
-    """Anonymous memory of this process in megabytes, without mapped files."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) // 1024
-    raise AssertionError("no RssAnon in /proc/self/status")
 
 
 if __name__ == "__main__":

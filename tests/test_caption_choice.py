@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from test_encode_dataset import bundle, encode, opened, tokens_config
 
-from phenaki.data import batches, clips, format, tensorflow
+from phenaki.data import batches, clip_records, clips, format, tensorflow
 from phenaki.data.host_rows import HostRows
 from phenaki.data.stored_clips import StoredClips
 from phenaki.errors import UserError
 from phenaki.evaluation.task import Task, with_template
 
 SEVERAL = {"0": ["a", "b", "c"], "1": ["d"], "2": [], "3": ["e", "f"], "4": list("uvwxyz")}
-SPEC = clips.ClipSize(11, 16, 16, 8.0)
+SPEC = clip_records.ClipSize(11, 16, 16, 8.0)
 
 
 @pytest.fixture(scope="module")

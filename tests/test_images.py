@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phenaki.data import clips
+from phenaki.data import clip_records
 from phenaki.data.prepare import run
 from phenaki.errors import UserError
 from phenaki.io import images, media
@@ -66,7 +66,9 @@ def test_image_pixels_are_those_that_prepare_data_stores(tmp_path, write: Callab
     )
     run.prepare(options)
     (record,) = (tmp_path / "set").glob("clips-image_train.tfrecord-00000-of-00001")
-    dataset = clips.shard(str(record), tmp_path / "set", "image", clips.ClipSize(1, 16, 24, 8.0))
+    dataset = clip_records.shard(
+        str(record), tmp_path / "set", "image", clip_records.ClipSize(1, 16, 24, 8.0)
+    )
     (stored,) = dataset.as_numpy_iterator()
     frame = images.read_frame(path, (16, 24))
     assert frame.dtype == np.float32 and frame.std() > 0.02

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from phenaki.data import batches, clips, format, stored_clips
+from phenaki.data import batches, clip_records, clips, format, stored_clips
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
@@ -130,7 +130,7 @@ def test_a_clip_of_one_frame_is_an_image_of_a_set_without_clips(data, sizes):
         batch = next(made)
     shapes = {kind: part["video"].shape for kind, part in batch.items()}
     assert shapes == dict.fromkeys(batches.sizes_of(config.data), (8, 1, 16, 16, 3))
-    spec = clips.ClipSize(1, 20, 18, 25.0)
+    spec = clip_records.ClipSize(1, 20, 18, 25.0)
     assert len(stored_clips.StoredClips(data, "validation", "video", spec)) == IMAGES
     with pytest.raises(UserError, match="has no split video_train; it has image_train"):
         next(

@@ -147,15 +147,18 @@ def test_a_cover_is_no_video(tmp_path, suffix):
         shown(encode(tmp_path / f"speech.{suffix}", None, sound=True))
 
 
-@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif"])
 @pytest.mark.parametrize(
-    ("stored", "lasts"), [(40, 40), (100, 100), (20, 20), (10, 100), (0, 100)]
-)  # milliseconds
+    ("suffix", "stored", "lasts"),
+    [
+        (suffix, *milliseconds)
+        for suffix in ("gif", "png", "webp", "avif")
+        for milliseconds in ((40, 40), (100, 100), (20, 20), (10, 100), (0, 100))
+        if (suffix, milliseconds[0]) != ("avif", 0)  # which no writer makes
+    ],
+)
 def test_animated_images_are_videos(tmp_path, suffix, stored, lasts):
     path = tmp_path / f"a.{suffix}"
     player_media.animation(path, [numbered(k) for k in range(5)], stored)
-    if (suffix, stored) == ("avif", 0):
-        pytest.skip("its writer refuses this")
     for source in (path, io.BytesIO(path.read_bytes())):
         frames = list(playback.shown(source, "image"))
         assert [read_number(np.asarray(frame.image()[0])) for frame in frames] == list(range(5))

@@ -18,7 +18,7 @@ from numbered_clips import numbered, read_number, regular, write_video
 from pyarrow import parquet
 
 from phenaki.data import stored_clips
-from phenaki.data.clips import ClipSize
+from phenaki.data.clip_records import ClipSize
 from phenaki.data.prepare import frames, ingest, playback, segments, shards
 from phenaki.data.prepare.items import FrameSequence, Segment
 from phenaki.data.prepare.layouts import find

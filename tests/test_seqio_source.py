@@ -16,7 +16,7 @@ import pytest
 from numbered_clips import numbered, read_number
 from PIL import Image
 
-from phenaki.data import clips, format, records, tensorflow
+from phenaki.data import clip_records, clips, format, records, tensorflow
 from phenaki.data import mixture as mixing
 from phenaki.data.host_rows import HostRows
 from phenaki.data.shapes import render, tfds
@@ -143,8 +143,8 @@ def test_every_step_has_nearly_the_rates(rates):
 
 def test_without_shuffle_the_stored_order_is_read(data):
     assert shown(take(data, COUNT, shuffle=False)) == list(range(COUNT))
-    assert clips.size(data, "train", "video") == COUNT
-    assert clips.size(data, "validation", "video") == 0
+    assert clip_records.size(data, "train", "video") == COUNT
+    assert clip_records.size(data, "validation", "video") == 0
 
 
 def test_random_crops_are_crops(tmp_path):
@@ -275,4 +275,4 @@ def test_moving_shapes_is_a_tfds_builder(tmp_path):
     for caption, video in zip(drawn["caption"], drawn["video"], strict=True):
         np.testing.assert_array_equal(stored[caption], video)
     assert take(directory, 1, spec=spec, kind="image")[0]["video"].shape[0] == 1
-    assert clips.size(directory, "held_out", "video") == 3
+    assert clip_records.size(directory, "held_out", "video") == 3

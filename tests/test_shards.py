@@ -9,7 +9,7 @@ import kill_prepare
 import layouts
 import pytest
 
-from phenaki.data import clips, format
+from phenaki.data import clip_records, format
 from phenaki.data.prepare import filters, ingest, items, report, run, shards, spool
 from phenaki.data.prepare.layouts import find
 
@@ -180,4 +180,4 @@ def test_shards_written_by_several_processes_are_the_same(tmp_path, monkeypatch)
         files = (path for path in output.iterdir() if not path.name.startswith("report"))
         made[name] = {path.name: path.read_bytes() for path in files}
     assert made["alone"] == made["together"]
-    assert clips.size(tmp_path / "alone", "train", "video") == 6
+    assert clip_records.size(tmp_path / "alone", "train", "video") == 6

@@ -239,9 +239,9 @@ def _shapes(
 
 
 def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions: str) -> Source:
-    from phenaki.data import clips  # TensorFlow, only where it is used
+    from phenaki.data import clip_records, clips  # TensorFlow, only where it is used
 
-    spec = clips.ClipSize(**video)
+    spec = clip_records.ClipSize(**video)
 
     def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
         examples = clips.examples(

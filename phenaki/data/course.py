@@ -177,14 +177,14 @@ def open_courses(data, frames: int, seed: int, kinds: Iterable[str]) -> Courses:
     Raises:
         UserError: a data set is missing, or bad rates.
     """
-    from phenaki.data import clips, tokens  # TensorFlow, only where it is used
+    from phenaki.data import clip_records, tokens  # TensorFlow, only where it is used
 
     rates = rates_of(data)
 
     def records(path: str, kind: str) -> int:
         if data["source"] == "codes":
             return tokens.size(path, "train", kind)
-        return clips.size(path, "train", kind, frames)
+        return clip_records.size(path, "train", kind, frames)
 
     def open_sources(kind: str) -> list[Source]:
         return [

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.data import clips, format, tensorflow
+from phenaki.data import clip_records, format, tensorflow
 from phenaki.data.prepare import manifest
 from phenaki.data.records import Records, parallel_map
 from phenaki.errors import UserError
@@ -18,7 +18,7 @@ from phenaki.io.paths import PathLike
 
 
 class StoredClips:
-    """Clips by their number in stored order: the first frames and the centre, as `clips.shard`.
+    """Clips by their number in stored order, cropped as by `clip_records.shard`.
 
     A clip is read without those before it. A corrupt record is an error: another in its place, as
     in training, would be another set.
@@ -28,11 +28,11 @@ class StoredClips:
             In `take`: a record is corrupt.
     """
 
-    def __init__(self, directory: PathLike, split: str, kind: str, spec: clips.Spec):
+    def __init__(self, directory: PathLike, split: str, kind: str, spec: clip_records.Spec):
         _, form = format.open_set(directory)
-        clips.check(directory, kind, form, spec)
+        clip_records.check(directory, kind, form, spec)
         stored = {file.split for file in format.files(directory)}
-        kind = clips.stored_split(kind, split, spec.frames, stored).partition("_")[0]
+        kind = clip_records.stored_split(kind, split, spec.frames, stored).partition("_")[0]
         paths = _paths(directory, split, kind)
         if not paths:
             raise UserError(f"{directory}: has no {kind} in split {split}.")
@@ -62,7 +62,7 @@ def _parser(form: format.ClipFormat, shape: tuple[int, int, int]):
     corner = (0, (form.height - height) // 2, (form.width - width) // 2)
 
     def parse(record):
-        return clips.parse(record, corner, form, (frames, height, width, 3))
+        return clip_records.parse(record, corner, form, (frames, height, width, 3))
 
     # Traced here, not by the first threads that call it.
     function = tf.function(parse, autograph=False)

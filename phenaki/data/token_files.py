@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from phenaki.data import records, tensorflow
-from phenaki.data.clips import Spec
+from phenaki.data.clip_records import Spec
 from phenaki.errors import UserError
 from phenaki.io import artifacts, paths
 from phenaki.io.paths import PathLike

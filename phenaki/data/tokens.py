@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from phenaki.data import clips, mixture, tensorflow, token_files
+from phenaki.data import clip_records, clips, mixture, tensorflow, token_files
 from phenaki.data.course import Course, stream_of
 from phenaki.data.host_rows import HostRows
 from phenaki.data.records import Records
@@ -70,7 +70,7 @@ def batches(
 
 
 def size(directory: PathLike, split: str, kind: str) -> int:
-    """Number of stored examples, as `clips.size`."""
+    """Number of stored examples, as `clip_records.size`."""
     manifest = token_files.read_manifest(directory)
     return manifest["records"].get(_stored_split(manifest, kind, split), 0)
 
@@ -78,7 +78,7 @@ def size(directory: PathLike, split: str, kind: str) -> int:
 def _stored_split(manifest, kind: str, split: str) -> str:
     # With clips of one frame both kinds have as many tokens.
     frames = 1 if manifest["sizes"]["video"] == manifest["sizes"]["image"] else None
-    return clips.stored_split(kind, split, frames, manifest["files"])
+    return clip_records.stored_split(kind, split, frames, manifest["files"])
 
 
 def _batches(sources, pattern, kind, stream, origin, sampled):

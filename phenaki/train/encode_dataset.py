@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from phenaki.data import clips, format, records, tensorflow, token_files
+from phenaki.data import clip_records, format, records, tensorflow, token_files
 from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
 from phenaki.errors import UserError
@@ -128,7 +128,7 @@ def _captions(encoder: Encoder, texts: list[bytes], kind: str) -> Iterator[token
 
 
 def _batches(encoder: Encoder, file: SetFile) -> Iterator[dict[str, Any]]:
-    data = clips.shard(file.path, encoder.source, file.kind, encoder.spec)
+    data = clip_records.shard(file.path, encoder.source, file.kind, encoder.spec)
     try:
         # Only the lists of captions differ in length.
         batches = data.padded_batch(encoder.batch_of(file.kind))

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import av
@@ -22,6 +23,8 @@ _CONVERSION = int(
     | av.video.reformatter.Interpolation.FULL_CHR_H_INT
     | av.video.reformatter.Interpolation.BITEXACT
 )
+# Keeps its tables for the next frame of the same form; `frame.reformat` would make them anew.
+_OF_THREAD = threading.local()
 _BT709, _UNSPECIFIED, _BT2020 = 1, 2, 9  # H.273 matrix coefficients
 
 
@@ -46,8 +49,10 @@ def rgb(source: object, frame: av.VideoFrame, aspect: float) -> tuple[Image.Imag
 
 
 def _converted(frame: av.VideoFrame, name: str, matrix: int | None) -> np.ndarray:
-    return frame.reformat(
-        format=name, src_colorspace=matrix, interpolation=_CONVERSION
+    if not hasattr(_OF_THREAD, "reformatter"):
+        _OF_THREAD.reformatter = av.video.reformatter.VideoReformatter()
+    return _OF_THREAD.reformatter.reformat(
+        frame, format=name, src_colorspace=matrix, interpolation=_CONVERSION
     ).to_ndarray()
 
 

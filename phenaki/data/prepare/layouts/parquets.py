@@ -18,12 +18,9 @@ from phenaki.data.prepare.items import (
 )
 from phenaki.data.prepare.layouts import metadata, stored, walk
 from phenaki.errors import UserError
+from phenaki.io.signatures import HEAD, kind_of_content
 
 _NAMES: dict[str, MediaKind] = {"video": "video", "clip": "video", "image": "image", "img": "image"}
-_SIGNATURES: dict[bytes, MediaKind] = {
-    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*"), "image"),
-    **dict.fromkeys((b"GIF8", b"\x1a\x45\xdf\xa3", b"OggS", b"FLV"), "video"),
-}
 
 
 def find(request: walk.Request, found: walk.Listing) -> Inventory | None:
@@ -93,7 +90,7 @@ def _columns(path: Path, fields: Mapping[str, str]) -> Columns:
     every = list(schema.names)
     media = [field.name for field in schema if _may_hold_media(field)]
     known = [n for n in media if kind_of(f"x.{n}") or n.lower() in _NAMES or _is_struct(schema, n)]
-    media = known or [name for name in media if _kind(_first(path, name))]
+    media = known or [name for name in media if kind_of_content(_first(path, name), named=False)]
     if "media" in fields:
         media = [fields["media"]] if fields["media"] in every else []
     wanted = [fields["caption"]] if "caption" in fields else stored.CAPTIONS
@@ -149,15 +146,6 @@ def _first(path: Path, column: str) -> bytes:
     return b""
 
 
-def _kind(content: bytes) -> MediaKind | None:
-    """The kind of media by its first bytes; None for other content."""
-    if content[4:8] == b"ftyp":
-        return "image" if content[8:12] in (b"avif", b"heic", b"mif1") else "video"
-    if content[:4] == b"RIFF":
-        return {b"WEBP": "image", b"AVI ": "video"}.get(content[8:12])  # type: ignore[return-value]
-    return next((kind for head, kind in _SIGNATURES.items() if content.startswith(head)), None)
-
-
 def rows(
     path: Path,
     key: str,
@@ -194,7 +182,8 @@ def _item(
             paths += [place] * bool(place)
             continue
         suffix = column if kind_of(f"x.{column}") else PurePosixPath(place).suffix[1:] or column
-        kind = kind_of(f"x.{suffix}") or _kind(content) or _NAMES.get(column.lower(), "image")
+        kind = kind_of(f"x.{suffix}") or kind_of_content(content[:HEAD], named=False)
+        kind = kind or _NAMES.get(column.lower(), "image")
         texts = {n: v for n, v in row.items() if n not in columns.media}
         about = metadata.of(texts, columns.caption)
         captions = about.captions
