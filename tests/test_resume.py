@@ -26,7 +26,7 @@ FIELDS = {
     # What the first step alone takes.
     **dict.fromkeys(("start", "code_init"), REFUSED),
     **dict.fromkeys(("gan.network", "gan.width"), REFUSED),
-    "data": HONOURED,  # below, and test_course.py
+    "data": HONOURED,  # below, and test_mixture_state.py
     "optim": HONOURED,  # below
     # The objective: test_skip_updates.py, also of what is new or gone in `extra`.
     **dict.fromkeys(("loss", "gan", "features", "codebook", "mask", "labels", "prefix"), HONOURED),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from phenaki.data import course
-from phenaki.data.course import Course, Courses
+from phenaki.data import mixture_state
 from phenaki.data.host_rows import HostRows
+from phenaki.data.mixture_state import MixtureState, MixtureStates
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, check_seed, one_of
@@ -20,8 +20,8 @@ from phenaki.errors import UserError, check_seed, one_of
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
 # kind, rows of a batch that this host loads, example of the job at which the first batch starts,
-# course of its data sets
-Source = Callable[[str, HostRows, int, Course | None], Rows]
+# state of its mixture
+Source = Callable[[str, HostRows, int, MixtureState | None], Rows]
 FIELDS = {"video": "batch", "image": "image_batch"}  # of config.data: rows of a global batch
 SEED_BITS = 32  # of config.seed: the keys of a training run have no more
 PREFETCH = 4  # batches made in advance; uint8 clips are small
@@ -31,23 +31,24 @@ JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 class Batches:
     """Iterator whose whole state is how many batches, and examples of each kind, were taken.
 
-    Of a mixture of data sets the state also has how many examples were taken of each (`course`).
+    Of a mixture of data sets the state also has how many examples were taken of each
+    (`mixture_state`).
     A thread makes `PREFETCH` batches in advance.
 
     Args:
         stream: examples of the job to skip, by kind -> iterator over this host's batches of the
             others.
         sizes: rows of a global batch by kind.
-        courses: of the data sets that `stream` reads; None: it reads none.
+        mixtures: of the data sets that `stream` reads; None: it reads none.
     """
 
     def __init__(
         self,
         stream: Callable[[Mapping[str, int]], Iterator[Batch]],
         sizes: Mapping[str, int],
-        courses: Courses | None = None,
+        mixtures: MixtureStates | None = None,
     ):
-        self._stream, self._sizes, self._courses = stream, sizes, courses
+        self._stream, self._sizes, self._mixtures = stream, sizes, mixtures
         self._start(0, dict.fromkeys(sizes, 0))
 
     def _start(self, taken: int, examples: dict[str, int]) -> None:
@@ -73,8 +74,8 @@ class Batches:
     def get_state(self) -> dict:
         """The argument of `set_state` that continues here; checkpoints store it."""
         state: dict = {"taken": self._taken, "examples": self._examples.copy()}
-        if self._courses is not None:
-            state["courses"] = self._courses.state()
+        if self._mixtures is not None:
+            state["mixtures"] = self._mixtures.state()
         return state
 
     def set_state(self, state: dict, data: Mapping[str, Any] | None = None) -> None:
@@ -85,12 +86,12 @@ class Batches:
         """
         self.close()
         if data is not None:
-            state = course.state_of_earlier(state, data, FIELDS)
+            state = mixture_state.state_of_earlier(state, data, FIELDS)
         taken = int(state["taken"])
         examples = state.get("examples", {kind: taken * n for kind, n in self._sizes.items()})
         examples = dict.fromkeys(self._sizes, 0) | examples
-        if self._courses is not None:
-            for sentence in self._courses.restore(state.get("courses"), examples):
+        if self._mixtures is not None:
+            for sentence in self._mixtures.restore(state.get("mixtures"), examples):
                 logging.warning("%s", sentence)
         self._start(taken, examples)
 
@@ -139,13 +140,15 @@ def make(
     mine = {kind: HostRows.whole(size) for kind, size in sizes.items()} if rows is None else rows
     text, fingerprint = config.get("text"), config.get("fingerprint")
     source = _source(config.data, config.video, config.seed, text, fingerprint)
-    courses = None
-    if config.data.source in course.SETS:
-        courses = course.open_courses(config.data, config.video.frames, config.seed, list(sizes))
+    mixtures = None
+    if config.data.source in mixture_state.SETS:
+        mixtures = mixture_state.open_states(
+            config.data, config.video.frames, config.seed, list(sizes)
+        )
 
     def stream(examples: Mapping[str, int]) -> Iterator[Batch]:
         parts = {
-            kind: source(kind, mine[kind], examples[kind], courses[kind] if courses else None)
+            kind: source(kind, mine[kind], examples[kind], mixtures[kind] if mixtures else None)
             for kind in sizes
         }
         while True:
@@ -156,7 +159,7 @@ def make(
                 batch[kind] = {**arrays, **encoded}
             yield batch
 
-    return Batches(stream, sizes, courses)
+    return Batches(stream, sizes, mixtures)
 
 
 def sizes_of(data) -> dict[str, int]:
@@ -221,16 +224,18 @@ def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     captions = data.get("captions", "sampled")
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
-        "tfds": lambda: _clips(course.rates_of(data), video, seed, captions),
-        "codes": lambda: _tokens(course.rates_of(data), video, seed, text, fingerprint, captions),
+        "tfds": lambda: _clips(mixture_state.rates_of(data), video, seed, captions),
+        "codes": lambda: _tokens(
+            mixture_state.rates_of(data), video, seed, text, fingerprint, captions
+        ),
     }
     return one_of("config.data.source", data.source, sources)()
 
 
 def _shapes(
-    world: World, kind: str, rows: HostRows, start: int, course: Course | None = None
+    world: World, kind: str, rows: HostRows, start: int, state: MixtureState | None = None
 ) -> Rows:
-    del course
+    del state
     make = render.render if kind == "video" else render.render_images
     while True:
         made = make(world, "train", rows.numbers(start))
@@ -243,7 +248,7 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions:
 
     spec = clip_records.ClipSize(**video)
 
-    def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
+    def source(kind: str, rows: HostRows, start: int, state: MixtureState | None) -> Rows:
         examples = clips.examples(
             rates[kind],
             split="train",
@@ -252,7 +257,7 @@ def _clips(rates: Mapping[str, Mapping[str, float]], video, seed: int, captions:
             seed=seed,
             rows=rows,
             start=start,
-            course=course,
+            state=state,
             captions=captions,
         )
         while True:
@@ -277,7 +282,7 @@ def _tokens(
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
     origin = token_files.Origin.of(fingerprint, video, text)
 
-    def source(kind: str, rows: HostRows, start: int, course: Course | None) -> Rows:
+    def source(kind: str, rows: HostRows, start: int, state: MixtureState | None) -> Rows:
         return stored_tokens.batches(
             rates[kind],
             split="train",
@@ -286,7 +291,7 @@ def _tokens(
             origin=origin,
             seed=seed,
             start=start,
-            course=course,
+            state=state,
             captions=captions,
         )
 

@@ -8,9 +8,9 @@ import numpy as np
 from phenaki.data import format, tensorflow
 from phenaki.data import mixture as mixing
 from phenaki.data.clip_records import Spec, check, parse, stored_split
-from phenaki.data.course import Course, stream_of
 from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
+from phenaki.data.mixture_state import MixtureState, stream_of
 from phenaki.data.records import THREADS, Records
 from phenaki.errors import UserError, one_of
 
@@ -30,7 +30,7 @@ def examples(
     rows: HostRows = ALL,
     start: int = 0,
     shuffle: bool = True,
-    course: Course | None = None,
+    state: MixtureState | None = None,
     captions: str = SAMPLED,
 ) -> Iterator[dict[str, Any]]:
     """The endless stream of one host's examples.
@@ -47,7 +47,7 @@ def examples(
         rows: of every batch, those that this host loads; by default it loads all examples.
         start: the example of the job at which the first batch starts; O(1).
         shuffle: False reads in stored order, for evaluation; `size` is the number of examples.
-        course: of these sources, in a run that had others before; by default none were.
+        state: of these sources, in a run that had others before; by default none were.
         captions: of a clip with several, "sampled" gives another one in every epoch, determined by
             the seed, "first" always the first; so does `shuffle=False`.
 
@@ -60,7 +60,7 @@ def examples(
     """
     from phenaki.data import seqio_source  # imports seqio
 
-    stream = stream_of(start, rows, shuffle, course)
+    stream = stream_of(start, rows, shuffle, state)
     name = f"phenaki_{kind}_{split}"
     mixture = register(name, sources, kind, split, spec, seed, stream, captions)
     data = seqio_source.dataset(mixture, split, seed, stream)

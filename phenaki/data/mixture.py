@@ -27,7 +27,7 @@ class Stream:
 
     A reader that takes all examples one by one is a host with batches of one row. The mixture
     begins at example `since` of the job, after `taken` examples of each source, whose
-    order depends on the seed and its entry of `indices` (`course.Source`).
+    order depends on the seed and its entry of `indices` (`mixture_state.Source`).
     """
 
     start: int = 0

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from phenaki.data import clip_records, clips, mixture, tensorflow, token_files
-from phenaki.data.course import Course, stream_of
 from phenaki.data.host_rows import HostRows
+from phenaki.data.mixture_state import MixtureState, stream_of
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, MORE, Origin, Sizes
 from phenaki.errors import UserError
@@ -47,7 +47,7 @@ def batches(
     origin: Origin,
     seed: int,
     start: int = 0,
-    course: Course | None = None,
+    state: MixtureState | None = None,
     captions: str = clips.SAMPLED,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
     """The endless stream of one host's `rows` of every batch: (arrays, captions).
@@ -59,7 +59,7 @@ def batches(
         UserError: at once, for missing or stale tokens.
     """
     rates = mixture.rates(sources)
-    stream = stream_of(start, rows, course=course)
+    stream = stream_of(start, rows, state=state)
     opened = [
         _TokenSource(directory, kind, split, origin, stream.index_of(place), seed)
         for place, directory in enumerate(rates)

@@ -1,4 +1,4 @@
-"""The whole course with everything in a bucket: prepare, encode, train both stages, resume, sample.
+"""All stages with everything in a bucket: prepare, encode, train both stages, resume, sample.
 
 python tests/campaigns/bucket_runs.py
 
@@ -61,7 +61,7 @@ def train(kind: str, workdir: str, killed: bool, **fields) -> list[dict]:
     return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
 
 
-def course(root: str, raw: str, killed: bool) -> dict[str, list[dict]]:
+def all_stages(root: str, raw: str, killed: bool) -> dict[str, list[dict]]:
     """All commands with outputs below `root`; the logged steps of both stages."""
     script("prepare_data.py", f"--input={raw}", f"--output={root}/set", "--size=16",
            "--validation=0", "--encoding=png")  # fmt: skip
@@ -93,9 +93,9 @@ def main() -> None:
             write_video(clip, regular(24, 8))
             paths.upload(clip, paths.path(f"{ADDRESS}/raw/{clip.parent.name}/{clip.name}"))
         with served.failing(busy):
-            found = course(ADDRESS, f"{ADDRESS}/raw", killed=True)
+            found = all_stages(ADDRESS, f"{ADDRESS}/raw", killed=True)
         say(f"{len(served.requests)} requests; the same on a disk:")
-        expected = course(f"{folder}/disk", f"{folder}/raw", killed=False)
+        expected = all_stages(f"{folder}/disk", f"{folder}/raw", killed=False)
         for stage, lines in expected.items():
             assert [line["step"] for line in found[stage]] == list(range(1, STEPS + 1))
             same = found[stage] == lines

@@ -245,10 +245,10 @@ MUTANTS = (
     ),
     Mutant(
         "resumed with another mixture no clip is lost",
-        "data/course.py",
-        "return Course(number, tuple(sources), tuple(past))",
-        "return Course(0, tuple(now))",
-        ("test_course.py", "every_set_continues"),
+        "data/mixture_state.py",
+        "return MixtureState(number, tuple(sources), tuple(past))",
+        "return MixtureState(0, tuple(now))",
+        ("test_mixture_state.py", "every_set_continues"),
     ),
     Mutant(
         "a resume with another network is refused by name",

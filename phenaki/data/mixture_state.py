@@ -29,7 +29,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class MixtureState:
     """A mixture, from example `since` of the job on; `past` are sources of mixtures before it."""
 
     since: int
@@ -48,17 +48,17 @@ class Course:
 
 
 def stream_of(
-    start: int, rows: HostRows, shuffle: bool = True, course: Course | None = None
+    start: int, rows: HostRows, shuffle: bool = True, state: MixtureState | None = None
 ) -> mixture.Stream:
-    """The part of a stream that `mixture.Stream` describes, on `course`."""
-    if course is None:
+    """The part of a stream that `mixture.Stream` describes, from `state` on."""
+    if state is None:
         return mixture.Stream(start, rows, shuffle)
-    taken, indices = zip(*((one.taken, one.index) for one in course.sources), strict=True)
-    return mixture.Stream(start, rows, shuffle, course.since, taken, indices)
+    taken, indices = zip(*((one.taken, one.index) for one in state.sources), strict=True)
+    return mixture.Stream(start, rows, shuffle, state.since, taken, indices)
 
 
-class Courses:
-    """The courses of a stream by kind, of its first example on until a state is restored.
+class MixtureStates:
+    """The states of a stream by kind, of its first example on until a state is restored.
 
     Args:
         open_sources: kind -> the sources of the config, each with its place as its index.
@@ -71,19 +71,19 @@ class Courses:
     ):
         self._seed = seed
         self._now = {kind: tuple(open_sources(kind)) for kind in kinds}
-        self._of = {kind: Course(0, sources) for kind, sources in self._now.items()}
-        self._others: dict[str, Any] = {}  # stored courses of kinds that are not read now
+        self._of = {kind: MixtureState(0, sources) for kind, sources in self._now.items()}
+        self._others: dict[str, Any] = {}  # stored states of kinds that are not read now
 
-    def __getitem__(self, kind: str) -> Course:
+    def __getitem__(self, kind: str) -> MixtureState:
         return self._of[kind]
 
     def state(self) -> dict[str, Any]:
         """The argument of `restore`, JSON-able."""
-        courses = {kind: dataclasses.asdict(course) for kind, course in self._of.items()}
-        return self._others | courses
+        states = {kind: dataclasses.asdict(state) for kind, state in self._of.items()}
+        return self._others | states
 
     def restore(self, state: Mapping[str, Any] | None, examples: Mapping[str, int]) -> list[str]:
-        """Continues the courses of `state` after `examples` of each kind, with today's sources.
+        """Continues the states of `state` after `examples` of each kind, with today's sources.
 
         None is the state of a stream that read no data sets. Returns a sentence for each kind whose
         sets or rates are others.
@@ -95,7 +95,7 @@ class Courses:
                 tuple(Source(**fields) for fields in stored.get(name, ()))
                 for name in ("sources", "past")
             )
-            before = Course(int(stored.get("since", 0)), sources, past)
+            before = MixtureState(int(stored.get("since", 0)), sources, past)
             self._of[kind] = follow(before, now, number, self._seed)
             if sentence := _changes(before, self._of[kind], number):
                 sentences.append(f"{kind}s: {sentence}")
@@ -103,7 +103,7 @@ class Courses:
         return sentences
 
 
-def follow(before: Course, now: Sequence[Source], number: int, seed: int) -> Course:
+def follow(before: MixtureState, now: Sequence[Source], number: int, seed: int) -> MixtureState:
     """`before` from example `number` of the job on, with the sources `now`.
 
     A set that `before` has continues, in its own order; any other one is read from its start.
@@ -113,7 +113,7 @@ def follow(before: Course, now: Sequence[Source], number: int, seed: int) -> Cou
     if found == list(before.sources) and _rates(before.sources) == _rates(now):
         pairs = zip(now, before.sources, strict=True)
         kept = [dataclasses.replace(new, index=old.index, taken=old.taken) for new, old in pairs]
-        return Course(before.since, tuple(kept), before.past)
+        return MixtureState(before.since, tuple(kept), before.past)
     counts = before.taken(number, seed) if before.sources else []
     counts += [source.taken for source in before.past]
     taken = dict(zip(known, counts, strict=True))
@@ -126,7 +126,7 @@ def follow(before: Course, now: Sequence[Source], number: int, seed: int) -> Cou
     past = [
         dataclasses.replace(old, taken=count) for old, count in taken.items() if old not in found
     ]
-    return Course(number, tuple(sources), tuple(past))
+    return MixtureState(number, tuple(sources), tuple(past))
 
 
 def _match(known: Sequence[Source], now: Sequence[Source]) -> list[Source | None]:
@@ -154,7 +154,7 @@ def _rates(sources: Sequence[Source]) -> list[float]:
     return [source.rate / total for source in sources]
 
 
-def _changes(before: Course, after: Course, number: int) -> str:
+def _changes(before: MixtureState, after: MixtureState, number: int) -> str:
     """What `after` reads instead of `before`; "" where they are the same, or nothing was read."""
     if not number or not before.sources or after.since == before.since:
         return ""
@@ -171,8 +171,8 @@ def _text(sources: Sequence[Source]) -> str:
     return ",".join(f"{source.path}={source.rate:g}" for source in sources)
 
 
-def open_courses(data, frames: int, seed: int, kinds: Iterable[str]) -> Courses:
-    """The courses of the data sets of `config.data`, for clips of `frames` frames.
+def open_states(data, frames: int, seed: int, kinds: Iterable[str]) -> MixtureStates:
+    """The states of the data sets of `config.data`, for clips of `frames` frames.
 
     Raises:
         UserError: a data set is missing, or bad rates.
@@ -192,7 +192,7 @@ def open_courses(data, frames: int, seed: int, kinds: Iterable[str]) -> Courses:
             for place, (path, rate) in enumerate(mixture.rates(rates[kind]).items())
         ]
 
-    return Courses(open_sources, kinds, seed)
+    return MixtureStates(open_sources, kinds, seed)
 
 
 def rates_of(data) -> dict[str, dict[str, float]]:
@@ -229,8 +229,8 @@ def state_of_earlier(
     `fields` are those of the rows of a batch, by kind.
     """
     examples = {kind: int(state["taken"]) * data.get(field, 0) for kind, field in fields.items()}
-    courses = {}
+    states = {}
     for kind, rates in (rates_of(data) if data["source"] in SETS else {}).items():
         sources = [Source(*item, None, place) for place, item in enumerate(rates.items())]
-        courses[kind] = dataclasses.asdict(Course(0, tuple(sources)))
-    return {"examples": examples, "courses": courses} | dict(state)
+        states[kind] = dataclasses.asdict(MixtureState(0, tuple(sources)))
+    return {"examples": examples, "mixtures": states} | dict(state)

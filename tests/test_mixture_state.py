@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from numbered_clips import numbered, read_number
 
 from phenaki.data import batches, format, token_files
-from phenaki.data.course import Course, Source, follow
 from phenaki.data.host_rows import HostRows
+from phenaki.data.mixture_state import MixtureState, Source, follow
 
 SIZES = {"a": 12, "b": 8, "c": 5}
 FIRST = {"a": 0, "b": 100, "c": 200}
@@ -195,9 +195,11 @@ def test_a_kind_that_pauses_continues_after_its_last_example(sets):
 
 def test_no_source_of_a_mixture_takes_the_place_of_another():
     """Sets of equal size at unknown paths are taken in their order, each once."""
-    before = Course(0, (Source("x", 0.5, 10, 0), Source("y", 0.5, 10, 1), Source("z", 1.0, 3, 2)))
+    before = MixtureState(
+        0, (Source("x", 0.5, 10, 0), Source("y", 0.5, 10, 1), Source("z", 1.0, 3, 2))
+    )
     now = [Source("v", 0.5, 10, 0), Source("w", 0.5, 10, 1), Source("z", 1.0, 3, 2)]
-    assert follow(before, now, 100, 0) == Course(0, tuple(now))
+    assert follow(before, now, 100, 0) == MixtureState(0, tuple(now))
     one_new = [*now, Source("u", 0.5, 10, 3)]
     after = follow(before, one_new, 100, 0)
     assert [source.index for source in after.sources] == [0, 1, 2, 3]
