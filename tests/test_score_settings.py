@@ -14,8 +14,8 @@ import tiny
 from absl.testing import flagsaver
 from jax.experimental import multihost_utils
 
+from phenaki.data import clip_records, format, stored_clips
 from phenaki.data import clips as clip_streams
-from phenaki.data import format, stored_clips
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment, devices, extractors, protocol, references, settings
@@ -152,7 +152,7 @@ class ReadRecords:
 
 
 def test_clips_are_read_at_random_without_those_before_them(classes, monkeypatch):
-    spec = clip_streams.ClipSize(1, 16, 16, 8.0)
+    spec = clip_records.ClipSize(1, 16, 16, 8.0)
     stored = stored_clips.StoredClips(classes, "validation", "image", spec)
     stream = clip_streams.examples(
         str(classes), split="validation", kind="image", spec=spec, seed=0, shuffle=False

@@ -1,6 +1,7 @@
 """The stream of examples: deterministic, the same for any number of hosts, started anywhere."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import io
 import itertools
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import clip_sets
@@ -234,6 +236,46 @@ def test_a_damaged_record_is_replaced_by_the_next_one(data, tmp_path, caplog):
             damage(shard, number)
     with pytest.raises(records.Damaged, match="is corrupt"):
         records.Records([shard]).take([0])
+
+
+def test_a_damaged_record_is_named_once_however_many_threads_read_it(data, tmp_path, caplog):
+    directory = tmp_path / "set"
+    shutil.copytree(data, directory)
+    shard = directory / "clips-video_train.tfrecord-00001"
+    damage(shard, 2)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            records.Records([shard]).take([2] * 64)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len([line for line in caplog.messages if "corrupt" in line]) == 20
+
+
+def test_streams_are_opened_one_at_a_time(data, monkeypatch):
+    """seqio's registries are global, and tracing in two threads fails in Python 3.11."""
+    seqio, inside, most = tensorflow.seqio(), [], []
+
+    def slowly(original):
+        def call(*args, **kwargs):
+            inside.append(None)
+            time.sleep(0.01)
+            most.append(len(inside))
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        return call
+
+    monkeypatch.setattr(seqio.TaskRegistry, "add", slowly(seqio.TaskRegistry.add))
+    monkeypatch.setattr(seqio.Mixture, "get_dataset", slowly(seqio.Mixture.get_dataset))
+    kinds = ["video", "image"]
+    with concurrent.futures.ThreadPoolExecutor(len(kinds)) as pool:
+        found = list(pool.map(lambda kind: shown(take(data, 5, kind=kind)), kinds))
+    assert most == [1] * 4
+    assert found == [shown(take(data, 5, kind=kind)) for kind in kinds]
 
 
 def test_a_cut_shard_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import os
 import struct
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ class Records:
         # Opening a file takes longer than reading a record.
         self._open = functools.lru_cache(OPEN)(_open)
         self._damaged: set[int] = set()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._offset)
@@ -81,9 +83,10 @@ class Records:
             try:
                 return self[place % len(self)]
             except Damaged as error:
-                if place not in self._damaged:
-                    logging.warning("%s It is replaced by the next record.", error)
-                self._damaged.add(place)
+                with self._lock:  # two threads may read one record
+                    if place not in self._damaged:
+                        logging.warning("%s It is replaced by the next record.", error)
+                    self._damaged.add(place)
                 last = error
         raise last
 

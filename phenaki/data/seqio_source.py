@@ -6,6 +6,7 @@ Only record numbers are shuffled, never bytes or pixels.
 
 import atexit
 import functools
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -23,6 +24,10 @@ else:
 ENDLESS = 2**62
 RAM_BUDGET = 2**29  # bytes of decoded clips that tf.data may prefetch
 
+# Clips and images are opened by a thread each: seqio's registries are global, and Python 3.11's
+# `ast`, by which TensorFlow traces functions, fails where two threads are inside it.
+_OPENING = threading.Lock()
+
 
 @runtime_checkable
 class ExampleSource(Protocol):
@@ -33,6 +38,16 @@ class ExampleSource(Protocol):
     def decode(self, numbers): ...
 
 
+def _one_at_a_time(function):
+    @functools.wraps(function)
+    def locked(*args, **kwargs):
+        with _OPENING:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+@_one_at_a_time
 def mix(
     name: str,
     sources: Sequence[ExampleSource],
@@ -65,6 +80,7 @@ def mix(
     )
 
 
+@_one_at_a_time
 def dataset(mixture, split: str, seed: int, stream: Stream):
     """The endless tf.data of a mixture of `mix`, always in the same order."""
     made = mixture.get_dataset(
