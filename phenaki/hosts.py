@@ -1,5 +1,6 @@
 """The hosts of a job: they end together, and their log lines have their numbers."""
 
+import atexit
 import itertools
 import logging as python_logging
 import os
@@ -18,6 +19,7 @@ OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are th
 ENDS = "phenaki/ends/"
 BEATS = "phenaki/beats/"
 PERIOD = 1.0  # seconds between two looks at them
+JOIN_TIMEOUT = 30.0  # seconds
 LOST = 134  # another host vanished; JAX's own abort, where it is the first to notice, has it, too
 
 
@@ -67,7 +69,20 @@ def _linger(state: Any) -> None:
 def watch() -> None:
     """Starts the thread that ends this process when another one of its job calls `end`."""
     if state := joined():
-        threading.Thread(target=_watch, args=(state,), daemon=True).start()
+        thread = threading.Thread(target=_watch, args=(state,), daemon=True)
+        thread.start()
+        atexit.register(_leave, thread)
+
+
+def _leave(thread: threading.Thread) -> None:
+    """Leaves the job, which waits for the other hosts, and then ends `thread`.
+
+    Python would abort if it ended while the thread is inside the job's service.
+    """
+    import jax  # late: commands without a job need not load it
+
+    jax.distributed.shutdown()
+    thread.join(JOIN_TIMEOUT)
 
 
 def _watch(state: Any) -> None:

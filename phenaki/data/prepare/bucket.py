@@ -107,7 +107,10 @@ def _check_output(output: AnyPath, overwrite: bool) -> None:
     if FEATURES in inside and not overwrite:
         raise UserError(f"{output}: exists and is not empty; --overwrite replaces it.")
     if inside and FEATURES not in inside and not _is_upload(inside):
-        raise UserError(f"{output}: not a data set, and not empty; give another --output.")
+        raise UserError(
+            f"{output}: not a data set, and not empty (it has {', '.join(inside[:3])}); give "
+            "another --output."
+        )
     try:
         artifacts.write_json(output / PROBE, {})
         (output / PROBE).unlink()
