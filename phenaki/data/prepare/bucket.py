@@ -24,6 +24,7 @@ from phenaki.io.paths import AnyPath
 FEATURES = "features.json"
 DONE = "prepared.json"  # of the scratch folder: the data set is complete, and of these arguments
 PROBE = ".writable"
+UPLOADING = ".uploading"  # an object that lies in the output while the data set is uploaded
 
 
 def is_needed(options: Any) -> bool:
@@ -104,9 +105,9 @@ def _sizes(folder: Path | str) -> list:
 def _check_output(output: AnyPath, overwrite: bool) -> None:
     """Raises `UserError` where there is something else, or nothing can be written."""
     inside = [name for name in paths.names(output) if name != PROBE]
-    if FEATURES in inside and not overwrite:
+    if FEATURES in inside and UPLOADING not in inside and not overwrite:
         raise UserError(f"{output}: exists and is not empty; --overwrite replaces it.")
-    if inside and FEATURES not in inside and not _is_upload(inside):
+    if inside and not {FEATURES, UPLOADING} & set(inside):
         raise UserError(
             f"{output}: not a data set, and not empty (it has {', '.join(inside[:3])}); give "
             "another --output."
@@ -119,13 +120,6 @@ def _check_output(output: AnyPath, overwrite: bool) -> None:
             f"{output}: cannot be written: {bucket_reason(error) or error}. Check the name of the "
             "bucket and your permissions (gcloud auth application-default login)."
         ) from error
-
-
-def _is_upload(names: list[str]) -> bool:
-    """Whether the names are those of an upload that was interrupted."""
-    return all(name in (report.SKIPPED_LOG, "contact_sheet.png", "dataset_info.json",
-                        "manifest.json") or name.startswith(("clips-", "report."))
-               for name in names)  # fmt: skip
 
 
 def _files(root: epath.Path) -> Iterator[tuple[str, int]]:
@@ -187,17 +181,18 @@ def _check_room(source: AnyPath, needed: int, target: Path) -> None:
 
 def _upload(folder: Path, output: epath.Path) -> None:
     """Writes a finished data set to the bucket, instead of what is there."""
-    if paths.is_file(output / FEATURES):
-        (output / FEATURES).unlink()  # first: half of two data sets is none
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    old = [name for name in paths.names(output) if name not in names]
     try:
+        (output / UPLOADING).write_text("{}\n")
+        (output / FEATURES).unlink(missing_ok=True)  # first: half of two data sets is none
+        old = [name for name in paths.names(output) if name not in (*names, UPLOADING)]
         paths.in_threads(lambda name: (output / name).unlink(missing_ok=True), old)
         paths.in_threads(
             lambda name: paths.upload(folder / name, output / name),
             [name for name in names if name != FEATURES],
         )
         paths.upload(folder / FEATURES, output / FEATURES)
+        (output / UPLOADING).unlink()
     except Exception as error:
         raise UserError(
             f"{output}: cannot be written: {bucket_reason(error) or error}. The data set is "
