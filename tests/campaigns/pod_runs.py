@@ -48,7 +48,7 @@ def start(stage: str, run: Path, steps: int, processes: int, devices: int, mesh:
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo" if processes > 1 else "none",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     jobs = []
