@@ -117,7 +117,7 @@ def main(steps: int, root: Path) -> None:
         for moment in (steps // 3, steps // 2):
             kill_at(moment, several, start(stage, several, steps, 4, 2, FOUR, tokenizer))
             print(f"{stage}: killed four processes after step {moment}", flush=True)
-        finish(start(stage, several, steps, 2, 1, TWO, tokenizer))
+        finish(start(stage, several, steps, 2, 2, TWO, tokenizer))
         compare(stage, one, several)
 
 
