@@ -99,7 +99,7 @@ def compare(stage: str, one: Path, several: Path) -> None:
         }
         shown = ", ".join(f"{name} {value:.1e}" for name, value in sorted(worst.items()))
         print(f"{stage}: steps 1 to {end}, largest relative difference: {shown}")
-    last = {run: np.mean([line["loss"] for line in rows[-10:]]) for run, rows in
+    last = {run: np.mean([line["loss/total"] for line in rows[-10:]]) for run, rows in
             (("four, killed, two", ours), ("one", theirs))}  # fmt: skip
     print(f"{stage}: mean loss of the last ten steps: {json.dumps(last)}")
     got, expected = (jax.tree.leaves(checkpoint.load_run(run)[0]) for run in (several, one))
