@@ -207,6 +207,7 @@ def _write_tokens(root: Path) -> Path:
         "origin": dict(tokenizer="t", pixels="p", text="t", encoder=""),
         "sizes": dict(video=TOKENS, image=IMAGE_TOKENS, text=LENGTH, width=0),
         "files": {"video_train": files},
+        "records": {"video_train": ROWS},
     }
     (directory / token_files.MANIFEST).write_text(json.dumps(manifest))
     return directory

@@ -10,9 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from environment import ROOT
+
+# isort: split
 import kill_prepare
 import layouts
-from environment import ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 PORT = 8099

@@ -16,9 +16,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from environment import ROOT
+
+# isort: split
 import hostile_media
 import layouts
-from environment import ROOT
 
 SECONDS = 600  # of a group
 MEGABYTES = 2500  # of one process; TensorFlow takes 600, an image of MAX_PIXELS 200

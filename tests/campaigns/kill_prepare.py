@@ -11,8 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import layouts
 from environment import ROOT
+
+# isort: split
+import layouts
 
 EXCLUDED = ("report.json", "report.txt")  # they hold the duration
 

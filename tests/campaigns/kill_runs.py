@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from environment import ROOT
+
+# isort: split
 import clip_sets
 import numpy as np
 import tiny
-from environment import ROOT
 
 from phenaki.data import format
 from phenaki.io import checkpoint

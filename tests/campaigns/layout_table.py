@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from environment import ROOT
+
+# isort: split
 import layouts
 from annotations import ANNOTATIONS
-from environment import ROOT
 
 FLAGS = {"tfds ucf101": "--fps=25", "tfds webvid": "--fps=30"}
 

@@ -13,8 +13,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from environment import ROOT
+
+# isort: split
+import numpy as np
 from numbered_clips import numbered
 from PIL import Image
 from player_media import (
