@@ -103,9 +103,7 @@ def compare(stage: str, case: str, one: Path, several: Path) -> None:
     last, expected = (
         np.mean([line["loss/total"] for line in rows[-10:]]) for rows in (ours, theirs)
     )
-    print(
-        f"{stage}, {case}: mean loss of the last ten steps: {last:.6f}, of one device {expected:.6f}"
-    )
+    print(f"{stage}, {case}: mean of the last ten losses: {last:.6f}, of one device {expected:.6f}")
     got, expected = (jax.tree.leaves(checkpoint.load_run(run)[0]) for run in (several, one))
     difference = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(got, expected, strict=True)))
     norm = np.sqrt(sum(np.square(b).sum() for b in expected))
