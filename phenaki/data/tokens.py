@@ -1,7 +1,7 @@
 """Stored tokens of clips and ids of captions as endless streams of batches."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -91,22 +91,31 @@ def _batches(sources, pattern, kind, stream, origin, sampled):
         for part in np.unique(source):
             records[source == part] = sources[part].take(own[source == part])
         rows = tf.io.parse_example(tf.constant(records, tf.string), _features(tf))
-        rows = {name: values.numpy() for name, values in rows.items()}
         more = {name: rows.pop(MORE + name) for name in MANY}
-        for row in np.flatnonzero([len(texts) for texts in more["caption"]]) if sampled else ():
-            count = 1 + len(more["caption"][row])
-            if chosen := sources[source[row]].order.caption(int(own[row])) % count:
-                for name in [name for name in MANY if len(more[name][row])]:
-                    rows[name][row] = more[name][row][chosen - 1]
+        rows = {name: values.numpy() for name, values in rows.items()}
+        if sampled and len(more["caption"].values):
+            _draw_captions(rows, more, [sources[one].order for one in source], own)
         yield _arrays(rows, kind, sources[0].sizes, origin)
         start += host_rows.total
+
+
+def _draw_captions(rows: dict[str, np.ndarray], more, orders: Sequence[mixture.Order], own) -> None:
+    """Replaces captions of `rows` by others of the same record, which `more` has."""
+    tf = tensorflow.tensorflow()
+    texts = {name: tf.RaggedTensor.from_sparse(values).numpy() for name, values in more.items()}
+    for row in map(int, np.flatnonzero([len(captions) for captions in texts["caption"]])):
+        count = 1 + len(texts["caption"][row])
+        if chosen := orders[row].caption(int(own[row])) % count:
+            for name in [name for name in MANY if len(texts[name][row])]:
+                rows[name][row] = texts[name][row][chosen - 1]
 
 
 def _features(tf):
     required = tf.io.FixedLenFeature([], tf.string)
     optional = tf.io.FixedLenFeature([], tf.string, default_value="")
     names = ("codes", "ids", "caption", "captioned")
-    several = {MORE + name: tf.io.RaggedFeature(tf.string) for name in MANY}
+    # Sparse: as ragged values they would take longer than all else, also where there are none.
+    several = {MORE + name: tf.io.VarLenFeature(tf.string) for name in MANY}
     return dict.fromkeys(names, required) | {"embeddings": optional} | several
 
 
