@@ -19,7 +19,7 @@ OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are th
 ENDS = "phenaki/ends/"
 BEATS = "phenaki/beats/"
 PERIOD = 1.0  # seconds between two looks at them
-JOIN_TIMEOUT = 30.0  # seconds
+JOIN_TIMEOUT = 30.0  # seconds that the end of a process waits for the thread
 LOST = 134  # another host vanished; JAX's own abort, where it is the first to notice, has it, too
 
 

@@ -114,7 +114,7 @@ def _features(tf):
     required = tf.io.FixedLenFeature([], tf.string)
     optional = tf.io.FixedLenFeature([], tf.string, default_value="")
     names = ("codes", "ids", "caption", "captioned")
-    # Sparse: as ragged values they would take longer than all else, also where there are none.
+    # Sparse: ragged values become an array per row, also where there are none.
     several = {MORE + name: tf.io.VarLenFeature(tf.string) for name in MANY}
     return dict.fromkeys(names, required) | {"embeddings": optional} | several
 

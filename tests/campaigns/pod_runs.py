@@ -5,7 +5,8 @@ python tests/campaigns/pod_runs.py [STEPS]    200 by default, an hour on two cor
 Data, fsdp and sequence span the four processes (two devices each), in float32. The run is killed
 at a third and at half of its steps; then two processes resume it on another mesh. Prints the
 largest relative differences of loss and gradient, and that of the parameters at the end; the same
-for one process on the mesh of the four: rounding grows from step to step.
+for one process on the mesh of the four: rounding grows from step to step, and of two codes that
+began as the same vector it decides which is used.
 """
 
 import os
