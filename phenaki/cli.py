@@ -1,4 +1,4 @@
-"""Command-line entry point of the scripts: flags, a short --help, and one-line errors."""
+"""Command-line entry point of the commands: flags, a short --help, and one-line errors."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
 
 PREEMPTED = 128 + signal.SIGTERM
-_HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
+HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
 _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argument|malformed")
 
@@ -79,8 +79,8 @@ def _file_name(name: Any) -> str:
 
 def _parse(main: Callable[[list[str]], Any], argv: list[str]) -> list[str]:
     """Parses ``argv`` into absl's ``FLAGS``; whatever it rejects is a ``UserError``."""
-    if not _HELP.isdisjoint(argv[1:]):
-        sys.stdout.write(_help(sys.modules[main.__module__].__doc__ or ""))
+    if not HELP.isdisjoint(argv[1:]):
+        sys.stdout.write(_help(main.__module__))
         sys.exit(0)
     for name, path in _config_paths(argv):
         _check_config_path(name, path)
@@ -188,9 +188,11 @@ def _unknown_field(name: str, field: str, fields: list[str]) -> str:
     return f"--{name}.{field}: no such field{hint}"
 
 
-def _help(doc: str) -> str:
-    lines = [doc.strip(), "", "flags:"]
-    for flag in sorted(flags.FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda f: f.name):
+def _help(module: str) -> str:
+    """The docstring of a module, and the flags that it defines."""
+    lines = [(sys.modules[module].__doc__ or "").strip(), "", "flags:"]
+    own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
+    for flag in sorted(own, key=lambda flag: flag.name):
         is_config = config_flags.is_config_flag(flag)
         value = "FILE[:VARIANT]" if is_config else flag.flag_type().split()[0]
         silent = flag.default is None or flag.default is False or flag.default == ""

@@ -103,19 +103,23 @@ def takes_a_config(function: ast.FunctionDef) -> bool:
 
 
 def test_a_config_becomes_values_early():
-    assert sum(takes_a_config(function) for path in CODE for function in functions(path)) <= 25
+    package = [path for path in CODE if part_of(path) != "commands"]
+    assert sum(takes_a_config(function) for path in package for function in functions(path)) <= 25
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_config_is_opened_where_the_page_says(path):
-    """Its fields are read in six files; all may hand it on and ask for its kind."""
+    """Its fields are read in six files; all may hand it on and ask for its kind.
+
+    Commands set fields of it, as their command lines do.
+    """
     names = ("config", "self.config", "model.config")
     opened = {
         node.attr
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in names
     } - {"get", "kind", "to_dict"}
-    if str(path.relative_to(ROOT / "phenaki")) not in CONFIG_FILES:
+    if part_of(path) != "commands" and str(path.relative_to(ROOT / "phenaki")) not in CONFIG_FILES:
         assert not opened
 
 

@@ -80,7 +80,7 @@ def test_the_answer_is_in_its_file(path, name):
 
 def test_the_reading_tour_has_at_most_12_files():
     tour = re.findall(r"^\d+\. `(\S+)`: \S", SECTIONS["Reading tour"], re.M)
-    assert "scripts/train_maskgit.py" == tour[0]
+    assert "phenaki/commands/train_maskgit.py" == tour[0]
     assert len(tour) == len(set(tour)) <= 12
     assert set(tour) <= set(PATHS)
 

@@ -15,7 +15,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "scripts").glob("*.py")),
+    *sorted((ROOT / "phenaki/commands").glob("*.py")),
     *sorted((ROOT / "experiments").glob("*.py")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]
@@ -34,7 +34,8 @@ def commands():
 @functools.cache
 def flags_of(script):
     """Names of a script's flags, which leave absl's registry again: scripts share names."""
-    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    folder = script.removesuffix(".py").replace("/", ".").replace("scripts.", "phenaki.commands.")
+    module = importlib.import_module(folder)
     names = {flag.name for flag in flags.FLAGS.get_flags_for_module(module)}
     for name in names:
         delattr(flags.FLAGS, name)

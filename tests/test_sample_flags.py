@@ -1,4 +1,4 @@
-"""Every pair of flags of scripts/sample.py: each is used, or refused or noted by its name."""
+"""Every pair of flags of `phenaki sample`: each is used, or refused or noted by its name."""
 
 import importlib.util
 import itertools
@@ -84,10 +84,12 @@ class Model:
 
 @pytest.fixture(scope="module")
 def script():
-    """The module scripts/sample.py; its flags are removed afterwards."""
+    """The module commands/sample.py; its flags are removed afterwards."""
     importlib.import_module("absl.app")  # has flags of its own
     before = set(flags.FLAGS)
-    found = importlib.util.spec_from_file_location("sample_script", ROOT / "scripts/sample.py")
+    found = importlib.util.spec_from_file_location(
+        "sample_script", ROOT / "phenaki/commands/sample.py"
+    )
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)

@@ -9,7 +9,6 @@ in it is executed, and PyTorch need not be installed.
 
 from absl import flags
 
-from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.features import weights
 
@@ -44,7 +43,3 @@ def main(argv: list[str]) -> None:
             f"(its sha256 starts with {network.sha256[:8]})"
         )
     print(f"written: {written}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

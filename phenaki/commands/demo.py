@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from phenaki import cli
 from phenaki.io import paths
 from phenaki.io.artifacts import write_json
 
@@ -111,7 +110,3 @@ def _report(workdir):
     media.write_gif(workdir / "story.gif", video, best.spec.fps, scale)
     page.save(workdir / "report.html")
     print(f"{workdir}/report.html, {workdir}/story.mp4 and .gif ({len(np.asarray(video))} frames)")
-
-
-if __name__ == "__main__":
-    cli.run(main)

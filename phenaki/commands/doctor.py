@@ -14,7 +14,6 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from phenaki import cli
 from phenaki.errors import UserError
 
 RUN = flags.DEFINE_string("run", None, "the --workdir of a training run of either stage")
@@ -44,7 +43,3 @@ def main(argv):
     print(f"{len(findings) - failed} of {len(findings)} checks passed")
     if failed:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    cli.run(main)

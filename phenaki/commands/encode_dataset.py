@@ -15,7 +15,6 @@ import functools
 from absl import flags
 from ml_collections import config_flags
 
-from phenaki import cli
 from phenaki.progress import Progress
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
@@ -54,7 +53,3 @@ def main(argv):
     shown = jax.process_index() == 0
     progress = functools.partial(Progress, what="clips", shown=shown)
     encode_dataset.run(encoder, print, progress, ESTIMATE.value)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -16,7 +16,6 @@ from typing import Any
 
 from absl import flags
 
-from phenaki import cli
 from phenaki.errors import UserError, one_of
 from phenaki.io import paths
 
@@ -86,20 +85,17 @@ def _row(number):
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     table = tables.TABLES[number]
     row_name, row = _find(table, number)
-    if not MODEL.value:
-        raise UserError(
-            f"--model is required: a checkpoint that {row['config']} trained for this row."
-        )
+    model_path = _model(row)
 
     from phenaki.data.prepare import manifest
     from phenaki.evaluation import devices, protocol
     from phenaki.evaluation.references import ClipWindows, Prepared
-    from phenaki.evaluation.score import compare, save_scores, text_table
+    from phenaki.evaluation.score import save_scores
     from phenaki.evaluation.task import task_of, with_template
     from phenaki.evaluation.tokenizer import FrozenTokenizer
 
     tokenizer = row["task"] == "reconstruction"
-    model = FrozenTokenizer.load(MODEL.value) if tokenizer else devices.load(MODEL.value)
+    model = FrozenTokenizer.load(model_path) if tokenizer else devices.load(model_path)
     spec = model.spec
     task = task_of(row, frames=spec.frames, per_shard=BATCH.value)
     windows, directory = row.get("windows", 1), DATA.value or row["data"]
@@ -126,18 +122,26 @@ def _row(number):
         for metric in row["printed"]:
             differs.setdefault(metric, f"{used} clips instead of {full}")
     print(f"Table {number}, {row_name}: {table['title']}")
-    if "camera" in row:
-        print(f"camera: {camera or 'unknown'}; that of the published numbers: {row['camera']}")
-    print(text_table(compare(scores, row["printed"], differs)))
-    others: Any = {} if any(score.proxy for score in scores) else table["others"]
-    for name, values in others.items():
-        print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
+    _print(scores, row, table["others"], camera, differs)
     path = output / f"table{number}-{row_name}.json"
     facts = dict(
-        model=MODEL.value, data=directory, split=SPLIT.value, limit=LIMIT.value, camera=camera
+        model=model_path, data=directory, split=SPLIT.value, limit=LIMIT.value, camera=camera
     )
     save_scores(path, scores, table=number, row=row_name, **facts)
     print(path)
+
+
+def _print(scores, row, others, camera, differs):
+    """The scores of a row of a table next to its printed numbers and those of other models."""
+    from phenaki.evaluation.score import compare, text_table
+
+    if "camera" in row:
+        print(f"camera: {camera or 'unknown'}; that of the published numbers: {row['camera']}")
+    print(text_table(compare(scores, row["printed"], differs)))
+    if any(score.proxy for score in scores):
+        return
+    for name, values in others.items():
+        print(f"  the paper's {name}: " + ", ".join(f"{k} {v:g}" for k, v in values.items()))
 
 
 def _differs(row, camera):
@@ -149,11 +153,15 @@ def _differs(row, camera):
     return {name: reason + others.get(name, "") for name in row["printed"]}
 
 
+def _model(row):
+    if not MODEL.value:
+        raise UserError(
+            f"--model is required: a checkpoint that {row['config']} trained for this row."
+        )
+    return MODEL.value
+
+
 def _find(table, number):
     rows = table["rows"]
     name = ROW.value or (next(iter(rows)) if len(rows) == 1 else None)
     return name, one_of(f"--table={number} --row", name, rows)
-
-
-if __name__ == "__main__":
-    cli.run(main)

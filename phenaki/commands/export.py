@@ -10,8 +10,6 @@ JAX alone, on the platforms named (docs/export.md).
 
 from absl import flags
 
-from phenaki import cli
-
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )
@@ -46,7 +44,3 @@ def main(argv):
         for name, facts in made["programs"].items():
             inputs = ", ".join(f"{key} {shape}" for key, shape in facts["inputs"].items())
             print(f"{folder}/{name}.stablehlo: {inputs} -> {facts['output']}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

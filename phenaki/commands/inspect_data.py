@@ -9,7 +9,6 @@ are read.
 
 from absl import flags
 
-from phenaki import cli
 from phenaki.errors import UserError
 
 _DATA = flags.DEFINE_string("data", None, "directory of the data set", required=True)
@@ -46,7 +45,3 @@ def main(argv: list[str]) -> None:
     for name, split in found.items():
         print(f"{name}: {inspect_page.sentence(split)}")
     print(f"written: {path}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -21,7 +21,6 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.artifacts import write_json
@@ -196,7 +195,3 @@ def _print_plan(workload, made):
 
 def _size(count):
     return f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -20,7 +20,6 @@ from typing import Literal, cast
 
 from absl import flags
 
-from phenaki import cli
 from phenaki.data import format
 from phenaki.data.prepare import beam, filters, report, run
 from phenaki.data.prepare.layouts import find
@@ -173,7 +172,3 @@ def main(argv: list[str]) -> None:
     summary = run.prepare(options, lambda total: Progress(total, "files"), runner)
     print(report.text(summary, SHOWN))
     print(f"written: {options.output} (contact sheet: {options.output / run.SHEET})")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -26,7 +26,6 @@ import sys
 import numpy as np
 from absl import flags
 
-from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
@@ -348,7 +347,3 @@ def _print(report, output):
     if "windows_right" in report:
         right = ", ".join(f"{name} {x:.1%}" for name, x in report["windows_right"].items())
         print(f"windows that the detector finds right: {right}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -11,8 +11,6 @@ checkpoint in --workdir.
 from absl import flags
 from ml_collections import config_flags
 
-from phenaki import cli
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/critic.py:VARIANT")
 flags.mark_flag_as_required("config")
 GENERATOR = flags.DEFINE_string(
@@ -35,7 +33,3 @@ def main(argv):
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value)
-
-
-if __name__ == "__main__":
-    cli.run(main)

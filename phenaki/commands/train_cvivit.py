@@ -9,8 +9,6 @@ checkpoint in --workdir.
 from absl import flags
 from ml_collections import config_flags
 
-from phenaki import cli
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/cvivit.py:VARIANT")
 flags.mark_flag_as_required("config")
 WORKDIR = flags.DEFINE_string(
@@ -30,7 +28,3 @@ def main(argv):
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     tokenizer.train(CONFIG.value, WORKDIR.value)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -10,8 +10,6 @@ checkpoint in --workdir.
 from absl import flags
 from ml_collections import config_flags
 
-from phenaki import cli
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
 flags.mark_flag_as_required("config")
 TOKENIZER = flags.DEFINE_string(
@@ -34,7 +32,3 @@ def main(argv):
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     maskgit.train(CONFIG.value, TOKENIZER.value, WORKDIR.value)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,4 +1,4 @@
-"""Made-up feature networks and the flags of scripts/evaluate.py, for tests of evaluations."""
+"""Made-up feature networks and the flags of `phenaki evaluate`, for tests of evaluations."""
 
 import importlib.util
 from pathlib import Path
@@ -49,10 +49,10 @@ def builder(networks):
 
 
 def script():
-    """Yields scripts/evaluate.py with its flags at their defaults; they leave absl's registry."""
+    """Yields commands/evaluate.py with its flags at their defaults; they leave absl's registry."""
     known = absl_flags.FLAGS
     before = set(known)
-    path = Path(__file__).parents[2] / "scripts/evaluate.py"
+    path = Path(__file__).parents[2] / "phenaki/commands/evaluate.py"
     spec = importlib.util.spec_from_file_location("evaluate_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

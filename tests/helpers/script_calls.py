@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(script: str, *arguments: str) -> None:
-    """Runs `main` of a script; its flags leave absl's registry again: scripts share names."""
+    """Runs `main` of a script's command; its flags leave absl's registry: commands share names."""
     known = flags.FLAGS
     before, argv = set(known), sys.argv
     name = f"script_{Path(script).stem}"
-    spec = importlib.util.spec_from_file_location(name, ROOT / script)
+    path = ROOT / "phenaki/commands" / Path(script).name
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

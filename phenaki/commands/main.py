@@ -1,0 +1,93 @@
+"""`phenaki COMMAND --flags`: the commands by group, each a module with flags and `main`."""
+
+import ast
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from phenaki import cli
+from phenaki.errors import did_you_mean
+
+# Group -> command -> the module of this folder with its flags and `main`.
+GROUPS = {
+    "data": {
+        "prepare": "prepare_data",
+        "inspect": "inspect_data",
+        "encode": "encode_dataset",
+    },
+    "training": {
+        "train-cvivit": "train_cvivit",
+        "train-maskgit": "train_maskgit",
+        "train-critic": "train_critic",
+        "doctor": "doctor",
+        "plan": "plan",
+        "demo": "demo",
+    },
+    "sampling": {
+        "sample": "sample",
+    },
+    "models": {
+        "evaluate": "evaluate",
+        "export": "export",
+        "convert": "convert_weights",
+    },
+}
+MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
+_SCRIPT = re.compile(r"python scripts/(\w+)\.py")  # in docstrings, written as in a clone
+
+
+def main() -> NoReturn:
+    """The console command: `phenaki COMMAND --flags`, or `phenaki --help`."""
+    given = sys.argv[1:]
+    if not given or given[0] in cli.HELP:
+        sys.stdout.write(overview())
+        sys.exit(0)
+    if given[0] not in MODULES:
+        sys.stderr.write(f"error: {_unknown(given[0])}\n")
+        sys.exit(2)
+    sys.argv = [f"phenaki {given[0]}", *given[1:]]
+    module = _load(given[0])
+    module.__doc__ = _SCRIPT.sub(lambda call: f"phenaki {_by_module(call[1])}", module.__doc__)
+    cli.run(module.main)
+
+
+def run(command: str) -> NoReturn:
+    """Runs a command with the flags of `sys.argv`, and exits (`cli.run`)."""
+    cli.run(_load(command).main)
+
+
+def _load(command: str) -> Any:
+    return importlib.import_module(f"phenaki.commands.{MODULES[command]}")
+
+
+def _by_module(name: str) -> str | None:
+    return next((command for command, module in MODULES.items() if module == name), None)
+
+
+def overview() -> str:
+    """The help of `phenaki`: a line per command, in groups."""
+    lines = ["usage: phenaki COMMAND --flag=value ...", ""]
+    width = max(map(len, MODULES))
+    for group, commands in GROUPS.items():
+        lines.append(f"{group}:")
+        lines += [f"  {name:<{width}}  {_summary(module)}" for name, module in commands.items()]
+        lines.append("")
+    return "\n".join([*lines, "phenaki COMMAND --help lists the flags of a command.", ""])
+
+
+def _summary(module: str) -> str:
+    """First line of a command's docstring; the module is not imported, which takes seconds."""
+    text = Path(__file__).with_name(f"{module}.py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
+def _unknown(name: str) -> str:
+    known = _by_module(name.removesuffix(".py").replace("-", "_"))  # the name of its script
+    hint = f"; did you mean {known}?" if known else did_you_mean(name, MODULES)
+    return f"unknown command {name}{hint or '; phenaki --help lists the commands'}"
+
+
+if __name__ == "__main__":
+    main()
