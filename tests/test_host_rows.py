@@ -132,7 +132,7 @@ def layouts(names) -> list[tuple[str, dict[str, int]]]:
     """Every mesh of the topologies `names`: those of docs and plans are among them."""
     found = []
     for topology in map(chips.parse, names):
-        for shape in factorisations(topology.chips):
+        for shape in factorisations(topology.devices):
             if shape[0] % topology.slices == 0:
                 sizes = dict(zip(AXES, shape, strict=True)) | {"slices": topology.slices}
                 found.append((topology.name, sizes))

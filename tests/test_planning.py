@@ -12,7 +12,7 @@ from configs import cvivit, maskgit
 from phenaki import sharding
 from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
-from phenaki.planning import chips, compiled, hlo, markdown, meshes, plan, programs, trace
+from phenaki.planning import chips, compiled, costs, markdown, meshes, plan, programs, trace
 from phenaki.planning.programs import workload
 from phenaki.train import maskgit as maskgit_training
 from phenaki.train import tokenizer as tokenizer_training
@@ -74,7 +74,7 @@ def test_loops_count_every_round_and_equal_products_once():
     inputs = jnp.ones((4, 8)), jnp.ones((8, 8))
     assert trace.flops(function, *inputs) == {"other": 8 * 2 * 4 * 8 * 8}
     text = jax.jit(function).lower(*inputs).compile().as_text()
-    assert sum(hlo.costs(text).flops.values()) in (8 * 512, 9 * 512)
+    assert sum(costs.count(text).flops.values()) in (8 * 512, 9 * 512)
 
 
 def test_recomputation_is_seen():
@@ -97,7 +97,7 @@ def test_collectives_are_counted_with_their_bytes():
         return jax.lax.fori_loop(0, 3, lambda _, y: y + x.sum(0), x[0])
 
     gather = jax.jit(lambda x: x + 0, out_shardings=whole).lower(x).compile().as_text()
-    assert hlo.costs(gather).collectives == {"all-gather": (1, 64 * 4 * 4)}
+    assert costs.count(gather).collectives == {"all-gather": (1, 64 * 4 * 4)}
 
 
 # What the TPU compiler writes of jax.lax.fori_loop(3, 10, ...), shortened.
@@ -136,16 +136,16 @@ ENTRY %main (x: f32[2]) -> f32[2] {{
   ROOT %second = f32[2] call(%first), to_apply=%part
 }}
 """
-    assert hlo.costs(text).cycles == 10
+    assert costs.count(text).cycles == 10
     looped = LOOP.replace("rhs_contracting_dims={0}", "rhs_contracting_dims={0}, " + estimate)
-    assert hlo.costs(looped).cycles == 35
+    assert costs.count(looped).cycles == 35
 
 
 def test_loops_whose_rounds_the_compiler_leaves_out():
-    assert sum(hlo.costs(LOOP).flops.values()) == 7 * 2 * 8**3
+    assert sum(costs.count(LOOP).flops.values()) == 7 * 2 * 8**3
     endless = LOOP.replace("direction=LT", "direction=NE")
     with pytest.raises(ValueError, match="without a known number of rounds"):
-        hlo.costs(endless)
+        costs.count(endless)
 
 
 def test_a_kernel_whose_attributes_take_several_lines_ends_no_computation():
@@ -165,7 +165,7 @@ ENTRY main (p: bf16[2,4,8,16]) -> bf16[2,4,8,16] {
 }
 """
     product = 2 * 2 * 4 * 8 * 8 * 16
-    assert hlo.costs(text).flops == {"attention": 2 * product, "after it": product}
+    assert costs.count(text).flops == {"attention": 2 * product, "after it": product}
 
 
 def test_a_collective_that_overlaps_several_fusions_counts_once():
@@ -181,9 +181,9 @@ def test_a_collective_that_overlaps_several_fusions_counts_once():
   ROOT %second = f32[4] fusion(%x), kind=kCustom, calls=%part.1
 }
 """
-    assert hlo.costs(text).collectives == {"all-gather": (1, 16)}
+    assert costs.count(text).collectives == {"all-gather": (1, 16)}
     apart = text.replace("channel_id=7", "channel_id=8", 1)
-    assert hlo.costs(apart).collectives == {"all-gather": (2, 32)}
+    assert costs.count(apart).collectives == {"all-gather": (2, 32)}
 
 
 def test_sums_of_which_each_device_keeps_its_part():
@@ -197,7 +197,7 @@ ENTRY %main (x: f32[8]) -> f32[2] {
   ROOT %part = f32[2] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
-    assert hlo.costs(text).collectives == {"reduce-scatter": (1, 32)}
+    assert costs.count(text).collectives == {"reduce-scatter": (1, 32)}
     moved = {"reduce-scatter": {"bytes": 32.0}, "all-reduce": {"bytes": 8.0}}
     assert compiled.received(moved) == 48
 

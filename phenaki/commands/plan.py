@@ -9,11 +9,11 @@
 Topologies are v4, v5e, v5p or v6e with their grid of chips (v5e:16x16*2 for two slices), or GPUs
 (gpu:64xH100). --compile compiles the real train step, and the sampler of stage 2, with XLA's TPU
 compiler (pip install 'phenaki[tpu]'; no TPU is needed) and reports memory, FLOPs and collectives.
---search ranks the meshes and remat policies that fit. --table prints the paper's presets on pods,
+--search lists the meshes, remat policies, batch sizes and micro-batches that fit and that nothing
+beats in both time and memory. --table prints the paper's presets on pods,
 with the compiled figures in --results.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for s
 TOPOLOGY = flags.DEFINE_string("topology", "", "v5e:16x16, v4:4x4x8, gpu:8xH100, ...")
 MFU = flags.DEFINE_float("mfu", 0.4, "fraction of the peak that the step's FLOPs reach", 0.001, 1.0)
 COMPILE = flags.DEFINE_bool("compile", False, "compile for the topology, a TPU's")
-SEARCH = flags.DEFINE_bool("search", False, "rank meshes and remat policies")
+SEARCH = flags.DEFINE_bool("search", False, "search meshes, remat policies, batches")
 TABLE = flags.DEFINE_bool("table", False, "the paper's presets on pods, as Markdown")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 RESULTS = flags.DEFINE_string(
@@ -57,25 +57,26 @@ def main(argv):
             raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
         _print_sizes(workload)
         return
-    from phenaki.planning import compiled, meshes, plan
+    from phenaki.planning import compiled, plan, search
 
     topology = chips.parse(TOPOLOGY.value)
     sizes = None
     if SEARCH.value:
-        ranked = meshes.search(workload, topology, MFU.value)
-        if not ranked:
+        ranked = search.search(workload, topology)
+        # Another batch would be another experiment; the table shows what it would cost.
+        same = [c for c in ranked if c.workload.samples == workload.samples]
+        if not same:
             raise UserError(f"nothing fits: {TOPOLOGY.value} is too small for this config.")
-        workload = dataclasses.replace(workload, remat=ranked[0]["remat"])
-        sizes = ranked[0]["mesh"]
+        workload, sizes = same[0].workload, same[0].mesh
         if not JSON.value:
-            _print_ranking(ranked)
+            print(search.table(search.pareto(ranked)), end="\n\n")
     elif any(workload.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
         sizes = _given(workload, topology)
     made = plan.make(
         workload, topology, mfu=MFU.value, sizes=sizes, process_grid=compiled.process_grid
     )
     if SEARCH.value:
-        made["why"] = "the fastest that fits by --search"
+        made["why"] = "the fastest of this batch that fits, by --search"
     if COMPILE.value:
         made["compiled"] = compiled.report(workload, topology, made)
         _save(made)
@@ -144,17 +145,6 @@ def _print_sizes(workload):
     print(f"training       {workload.steps:,} steps")
 
 
-def _print_ranking(ranked):
-    print("mesh (data, fsdp, sequence, tensor)   remat   GiB    products s   traffic s")
-    for row in ranked[:8]:
-        mesh = " x ".join(str(row["mesh"][axis]) for axis in ("data", "fsdp", "sequence", "tensor"))
-        print(
-            f"{mesh:37} {row['remat']:6} {row['memory'] / 2**30:5.1f}  {row['compute']:10.3f}  "
-            f"{row['exchange']:10.3f}"
-        )
-    print()
-
-
 def _print_plan(workload, made):
     _print_sizes(workload)
     total = sum(made["flops"].values())
@@ -188,8 +178,12 @@ def _print_plan(workload, made):
             print(f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}")
         print(
             f"  at best {found['compute_seconds']:.3g} s of products and "
-            f"{found['exchange_seconds']:.3g} s of traffic; {found['cycles']:.3g} cycles by the "
-            "compiler's estimate, kernels and traffic not counted"
+            f"{found['exchange_seconds']:.3g} s of traffic"
+        )
+        print(
+            f"  modelled {found['modelled_seconds']:.3g} s: {found['cycles']:.4g} cycles by the "
+            f"compiler's estimate, {found['kernel_cycles']:.3g} of kernels, "
+            f"{_size(found['outside_bytes'])} outside of products"
         )
 
 

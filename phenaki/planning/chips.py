@@ -1,27 +1,36 @@
 """Accelerator topologies by name, such as v5e:16x16 or gpu:8xH100."""
 
+import atexit
 import math
 import os
 import re
+import shutil
+import tempfile
 from typing import NamedTuple
 
 from phenaki.errors import UserError
 
 
 class Chip(NamedTuple):
-    """Data-sheet figures of a chip."""
+    """Data-sheet figures of one JAX device, which is a chip except on tpu7x: half of one."""
 
     flops: float  # dense bfloat16, per second
     memory: float  # bytes
     link: float  # bytes per second to its neighbours, all links together, one way
-    per_host: int = 4  # chips
+    per_host: int = 4  # devices
+    clock: float = 0.0  # cycles per second of a TPU
+    devices: int = 1  # of a chip
+    axes: int = 2  # of the grid of chips
 
 
+# Clocks are those at which the matrix units reach the stated peak: 8 units of 128 x 128 products a
+# cycle on v4 and v5p, 4 on v5e, 4 of 256 x 256 on v6e and each half of a tpu7x.
 TPUS = {
-    "v4": Chip(275e12, 32 * 2**30, 300e9),
-    "v5e": Chip(197e12, 16 * 2**30, 200e9),
-    "v5p": Chip(459e12, 95 * 2**30, 600e9),
-    "v6e": Chip(918e12, 32 * 2**30, 400e9),
+    "v4": Chip(275e12, 32 * 2**30, 300e9, clock=1.05e9, axes=3),
+    "v5e": Chip(197e12, 16 * 2**30, 200e9, clock=1.5e9),
+    "v5p": Chip(459e12, 95 * 2**30, 600e9, clock=1.75e9, axes=3),
+    "v6e": Chip(918e12, 32 * 2**30, 400e9, clock=1.75e9),
+    "tpu7x": Chip(1153.5e12, 96 * 2**30, 600e9, per_host=8, clock=2.2e9, devices=2, axes=3),
 }
 GPUS = {
     "A100": Chip(312e12, 80e9, 300e9, per_host=8),
@@ -40,15 +49,41 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+# The compiler's arguments of a run, which scripts/tpu.sh and examples/gke.yaml set: all-gathers of
+# parameters overlap with matrix products in one fusion. That is the default on v5e only.
+OPTIONS = (
+    "--xla_tpu_enable_async_collective_fusion=true",
+    "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
+    "--xla_tpu_enable_async_collective_fusion_multiple_steps=true",
+    "--xla_enable_async_all_gather=true",
+)
+# The compiler's arguments for its schedules, a file per operation; the folder follows.
+SCHEDULES = (
+    "--xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final_bundles --xla_jf_dump_to="
+)
 
 
 def plan_on_cpu() -> None:
-    """Sets the environment of a process that only plans; call it before JAX is imported."""
-    os.environ.update(ENVIRONMENT)
+    """Sets the environment of a process that only plans; call it before JAX is imported.
+
+    Programs are compiled with LIBTPU_INIT_ARGS, by default `OPTIONS`, as a run compiles them.
+    The TPU compiler then writes its schedules, from which `schedules` counts Pallas kernels, to a
+    folder that is removed when the process ends.
+    """
+    folder = tempfile.mkdtemp(prefix="schedules-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    arguments = os.environ.get("LIBTPU_INIT_ARGS") or " ".join(OPTIONS)
+    os.environ.update(ENVIRONMENT, LIBTPU_INIT_ARGS=f"{arguments} {SCHEDULES}{folder}")
+
+
+def schedules() -> str | None:
+    """The folder of `plan_on_cpu`; None where the compiler writes no schedules."""
+    found = re.findall(rf"{SCHEDULES}(\S+)", os.environ.get("LIBTPU_INIT_ARGS", ""))
+    return found[-1] if found else None
 
 
 class Topology(NamedTuple):
-    """`chips` devices in `slices` groups, which the data centre's network connects."""
+    """`devices` of `chips` in `slices` groups, which the data centre's network connects."""
 
     name: str
     platform: str  # tpu, gpu
@@ -62,8 +97,12 @@ class Topology(NamedTuple):
         return self.slices * math.prod(self.shape)
 
     @property
+    def devices(self) -> int:
+        return self.chips * self.chip.devices
+
+    @property
     def hosts(self) -> int:
-        return -(-self.chips // self.chip.per_host)
+        return -(-self.devices // self.chip.per_host)
 
 
 def parse(name: str) -> Topology:
@@ -86,11 +125,11 @@ def parse(name: str) -> Topology:
         return Topology(name, "gpu", gpu[2], (count // hosts,), hosts, chip)
     if tpu and tpu[1] in TPUS:
         shape = tuple(map(int, tpu[2].split("x")))
-        axes = 3 if tpu[1] in ("v4", "v5p") else 2
-        if len(shape) == axes and min(shape):
-            return Topology(name, "tpu", tpu[1], shape, int(tpu[3] or 1), TPUS[tpu[1]])
+        chip = TPUS[tpu[1]]
+        if len(shape) == chip.axes and min(shape):
+            return Topology(name, "tpu", tpu[1], shape, int(tpu[3] or 1), chip)
     raise UserError(
-        f"--topology={name}: must be a TPU with its grid (v5e:16x16, v6e:8x8, v4:4x4x8, v5p:4x4x8; "
-        "*2 behind it for two slices) or a number of GPUs (gpu:8xH100); known chips: "
+        f"--topology={name}: must be a TPU with its grid (v5e:16x16, v6e:8x8, v4:4x4x8, v5p:4x4x8, "
+        "tpu7x:4x4x4; *2 behind it for two slices) or a number of GPUs (gpu:8xH100); known chips: "
         f"{', '.join((*TPUS, *GPUS))}."
     )

@@ -1,8 +1,12 @@
 """Ahead-of-time compilation for TPU topologies: needs libtpu, but no TPU."""
 
 import contextlib
+import functools
 import importlib.util
+import math
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,8 +14,8 @@ import numpy as np
 
 from phenaki import sharding
 from phenaki.errors import UserError
-from phenaki.planning import hlo, meshes, programs
-from phenaki.planning.chips import Topology
+from phenaki.planning import chips, costs, meshes, programs, schedules
+from phenaki.planning.chips import Chip, Topology
 from phenaki.planning.programs import Workload
 
 
@@ -43,10 +47,14 @@ def devices(topology: Topology) -> list[Any]:
     return list(found.devices)
 
 
-def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Compiles `program` for `mesh` as a run does; bytes and FLOPs are of one device.
+def measure(
+    program: programs.Program, mesh: jax.sharding.Mesh, chip: Chip | None = None
+) -> dict[str, Any]:
+    """Compiles `program` for `mesh` as a run does; bytes, cycles and FLOPs are of one device.
 
     "memory" is a device's peak: inputs, outputs that are not donated inputs, and temporaries.
+    Kernels take 0 cycles where the compiler writes no schedules (`chips.plan_on_cpu`). With the
+    figures of a `chip`, "modelled_seconds" is that of `modelled_seconds`.
     """
     start = time.monotonic()
     inputs = programs.place(program, mesh)
@@ -55,28 +63,53 @@ def measure(program: programs.Program, mesh: jax.sharding.Mesh) -> dict[str, Any
     if train:
         state_sharding = jax.tree.map(lambda x: x.sharding, inputs[0])
         options = dict(donate_argnums=0, out_shardings=(state_sharding, None))
+    written_to = Path(chips.schedules() or os.devnull)
+    for written in written_to.glob("*"):
+        written.unlink()  # of an earlier program
     with jax.set_mesh(mesh):
-        compiled = jax.jit(program.function, **options).lower(*inputs).compile()
+        traced = jax.jit(program.function, **options).trace(*inputs)
+        compiled = traced.lower().compile()
     memory: Any = compiled.memory_analysis()
     text: Any = compiled.as_text()
-    costs = hlo.costs(text)
-    return {
+    peak = chip.flops / chip.clock if chip else math.inf
+    kernel: dict[str, Any] = {}
+    if written_to.is_dir():
+        known, bundles = schedules.rounds(traced.jaxpr.jaxpr), schedules.bundles(written_to)
+        kernel["kernel"] = functools.partial(schedules.cycles, known=known, scheduled=bundles)
+    found = costs.count(text, peak, **kernel)
+    measured = {
         "seconds": round(time.monotonic() - start, 1),
-        "memory": memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
+        "memory": _peak(memory),
         "arguments": memory.argument_size_in_bytes,
         "temporary": memory.temp_size_in_bytes,
-        "flops": sum(costs.flops.values()),
-        "flops_by_source": costs.flops,
-        "cycles": costs.cycles,
+        "flops": sum(found.flops.values()),
+        "flops_by_source": found.flops,
+        "cycles": found.cycles,
+        "kernel_cycles": found.kernels,
+        "outside_bytes": found.outside,
         "collectives": {
             kind: {"number": number, "bytes": size}
-            for kind, (number, size) in costs.collectives.items()
+            for kind, (number, size) in found.collectives.items()
         },
         "text": text,
     }
+    if chip:
+        measured["modelled_seconds"] = modelled_seconds(found, chip)
+    return measured
+
+
+def _peak(memory):
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + outputs + memory.temp_size_in_bytes
+
+
+def modelled_seconds(found: costs.Costs, chip: Chip) -> float:
+    """Seconds of a step by the compiler's estimate, in one number.
+
+    All cycles, kernels included, one after the other, and all bytes that no matrix product hides,
+    at the links' full rate: a model to compare programs by, not a measurement.
+    """
+    return (found.cycles + found.kernels) / chip.clock + found.outside / chip.link
 
 
 def mesh(topology: Topology, sizes: dict[str, int]) -> jax.sharding.Mesh:
@@ -112,7 +145,7 @@ def report(workload: Workload, topology: Topology, made: dict[str, Any]) -> dict
     found = {}
     for name, program in to_compile.items():
         try:
-            measured = measure(program, place)
+            measured = measure(program, place, topology.chip)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -123,16 +156,14 @@ def report(workload: Workload, topology: Topology, made: dict[str, Any]) -> dict
         measured.pop("flops_by_source")
         if name == "train step":
             whole = sum(made["flops"].values())
-            measured["ratio"] = measured["flops"] * topology.chips / whole
+            measured["ratio"] = measured["flops"] * topology.devices / whole
         found[name] = measured
     return found
 
 
 def received(collectives: dict[str, dict[str, Any]]) -> float:
-    """Bytes that a device receives; an all-reduce is a reduce-scatter and an all-gather."""
-    return sum(
-        moved["bytes"] * (2 if kind == "all-reduce" else 1) for kind, moved in collectives.items()
-    )
+    """Bytes that a device receives by all `collectives`."""
+    return sum(costs.received(kind, moved["bytes"]) for kind, moved in collectives.items())
 
 
 def rows_to_sample(place: jax.sharding.Mesh) -> int:

@@ -1,12 +1,9 @@
-"""FLOPs, collectives and cycles of a compiled program, from its HLO text.
-
-XLA's own cost analysis counts the body of a loop once; here it counts once per round.
-"""
+"""The HLO text of a compiled program: instructions, their sizes and their FLOPs."""
 
 import functools
 import math
 import re
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +12,6 @@ BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
     "f32": 4, "s64": 8, "u64": 8, "f64": 8,
 }  # fmt: skip
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 # Matrix products in each kernel of JAX's splash attention, which states no cost. The backward
 # kernel computes the scores again, the gradients of values and scores, and from these the
@@ -34,51 +30,6 @@ class Instruction(NamedTuple):
     opcode: str
     operands: tuple[str, ...]
     rest: str
-
-
-class Costs(NamedTuple):
-    """Costs of one call on one device; bytes are the larger of a collective's input and output."""
-
-    flops: dict[str, float]  # by the operation's name in the source
-    collectives: dict[str, tuple[int, float]]  # kind -> (number, bytes)
-    cycles: float  # as the TPU compiler estimates them; kernels and collectives have none
-
-
-def costs(text: str) -> Costs:
-    """The costs of a program's entry: matrix products, convolutions and collectives."""
-    computations, entry = parse(text)
-    times: dict[str, float] = defaultdict(float)
-    inside: dict[str, float] = defaultdict(float)  # of these, in fusions
-    _call(computations, entry, 1.0, times, inside)
-    cycles = 0.0
-    flops: dict[str, float] = defaultdict(float)
-    found: dict[tuple[str, str], tuple[float, float]] = {}
-    for name, count in times.items():
-        shapes = {line.name: line.type for line in computations[name]}
-        for line in computations[name]:
-            work = _flops(line, shapes)
-            if work:
-                flops[source(line)] += count * work
-            estimate = re.search(r'"estimated_cycles":"(\d+)"', line.rest)
-            if estimate:  # a fusion has it, and its parts have it again
-                cycles += (count - inside[name]) * int(estimate[1])
-            kind = line.opcode.removesuffix("-start")
-            if kind in COLLECTIVES:
-                if name.startswith("all-reduce-scatter"):  # the TPU compiler's reduce-scatter
-                    kind = "reduce-scatter"
-                moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
-                # The type of an asynchronous start has the input, too.
-                given = size_of(line.type) - (sum(moved) if line.opcode.endswith("-start") else 0)
-                # An asynchronous collective appears in every fusion it overlaps, by its channel.
-                channel = re.search(r"channel_id=(\d+)", line.rest)
-                found[kind, channel[1] if channel else f"{name} {line.name}"] = (
-                    count, count * max(sum(moved), given),
-                )  # fmt: skip
-    together: dict[str, tuple[int, float]] = {}
-    for (kind, _), (count, size) in found.items():
-        before = together.get(kind, (0, 0.0))
-        together[kind] = (before[0] + round(count), before[1] + size)
-    return Costs(dict(flops), together, cycles)
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -139,32 +90,9 @@ def source(line: Instruction) -> str:
     return match[1] if match else "?"
 
 
-def _call(computations, name, count, times, inside, fused=False):
-    """Adds how often every computation that `name` calls runs when `name` runs `count` times."""
-    times[name] += count
-    if fused:
-        inside[name] += count
-    for line in computations[name]:
-        if line.opcode == "while":
-            body, condition = (
-                _found(rf"{part}=%?([\w.\-]+)", line.rest)[0] for part in ("body", "condition")
-            )
-            trips = _trips(line, computations[name], computations[condition])
-            _call(computations, body, count * trips, times, inside, fused)
-        elif line.opcode == "conditional":
-            branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
-            names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
-            names += re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line.rest)
-            for branch in names:  # every branch counts: an upper bound
-                _call(computations, branch, count, times, inside, fused)
-        elif line.opcode in ("fusion", "call", "async-start"):
-            callee = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", line.rest)
-            if callee:
-                within = fused or line.opcode == "fusion"
-                _call(computations, callee[1], count, times, inside, within)
-
-
-def _trips(line, outside, condition):
+def trips(
+    line: Instruction, outside: Sequence[Instruction], condition: Sequence[Instruction]
+) -> int:
     """Rounds of a loop: the compiler's trip count, or from its condition "counter < limit"."""
     known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line.rest)
     if known:
@@ -178,7 +106,7 @@ def _trips(line, outside, condition):
         while found and found.opcode in ("copy", "bitcast", "convert"):
             found = lines.get(found.operands[0])
         if found and found.opcode == "get-tuple-element" and lines is inside:
-            (index,) = _found(r"index=(\d+)", found.rest)
+            (index,) = attribute(r"index=(\d+)", found.rest)
             return value(given[int(index)], around)
         return int(found.operands[0]) if found and found.opcode == "constant" else None
 
@@ -189,9 +117,10 @@ def _trips(line, outside, condition):
     raise ValueError(f"a loop without a known number of rounds: {line.name} {condition[-1]}")
 
 
-def _flops(line, shapes):
+def flops(line: Instruction, shapes: Mapping[str, str]) -> float:
+    """FLOPs of a product, convolution or kernel; `shapes` has the types of its operands."""
     if line.opcode == "dot":
-        (contracted,) = _found(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
+        (contracted,) = attribute(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
         left = shapes_of(shapes[line.operands[0]])[0][1]
         inner = math.prod(int(left[int(d)]) for d in contracted.split(",") if d)
         return 2.0 * math.prod(shapes_of(line.type)[0][1]) * inner
@@ -213,7 +142,7 @@ def _kernel(line, shapes):
     return 2.0 * SPLASH[splash[1]] * math.prod(query) * key[-2]  # of [.. s e] and [.. u e]
 
 
-def _found(pattern: str, text: str) -> tuple[str, ...]:
+def attribute(pattern: str, text: str) -> tuple[str, ...]:
     """The groups of a pattern that XLA's text always has."""
     match = re.search(pattern, text)
     if match is None:
@@ -222,7 +151,7 @@ def _found(pattern: str, text: str) -> tuple[str, ...]:
 
 
 def _convolution(out, left, right, rest):
-    left_labels, right_labels, out_labels = _found(r"dim_labels=(\w+)_(\w+)->(\w+)", rest)
+    left_labels, right_labels, out_labels = attribute(r"dim_labels=(\w+)_(\w+)->(\w+)", rest)
     window = re.search(r"window=\{([^}]*)\}", rest)
     fields = dict(item.split("=") for item in window[1].split()) if window else {}
     taps = 1

@@ -9,8 +9,9 @@ from phenaki.planning.programs import Workload, workload
 PODS = ("v4:4x4x8", "v5e:16x16", "v5p:4x4x8", "v6e:16x16")
 HEAD = """\
 | config | pod | mesh | remat | GiB: plan | GiB: compiled | FLOPs: compiled / model | \
-PF per step | s: products | s: traffic | s: compiled traffic | steps/s | days | chip-hours |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+PF per step | s: products | s: traffic | s: compiled traffic | s: modelled | steps/s | days | \
+chip-hours |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def presets() -> dict[str, Workload]:
@@ -53,6 +54,7 @@ def row(name: str, topology: Topology, made: dict[str, Any]) -> str:
         + f" | {sum(made['flops'].values()) / 1e15:.3g} | {made['compute_seconds']:.2g} | "
         f"{made['exchange_seconds']:.2g} | "
         + (f"{step['exchange_seconds']:.2g}" if step else "-")
+        + (f" | {step['modelled_seconds']:.2g}" if "modelled_seconds" in step else " | -")
         + f" | {made['steps_per_second']:.3g} | "
         f"{made['days']:.2g} | {made['chip_hours']:,.0f} |"
     )

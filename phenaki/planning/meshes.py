@@ -1,10 +1,8 @@
 """Meshes that a workload can run on: which are legal, their memory and traffic, and a choice."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,16 +12,14 @@ from phenaki.blocks.sharding import AXES
 from phenaki.errors import UserError
 from phenaki.planning import programs, trace
 from phenaki.planning.chips import Topology
-from phenaki.planning.programs import Workload
+from phenaki.planning.programs import Program, Workload
 
 MeshShape = dict[str, int]  # devices by axis, and "slices"
-USABLE = 0.92  # of a device's memory; the rest is for XLA itself and fragmentation
-REMATS = ("none", "dots", "full")
 
 
 def legal(workload: Workload, topology: Topology) -> Iterator[MeshShape]:
     """Every mesh of the topology's devices that the batch, heads and positions divide over."""
-    count = topology.chips
+    count = topology.devices
     divisors = [n for n in range(1, count + 1) if count % n == 0]
     _, height, width = workload.spec.grid()
     for fsdp, sequence, tensor in itertools.product(divisors, repeat=3):
@@ -50,11 +46,11 @@ def resolve(workload: Workload, topology: Topology) -> MeshShape:
     fixed = math.prod(size for size in sizes.values() if size > 0)
     for axis, size in sizes.items():
         if size == -1:
-            sizes[axis] = max(topology.chips // fixed, 1)
-    if math.prod(sizes.values()) != topology.chips:
+            sizes[axis] = max(topology.devices // fixed, 1)
+    if math.prod(sizes.values()) != topology.devices:
         raise UserError(
-            f"config.mesh={sizes} must multiply to the {topology.chips} devices; nearest is "
-            f"{sharding.nearest_mesh(sizes, topology.chips)}."
+            f"config.mesh={sizes} must multiply to the {topology.devices} devices; nearest is "
+            f"{sharding.nearest_mesh(sizes, topology.devices)}."
         )
     return sizes | {"slices": topology.slices}
 
@@ -64,7 +60,7 @@ def process_grid(topology: Topology, sizes: MeshShape) -> np.ndarray:
 
     A TPU's mesh has another order, which its compiler knows: `compiled.mesh`.
     """
-    hosts = np.arange(topology.chips) // topology.chip.per_host
+    hosts = np.arange(topology.devices) // topology.chip.per_host
     return hosts.reshape([sizes[axis] for axis in AXES])
 
 
@@ -110,6 +106,13 @@ def activations(workload: Workload, sizes: MeshShape) -> float:
     return peak / sizes["sequence"]
 
 
+def state_bytes(step: Program, sizes: MeshShape) -> int:
+    """Bytes of one device for the state of a train step, frozen networks and gradients."""
+    held = step._replace(inputs=step.inputs[:2], batch=frozenset())
+    placed = programs.place(held, abstract(sizes))
+    return _bytes(placed) + _bytes(placed[0].params)
+
+
 def _bytes(tree):
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * _item(leaf)
@@ -121,18 +124,19 @@ def _item(leaf):
     return 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
 
 
-def traffic(workload: Workload, sizes: MeshShape) -> float:
-    """Bytes that one device receives in a step: an estimate from shapes.
+def traffic(workload: Workload, sizes: MeshShape, step: Program | None = None) -> float:
+    """Bytes that one device receives in a step, `workload`'s or `step`: an estimate from shapes.
 
-    Parameters split over fsdp and sequence are gathered for both passes, and their gradients
-    reduce-scattered, once for clips and once for images; frozen text encoders are gathered once.
+    Parameters split over fsdp and sequence are gathered for both passes of every micro-batch, and
+    their gradients reduce-scattered, once for clips and once for images; frozen text encoders are
+    gathered once.
     Over data, whole gradients are all-reduced. Tensor exchanges a layer's outputs three times per
     pass, sequence its keys and values.
     """
-    state, frozen, _, _ = workload.train_step().inputs
+    state, frozen, _, _ = (step or workload.train_step()).inputs
     item, samples = workload.itemsize, workload.samples
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
-    size = item * len(samples) * programs.count(state.params)
+    size = item * len(samples) * workload.accumulate * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide
     moved += item * programs.count(frozen.get("text", {})) / tensor * (wide - 1) / wide
     moved += 2 * size / (tensor * wide) * (sizes["data"] - 1) / sizes["data"]
@@ -163,7 +167,7 @@ def choose(workload: Workload, topology: Topology) -> tuple[MeshShape, str]:
     if not found:
         sizes = workload.samples
         raise UserError(
-            f"--topology={topology.name}: no mesh of its {topology.chips} devices divides "
+            f"--topology={topology.name}: no mesh of its {topology.devices} devices divides "
             f"config.data.batch={sizes} and the network's heads and rows of tokens; nearest is a "
             f"number of devices such as {math.gcd(*sizes.values())}."
         )
@@ -173,10 +177,9 @@ def choose(workload: Workload, topology: Topology) -> tuple[MeshShape, str]:
     found = [sizes for sizes in found if sizes["tensor"] == least]
     found.sort(key=lambda sizes: sizes["fsdp"])
     limit = topology.chip.memory / 3
-    program = workload.train_step()
+    step = workload.train_step()
     for sizes in found:
-        placed = programs.place(program, abstract(sizes))
-        state = _bytes(placed[:2]) + _bytes(placed[0].params)
+        state = state_bytes(step, sizes)
         if state < limit:
             break
     why = f"{most} devices split the batch"
@@ -188,37 +191,3 @@ def choose(workload: Workload, topology: Topology) -> tuple[MeshShape, str]:
     held = "all" if shards == 1 else f"1/{shards}"
     why += f"; each holds {held} of the parameters"
     return sizes, f"{why} ({state / 2**30:.2f} GiB of training state and frozen networks)"
-
-
-def search(workload: Workload, topology: Topology, mfu: float) -> list[dict[str, Any]]:
-    """Every legal mesh and remat policy that fits, the fastest first.
-
-    A step takes the longer of its matrix products at `mfu` of the peak, recomputation included, and
-    its traffic over the links.
-    """
-    found = []
-    works: dict[str, float] = {}
-    kept: dict[tuple[str, int], float] = {}
-    for remat in REMATS:
-        run = dataclasses.replace(workload, remat=remat)
-        program = run.train_step()
-        works[remat] = sum(trace.flops(program.function, *program.inputs).values())
-        for sizes in legal(run, topology):
-            parts = sizes["data"] * sizes["fsdp"]
-            if (remat, parts) not in kept:
-                kept[remat, parts] = activations(run, sizes | {"sequence": 1})
-            placed = programs.place(program, abstract(sizes))
-            state = _bytes(placed) + _bytes(placed[0].params)
-            needed = state + kept[remat, parts] / sizes["sequence"]
-            compute = works[remat] / (topology.chips * topology.chip.flops * mfu)
-            exchange = traffic(run, sizes) / topology.chip.link
-            found.append(
-                dict(
-                    mesh=sizes, remat=remat, memory=needed, compute=compute, exchange=exchange,
-                    fits=needed <= USABLE * topology.chip.memory,
-                )
-            )  # fmt: skip
-    return sorted(
-        (row for row in found if row["fits"]),
-        key=lambda row: (max(row["compute"], row["exchange"]), row["compute"] + row["exchange"]),
-    )

@@ -78,7 +78,7 @@ def make(
         sizes, why = meshes.choose(workload, topology)
     trained, frozen = parameters(workload)
     flops = work(workload) if flops is None else flops
-    compute = sum(flops.values()) / (mfu * topology.chips * topology.chip.flops)
+    compute = sum(flops.values()) / (mfu * topology.devices * topology.chip.flops)
     exchange = meshes.traffic(workload, sizes) / topology.chip.link
     rate = 1 / max(compute, exchange)
     days, held = workload.steps / rate / 86400, meshes.memory(workload, sizes)

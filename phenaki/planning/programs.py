@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,6 +14,7 @@ from phenaki import pipeline, sharding
 from phenaki.data import batches
 from phenaki.models import factory
 from phenaki.sampling import options
+from phenaki.text.weights import stored_dtype
 from phenaki.train import maskgit, tokenizer
 from phenaki.types import Text, VideoSpec
 
@@ -65,6 +67,23 @@ class Workload:
     ) -> Program:
         """The train step as a `Program`, of other `samples` or another `remat` if given."""
         return _train_step(self, samples or self.samples, remat or self.remat)
+
+    def varied(
+        self,
+        *,
+        samples: dict[str, int] | None = None,
+        accumulate: int | None = None,
+        remat: str | None = None,
+    ) -> "Workload":
+        """The same run with other samples of a step, micro-batches or remat policy."""
+        accumulate = accumulate or self.accumulate
+        return dataclasses.replace(
+            self,
+            samples=samples or self.samples,
+            accumulate=accumulate,
+            remat=remat or self.remat,
+            stored=self.stored | {"optim": self.stored["optim"] | {"accumulate": accumulate}},
+        )
 
     def sampler(self, rows: int) -> Program:
         """The sampling loop of stage 2 for `rows` videos: all decoding steps in one program."""
@@ -138,7 +157,7 @@ def _sampler(run: Workload, rows: int) -> Program:
         hidden = _shape((rows, run.text.length, run.text.width), jnp.float32)
         mask = _shape((rows, run.text.length), bool)
         inputs = (tokens, jax.eval_shape(Text, hidden, mask))
-        params["text"] = _params(run.text_encoder, ids)
+        params["text"] = _text_params(run)
     params["maskgit"] = _params(run.generator, *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
@@ -174,8 +193,18 @@ def _frozen(run: Workload) -> dict[str, Any]:
     clip = _shape((1, run.spec.frames, run.spec.height, run.spec.width, 3), jnp.float32)
     frozen = {"tokenizer": _params(run.tokenizer, clip)}
     if run.text and not run.text.cached:
-        frozen["text"] = _params(run.text_encoder, _shape((1, run.text.length), jnp.int32))
+        frozen["text"] = _text_params(run)
     return frozen
+
+
+def _text_params(run):
+    """The shapes of the text encoder's parameters, in the types that a run loads them in."""
+    params = _params(run.text_encoder, _shape((1, run.text.length), jnp.int32))
+    if run.stored["text"].get("weights", "random") == "random":
+        return params
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    flat = {key: _shape(x.shape, stored_dtype(key, run.text_encoder)) for key, x in flat.items()}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _params(network, *inputs):

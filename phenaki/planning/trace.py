@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -130,7 +130,7 @@ def _peak(jaxpr, ignore):
     size: dict[Any, int] = {}
     for index in reversed(range(end)):
         eqn = jaxpr.eqns[index]
-        materialized = eqn.primitive.name in _MATERIALIZED or any(True for _ in _inner(eqn))
+        materialized = eqn.primitive.name in _MATERIALIZED or any(True for _ in inner_jaxprs(eqn))
         for var in eqn.outvars:
             readers = [jaxpr.eqns[i].primitive.name for i in uses[var] if i < end]
             fused = len(readers) == 1 and last[var] < end and readers[0] not in _MATERIALIZED
@@ -144,7 +144,7 @@ def _peak(jaxpr, ignore):
     live = peak = 0
     ending: dict[int, int] = defaultdict(int)
     for index, eqn in enumerate(jaxpr.eqns):
-        inside = max((_peak(body, ignore) for body in _inner(eqn)), default=0)
+        inside = max((_peak(body, ignore) for body in inner_jaxprs(eqn)), default=0)
         made = sum(size[var] for var in eqn.outvars)
         peak = max(peak, live + max(made, inside))
         live += made
@@ -154,7 +154,8 @@ def _peak(jaxpr, ignore):
     return max(peak, live)
 
 
-def _inner(eqn):
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs that an equation calls."""
     for param in eqn.params.values():
         yield from _jaxprs(param)
 

@@ -46,10 +46,15 @@ def load(
     params: dict[str, np.ndarray] = {}
     for name, array in stored.items():  # one array at a time: XXL is large
         params |= {
-            key: np.ascontiguousarray(part, jnp.float32 if key.endswith(BIASES) else encoder.dtype)
+            key: np.ascontiguousarray(part, stored_dtype(key, encoder))
             for key, part in convert(name, _numbers(path, name, array)).items()
         }
     return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+def stored_dtype(key: str, encoder: T5Encoder) -> Any:
+    """The type in which `load` gives the array of that path, such as "encoder/.../kernel"."""
+    return jnp.float32 if key.endswith(BIASES) else encoder.dtype
 
 
 def _how_to_get(path: str, encoder: T5Encoder) -> str:
