@@ -37,6 +37,7 @@ class Sample(NamedTuple):
     video: Float[np.ndarray, "b f h w 3"]  # float32 RGB in [0, 1]
     tokens: Int[np.ndarray, "b t m n"]  # int32; of whole patches, where f is not 1 + a multiple
     trace: Decoded | None  # every decoding step, with the option trace=True
+    passes: int = 0  # of each sample through the MaskGIT; a guided step takes two
 
 
 class Phenaki:
@@ -220,11 +221,13 @@ class Phenaki:
         pixels = fetch(self._decode(decoded.tokens))[rows]
         pixels = np.where(given.pixels[..., None], given.video, pixels)[:, : given.frames]
         tokens: Any = fetch(decoded.tokens)[rows]
+        passes: Any = fetch(decoded.passes)
         trace = None
         if chosen.trace:
-            steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[1:])
-            trace = Decoded(tokens, *steps)
-        return Sample(pixels, tokens.reshape(given.tokens.shape), trace)
+            steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[2:])
+            trace = Decoded(tokens, passes, *steps)
+        passes = int(passes) * (2 if chosen.static().guided else 1)
+        return Sample(pixels, tokens.reshape(given.tokens.shape), trace, passes)
 
     def story(
         self, scenes: Sequence[Scene], *, seed: int, **options: Any

@@ -169,6 +169,49 @@ def test_tokens_are_in_raster_order(params, cell):
     np.testing.assert_array_equal(touched, allowed)
 
 
+def inputs_of(params, x, method):
+    """What each transformer of the `method` gets, flattened, in the order of their calls."""
+    seen = {}
+
+    def look(apply, arguments, keywords, context):
+        if context.method_name == "__call__" and context.module.name in TRANSFORMERS:
+            seen[context.module.name] = np.asarray(arguments[0])
+        return apply(*arguments, **keywords)
+
+    with nn.intercept_methods(look):
+        MODEL.apply({"params": params}, jnp.asarray(x), method=method)
+    return seen
+
+
+TRANSFORMERS = ("encoder_space", "encoder_time", "decoder_time", "decoder_space")
+
+
+def test_the_encoder_is_space_then_time_and_the_decoder_time_then_space(params):
+    other = VIDEO.copy()
+    other[:, 3:5, 4:, :4] += 3.0  # the tubelet of latent 2, row 1, column 0
+    seen, changed = (inputs_of(params, x, "encode") for x in (VIDEO, other))
+    assert list(seen) == ["encoder_space", "encoder_time"]
+    there = np.zeros((T, M * N), bool)
+    there[2, N] = True
+    space, time = (seen[name] != changed[name] for name in seen)
+    np.testing.assert_array_equal(space.any(-1).reshape(2, T, M * N)[0], there)
+    # Time gets what space has mixed: all positions of the frame.
+    whole = np.repeat(there.any(1, keepdims=True), M * N, axis=1)
+    np.testing.assert_array_equal(time.any(-1).reshape(2, M * N, T)[0].T, whole)
+
+    tokens = CODES.copy()
+    tokens[:, 1, 1, 0] = (tokens[:, 1, 1, 0] + 1) % CODEBOOK
+    seen, changed = (inputs_of(params, x, "decode") for x in (CODES, tokens))
+    assert list(seen) == ["decoder_time", "decoder_space"]
+    there = np.zeros((T, M * N), bool)
+    there[1, N] = True
+    time, space = (seen[name] != changed[name] for name in seen)
+    np.testing.assert_array_equal(time.any(-1).reshape(2, M * N, T)[0].T, there)
+    # Space gets what time has mixed: the same position of this and later frames.
+    there[1:, N] = True
+    np.testing.assert_array_equal(space.any(-1).reshape(2, T, M * N)[0], there)
+
+
 def cut(video):
     """Flattened patches, in time-row-column-channel order, of frame 0 and of the tubelets."""
     first, rest = [], []

@@ -110,6 +110,42 @@ def test_known_codes_stay_and_no_mask_is_left(length):
         before = after
 
 
+@pytest.mark.parametrize(("name", "steps"), [("cosine", 30), ("exp", 40), ("linear", 1)])
+def test_steps_that_only_sample_one_token_again_are_skipped(name, steps):
+    tokens = np.random.default_rng(5).integers(CODEBOOK, size=(4, 24)).astype(np.int32)
+    options = dict(
+        steps=steps, choice_temperature=2.0, mask_id=MASK, schedule=schedules.SCHEDULES[name]
+    )
+    logits, keys = lookup(24), keys_of(4)
+
+    @functools.partial(jax.jit, static_argnames="trace")
+    def run(tokens, trace):
+        return sampling.decode(logits, tokens, keys, trace=trace, **options)
+
+    # Clips, later windows, gaps, one or no token; one of each; one and no token.
+    for known in ((0, 0, 0, 0), (12, 12, 12, 12), (0, 12, 23, 24), (23, 23, 24, 24), (24,) * 4):
+        given = np.where(np.arange(24) < np.array(known)[:, None], tokens, MASK)
+        given[1] = np.where(np.arange(24) % 3, given[1], tokens[1])
+        every, fewer = run(given, True), run(given, False)
+        np.testing.assert_array_equal(fewer.tokens, every.tokens)
+        assert every.passes == steps and fewer.history is None
+        before = np.concatenate([given[None], every.history])[:-1]
+        choices = ((before == MASK).sum(-1).max(1) > 1)[:-1]  # of every step but the last
+        assert fewer.passes == choices.sum() + 1
+        assert steps == 1 or fewer.passes < steps
+
+
+def test_a_model_runs_the_useful_steps_only():
+    options = dict(guidance=0.5, steps=40, choice_temperature=1.0)
+    model = tiny.phenaki()
+    clip = model.sample(PROMPTS, seed=5, **options)
+    every = model.sample(PROMPTS, seed=5, trace=True, **options)
+    np.testing.assert_array_equal(clip.tokens, every.tokens)
+    assert (clip.passes, every.passes) == (48, 80)  # 24 tokens, each step guided
+    window = model.sample(PROMPTS, seed=5, video=clip.video[:, -5:], **options)
+    assert window.passes == 24  # 12 new tokens
+
+
 def test_a_row_does_not_depend_on_its_batch():
     tokens, keys = jnp.full((4, 24), MASK), keys_of(4)
     tokens = tokens.at[1, :6].set(1)
@@ -169,7 +205,7 @@ def test_guidance_of_zero_is_exactly_conditional():
     model = tiny.phenaki()
     tokens = jnp.full((2, model.spec.tokens()), 32, jnp.int32)
     ids = factory.vocabulary(model.config).encode(PROMPTS)
-    chosen = options.SamplingOptions(steps=3, choice_temperature=2.0, guidance=0.0)
+    chosen = options.SamplingOptions(steps=3, choice_temperature=2.0, guidance=0.0, trace=True)
     inputs = (model.params, tokens, ids, None, keys_of(2), chosen.traced())
     off, zero = (
         model._sample_tokens(*inputs, static=chosen.static()._replace(guided=guided))

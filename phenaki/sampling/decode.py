@@ -19,14 +19,15 @@ BLOCK = 128  # codes: about the square root of the paper's 8192, and one row of 
 class Decoded(NamedTuple):
     """The sampled tokens, and for each of the i steps what it did.
 
-    The last three are the trace. `scores` are infinite where a step had no choice, at tokens that
-    were known before it; the lowest ones are masked again.
+    The last three are the trace, None if it is not kept. `scores` are infinite where a step had no
+    choice, at tokens that were known before it; the lowest ones are masked again.
     """
 
     tokens: Int[Array, "b s"]  # without a mask
-    history: Int[Array, "i b s"]  # after the step, masked again in part
-    sampled: Int[Array, "i b s"] | None  # in the step, before masking again
-    scores: Float[Array, "i b s"] | None
+    passes: Int[Array, ""]  # steps that were run: calls of the network
+    history: Int[Array, "i b s"] | None = None  # after the step, masked again in part
+    sampled: Int[Array, "i b s"] | None = None  # in the step, before masking again
+    scores: Float[Array, "i b s"] | None = None
 
 
 def restrict(
@@ -61,6 +62,26 @@ def masked_after(
     return (np.ceil(masked - 1e-9) if round_up else np.floor(masked + 1e-9)).astype(np.int32)
 
 
+def _plan(steps, length, schedule, by_critic):
+    """(`masked_after` as decoding does it [i u], how many steps but the last matter [u]).
+
+    Without a critic, at least one token is fixed in every step, and one stays masked. A step that
+    finds only that one samples it, and masks it again: the last step samples it from the same
+    tokens with noise of its own, so that steps between change nothing.
+    """
+    counts = masked_after(steps, length, schedule, round_up=by_critic)
+    if by_critic:
+        counts[-1] = 0
+        return counts, np.full(length + 1, steps - 1)
+    before = np.arange(length + 1)
+    useful = np.zeros(length + 1, int)
+    for step in range(steps):
+        useful += (before > 1) & (step < steps - 1)
+        before = np.maximum(1, np.minimum(before - 1, counts[step]))
+        counts[step] = before
+    return counts, useful
+
+
 def decode(
     logits_fn: Callable[[Int[Array, "b s"], Array], Float[Array, "b s k"]],
     tokens: Int[Array, "b s"],
@@ -74,6 +95,7 @@ def decode(
     narrow: Callable[[Float[Array, "b s k"]], Float[Array, "b s k"]] | None = None,
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,
     score_noise: Array | float = 1.0,
+    trace: bool = True,
 ) -> Decoded:
     """Fills every `mask_id` of `tokens` in `steps` steps; known tokens stay as they are.
 
@@ -82,13 +104,18 @@ def decode(
     whose logits of "sampled" are `score_fn`, those of the lowest `_plausibility` are masked again,
     and `temperature` falls to 0 over the steps. `keys` has one key per row, so that a row's result
     does not depend on its batch. The result is what the last step sampled, before masking again.
+
+    With `trace` every step is run. Without, those are skipped that change nothing, because each row
+    has one masked token left (`_plan`): the same tokens, bit for bit.
     """
+    tokens = jnp.asarray(tokens, jnp.int32)
     free = tokens == mask_id  # not given: these may be masked again in any step
     unknown_at_start = free.sum(-1)
-    counts = jnp.asarray(masked_after(steps, tokens.shape[1], schedule, score_fn is not None))
+    table, useful_by_count = _plan(steps, tokens.shape[1], schedule, score_fn is not None)
+    useful = steps - 1 if trace else jnp.asarray(useful_by_count)[unknown_at_start].max()
+    counts = jnp.asarray(table)
 
-    def step(carry, index):
-        tokens, _ = carry
+    def step(tokens, index):
         left = 1 - (index + 1) / steps
         noise = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
         logits = logits_fn(tokens, index).astype(jnp.float32)
@@ -96,21 +123,35 @@ def decode(
         heat = temperature if score_fn is None else temperature * left
         sampled = draw(noise[:, 0], narrow(logits) if narrow else logits, heat)
         filled = jnp.where(unknown, sampled, tokens)
-        count = counts[index, unknown_at_start]
         if score_fn is None:
-            # At least one token is fixed in every step, and one stays masked.
-            count = jnp.maximum(1, jnp.minimum(unknown.sum(-1) - 1, count))
             log_p = _log_p(logits, sampled)
             scores = _confidence(noise[:, 1], log_p, unknown, choice_temperature * left)
         else:
-            count = jnp.where(index == steps - 1, 0, count)
             scores = _plausibility(noise[:, 1], score_fn(filled), free, score_noise, left)
-        masked = jnp.where(_lowest(scores, count), mask_id, filled)
-        return (masked, filled), (masked, filled, scores)
+        masked = jnp.where(_lowest(scores, counts[index, unknown_at_start]), mask_id, filled)
+        return masked, filled, scores
 
+    filled, passes, kept = _loop(step, tokens, steps, useful, trace)
+    return Decoded(filled, passes, *kept)
+
+
+def _loop(step, tokens, steps, useful, trace):
+    """Runs the first `useful` steps and the last: (what it filled in, steps run, trace or ())."""
+
+    def run(state):
+        index, passes, tokens, _, kept = state
+        done = step(tokens, index)
+        kept = tuple(x.at[index].set(one) for x, one in zip(kept, done, strict=False))
+        following = jnp.where(index + 1 < useful, index + 1, jnp.maximum(index + 1, steps - 1))
+        return following, passes + 1, *done[:2], kept
+
+    types = (jnp.int32, jnp.int32, jnp.float32) if trace else ()
+    kept = tuple(jnp.zeros((steps, *tokens.shape), dtype) for dtype in types)
+    first = jnp.where(useful > 0, 0, steps - 1)
+    start = (first, jnp.int32(0), tokens, tokens, kept)
     # One [MASK] always survives in the carried tokens: the result is what the last step filled in.
-    (_, filled), trace = jax.lax.scan(step, (tokens, tokens), jnp.arange(steps))
-    return Decoded(filled, *trace)
+    _, passes, _, filled, kept = jax.lax.while_loop(lambda state: state[0] < steps, run, start)
+    return filled, passes, kept
 
 
 def draw(

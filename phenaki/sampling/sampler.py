@@ -55,7 +55,7 @@ def sample_tokens(
     if static.narrowed:
         limits = {name: traced[name] for name in ("top_k", "top_p")}
         narrow = functools.partial(decode.restrict, **limits)
-    decoded = decode.decode(
+    return decode.decode(
         logits_fn,
         tokens,
         keys,
@@ -67,8 +67,8 @@ def sample_tokens(
         narrow=narrow,
         score_fn=_score_fn(params, text, other, traced, static),
         score_noise=traced["critic_noise"],
+        trace=static.trace,
     )
-    return decoded if static.trace else decoded._replace(sampled=None, scores=None)
 
 
 def _texts(embed, params, ids, negative):

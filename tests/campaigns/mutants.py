@@ -148,8 +148,8 @@ MUTANTS = (
     Mutant(
         "the sampler leaves no mask",
         "sampling/decode.py",
-        "(_, filled), trace",
-        "(filled, _), trace",
+        "_, passes, _, filled, kept = ",
+        "_, passes, filled, _, kept = ",
         ("test_sampling.py", "known_codes_stay"),
     ),
     Mutant(
