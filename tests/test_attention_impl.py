@@ -14,10 +14,11 @@ from phenaki.blocks.attention_impl import CHOICES, IMPLEMENTATIONS
 from phenaki.blocks.dropout import DropoutMask, kept
 from phenaki.planning import chips, compiled, costs
 
-# Kernels for TPUs run interpreted here. cuDNN runs on GPUs only, in half precision.
+# Kernels for TPUs run interpreted here. cuDNN and the kernel for Hopper run on GPUs only, in half
+# precision; tests/test_flash_gpu.py interprets the latter where JAX can.
 INTERPRETED = {"splash": dict(interpret=True), "flash": dict(interpret=True)}
-DTYPES = {"cudnn": jnp.bfloat16}
-TOLERANCES = {"xla": 2e-5, "splash": 2e-5, "flash": 3e-5, "cudnn": 0.05}
+DTYPES = {"cudnn": jnp.bfloat16, "mosaic": jnp.bfloat16}
+TOLERANCES = {"xla": 2e-5, "splash": 2e-5, "flash": 3e-5, "cudnn": 0.05, "mosaic": 0.05}
 WITHOUT, WITH = False, True
 
 
@@ -102,6 +103,11 @@ def test_every_implementation_is_the_formula_or_refuses(
         ("splash", {WITHOUT}, {WITHOUT}),
         ("flash", {WITHOUT}, {WITH}),
         ("cudnn", {WITHOUT}, {WITHOUT}),
+        (
+            "mosaic",
+            {WITHOUT},
+            {WITHOUT, WITH},
+        ),  # a mask per query; of keys alone: test_flash_gpu.py
     ],
 )
 def test_what_an_implementation_supports(name, masks, drops):
@@ -116,7 +122,7 @@ def test_what_an_implementation_supports(name, masks, drops):
 
 def test_every_implementation_can_be_chosen_and_every_choice_ends_in_xla():
     assert {name for names in CHOICES.values() for name in names} == set(IMPLEMENTATIONS)
-    assert set(CHOICES) == {"auto", "xla", "splash", "cudnn"}
+    assert set(CHOICES) == {"auto", "xla", "splash", "cudnn", "mosaic"}
     assert all(names[-1] == "xla" for names in CHOICES.values())
 
 
@@ -153,6 +159,10 @@ def test_the_dropping_kernel_is_the_plain_form(length, width, keys, block):
         ("tpu", 6, jnp.bfloat16, "xla"),
         ("tpu", 200, jnp.bfloat16, "xla"),
         ("gpu", 256, jnp.bfloat16, "cudnn"),
+        ("hopper", 256, jnp.bfloat16, "cudnn"),
+        ("hopper", 72, jnp.bfloat16, "mosaic"),
+        ("hopper", 256, jnp.float32, "xla"),
+        ("hopper", 6, jnp.bfloat16, "xla"),
         ("gpu", 256, jnp.float32, "xla"),
         ("gpu", 6, jnp.bfloat16, "xla"),
         ("cpu", 256, jnp.bfloat16, "xla"),
@@ -167,9 +177,12 @@ def test_each_platform_has_its_own(monkeypatch, on, length, dtype, expected):
 
 @pytest.mark.parametrize(
     ("on", "length", "expected"),
-    [("tpu", 256, "flash"), ("tpu", 192, "flash"), ("tpu", 6, "xla"), ("gpu", 256, "xla")],
-)
-def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expected):
+    [
+        ("tpu", 256, "flash"), ("tpu", 192, "flash"), ("tpu", 6, "xla"),
+        ("hopper", 256, "mosaic"), ("hopper", 6, "xla"), ("gpu", 256, "xla"),
+    ],
+)  # fmt: skip
+def test_weights_are_dropped_by_a_kernel_on_tpus_and_hopper(monkeypatch, on, length, expected):
     monkeypatch.setattr(attention_impl, "platform", lambda: on)
     query, key, _ = operands(length, 64, jnp.bfloat16)
     dropout = dropped(query, key)
@@ -178,7 +191,7 @@ def test_weights_are_dropped_by_a_kernel_on_tpus(monkeypatch, on, length, expect
     assert flash.block_of(256, 100_000) == 0  # keys that do not fit on the chip
 
 
-@pytest.mark.parametrize("attention", ["splash", "cudnn"])
+@pytest.mark.parametrize("attention", ["splash", "cudnn", "mosaic"])
 def test_a_choice_of_the_config_is_taken_on_any_platform(attention):
     query, key, _ = operands(256, 64, jnp.bfloat16)
     assert attention_impl.platform() == "cpu"

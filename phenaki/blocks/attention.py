@@ -64,6 +64,7 @@ class CrossAttention(nn.Module):
     heads: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
@@ -76,7 +77,8 @@ class CrossAttention(nn.Module):
         width = x.shape[-1]
         query = Dense((self.heads, width // self.heads), self.dtype, name="query")(x)
         drop = _dropout(self.dropout, deterministic)
-        out = attend(query, key_value[:, :, 0], key_value[:, :, 1], mask[:, None, None], drop)
+        key, value = key_value[:, :, 0], key_value[:, :, 1]
+        out = attend(query, key, value, mask[:, None, None], drop, self.attention)
         out = Dense(width, self.dtype, name="out")(out.reshape(x.shape))
         # Without a caption the branch is zero: a softmax over hidden keys alone would attend
         # uniformly, so that a dropped caption would still be read (docs/paper.md#null-text).

@@ -7,7 +7,7 @@ All compute the same values and gradients; tests/test_attention_impl.py is their
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ LANES = 128  # of a TPU: splash attention's blocks are multiples of it
 BLOCKS = (512, 384, 256, 128)  # of splash attention; the largest that divides the length is taken
 QUERIES = PartitionSpec(sharding.BATCH, "sequence", "tensor")
 KEYS = PartitionSpec(sharding.BATCH, None, "tensor")
+QUERY_WORDS = PartitionSpec(sharding.BATCH, "tensor", "sequence")
+KEY_WORDS = PartitionSpec(sharding.BATCH, "tensor")
+SAMPLES = PartitionSpec(sharding.BATCH)
 
 Queries = Float[Array, "b s h e"]
 Keys = Float[Array, "b u h e"]
@@ -43,7 +46,7 @@ class Attention(NamedTuple):
         value: Keys,
         mask: Mask = None,
         dropout: Drop = None,
-        **options: bool,
+        **options: Any,
     ) -> Queries:
         """softmax(q k / √e) v; `options` are the kernel's own, such as `interpret`.
 
@@ -56,9 +59,13 @@ class Attention(NamedTuple):
 
 
 def platform() -> str:
-    """The platform that the program is traced for: the current mesh's, else JAX's default."""
+    """The current mesh's platform, else JAX's default; "hopper" if its GPUs are of that kind."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    name = jax.default_backend() if device is None else device.platform
+    if name in ("gpu", "cuda"):
+        capability = getattr(jax.devices()[0], "compute_capability", None)
+        name = "hopper" if capability == "9.0" else "gpu"
+    return name
 
 
 def select(
@@ -191,9 +198,7 @@ def flash(
     del mask
     query = query * query.shape[-1] ** -0.5
     call = functools.partial(_flash_local, rate=dropout.rate, interpret=interpret)
-    rows = PartitionSpec(sharding.BATCH, "tensor", "sequence")
-    columns = PartitionSpec(sharding.BATCH, "tensor")
-    on_mesh = _on_mesh(call, (QUERIES, KEYS, KEYS, rows, columns))
+    on_mesh = _on_mesh(call, (QUERIES, KEYS, KEYS, QUERY_WORDS, KEY_WORDS))
     return on_mesh(query, key, value, dropout.rows, dropout.columns)
 
 
@@ -222,6 +227,38 @@ def cudnn(query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop) -> 
     return out[..., :width]
 
 
+def _mosaic_supports(query: Queries, key: Keys, mask: Mask, dropout: Drop) -> bool:
+    """Half precision, heads of at most 128 values, and a mask that hides keys of entire samples."""
+    del dropout
+    if not _divides(query) or query.shape[1] % sharding.axis_size("sequence"):
+        return False
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    keys_only = mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
+    long = min(query.shape[1], key.shape[1]) > sharding.SHORT_SEQUENCE
+    return half and keys_only and long and query.shape[-1] <= 128
+
+
+def mosaic(
+    query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop, *, interpret: Any = False
+) -> Queries:
+    """The Pallas kernels of `phenaki.blocks.flash_gpu`, for Hopper GPUs.
+
+    Each device computes its own samples, heads and queries. `interpret` is a
+    `plgpu.InterpretGPUParams`, which runs the kernels without a GPU, slowly (jax >= 0.11.2).
+    """
+    # Imported here, because only a GPU needs it.
+    from phenaki.blocks import flash_gpu
+
+    query = query * query.shape[-1] ** -0.5
+    rate, words, split = 0.0, None, None
+    if dropout is not None:
+        rate, words, split = dropout.rate, dropout[:2], (QUERY_WORDS, KEY_WORDS)
+    mask = None if mask is None else jnp.broadcast_to(mask, (len(key), 1, 1, key.shape[1]))
+    call = functools.partial(flash_gpu.attention, rate=rate, interpret=interpret)
+    specs = QUERIES, KEYS, KEYS, None if mask is None else SAMPLES, split
+    return _on_mesh(call, specs)(query, key, value, mask, words)
+
+
 def _divides(query):
     """Whether samples and heads divide over the devices of the mesh."""
     batch = sharding.axis_size("data") * sharding.axis_size("fsdp")
@@ -248,13 +285,15 @@ IMPLEMENTATIONS: dict[str, Attention] = {
     "xla": Attention(lambda *_: True, xla),
     "splash": Attention(_splash_supports, splash, ("tpu",)),
     "flash": Attention(_flash_supports, flash, ("tpu",)),
-    "cudnn": Attention(_cudnn_supports, cudnn, ("gpu", "cuda")),
+    "cudnn": Attention(_cudnn_supports, cudnn, ("gpu", "hopper")),
+    "mosaic": Attention(_mosaic_supports, mosaic, ("hopper",)),
 }
 # What each value of `config.attention` tries, in order. "flash" is splash attention's counterpart
 # with dropout, so that the two are one choice.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "auto": ("splash", "flash", "cudnn", "xla"),
+    "auto": ("splash", "flash", "cudnn", "mosaic", "xla"),
     "xla": ("xla",),
     "splash": ("splash", "flash", "xla"),
     "cudnn": ("cudnn", "xla"),
+    "mosaic": ("mosaic", "xla"),
 }

@@ -40,9 +40,14 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
         x = sharding.split_tokens(x)
         drop = Dropout(self.dropout, deterministic=self.deterministic)
-        common = dict(heads=self.heads, dropout=self.attention_dropout, dtype=self.dtype)
+        common = dict(
+            heads=self.heads,
+            dropout=self.attention_dropout,
+            dtype=self.dtype,
+            attention=self.attention,
+        )
         y = norm("norm_attention")(x)
-        attend = SelfAttention(**common, attention=self.attention, name="attention")
+        attend = SelfAttention(**common, name="attention")
         x = x + drop(attend(y, mask, self.deterministic))
         if key_value is not None:
             y = norm("norm_cross")(x)
