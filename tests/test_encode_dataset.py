@@ -109,7 +109,7 @@ def tokens_config(encoded, tokenizer, **fields):
 
 
 def origin_of(config):
-    return token_files.Origin.of(config.fingerprint, config.video, config.text)
+    return token_files.Origin.of(config.fingerprint, factory.video_spec(config), config.text)
 
 
 def read(config, kind="video", size=2, sources=None, **arguments):

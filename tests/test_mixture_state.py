@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from numbered_clips import numbered, read_number
 
 from phenaki.data import batches, format, token_files
+from phenaki.data.clip_records import ClipSize
 from phenaki.data.host_rows import HostRows
 from phenaki.data.mixture_state import MixtureState, Source, follow
 
@@ -20,7 +21,7 @@ FIRST = {"a": 0, "b": 100, "c": 200}
 
 VIDEO = dict(frames=1, height=48, width=64, fps=8.0)
 NONE = token_files.Caption(b"", np.zeros(0, np.int32), None)
-ORIGIN = token_files.Origin.of("made up", ConfigDict(VIDEO), None)
+ORIGIN = token_files.Origin.of("made up", ClipSize(**VIDEO), None)
 
 
 def write(directory, first, count):

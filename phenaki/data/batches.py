@@ -275,12 +275,12 @@ def _tokens(
     fingerprint: str | None,
     captions: str,
 ) -> Source:
-    from phenaki.data import token_files  # TensorFlow, only where it is used
+    from phenaki.data import clip_records, token_files  # TensorFlow, only where it is used
     from phenaki.data import tokens as stored_tokens
 
     if fingerprint is None:
         raise UserError('config.data.source="codes": stage 1 trains on pixels; give "tfds".')
-    origin = token_files.Origin.of(fingerprint, video, text)
+    origin = token_files.Origin.of(fingerprint, clip_records.ClipSize(**video), text)
 
     def source(kind: str, rows: HostRows, start: int, state: MixtureState | None) -> Rows:
         return stored_tokens.batches(

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from PIL import Image
@@ -42,6 +42,10 @@ FORMATS = (
 # Formats without times of display: FFmpeg invents some, in the order of decoding.
 DECODING_TIMES = ("avi", "asf")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
+# PyAV 18 refuses metadata that is not UTF-8 unless told otherwise; 19 cannot be told.
+_ANY_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+)
 _SONG = "sound with a cover, no video"
 _COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -116,15 +120,15 @@ def _of_video(source: Source) -> Iterator[_Lasting]:
         decode_errors(source),
         av.open(
             local(source) if isinstance(source, Path | str) else source,
-            metadata_errors="replace",
             options={"format_whitelist": FORMATS},
+            **_ANY_METADATA,
         ) as container,
     ):
         stream = _stream(source, container)
         check_size(source, stream.codec_context.width, stream.codec_context.height)
         stream.codec_context.thread_count = 1  # files are decoded in parallel; see `workers`
         # Containers round timestamps: Matroska stores 1/24 s as 42 ms.
-        tolerance = min(stream.time_base, Fraction(1, 1000))
+        tolerance = min(_fraction(stream.time_base), Fraction(1, 1000))
         frames = display.deinterlaced(_frames(source, container, stream))
         for seconds, frame in _timed(frames, container, stream):
             aspect = float(stream.sample_aspect_ratio or 1)
@@ -136,8 +140,14 @@ def _timed(frames, container, stream) -> Iterator[tuple[Fraction, av.VideoFrame]
     if container.format.name == "gif":
         return ((_animated(stamps.lasts or Fraction(0)), frame) for stamps, frame in frames)
     joins = container.format.flags & av.format.Flags.ts_discont.value
-    usual = 1 / stream.average_rate if stream.average_rate else None
-    return clock.durations(frames, stream.time_base, MAX_GAPS[0 if joins else 1], usual)
+    usual = 1 / _fraction(stream.average_rate) if stream.average_rate else None
+    tick = _fraction(stream.time_base)
+    return clock.durations(frames, tick, MAX_GAPS[0 if joins else 1], usual)
+
+
+def _fraction(value: Any) -> Fraction:
+    """A rational number of PyAV, which from 19 on has a type of its own for them."""
+    return Fraction(value.numerator, value.denominator)
 
 
 def _converted(source: Source, frame: av.VideoFrame, aspect: float) -> tuple[Image.Image, float]:
@@ -157,7 +167,7 @@ def _stream(source: Source, container) -> av.VideoStream:
 
 def _frames(source: Source, container, stream) -> Iterator[tuple[clock.Stamps, av.VideoFrame]]:
     """Decoded frames with their time stamps, in order of display."""
-    tick, count = stream.time_base, 0
+    tick, count = _fraction(stream.time_base), 0
     presented = container.format.name not in DECODING_TIMES
     decode = _decoder(stream)
     with decode_errors(source, lambda: f" after {count} frames" if count else ""):
