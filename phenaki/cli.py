@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags, config_path
 
-from phenaki import hosts
+from phenaki import compilation_cache, hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
 
 PREEMPTED = 128 + signal.SIGTERM
@@ -31,11 +31,17 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     143 for a run that was preempted and saved its checkpoint. A mistake is a ``UserError``, a wrong
     flag, config path or config override, or a file that cannot be opened or written: it is reported
     as one line ``error: ...`` on stderr. Anything else keeps its traceback. The processes of a job
-    end together, with the exit code of the first.
+    end together, with the exit code of the first. What JAX compiles is kept for the next command
+    (`compilation_cache`).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    def start(argv: list[str]) -> Any:
+        compilation_cache.enable()
+        return main(argv)
+
     try:
-        app.run(main, flags_parser=functools.partial(_parse, main))
+        app.run(start, flags_parser=functools.partial(_parse, main))
     except KeyboardInterrupt:
         _exit(130, "interrupted")
     except UserError as error:

@@ -61,7 +61,7 @@ class Phenaki:
 
     def __init__(self, config: ConfigDict, params: Mapping[str, Any]):
         self.config = config
-        self.params = jax.tree.map(jnp.asarray, dict(params))
+        self.params = jax.device_put(dict(params))
         self.spec = factory.video_spec(config)
         self.settings = factory.sampling_settings(config)
         self.network = factory.maskgit(config)

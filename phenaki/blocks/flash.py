@@ -13,8 +13,6 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, UInt32
 
 from phenaki.blocks import reductions
@@ -97,6 +95,9 @@ def _call(kernel, count, kinds, inputs, outputs, interpret):
     query, "k" with a row per key, "r" a row over queries, "c" a column over keys. `count` is the
     number of matrix products over the scores, for the cost estimate.
     """
+    from jax.experimental import pallas as pl  # late: other platforms need not load it
+    from jax.experimental.pallas import tpu as pltpu
+
     (batch, heads, queries, width), keys = inputs[0].shape, inputs[1].shape[2]
     block = block_of(queries, keys)
     # Per kind: the array's shape, the shape on the chip, and the axes along which it moves with
@@ -153,6 +154,8 @@ def _forward_kernel(query, key, value, rows, columns, out, total, *, rate):
 def _backward_kernel(
     query, key, value, rows, columns, gradient, total, inner, d_query, d_key, d_value, *, rate
 ):
+    from jax.experimental import pallas as pl
+
     # Gradients of keys and values sum over the blocks of queries; the first block starts at zero.
     @pl.when(pl.program_id(2) == 0)
     def _():

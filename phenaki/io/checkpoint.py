@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
@@ -17,6 +17,9 @@ from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
 from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 from phenaki.io.paths import AnyPath, PathLike
+
+with epy.lazy_imports():  # half a second, for what loads and stores only
+    import orbax.checkpoint as ocp
 
 
 def fingerprint(params: Any, sizes: Mapping[str, Any]) -> str:

@@ -9,14 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging
+from etils import epy
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError, bucket_reason
 from phenaki.io import paths, stored_state
 from phenaki.io.checksums import array_sums
 from phenaki.io.paths import AnyPath, PathLike
+
+with epy.lazy_imports():  # half a second, for what loads and stores only
+    import orbax.checkpoint as ocp
 
 COMMITTED = "commit_success.txt"  # Orbax's, of a checkpoint that is not renamed
 MOUNTS = "/proc/mounts"

@@ -8,10 +8,13 @@ import dataclasses
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+from etils import epy
 from jax.sharding import NamedSharding, PartitionSpec
 
 from phenaki.io.paths import PathLike
+
+with epy.lazy_imports():  # half a second, for what loads and stores only
+    import orbax.checkpoint as ocp
 
 # Entries of `extra` by what users call them.
 WORDS = {"discriminator": "discriminator", "sums": "table of EMA codes"}
