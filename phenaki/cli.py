@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags, config_path
 
-from phenaki import compilation_cache, hosts
+from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
+from phenaki.io import compilation_cache
 
 PREEMPTED = 128 + signal.SIGTERM
 HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}

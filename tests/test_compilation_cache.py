@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from phenaki import compilation_cache
+from phenaki.io import compilation_cache
 
 COMMAND = """
 import collections, json

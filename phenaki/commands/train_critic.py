@@ -20,6 +20,9 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, logs and samples go", required=True
 )
 
+PROFILE = flags.DEFINE_string(
+    "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
+)
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
 PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
 PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
@@ -29,7 +32,9 @@ def main(argv):
     """Trains until config.train.steps."""
     del argv
     from phenaki import sharding
+    from phenaki.planning import speed
     from phenaki.train import critic
 
+    observe = speed.observe(PROFILE.value)
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value)
+    critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value, observe=observe)

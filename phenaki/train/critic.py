@@ -23,6 +23,7 @@ from phenaki.models import factory
 from phenaki.sampling import decode, schedules
 from phenaki.train import inputs, kinds, logs, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.workdir import open_workdir
@@ -90,7 +91,8 @@ class CriticStep:
         mask = schedules.sample_mask(keys["mask"], tokens.shape, self.schedule, known)
         text = None if self.embed is None else self.embed(frozen, part)
         masked = schedules.apply_mask(tokens, mask, self.generator.mask_id)
-        logits = self.generator.apply({"params": frozen["maskgit"]}, masked, text)
+        with jax.named_scope("maskgit"):
+            logits = self.generator.apply({"params": frozen["maskgit"]}, masked, text)
         drawn = decode.draw(jax.random.split(keys["sample"], len(tokens)), logits)
         sampled = jnp.where(mask, drawn, tokens)
         filled = {"tokens": sampled, "known": known, "fake": self.label(mask, sampled, tokens)}
@@ -109,6 +111,7 @@ def batch_loss(critic, trunk, params, batch, key):
     return kinds.weighted_mean({kind: one["loss"] for kind, one in out.items()}, rows), out
 
 
+@jax.named_scope("critic")
 def kind_loss(critic, params, part, key):
     """Metrics of one kind; "loss" is the mean cross-entropy over tokens that are not known."""
     logits = critic.apply(
@@ -163,7 +166,13 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
     return Stage(critic, init, step, frozen)
 
 
-def train(config: ConfigDict, generator: PathLike, workdir: PathLike, devices=None) -> TrainState:
+def train(
+    config: ConfigDict,
+    generator: PathLike,
+    workdir: PathLike,
+    devices=None,
+    observe: Observe = NOTHING,
+) -> TrainState:
     """Trains the critic of `config` (configs/critic.py) next to the `generator` of a run or bundle.
 
     Raises:
@@ -206,4 +215,6 @@ def train(config: ConfigDict, generator: PathLike, workdir: PathLike, devices=No
 
     open_batches = functools.partial(batches.make, config, encode_captions)
     options = RunOptions.of(config.to_dict())
-    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)
+    return loop.run(
+        stage, open_batches, options, workdir, sample=sample, devices=devices, observe=observe
+    )

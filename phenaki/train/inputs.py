@@ -32,15 +32,17 @@ def tokens(
     """Tokens of a sub-batch: those it stores, or those of its clips by the frozen `tokenizer`."""
     if "tokens" in part:
         return part["tokens"]
-    params = {"params": frozen["tokenizer"]}
-    return tokenizer.apply(params, pixels(part), method="encode")
+    with jax.named_scope("tokenizer"):
+        params = {"params": frozen["tokenizer"]}
+        return tokenizer.apply(params, pixels(part), method="encode")
 
 
 def text(encoder, frozen: Mapping[str, Any], part: Mapping[str, Any]) -> Text:
     """Captions of a sub-batch: cached embeddings, or those of its ids by the frozen `encoder`."""
     if "text" in part:
         return Text(part["text"], part["text_ids"] > 0)
-    return factory.embed(encoder, frozen["text"], part["text_ids"])
+    with jax.named_scope("text"):
+        return factory.embed(encoder, frozen["text"], part["text_ids"])
 
 
 def no_captions(captions: Sequence[str | None]) -> dict[str, np.ndarray]:

@@ -87,20 +87,20 @@ class Logs:
                 events = str(self._files.directory / "events")
                 self._events = SummaryWriter(events, purge_step=step + 1)
         self._start = time.monotonic()
-        self._waited = 0.0
+        self.waited = 0.0  # seconds
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the time within the block as waiting for a batch."""
         start = time.monotonic()
         yield
-        self._waited += time.monotonic() - start
+        self.waited += time.monotonic() - start
 
     def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
         """Writes one line."""
         if self._lines is None or not values:
             return
-        times = {"seconds": time.monotonic() - self._start, "seconds_waited": self._waited}
+        times = {"seconds": time.monotonic() - self._start, "seconds_waited": self.waited}
         times = {name: round(seconds, 2) for name, seconds in times.items()}
         self._lines.write(json.dumps({"step": step, **times, **values}) + "\n")
         self._lines.flush()

@@ -21,6 +21,7 @@ from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
 from phenaki.train.health import HealthMonitor
 from phenaki.train.logs import Logs, Ratio, mean
+from phenaki.train.profiler import NOTHING, Observe, Observer
 from phenaki.train.skip_updates import SKIPPED, SkipUpdates, skip_bad_updates
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.watchdog import PreemptionSignal, Watchdog
@@ -42,6 +43,7 @@ def run(
     *,
     sample: Sampler | None = None,
     devices: Sequence[jax.Device] | None = None,
+    observe: Observe = NOTHING,
 ) -> Any:
     """Trains `stage` until `options.steps`, resuming from `workdir`; returns the final state.
 
@@ -67,10 +69,12 @@ def run(
         batches = stack.enter_context(contextlib.closing(open_batches(rows)))
         directory = claim(open_workdir(workdir), options.stored)
         _warn_of_steps_beyond(options)
-        return _run(stack, stage, batches, options, directory, sample, mesh, rows)
+        observer = Observer(observe, options.stored, directory)
+        stack.enter_context(contextlib.closing(observer))
+        return _run(stack, stage, batches, options, directory, sample, mesh, rows, observer)
 
 
-def _run(stack, stage, batches, options, directory, sample, mesh, rows):
+def _run(stack, stage, batches, options, directory, sample, mesh, rows, observer):
     """`run` on `mesh`, once all that the config says has been checked."""
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
@@ -86,7 +90,7 @@ def _run(stack, stage, batches, options, directory, sample, mesh, rows):
     def write_samples(state, number):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
-    training = _Training(stack, directory, batches, options, init)
+    training = _Training(stack, directory, batches, options, init, observer)
     before = load_config(directory).to_dict()["data"]
     state = training.resume(before)
     # Only now: a config that the checkpoint refused must not replace the run's own.
@@ -126,8 +130,10 @@ class _Training:
         batches: Batches,
         options: RunOptions,
         init: Callable[[], Any],
+        observer: Observer,
     ):
         self.directory, self.options, self.init = directory, options, init
+        self.observer = observer
         checkpoints = Checkpoints(directory, keep=options.keep)
         self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
         self.stack, self.batches = stack, batches
@@ -178,11 +184,12 @@ class _Training:
                 watchdog.kick()
                 with self.logs.waiting():
                     batch = next(self.batches)
-                state, metrics = step(state, batch, self.skips.limits(number))
+                with self.observer.step(number, state, self.logs.waited):
+                    state, metrics = step(state, batch, self.skips.limits(number))
                 number += 1
                 self.pending.append(metrics)
                 jax.block_until_ready(self.pending[-1 - AHEAD : -AHEAD])
-                progress.update()
+                progress.update(note=self.observer.note)
                 preempted = preemption.given() and number < options.steps
                 log_due = options.due(options.log_every, number)
                 save_due = options.due(options.save_every, number)
@@ -216,7 +223,8 @@ class _Training:
         metrics, self.pending = jax.device_get(self.pending), []
         applied = self.skips.update(metrics, number)
         means = (mean(applied) if applied else {}) | {SKIPPED: self.skips.skipped}
-        self.logs.scalars(number, means)
+        speed = self.observer.measure(number, self.logs.waited)
+        self.logs.scalars(number, means | speed)
         self.health.update(number, means)
         return metrics[-1]
 

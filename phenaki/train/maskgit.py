@@ -22,6 +22,7 @@ from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
 from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.workdir import claim, open_workdir
@@ -91,6 +92,7 @@ def batch_loss(model, smoothing: float, params, batch, key):
     return loss, {kind: metrics for kind, (_, metrics) in out.items()}
 
 
+@jax.named_scope("maskgit")
 def kind_loss(model, smoothing: float, params, part, key):
     """(loss, metrics) of one kind: equation 3, also by tenths of the masked fraction."""
     tokens, mask = part["tokens"], part["mask"]
@@ -156,7 +158,13 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
     return Stage(model, init, step, frozen)
 
 
-def train(config: ConfigDict, tokenizer: PathLike, workdir: PathLike, devices=None) -> TrainState:
+def train(
+    config: ConfigDict,
+    tokenizer: PathLike,
+    workdir: PathLike,
+    devices=None,
+    observe: Observe = NOTHING,
+) -> TrainState:
     """Trains stage 2 of `config` (configs/maskgit.py) on `devices` (all); returns the final state.
 
     `tokenizer` is the run or bundle of stage 1; `workdir`/tokenizer becomes a copy of it, with
@@ -198,7 +206,9 @@ def train(config: ConfigDict, tokenizer: PathLike, workdir: PathLike, devices=No
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 
     open_batches = functools.partial(batches.make, config, encode_captions)
-    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)
+    return loop.run(
+        stage, open_batches, options, workdir, sample=sample, devices=devices, observe=observe
+    )
 
 
 def open_encoder(

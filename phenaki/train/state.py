@@ -29,6 +29,7 @@ def create(params, optimizer: optax.GradientTransformation, extra=()) -> TrainSt
     return TrainState(step, params, optimizer.init(params), jax.tree.map(jnp.copy, params), extra)
 
 
+@jax.named_scope("optimizer")
 def apply_gradients(state: TrainState, grads, optimizer, *, ema: float) -> TrainState:
     """One optimiser update; the averaged parameters move by 1 - `ema`, faster at the start."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -22,6 +22,7 @@ from phenaki.losses.tokenizer import Adversary, TokenizerLoss, psnr
 from phenaki.models import factory
 from phenaki.train import codebook, inputs, kinds, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
+from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.warm_start import warm_start
@@ -78,6 +79,7 @@ def trainable(state: TrainState) -> dict[str, Any]:
     return params
 
 
+@jax.named_scope("tokenizer")
 def batch_loss(loss: TokenizerLoss, state: TrainState, frozen, rows, params, batch, key):
     """(loss, (metrics by kind, code counts [k], encoder outputs [n e])) of a micro-batch.
 
@@ -110,6 +112,7 @@ def name_metrics(metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, in
     return named
 
 
+@jax.named_scope("optimizer")
 def train_discriminator(
     state: TrainState, index, adversary: Adversary, grads, metrics
 ) -> TrainState:
@@ -216,7 +219,12 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
     return Stage(model, init, step, frozen, loss)
 
 
-def train(config: ConfigDict, workdir: PathLike, devices=None) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: PathLike,
+    devices=None,
+    observe: Observe = NOTHING,
+) -> TrainState:
     """Trains stage 1 of `config` (configs/cvivit.py) on `devices` (all); returns the final state.
 
     Raises:
@@ -242,7 +250,9 @@ def train(config: ConfigDict, workdir: PathLike, devices=None) -> TrainState:
         return samples.write_samples(directory, f"{index:07d}", pairs, labels, fps), {}
 
     open_batches = functools.partial(batches.make, config, inputs.no_captions)
-    return loop.run(stage, open_batches, options, workdir, sample=sample, devices=devices)
+    return loop.run(
+        stage, open_batches, options, workdir, sample=sample, devices=devices, observe=observe
+    )
 
 
 def overfit_stages(

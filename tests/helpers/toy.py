@@ -7,7 +7,7 @@ import optax
 import tiny
 
 from phenaki.data.batches import Batches
-from phenaki.train import loop, state
+from phenaki.train import loop, profiler, state
 from phenaki.train.stage import RunOptions, Stage
 
 ONE = jax.devices()[:1]
@@ -20,7 +20,9 @@ def counting(taken):
         yield {"video": {"number": np.full((8, 2), taken, np.float32)}}
 
 
-def run(workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, **train):
+def run(
+    workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, observe=profiler.NOTHING, **train
+):
     """Its final state: the sum of the batches, and half a one more per step.
 
     Args:
@@ -58,4 +60,4 @@ def run(workdir, bad=(), config=None, devices=ONE, guard=None, slow=0, **train):
 
     stage = Stage(None, init, step, frozen={"offset": np.full(2, 0.5, np.float32)})
     options = RunOptions.of(config.to_dict())
-    return loop.run(stage, open_batches, options, workdir, devices=devices)
+    return loop.run(stage, open_batches, options, workdir, devices=devices, observe=observe)
