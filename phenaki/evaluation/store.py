@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.io import npz, paths
 from phenaki.io.artifacts import atomic
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
@@ -91,9 +91,9 @@ class Store:
         """
         for shard in self.shards:
             try:
-                with paths.local(self._path(shard)) as file, np.load(file) as arrays:
-                    yield arrays[name]
-            except (OSError, ValueError, EOFError) as error:
+                with paths.local(self._path(shard)) as file:
+                    yield npz.read(file, {name})[name]
+            except Exception as error:  # of a damaged archive any
                 raise UserError(
                     f"{self._path(shard)}: cannot be read ({error}); delete it and run again."
                 ) from None

@@ -159,6 +159,9 @@ def convert(name: str, source: PathLike, directory: PathLike) -> AnyPath:
         params = flatten(published.network().convert(tensors))
         arrays = {path: np.asarray(leaf, np.float32) for path, leaf in params.items()}
         _check(arrays, shapes(name))
+        for path, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise UserError(f"array {path!r} has NaN or infinity.")
     except ValueError as error:  # UserError is one, and NumPy raises it for shapes
         raise UserError(f"{source}: is no {name} ({published.file}): {error}") from error
     target = paths.path(directory) / f"{name}.npz"

@@ -10,15 +10,15 @@ import dataclasses
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
 from phenaki import __version__
-from phenaki.io import checkpoint, paths
+from phenaki.io import checkpoint, npz, paths
 from phenaki.io.artifacts import atomic
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import AnyPath, PathLike
@@ -75,17 +75,17 @@ class WindowCache:
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def read(self, key: str) -> tuple[Frames, WindowTokens] | None:
-        """(frames, tokens) of a window, or None where there is none that can be read."""
+        """(frames, tokens) of a window, or None where there is none; a damaged one is a warning."""
+        path = self.directory / f"{key}.npz"
         try:
-            # Opened here: NumPy does not close a file that is not an archive.
-            with (
-                paths.local(self.directory / f"{key}.npz") as file_path,
-                file_path.open("rb") as raw,
-                np.load(raw, allow_pickle=False) as file,
-            ):
-                return file["frames"], file["codes"]
-        except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
-            return None  # missing, or truncated by a full disk: sampled again
+            with paths.local(path) as file:
+                arrays = npz.read(file)
+            return arrays["frames"], arrays["codes"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # of a damaged archive any
+            logging.warning("%s: is damaged (%s); the window is sampled again.", path, error)
+            return None
 
     def write(self, key: str, frames: Frames, tokens: WindowTokens) -> None:
         """Stores a window atomically."""

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import msgpack
 import numpy as np
 import tensorstore as ts
 
 from phenaki.errors import UserError
+from phenaki.io import msgpack_arrays
 from phenaki.text import t5x_gin
 
 WANTED = ("encoder", "token_embedder")
@@ -33,11 +33,8 @@ AROUND = ("optimizer", "_optimizer", "target")  # T5X's own, early Orbax's, ever
 PLACEHOLDER = "PLACEHOLDER://"
 FILE, METADATA, GIN = "checkpoint", "_METADATA", "config.gin"
 OCDBT = "manifest.ocdbt"
-CHUNKED = "__msgpack_chunked_array__"
 _ABOUT = re.compile(rb"\.|zarr\.json$")  # of the files of a store those without numbers
-NDARRAY, SCALAR = 1, 3  # flax's extensions of msgpack
-# Errors of the readers of a damaged file or store; TensorStore raises ValueError only.
-DAMAGE = (ValueError, TypeError, LookupError, EOFError, OSError, msgpack.UnpackException)
+MAX_MAP, MAX_LIST = 2**20, 2**16  # entries of a dictionary, of a list
 
 
 def exists(path: str) -> bool:
@@ -53,7 +50,12 @@ def open_arrays(path: str) -> dict[str, Any]:
     Raises UserError for a missing or damaged file or store, or a checkpoint without an encoder.
     """
     home, tree = _tree(path)
-    arrays = dict(_leaves(home, tree))
+    try:
+        arrays = dict(_leaves(home, tree))
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise anything on a damaged file
+        raise _damaged(path, error) from error
     if not any(name.startswith("encoder/") for name in arrays):
         raise UserError(
             f"{path}: holds no encoder (is it a decoder-only model?); give a checkpoint of T5 v1.1."
@@ -130,11 +132,16 @@ def _tree(path: str) -> tuple[str, dict[str, Any]]:
             if file := _file(home, METADATA):
                 with file:
                     return home, _listed(json.load(file))
-    except DAMAGE as error:
-        raise UserError(f"{path}: is no T5X checkpoint, or is cut short.") from error
+    except Exception as error:  # the libraries raise anything on a damaged file
+        raise _damaged(path, error) from error
     inside = sorted(Path(path).glob(f"{FILE}_*")) if Path(path).is_dir() else []
     hint = f"; give {inside[-1]}" if inside else ""
     raise UserError(f"{path}: is no T5X checkpoint: it has no file `{FILE}`{hint}.")
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    why = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{path}: is no T5X checkpoint, or is cut short or damaged ({why}).")
 
 
 def _file(directory: str, name: str) -> io.BufferedIOBase | None:
@@ -148,15 +155,14 @@ def _file(directory: str, name: str) -> io.BufferedIOBase | None:
 
 def _unpacker(file: io.BufferedIOBase) -> msgpack.Unpacker:
     return msgpack.Unpacker(
-        file, raw=False, strict_map_key=False, max_buffer_size=0, ext_hook=_unpack_array
+        file,
+        raw=False,
+        strict_map_key=False,
+        max_buffer_size=0,
+        max_map_len=MAX_MAP,
+        max_array_len=MAX_LIST,
+        ext_hook=msgpack_arrays.array_of,
     )
-
-
-def _unpack_array(code: int, data: bytes) -> np.ndarray:
-    if code not in (NDARRAY, SCALAR):
-        raise ValueError(f"msgpack extension {code}")
-    shape, dtype, numbers = msgpack.unpackb(data)
-    return np.frombuffer(numbers, jnp.dtype(dtype)).reshape(shape)
 
 
 def _select(unpacker: msgpack.Unpacker) -> dict[str, Any]:
@@ -197,10 +203,8 @@ def _leaves(
             yield name, node
         elif isinstance(node, str) and node.startswith(PLACEHOLDER):
             yield name, open_store(home, node.removeprefix(PLACEHOLDER), None, form)
-        elif isinstance(node, dict) and node.get(CHUNKED):
-            chunks = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
-            shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
-            yield name, np.concatenate(chunks).reshape(shape)
+        elif isinstance(node, dict) and node.get(msgpack_arrays.CHUNKED):
+            yield name, msgpack_arrays.joined(node)
         elif isinstance(node, dict) and "driver" in node:
             place = node["kvstore"].get("path") or node["path"]  # the latter in old TensorStores
             yield name, open_store(home, place, node, form)
@@ -235,7 +239,7 @@ def open_store(
                 {**place, **assumed}, open=True, read=True, assume_metadata=True
             ).result()
         files = [key for key in store.kvstore.list().result() if not _ABOUT.match(key)]
-    except DAMAGE as error:
+    except Exception as error:
         raise UserError(f"{where}: is missing or damaged: {str(error).split(' [')[0]}") from error
     sizes = zip(store.shape, store.chunk_layout.write_chunk.shape or (), strict=True)
     chunks = math.prod(math.ceil(size / chunk) for size, chunk in sizes)

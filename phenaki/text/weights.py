@@ -153,4 +153,6 @@ def _numbers(path: str, name: str, array: Any) -> np.ndarray:
         raise UserError(
             f"{path}: array {name!r} holds {numbers.dtype}, not floating-point numbers."
         )
+    if not np.isfinite(numbers.sum(dtype=np.float32)):  # a sum is faster than a test of each
+        raise UserError(f"{path}: array {name!r} is damaged: it has NaN or infinity.")
     return numbers

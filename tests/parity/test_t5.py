@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import t5_files as files
 
-from phenaki.features import tensor_files
+from phenaki.features import tensor_files, torch_names
 from phenaki.text import weights
 from phenaki.text.t5 import T5Encoder
 
@@ -80,7 +80,7 @@ def test_safetensors_of_transformers(encoder, size, parity, tmp_path):
 
 def in_transformers(params: dict, encoder: T5Encoder):
     model = theirs(encoder)
-    tensors = files.hugging_face(tensor_files.flatten(params))
+    tensors = files.hugging_face(torch_names.flatten(params))
     state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
     model.load_state_dict(state)
     return model
@@ -95,7 +95,7 @@ def test_t5x_tiny_weights(parity):
 @needs_shared
 def test_t5x_tiny_weights_in_stores(parity, tmp_path):
     whole = weights.load(str(SHARED / "test_t5_tiny.checkpoint_0"), TINY, tensor_files.read)
-    tree = files.state(tensor_files.flatten(whole))
+    tree = files.state(torch_names.flatten(whole))
     path = files.zarr(tmp_path / "checkpoint_5", tree)
     params = weights.load(str(path), TINY, tensor_files.read)
     compare(parity, "T5X fixture, Zarr stores", TINY, params, in_transformers(whole, TINY))
