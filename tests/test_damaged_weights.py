@@ -1,4 +1,4 @@
-"""Weight files with flipped, cut and wrong bytes: refused in one line, or exactly what they were."""
+"""Weight files with flipped, cut and wrong bytes: refused in one line, or what they were."""
 
 import collections
 import io

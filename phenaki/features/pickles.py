@@ -6,12 +6,12 @@ object. One flipped bit there asks for tens of gigabytes, and the process is kil
 
 import pickle
 import pickletools
-from io import BufferedIOBase
+from typing import IO
 
 _NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
-def checked(file: BufferedIOBase) -> bytes:
+def checked(file: IO[bytes]) -> bytes:
     """The next pickle of an open file, which is then at its end.
 
     Raises:
@@ -21,7 +21,7 @@ def checked(file: BufferedIOBase) -> bytes:
     start, count = file.tell(), 0
     for operation, argument, _ in pickletools.genops(file):
         count += 1
-        if operation.name in _NUMBERED and int(argument) > count:
+        if operation.name in _NUMBERED and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"object {argument} of {count}")
     end = file.tell()
     file.seek(start)

@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in its header")
+        raise ValueError("a name is twice in its header")
     return found
 
 

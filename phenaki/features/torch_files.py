@@ -11,9 +11,9 @@ import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from io import BufferedIOBase, BytesIO
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -47,7 +47,7 @@ class _Type(NamedTuple):
 class _Storage(NamedTuple):
     key: str
     dtype: np.dtype
-    count: int
+    size: int
 
 
 class _Tensor(NamedTuple):
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 Storages = Callable[[_Storage], np.ndarray]
 
 
-def _read_zip(file: BufferedIOBase) -> tuple[Any, Storages]:
+def _read_zip(file: IO[bytes]) -> tuple[Any, Storages]:
     members: dict[str, bytes] = {}
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
@@ -91,7 +91,7 @@ def _read_zip(file: BufferedIOBase) -> tuple[Any, Storages]:
     return content, lambda storage: np.frombuffer(members[storage.key], storage.dtype)
 
 
-def _read_stream(file: BufferedIOBase) -> tuple[Any, Storages]:
+def _read_stream(file: IO[bytes]) -> tuple[Any, Storages]:
     size = file.seek(0, 2)
     file.seek(0)
 
@@ -110,21 +110,21 @@ def _read_stream(file: BufferedIOBase) -> tuple[Any, Storages]:
         count = int.from_bytes(file.read(8), "little")
         numbers = file.read(min(count * storage.dtype.itemsize, size))
         _check_size(storage, len(numbers))
-        if count != storage.count:
-            raise ValueError(f"storage {key} has {count} numbers, not {storage.count}")
+        if count != storage.size:
+            raise ValueError(f"storage {key} has {count} numbers, not {storage.size}")
         found[key] = numbers
     return content, lambda storage: np.frombuffer(found[storage.key], storage.dtype)
 
 
 def _check_size(storage: _Storage, size: int) -> None:
-    if storage.count * storage.dtype.itemsize != size:
-        raise ValueError(f"storage {storage.key} has {size} bytes for {storage.count} numbers")
+    if storage.size * storage.dtype.itemsize != size:
+        raise ValueError(f"storage {storage.key} has {size} bytes for {storage.size} numbers")
 
 
 class _Unpickler(pickle.Unpickler):
     """Unpickler that describes storages and tensors; `storages` are all of them by key."""
 
-    def __init__(self, file: BufferedIOBase):
+    def __init__(self, file: IO[bytes]):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 
@@ -183,10 +183,10 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
     if not isinstance(storage, _Storage) or not all(map(_whole, sizes)):
         raise ValueError(f"a tensor from {offset} on with shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.count:
-        raise ValueError(f"a tensor up to number {last} of a storage of {storage.count}")
-    if math.prod(shape) > REPEATS * storage.count:
-        raise ValueError(f"a tensor of shape {shape} repeats {storage.count} numbers")
+    if 0 not in shape and last >= storage.size:
+        raise ValueError(f"a tensor up to number {last} of a storage of {storage.size}")
+    if math.prod(shape) > REPEATS * storage.size:
+        raise ValueError(f"a tensor of shape {shape} repeats {storage.size} numbers")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
+from absl import logging
 from etils import epy
 from ml_collections import ConfigDict
 
-from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.errors import UserError, bucket_reason
+from phenaki.io import checksums, paths, stored_params
 from phenaki.io.artifacts import write_json
 from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
 from phenaki.io.checksums import digest
@@ -42,27 +42,55 @@ def save_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
+    content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
+    content["sums"] = {"facts": stored_params.facts_sum(content)}
+    content["sums"]["params"] = stored_params.tree_sums(params)
     if jax.process_index() == 0:
-        content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
         write_json(directory / "bundle.json", content, indent=2)
 
 
 def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
-    """(parameters as float32 numpy, config, other facts) of a bundle."""
+    """(parameters as float32 numpy, config, other facts) of a bundle.
+
+    Raises:
+        UserError: it is damaged, or of a newer version. One of an earlier version has no checksums.
+    """
     directory = paths.absolute(directory)
-    facts = json.loads((directory / "bundle.json").read_text())
-    fields = migrate(facts.pop("config", {}), facts.pop("schema"), directory)
-    return _restore(directory / "params"), ConfigDict(fields), facts
+    file = directory / "bundle.json"
+    facts = _json(file)
+    if "schema" not in facts:
+        raise UserError(f"{file}: is no description of a bundle: it has no schema.")
+    sums = facts.pop("sums", {})
+    schema, fields = facts["schema"], facts.get("config", {})
+    config = ConfigDict(migrate(fields, schema, directory))
+    if "facts" in sums and checksums.verified() and sums["facts"] != stored_params.facts_sum(facts):
+        raise UserError(
+            f"{file}: is damaged, or was edited: its checksum is another. Copy it again, or give "
+            "--no_verify."
+        )
+    try:
+        params = stored_params.load(directory / "params", sums.get("params"))
+    except Exception as error:  # the libraries raise anything on a damaged file
+        raise UserError(
+            f"{directory}: is damaged ({_reason(error)}); copy it again."
+        ) from error
+    return params, config, {k: v for k, v in facts.items() if k not in ("schema", "config")}
 
 
-def _restore(path: AnyPath):
-    """A checkpointed tree as float32 numpy, whatever devices and dtypes wrote it."""
-    # The checkpointer's own `metadata` needs a file that the items of a run's checkpoint lack.
-    tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        params = checkpointer.restore(path, restore_args=types)
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+def _json(file: AnyPath) -> dict[str, Any]:
+    """A file with one JSON dictionary."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: is cut short or damaged ({_reason(error)}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must be a dictionary, not a {type(content).__name__}.")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """The first error in one line: Orbax raises others while it ends."""
+    return bucket_reason(error) or " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def is_run(directory: PathLike) -> bool:
@@ -72,7 +100,7 @@ def is_run(directory: PathLike) -> bool:
 
 def load_config(directory: PathLike) -> ConfigDict:
     """The config of a training run."""
-    fields = json.loads((paths.path(directory) / "config.json").read_text())
+    fields = _json(paths.path(directory) / "config.json")
     return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
@@ -96,10 +124,12 @@ def steps_done(directory: PathLike) -> int:
 
 
 def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
-    """(averaged parameters as numpy, config, step) of a run's newest checkpoint.
+    """(averaged parameters as numpy, config, step) of a run's newest undamaged checkpoint.
+
+    A damaged checkpoint is skipped with a warning, as training does; nothing is moved.
 
     Raises:
-        UserError: `directory` is no training run, or has no checkpoint yet.
+        UserError: `directory` is no training run, or has no checkpoint yet, or no undamaged one.
     """
     directory = paths.absolute(directory)  # Orbax refuses relative paths
     if not directory.is_dir():
@@ -114,8 +144,22 @@ def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
     steps = complete_steps(directory / "checkpoints")
     if not steps:
         raise UserError(f"{directory}: has no checkpoint yet; train until one is written.")
-    state = _restore(directory / "checkpoints" / str(steps[-1]) / "state")
-    return state["ema"], config, steps[-1]
+    reasons: dict[int, str] = {}
+    for step in reversed(steps):
+        try:
+            average = stored_params.load_average(directory / "checkpoints" / str(step))
+        except Exception as error:  # the libraries raise anything on a damaged file
+            reasons[step] = _reason(error)
+            continue
+        for newer, reason in reasons.items():
+            logging.warning(
+                "%s: the checkpoint of step %d is damaged (%s); using that of step %d.",
+                directory, newer, reason, step,
+            )  # fmt: skip
+        return average, config, step
+    raise UserError(
+        f"{directory}: has no undamaged checkpoint; that of step {steps[-1]}: {reasons[steps[-1]]}."
+    )
 
 
 def load_critic(directory: PathLike) -> tuple[Any, ConfigDict]:

@@ -1,11 +1,32 @@
 """Checksums of parameter trees and of checkpointed arrays."""
 
+import contextlib
+import contextvars
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+_VERIFIED = contextvars.ContextVar("verified", default=True)
+
+
+@contextlib.contextmanager
+def unverified() -> Iterator[None]:
+    """Within the block what is loaded is not compared with its checksums: --no_verify."""
+    token = _VERIFIED.set(False)
+    try:
+        yield
+    finally:
+        _VERIFIED.reset(token)
+
+
+def verified() -> bool:
+    """Whether what is loaded is to be compared with its checksums."""
+    return _VERIFIED.get()
 
 
 def digest(tree: Any, header: bytes = b"") -> str:
@@ -22,6 +43,16 @@ def digest(tree: Any, header: bytes = b"") -> str:
 def array_sums(tree: Any) -> list[int]:
     """A checksum of every array on any mesh: the sum of its elements' bits as integers."""
     return [int(total) for total in jax.device_get(_bit_sums(jax.tree.leaves(tree)))]
+
+
+def bit_sum(array: Any) -> int:
+    """The checksum of one array, as in `array_sums`."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return array_sums([array])[0]
+    bits = np.ascontiguousarray(array)
+    if bits.dtype != bool:
+        bits = bits.view(f"u{bits.dtype.itemsize}")
+    return int(bits.sum(dtype=np.uint32))
 
 
 @jax.jit

@@ -58,11 +58,16 @@ def migrate(fields: dict[str, Any], schema: int, where: object) -> dict[str, Any
     Raises:
         UserError: a newer version of phenaki wrote it.
     """
+    if type(schema) is not int or not 1 <= schema or not isinstance(fields, dict):
+        raise UserError(f"{where}: has no config of phenaki (schema {schema!r}).")
     if schema > SCHEMA:
         raise UserError(
             f"{where}: has schema {schema}, of a newer version of phenaki; this one reads up to "
             f"{SCHEMA}."
         )
-    for version in range(schema, SCHEMA):
-        fields = MIGRATIONS[version](fields)
+    try:
+        for version in range(schema, SCHEMA):
+            fields = MIGRATIONS[version](fields)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}: its config is damaged ({error!r}).") from error
     return fields

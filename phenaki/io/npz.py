@@ -1,6 +1,6 @@
-"""Reader of NumPy's .npz archives that trusts no header: sizes are checked before memory is taken.
+"""Reader of NumPy's .npz archives that checks every size before it takes memory for it.
 
-An archive is a zip of .npy files. The zip has a CRC-32 of each, so that damaged numbers are noticed;
+An archive is a zip of .npy files. It has a CRC-32 of each, so that damaged numbers are noticed.
 NumPy's own reader takes the memory that a header asks for before it looks at them.
 """
 
@@ -59,10 +59,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if count * dtype.itemsize != info.file_size - file.tell():
             raise ValueError(f"{info.filename} does not have the {count} numbers of its header")
         array = np.empty(count, dtype)
-        target = memoryview(array.view(np.uint8)) if array.nbytes else memoryview(b"")
+        target = array.view(np.uint8) if array.nbytes else array
         at = 0
         while part := file.read(PART):  # to the end, where the CRC-32 is compared
-            target[at : at + len(part)] = part
+            target[at : at + len(part)] = np.frombuffer(part, np.uint8)
             at += len(part)
         if at != array.nbytes:
             raise EOFError(f"{info.filename} is cut short")

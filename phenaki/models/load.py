@@ -23,8 +23,9 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     directory = paths.path(directory)
     if paths.is_file(directory / "bundle.json"):
         params, config, facts = checkpoint.load_bundle(directory)
-        if facts["kind"] != "phenaki":
-            raise UserError(f"{directory}: holds a {facts['kind']}, not a whole model.")
+        if facts.get("kind") != "phenaki":
+            kind = facts.get("kind", "bundle of no kind")
+            raise UserError(f"{directory}: holds a {kind}, not a whole model.")
         return config, params
     maskgit, config, _ = checkpoint.load_run(directory)
     stored = config.to_dict()
