@@ -20,6 +20,9 @@ from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
 from phenaki.io import compilation_cache
 
 PREEMPTED = 128 + signal.SIGTERM
+NO_VERIFY = flags.DEFINE_bool(
+    "no_verify", False, "load models without comparing them with their checksums"
+)
 HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
 _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argument|malformed")
@@ -39,7 +42,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
 
     def start(argv: list[str]) -> Any:
         compilation_cache.enable()
-        return main(argv)
+        return _call(main, argv)
 
     try:
         app.run(start, flags_parser=functools.partial(_parse, main))
@@ -62,6 +65,15 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
         _end_all(error)
         raise
     raise AssertionError("app.run returned")
+
+
+def _call(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
+    if not NO_VERIFY.value:
+        return main(argv)
+    from phenaki.io import checksums
+
+    with checksums.unverified():
+        return main(argv)
 
 
 def _end_all(error: Exception) -> None:

@@ -14,8 +14,10 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from phenaki import cli
 from phenaki.errors import UserError
 
+flags.declare_key_flag(cli.NO_VERIFY.name)
 RUN = flags.DEFINE_string("run", None, "the --workdir of a training run of either stage")
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage, instead of --run")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "stage 1's run or bundle, for --config")

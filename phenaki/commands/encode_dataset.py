@@ -15,8 +15,10 @@ import functools
 from absl import flags
 from ml_collections import config_flags
 
+from phenaki import cli
 from phenaki.progress import Progress
 
+flags.declare_key_flag(cli.NO_VERIFY.name)
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
 flags.mark_flag_as_required("config")
 TOKENIZER = flags.DEFINE_string(

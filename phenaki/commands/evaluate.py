@@ -16,9 +16,11 @@ from typing import Any
 
 from absl import flags
 
+from phenaki import cli
 from phenaki.errors import UserError, one_of
 from phenaki.io import paths
 
+flags.declare_key_flag(cli.NO_VERIFY.name)
 TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
 ROW = flags.DEFINE_string("row", None, "of the table; the only one by default")
 MODEL = flags.DEFINE_string(

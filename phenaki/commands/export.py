@@ -10,6 +10,9 @@ JAX alone, on the platforms named (docs/export.md).
 
 from absl import flags
 
+from phenaki import cli
+
+flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )

@@ -26,12 +26,14 @@ import sys
 import numpy as np
 from absl import flags
 
+from phenaki import cli
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 from phenaki.sampling import flag_rules
 
+flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
     "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )

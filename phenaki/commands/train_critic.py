@@ -11,6 +11,9 @@ checkpoint in --workdir.
 from absl import flags
 from ml_collections import config_flags
 
+from phenaki import cli
+
+flags.declare_key_flag(cli.NO_VERIFY.name)
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/critic.py:VARIANT")
 flags.mark_flag_as_required("config")
 GENERATOR = flags.DEFINE_string(

@@ -10,6 +10,9 @@ checkpoint in --workdir.
 from absl import flags
 from ml_collections import config_flags
 
+from phenaki import cli
+
+flags.declare_key_flag(cli.NO_VERIFY.name)
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
 flags.mark_flag_as_required("config")
 TOKENIZER = flags.DEFINE_string(

@@ -136,7 +136,8 @@ class _ClipSource:
             self.form.height - spec.height,
             self.form.width - spec.width,
         )
-        self.records = Records(data.info.splits[name].filepaths)
+        info = data.info.splits[name]
+        self.records = Records(info.filepaths, info.shard_lengths)
         self.paths = self.records.paths
         self.order = mixing.Order(len(self.records), seed, shuffle)
         self.seed, self.shuffle, self.sampled = seed, shuffle, sampled

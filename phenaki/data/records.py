@@ -43,12 +43,15 @@ class Records:
     record stay in memory. Reads are thread-safe, and faster from several threads.
 
     Raises:
+        UserError: a shard does not have as many records as `counts` says, where that is given.
         Damaged: on reading a record whose checksum is wrong.
     """
 
-    def __init__(self, paths: Sequence[os.PathLike | str]):
+    def __init__(self, paths: Sequence[os.PathLike | str], counts: Sequence[int] | None = None):
         self.paths = [os.fspath(path) for path in paths]
         spans = parallel_map(_spans, self.paths)
+        if counts is not None:
+            check_counts(self.paths, [len(s) for s in spans], counts)
         self._shard = np.repeat(np.arange(len(spans), dtype=np.int32), [len(s) for s in spans])
         self._offset = np.concatenate([s[:, 0] for s in spans] or [np.zeros(0, np.int64)])
         lengths = np.concatenate([s[:, 1] for s in spans] or [np.zeros(0, np.int64)])
@@ -89,6 +92,19 @@ class Records:
                     self._damaged.add(place)
                 last = error
         raise last
+
+
+def check_counts(paths: Sequence[str], found: Sequence[int], counts: Sequence[int]) -> None:
+    """Raises `UserError` for a shard that has another number of records than the set says.
+
+    One that was cut between two records looks like a whole one.
+    """
+    for path, there, count in zip(paths, found, counts, strict=True):
+        if there != count:
+            raise UserError(
+                f"{path}: has {there} of its {count} records; copy it again, or write the data set "
+                "again."
+            )
 
 
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -149,8 +165,12 @@ def _spans(path: str) -> np.ndarray:
     gfile = tensorflow.tensorflow().io.gfile
     if not gfile.exists(path + LENGTHS):
         return _scan(path)
-    with gfile.GFile(path + LENGTHS, "rb") as file:
-        known = np.load(file, allow_pickle=False).astype(np.int64)
+    try:
+        with gfile.GFile(path + LENGTHS, "rb") as file:
+            known = np.load(file, allow_pickle=False).astype(np.int64)
+    except Exception as error:  # NumPy raises anything on a damaged file
+        logging.warning("%s%s: is damaged (%s); the shard is read instead.", path, LENGTHS, error)
+        return _scan(path)
     ends = np.cumsum(known + _HEADER.size + _FOOTER)
     if gfile.stat(path).length != (ends[-1] if len(ends) else 0):
         raise UserError(f"{path}: does not match its {LENGTHS} file; write the data set again.")

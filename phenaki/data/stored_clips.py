@@ -33,10 +33,10 @@ class StoredClips:
         clip_records.check(directory, kind, form, spec)
         stored = {file.split for file in format.files(directory)}
         kind = clip_records.stored_split(kind, split, spec.frames, stored).partition("_")[0]
-        paths = _paths(directory, split, kind)
-        if not paths:
+        files = [f for f in format.files(directory) if f.split == f"{kind}_{split}"]
+        if not files:
             raise UserError(f"{directory}: has no {kind} in split {split}.")
-        self._records = Records(paths)
+        self._records = Records([f.path for f in files], [f.count for f in files])
         self._parse = _parser(
             form, (spec.frames if kind == "video" else 1, spec.height, spec.width)
         )

@@ -29,8 +29,11 @@ class _TokenSource:
             known = ", ".join(sorted(manifest["files"]))
             raise UserError(f"{directory}: has no split {name}; it has {known}.")
         self.sizes = Sizes(**manifest["sizes"])
-        files = [os.path.join(directory, file["name"]) for file in manifest["files"][name]]
-        self.records = Records(files)
+        files = manifest["files"][name]
+        self.records = Records(
+            [os.path.join(directory, file["name"]) for file in files],
+            [file["records"] for file in files],
+        )
         self.order = mixture.Order(len(self.records), (seed, index))
 
     def take(self, numbers: np.ndarray) -> list[bytes]:

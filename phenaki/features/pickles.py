@@ -6,12 +6,13 @@ object. One flipped bit there asks for tens of gigabytes, and the process is kil
 
 import pickle
 import pickletools
-from typing import IO
+from io import BufferedIOBase
+from typing import IO, cast
 
 _NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
-def checked(file: IO[bytes]) -> bytes:
+def checked(file: BufferedIOBase) -> bytes:
     """The next pickle of an open file, which is then at its end.
 
     Raises:
@@ -19,7 +20,7 @@ def checked(file: IO[bytes]) -> bytes:
         pickle.UnpicklingError: it numbers more objects than it has.
     """
     start, count = file.tell(), 0
-    for operation, argument, _ in pickletools.genops(file):
+    for operation, argument, _ in pickletools.genops(cast(IO[bytes], file)):
         count += 1
         if operation.name in _NUMBERED and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"object {argument} of {count}")

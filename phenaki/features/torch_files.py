@@ -11,9 +11,9 @@ import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 Storages = Callable[[_Storage], np.ndarray]
 
 
-def _read_zip(file: IO[bytes]) -> tuple[Any, Storages]:
+def _read_zip(file: BufferedIOBase) -> tuple[Any, Storages]:
     members: dict[str, bytes] = {}
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
@@ -91,7 +91,7 @@ def _read_zip(file: IO[bytes]) -> tuple[Any, Storages]:
     return content, lambda storage: np.frombuffer(members[storage.key], storage.dtype)
 
 
-def _read_stream(file: IO[bytes]) -> tuple[Any, Storages]:
+def _read_stream(file: BufferedIOBase) -> tuple[Any, Storages]:
     size = file.seek(0, 2)
     file.seek(0)
 
@@ -124,7 +124,7 @@ def _check_size(storage: _Storage, size: int) -> None:
 class _Unpickler(pickle.Unpickler):
     """Unpickler that describes storages and tensors; `storages` are all of them by key."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: BufferedIOBase):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 

@@ -71,9 +71,7 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
     try:
         params = stored_params.load(directory / "params", sums.get("params"))
     except Exception as error:  # the libraries raise anything on a damaged file
-        raise UserError(
-            f"{directory}: is damaged ({_reason(error)}); copy it again."
-        ) from error
+        raise UserError(f"{directory}: is damaged ({_reason(error)}); copy it again.") from error
     return params, config, {k: v for k, v in facts.items() if k not in ("schema", "config")}
 
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 _VERIFIED = contextvars.ContextVar("verified", default=True)
 
 

@@ -52,7 +52,7 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: with_kind}
 
 
-def migrate(fields: dict[str, Any], schema: int, where: object) -> dict[str, Any]:
+def migrate(fields: Any, schema: Any, where: object) -> dict[str, Any]:
     """The config `fields`, stored at `where` with `schema`, in the current schema.
 
     Raises:

@@ -129,15 +129,19 @@ def _captions(encoder: Encoder, texts: list[bytes], kind: str) -> Iterator[token
 
 def _batches(encoder: Encoder, file: SetFile) -> Iterator[dict[str, Any]]:
     data = clip_records.shard(file.path, encoder.source, file.kind, encoder.spec)
+    found = 0
     try:
         # Only the lists of captions differ in length.
         batches = data.padded_batch(encoder.batch_of(file.kind))
-        yield from batches.prefetch(2).as_numpy_iterator()
+        for rows in batches.prefetch(2).as_numpy_iterator():
+            found += len(rows["key"])
+            yield rows
     except tensorflow.tensorflow().errors.OpError as error:
         raise UserError(
             f"{file.path}: corrupt; write the data set again, then the same command encodes what "
             "changed."
         ) from error
+    records.check_counts([file.path], [found], [file.count])
 
 
 def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = False) -> None:

@@ -154,14 +154,18 @@ def read(workdir: PathLike) -> list[dict]:
 def _lines(path: AnyPath) -> dict[str, dict]:
     """The lines of metrics.jsonl with their values, without one that a kill cut short."""
     found = {}
-    for line in path.read_text().splitlines() if paths.is_file(path) else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            found[line] = json.loads(line)
+    content = path.read_bytes() if paths.is_file(path) else b""
+    for raw in content.split(b"\n"):
+        with contextlib.suppress(ValueError):  # torn: no JSON, or no UTF-8
+            line = raw.decode()
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get("step"), int):
+                found[line] = values
     return found
 
 
 def _open_after(path: AnyPath, step: int) -> TextIO:
-    """`path` open for appending, without the lines after `step`."""
+    """`path` open for appending, without the lines after `step`, and without torn ones."""
     if paths.is_file(path):
         kept = [line for line, values in _lines(path).items() if values["step"] <= step]
         with artifacts.atomic(path) as partial:

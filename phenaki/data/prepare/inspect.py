@@ -73,7 +73,7 @@ def measure(
     first_of: dict[str, str] = {}
     found = {}
     for name, info in data.info.splits.items():
-        stored = records.Records(info.filepaths)
+        stored = records.Records(info.filepaths, info.shard_lengths)
         split = found[name] = SplitStatistics(len(stored), length=length)
         for index in contact_sheet.spread(len(stored), max_records):
             _add(split, contact_sheet.parse(stored[index]), first_of, count_tokens or _bytes)
