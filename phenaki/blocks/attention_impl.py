@@ -189,7 +189,7 @@ def flash(
     mask: Mask,
     dropout: DropoutMask,
     *,
-    interpret: bool = False,
+    interpret: Any = False,
 ) -> Queries:
     """The Pallas kernel of `phenaki.blocks.flash`, which drops weights; for TPUs.
 
@@ -266,7 +266,8 @@ def _divides(query):
 
 
 def _on_mesh(call, specs):
-    # XLA cannot partition a custom kernel: each device calls it on its own part.
+    # XLA cannot partition a custom kernel: each device calls it on its own part. Checked types
+    # would have each kernel state along which axes its outputs vary, and its gradients.
     if not sharding.is_split():
         return call
     return jax.shard_map(call, in_specs=specs, out_specs=QUERIES, check_vma=False)

@@ -9,6 +9,7 @@ Shapes: b samples, h heads, s queries, u keys, e values per head.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +46,13 @@ def attention_with_dropout(
     rows: Rows,
     columns: Columns,
     rate: float,
-    interpret: bool = False,
+    interpret: Any = False,
 ) -> Queries:
     """dropout(softmax(q k)) v; the caller scales the query.
 
     `rows` and `columns` are the random words of a `DropoutMask` of the scores; `rate` is the
-    fraction of weights that are dropped. `interpret` runs the kernel without a TPU, slowly.
+    fraction of weights that are dropped. `interpret` runs the kernel without a TPU, slowly:
+    True, or `pltpu.InterpretParams`.
     """
     return _forward(query, key, value, rows, columns, rate, interpret)[0]
 
