@@ -1,11 +1,12 @@
 """Writer of benchmark results as JSON, with the hardware and package versions."""
 
 import datetime
-import json
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
+
+from phenaki.io import artifacts
 
 
 def write(path: str | Path, packages: tuple[str, ...], **measured) -> None:
@@ -20,5 +21,5 @@ def write(path: str | Path, packages: tuple[str, ...], **measured) -> None:
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    artifacts.write_json(path, report, indent=2)
     print(path)

@@ -125,7 +125,8 @@ def _block(ref, size):
 
 
 def _transforms():
-    return plgpu.TilingTransform((8, WIDTH)), plgpu.SwizzleTransform(2 * WIDTH)
+    gpu: Any = plgpu  # by its annotations, from 0.12 on, both classes are abstract
+    return gpu.TilingTransform((8, WIDTH)), gpu.SwizzleTransform(2 * WIDTH)
 
 
 def _load(ref, axis):

@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 
 from phenaki.errors import UserError
-from phenaki.features import hdf5_files, safetensors_files, torch_files
+from phenaki.features import safetensors_files, torch_files
 from phenaki.io import msgpack_arrays, npz, paths
 from phenaki.io.paths import PathLike
 
@@ -39,6 +39,13 @@ def read(path: PathLike) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _hdf5(path: Path) -> dict[str, np.ndarray]:
+    # Imported here: of all formats, this one alone needs h5py.
+    from phenaki.features import hdf5_files
+
+    return hdf5_files.read(path)
+
+
 def _msgpack(path: Path) -> dict[str, np.ndarray]:
     content = path.read_bytes()
     tree = msgpack.unpackb(
@@ -67,7 +74,7 @@ READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pt": torch_files.read,
     ".pth": torch_files.read,
     ".safetensors": safetensors_files.read,
-    ".h5": hdf5_files.read,
+    ".h5": _hdf5,
     ".npz": npz.read,
     ".flax": _msgpack,
     ".msgpack": _msgpack,
