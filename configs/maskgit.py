@@ -17,10 +17,42 @@ from phenaki.errors import UserError
 from phenaki.text import sizes
 
 # Sampler presets: B.3.3 (compared with NUWA), B.3.4 (Table 2), B.3.5 (every video shown).
+# The paper's sampler, whatever a config's own is: tokens are kept by confidence, plain guidance.
+SAMPLER = dict(
+    schedule="cosine",
+    temperature=1.0,
+    min_p=0.0,
+    order="confidence",
+    guidance_limit=0.0,  # 0: not bounded
+    guidance_min_p=0.0,
+    continued={},  # options of later windows that differ
+)
 PRESETS = dict(
-    nuwa=dict(guidance=0.1, steps=12, choice_temperature=4.0),
-    ablation=dict(guidance=6.0, steps=24, choice_temperature=4.0),
-    videos=dict(guidance=12.0, steps=48, choice_temperature=8.0),
+    nuwa=dict(guidance=0.1, steps=12, choice_temperature=4.0, **SAMPLER),
+    ablation=dict(guidance=6.0, steps=24, choice_temperature=4.0, **SAMPLER),
+    videos=dict(guidance=12.0, steps=48, choice_temperature=8.0, **SAMPLER),
+)
+
+
+# Five passes a clip, four a later window: docs/sampling.md#passes. Not the paper's.
+FEW_PASSES = dict(
+    steps=5,
+    schedule="late",
+    order="middle",
+    temperature=(1.0, 1.0, 0.5, 0.0, 0.0),
+    min_p=0.05,
+    choice_temperature=1.0,
+    guidance=0.0,
+    continued=dict(
+        steps=3,
+        schedule="linear",
+        order="frames",
+        temperature=0.0,
+        min_p=0.0,
+        guidance=1.0,
+        guidance_limit=2.0,
+        guidance_interval=(0.0, 0.34),  # the first step
+    ),
 )
 
 
@@ -70,11 +102,10 @@ def paper() -> ConfigDict:
         steps=24,
         choice_temperature=4.0,
         guidance=6.0,
-        guidance_schedule="constant",  # or linear
-        temperature=1.0,  # of the logits
+        guidance_schedule="constant",  # or linear, falling
         top_k=0,  # 0 = all
         top_p=1.0,
-        schedule="cosine",
+        **SAMPLER,
         context=5,  # K frames handed from window to window
     )
     c.presets = PRESETS
@@ -192,6 +223,7 @@ def laptop(c):
     c.code_init = 0.044
     c.optim.update(rate=1.5e-3, ema=0.999)
     c.data.world = ConfigDict(cvivit.world(radius=5.5, then=0.5))
+    c.sample = ConfigDict({**c.sample.to_dict(), **FEW_PASSES})
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 

@@ -33,7 +33,7 @@ def programs(
     reverse. sample: codes int32 [b s], of which those equal to `mask_id` are sampled; ids int32
     [b l] of the texts, all 0 for none; seed uint32; guidance and choice_temperature float32 ->
     codes [b s]. The same inputs give the same tokens as `Phenaki.sample`. `given` are the other
-    sampling options, which are compiled in.
+    sampling options, which are compiled in; `continued` ones of the model are not used.
     """
     spec = model.spec
     chosen = options.resolve(model.defaults, **given)

@@ -209,12 +209,12 @@ class Phenaki:
         f may be any length up to a clip: frames beyond whole patches are cut off. Row r is sample
         `first_row` + r of `seed`.
         """
-        chosen = resolve(self.defaults, **options)
-        self.check_texts(prompts, chosen)
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
         given = conditioning.prepare(video, known, len(prompts), self.spec, field)
+        chosen = resolve(self.defaults, continues=bool(given.tokens.any()), **options)
+        self.check_texts(prompts, chosen)
         keys = sampler.row_keys(seed, len(prompts), first_row)
         decoded = self._fill_tokens(self._encode_known(given), prompts, keys, chosen)
         rows = slice(len(prompts))  # without padding rows, see `shard`
@@ -226,7 +226,7 @@ class Phenaki:
         if chosen.trace:
             steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[2:])
             trace = Decoded(tokens, passes, *steps)
-        passes = int(passes) * (2 if chosen.static().guided else 1)
+        passes = int(passes)
         return Sample(pixels, tokens.reshape(given.tokens.shape), trace, passes)
 
     def story(

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from configs import maskgit
-from experiments import common
+from experiments import common, compare_samplers
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
@@ -150,6 +150,47 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
         in (again := run_script("experiments/sweep_guidance.py", *flags, quick=True)).stdout
     )
     assert " 77 % |" in again.stdout
+
+
+def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
+    assert compare_samplers.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
+    tiny.phenaki().save(tmp_path / "model")
+    (tmp_path / "settings.yaml").write_text(
+        "few: {steps: 2, order: middle, schedule: late, continued: {steps: 1}}\nplain: {steps: 4}\n"
+        "other: {steps: 9}\n"
+    )
+    flags = [
+        f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=4", "--seeds=0,1",
+        f"--settings={tmp_path}/settings.yaml", "--only=few,plain",
+    ]  # fmt: skip
+    done = run_script("experiments/compare_samplers.py", *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/samplers.json").read_text())
+    assert list(report["trials"]) == ["few", "plain"]
+    few = report["trials"]["few"]["seeds"]["1"]
+    assert (few["passes"], few["later_passes"], few["story"]["of"]) == (2, 1, 12)
+    assert {"start_px", "start_bits", "ground_bits", "frechet"} <= few.keys() & report[
+        "truth"
+    ].keys()
+    assert (tmp_path / "out/samplers.png").stat().st_size > 5000
+    for trial in report["trials"]["few"]["seeds"].values():
+        trial["seen"]["right"] = 3  # what is there is not measured again
+    (tmp_path / "out/samplers.json").write_text(json.dumps(report))
+    again = run_script("experiments/compare_samplers.py", *flags, quick=True)
+    assert "| few | 2 (1) | 75.0 (40.9-92.9) | " in again.stdout, again.stderr
+
+
+def test_a_calibrated_order_is_stored_in_its_bundle(run_script, tmp_path):
+    tiny.phenaki().save(tmp_path / "model")
+    flags = [f"--model={tmp_path}/model", "--count=3", "--places=2"]
+    done = run_script("experiments/calibrate_order.py", *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    model = Phenaki.load(tmp_path / "model")
+    places = model.defaults.sample["calibrated"]
+    assert len(set(places)) == 2
+    call = dict(seed=0, order="calibrated", schedule="late", steps=2, trace=True)
+    first = model.sample(["a red circle moves left"], **call).trace.history[0, 0]
+    assert np.flatnonzero(first != model.network.mask_id).tolist() == [places[0]]
 
 
 def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):

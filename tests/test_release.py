@@ -15,6 +15,7 @@ from phenaki.data import batches
 from phenaki.data.shapes import render
 from phenaki.evaluation import alignment
 from phenaki.pipeline import Phenaki
+from phenaki.sampling.options import resolve
 
 RELEASE = Path(__file__).parents[1] / "checkpoints/laptop"
 GOLDEN_PSNR = [27.61, 24.69, 26.12, 27.19, 26.24, 29.96, 26.97, 29.22]  # dB, of each clip
@@ -62,8 +63,20 @@ def test_the_sampler_draws_as_it_did(model, world):
         [np.stack([x.colour[:, 0], x.shape[:, 0], x.direction[:, 0]], -1) for x in found]
     )
     prompts = alignment.prompts_of(world, combination)
-    options = dict(steps=12, guidance=0.5, choice_temperature=1.0)
-    video = model.generate(prompts.texts, seed=0, preset=None, **options)
+    options = dict(steps=12, guidance=0.5)  # else the paper's
+    video = model.generate(prompts.texts, seed=0, preset="nuwa", choice_temperature=1.0, **options)
     verdict = alignment.verdict(world, video, prompts)
     found = {name: int(getattr(verdict, name).sum()) for name in alignment.ATTRIBUTES}
     assert found == GOLDEN_VERDICTS
+
+
+def test_samples_without_options_take_few_passes(model):
+    clip = model.sample(["a red circle moves left"], seed=0)
+    later = model.sample(["a red circle moves up"], seed=1, video=clip.video[:, -model.context :])
+    assert clip.passes == 5 and later.passes == 4
+    for preset in ("nuwa", "ablation", "videos"):  # the paper's stay the paper's
+        for continues in (False, True):
+            chosen = resolve(model.defaults, preset, continues)
+            assert (chosen.order, chosen.schedule, chosen.min_p) == ("confidence", "cosine", 0)
+            assert not chosen.static().bounded and not chosen.static().sometimes
+            assert set(chosen.traced()["temperature"]) == {1.0}

@@ -31,7 +31,7 @@ from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
-from phenaki.sampling import flag_rules
+from phenaki.sampling import flag_rules, orders
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
@@ -53,6 +53,24 @@ GUIDANCE = flags.DEFINE_float(
 )
 TEMPERATURE = flags.DEFINE_float(
     "choice_temperature", None, "noise on the choice of tokens", lower_bound=0
+)
+LIMIT = flags.DEFINE_float(
+    "guidance_limit", None, "most that guidance adds to a log-probability, such as 2; 0: no bound",
+    lower_bound=0,
+)  # fmt: skip
+GUIDED_CODES = flags.DEFINE_float(
+    "guidance_min_p", None, "guide codes this likely only, relative to the likeliest, such as 0.1",
+    lower_bound=0, upper_bound=1,
+)  # fmt: skip
+INTERVAL = flags.DEFINE_list(
+    "guidance_interval", None, "the fractions of the steps between which samples are guided: 0,0.25"
+)
+MIN_P = flags.DEFINE_float(
+    "min_p", None, "sample codes this likely only, relative to the likeliest", lower_bound=0,
+    upper_bound=1,
+)  # fmt: skip
+ORDER = flags.DEFINE_enum(
+    "order", None, orders.NAMES, "which tokens are kept first: the most confident, or a fixed order"
 )
 NEGATIVE = flags.DEFINE_string("negative", None, "a text that guidance leads away from")
 PRESET = flags.DEFINE_string("preset", None, "named options of the model's config")
@@ -126,10 +144,28 @@ def _options():
         steps=STEPS.value,
         guidance=GUIDANCE.value,
         choice_temperature=TEMPERATURE.value,
+        guidance_limit=LIMIT.value,
+        guidance_min_p=GUIDED_CODES.value,
+        guidance_interval=_interval(),
+        min_p=MIN_P.value,
+        order=ORDER.value,
         negative=NEGATIVE.value,
         preset=PRESET.value,
     )
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _interval():
+    """The numbers of --guidance_interval, which the options check; None without it."""
+    if INTERVAL.value is None:
+        return None
+    try:
+        return [float(end) for end in INTERVAL.value]
+    except ValueError:
+        given = ",".join(INTERVAL.value)
+        raise UserError(
+            f"--guidance_interval={given} must be two numbers, such as 0,0.25."
+        ) from None
 
 
 def _is_cut(model):
@@ -221,11 +257,12 @@ def _storyboard(model, scenes):
         shots = [storyboard.Shot(prompt, seconds, seed=SEED.value) for prompt, seconds in scenes]
         story = storyboard.Storyboard(shots, model.context)
     plan = windows(story.shots, model.spec, story.context)
-    few = {"steps": PREVIEW_STEPS} if PREVIEW.value else {}
     shots, options = [], []
     for number, shot in enumerate(story.shots, 1):
-        shot = dataclasses.replace(shot, sampler=_options() | dict(shot.sampler) | few)
+        shot = dataclasses.replace(shot, sampler=_options() | dict(shot.sampler))
         try:
+            if PREVIEW.value and resolve(model.defaults, **shot.sampler).steps > PREVIEW_STEPS:
+                shot = dataclasses.replace(shot, sampler={**shot.sampler, "steps": PREVIEW_STEPS})
             options.append(resolve(model.defaults, **shot.sampler))
             model.check_texts([shot.prompt], options[-1])
         except UserError as error:

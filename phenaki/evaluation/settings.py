@@ -61,6 +61,10 @@ def of_sampler(defaults: options.Defaults, given: Mapping[str, Any]) -> dict[str
     if chosen.critic is not None:
         network, params = chosen.critic
         facts["critic"] = dict(network=network, params=checksums.digest(params))
+    later = options.resolve(defaults, continues=True, **given)
+    changed = [name for name in facts if getattr(later, name) != getattr(chosen, name)]
+    if changed:  # where frames are given
+        facts["continued"] = {name: getattr(later, name) for name in changed}
     return plain(facts)
 
 

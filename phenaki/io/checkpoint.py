@@ -49,6 +49,17 @@ def save_bundle(
         write_json(directory / "bundle.json", content, indent=2)
 
 
+def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
+    """Changes sampling options in the config of a bundle, and the checksum with it."""
+    file = paths.absolute(directory) / "bundle.json"
+    content = _json(file)
+    sums = content.pop("sums", {})
+    content["config"]["sample"] |= options
+    if sums:
+        content["sums"] = sums | {"facts": stored_params.facts_sum(content)}
+    write_json(file, content, indent=2)
+
+
 def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
     """(parameters as float32 numpy, config, other facts) of a bundle.
 

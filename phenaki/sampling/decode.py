@@ -24,7 +24,9 @@ class Decoded(NamedTuple):
     """
 
     tokens: Int[Array, "b s"]  # without a mask
-    passes: Int[Array, ""]  # steps that were run: calls of the network
+    passes: Int[
+        Array, ""
+    ]  # of each row through the network: steps that were run, guided ones twice
     history: Int[Array, "i b s"] | None = None  # after the step, masked again in part
     sampled: Int[Array, "i b s"] | None = None  # in the step, before masking again
     scores: Float[Array, "i b s"] | None = None
@@ -45,6 +47,12 @@ def restrict(
     rank = jnp.arange(logits.shape[-1])
     kept = (before < top_p) & ((rank < top_k) | (jnp.asarray(top_k) == 0)) | (rank == 0)
     least = jnp.where(kept, falling, jnp.inf).min(-1, keepdims=True)
+    return jnp.where(logits >= least, logits, -jnp.inf)
+
+
+def plausible(logits: Float[Array, "b s k"], min_p: Array | float) -> Float[Array, "b s k"]:
+    """`logits` with -inf for codes less likely than `min_p` times the likeliest one (0: none)."""
+    least = logits.max(-1, keepdims=True) + jnp.log(min_p)
     return jnp.where(logits >= least, logits, -jnp.inf)
 
 
@@ -91,7 +99,8 @@ def decode(
     choice_temperature: Array | float,
     mask_id: int,
     schedule: Schedule = COSINE,
-    temperature: Array | float = 1.0,
+    temperature: Float[Array, " i"] | Array | float = 1.0,
+    ranks: Int[np.ndarray, " r"] | None = None,
     narrow: Callable[[Float[Array, "b s k"]], Float[Array, "b s k"]] | None = None,
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,
     score_noise: Array | float = 1.0,
@@ -102,8 +111,11 @@ def decode(
     Each step samples all unknown tokens from `logits_fn(tokens, step)`, at `temperature` and among
     the codes that `narrow` leaves, and masks the lowest `_confidence` again. With a token critic,
     whose logits of "sampled" are `score_fn`, those of the lowest `_plausibility` are masked again,
-    and `temperature` falls to 0 over the steps. `keys` has one key per row, so that a row's result
-    does not depend on its batch. The result is what the last step sampled, before masking again.
+    and `temperature` falls to 0 over the steps. Without a critic but with `ranks`, the place of
+    every position in an order (`phenaki.sampling.orders`; a shorter clip is a prefix), the last
+    ones are masked again, whatever was sampled. `temperature` may have a value for every step.
+    `keys` has one key per row, so that a row's result does not depend on its batch. The result is
+    what the last step sampled, before masking again.
 
     With `trace` every step is run. Without, those are skipped that change nothing, because each row
     has one masked token left (`_plan`): the same tokens, bit for bit.
@@ -114,20 +126,18 @@ def decode(
     table, useful_by_count = _plan(steps, tokens.shape[1], schedule, score_fn is not None)
     useful = steps - 1 if trace else jnp.asarray(useful_by_count)[unknown_at_start].max()
     counts = jnp.asarray(table)
+    rule = _rule(free, choice_temperature, ranks, score_fn, score_noise)
+    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (steps,))
 
     def step(tokens, index):
         left = 1 - (index + 1) / steps
         noise = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
         logits = logits_fn(tokens, index).astype(jnp.float32)
         unknown = tokens == mask_id
-        heat = temperature if score_fn is None else temperature * left
+        heat = temperature[index] if score_fn is None else temperature[index] * left
         sampled = draw(noise[:, 0], narrow(logits) if narrow else logits, heat)
         filled = jnp.where(unknown, sampled, tokens)
-        if score_fn is None:
-            log_p = _log_p(logits, sampled)
-            scores = _confidence(noise[:, 1], log_p, unknown, choice_temperature * left)
-        else:
-            scores = _plausibility(noise[:, 1], score_fn(filled), free, score_noise, left)
+        scores = rule(noise[:, 1], logits, sampled, filled, unknown, left)
         masked = jnp.where(_lowest(scores, counts[index, unknown_at_start]), mask_id, filled)
         return masked, filled, scores
 
@@ -175,6 +185,23 @@ def draw(
     block = draw(outer, jnp.log(jnp.exp(blocks).sum(-1)))
     chosen = jnp.take_along_axis(blocks, block[..., None, None], -2)[..., 0, :]
     return block * BLOCK + draw(inner, chosen)
+
+
+def _rule(free, choice_temperature, ranks, score_fn, score_noise):
+    """The scores of a step's tokens, of which the lowest are masked again: see `decode`."""
+
+    def by_critic(keys, logits, sampled, filled, unknown, left):
+        return _plausibility(keys, score_fn(filled), free, score_noise, left)
+
+    def by_order(keys, logits, sampled, filled, unknown, left):
+        return jnp.where(unknown, -jnp.asarray(ranks[: free.shape[1]], jnp.float32), jnp.inf)
+
+    def by_confidence(keys, logits, sampled, filled, unknown, left):
+        return _confidence(keys, _log_p(logits, sampled), unknown, choice_temperature * left)
+
+    if score_fn is not None:
+        return by_critic
+    return by_confidence if ranks is None else by_order
 
 
 def _confidence(

@@ -8,12 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from phenaki.sampling.decode import plausible
 from phenaki.types import Text
 
-# λ's factor by the fraction of the steps done, this one included; "linear" ends at 1.
-RAMPS: Mapping[str, Callable[[Any], Any]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: done,
+Guide = Callable[[Array, Array, Array | float], Array]  # (conditional, unconditional, λ) -> logits
+
+# λ's factor by the fraction of the steps done, this one included. "linear" rises to 1: at high λ
+# the wrong way round, because the first tokens decide the clip (docs/sampling.md#guidance).
+# "falling" is its mirror image, from 1 in the first step.
+RAMPS: Mapping[str, Callable[[Any, int], Any]] = {
+    "constant": lambda done, steps: 1.0,
+    "linear": lambda done, steps: done,
+    "falling": lambda done, steps: 1 + 1 / steps - done,
 }
 
 
@@ -25,28 +31,58 @@ def guide(conditional: Array, unconditional: Array, scale: Array | float) -> Arr
     return (1 + scale) * conditional - scale * unconditional
 
 
+def guide_bounded(
+    conditional: Float[Array, "b s k"],
+    unconditional: Float[Array, "b s k"],
+    scale: Array | float,
+    limit: Array | float,
+    min_p: Array | float,
+) -> Float[Array, "b s k"]:
+    """`guide` with a bounded push, and among plausible codes only; not in the paper.
+
+    l = log p_c + clip(λ (log p_c - log p_u), ± `limit`) where p_c ≥ `min_p` · max p_c, else -inf.
+    Plain guidance lifts codes that both models hold impossible; with neither bound, `limit` = ∞ and
+    `min_p` = 0, this is `guide`.
+    """
+    log_c, log_u = jax.nn.log_softmax(conditional), jax.nn.log_softmax(unconditional)
+    push = jnp.clip(scale * (log_c - log_u), -limit, limit)
+    return plausible(log_c, min_p) + push
+
+
 def guided_logits(
-    network: Any, params: Any, text: Text | None, other: Text | None, guided: bool
+    network: Any,
+    params: Any,
+    text: Text | None,
+    other: Text | None,
+    guided: bool,
+    rule: Guide = guide,
+    sometimes: bool = False,
 ) -> Callable[[Int[Array, "b s"], Array | float], Float[Array, "b s ..."]]:
-    """(tokens, λ) -> logits of `network`, guided towards `text` and away from `other`.
+    """(tokens, λ) -> logits of `network`, guided by `rule` towards `text` and away from `other`.
 
     `network` is a MaskGIT or a token critic: `apply` gives its logits, and with method="context"
     what it needs of a text. Without `text` the network is unconditional. If not `guided`, λ and
-    `other` are not used.
+    `other` are not used. With `sometimes`, λ = 0 costs no unconditional half of the batch.
     """
     apply = functools.partial(network.apply, {"params": params})
     if text is None:
         return lambda tokens, scale: apply(tokens)
-    if guided:
-        text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
     # The text's keys and values do not change from step to step.
+    alone = apply(text, method="context") if sometimes or not guided else None
+    if not guided:
+        return lambda tokens, scale: apply(tokens, context=alone)
+    text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
     context = apply(text, method="context")
 
-    def logits(tokens, scale):
-        if not guided:
-            return apply(tokens, context=context)
+    def both(tokens, scale):
         # One batch of twice the rows: conditional ones first.
         conditional, unconditional = jnp.split(apply(jnp.tile(tokens, (2, 1)), context=context), 2)
-        return guide(conditional, unconditional, scale)
+        return rule(conditional, unconditional, scale)
 
-    return logits
+    def one(tokens, scale):
+        del scale
+        return apply(tokens, context=alone)
+
+    if not sometimes:
+        return both
+    return lambda tokens, scale: jax.lax.cond(scale != 0, both, one, tokens, scale)

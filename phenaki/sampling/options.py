@@ -1,15 +1,18 @@
 """Sampling options: defaults, presets, checks, and which of them are static under jit."""
 
 import dataclasses
+import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from phenaki.errors import UserError, did_you_mean, one_of
 from phenaki.io.clean_text import clean
+from phenaki.sampling import orders
 from phenaki.sampling.guidance import RAMPS
-from phenaki.sampling.schedules import SCHEDULES
+from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 
 Whole = int | np.integer
 Number = float | Whole | np.floating
@@ -18,11 +21,23 @@ Number = float | Whole | np.floating
 RANGES: Mapping[str, tuple[float, float | None]] = {
     "steps": (1, None),
     "choice_temperature": (0, None),
-    "temperature": (0, None),
     "top_k": (0, None),
     "top_p": (0, 1),
     "critic_noise": (0, None),
+    "min_p": (0, 1),
+    "guidance_limit": (0, None),
+    "guidance_min_p": (0, 1),
 }
+# Options that came after the first caches of windows.
+LATER = (
+    "guidance_limit",
+    "guidance_min_p",
+    "guidance_interval",
+    "min_p",
+    "order",
+    "calibrated",
+)
+CONTINUED = "continued"  # key of `Defaults`: options where a part of the clip is given
 
 
 class Critic(NamedTuple):
@@ -39,7 +54,12 @@ class StaticOptions(NamedTuple):
     schedule: str
     guided: bool
     guidance_schedule: str
+    bounded: bool  # guidance_limit or guidance_min_p
+    sometimes: bool  # guided in a part of the steps
     narrowed: bool  # by top_k or top_p
+    min_p: bool
+    order: str
+    calibrated: tuple[int, ...]
     critic: Any  # a network or None
     critic_guided: bool
     trace: bool
@@ -52,11 +72,18 @@ class SamplingOptions:
     steps: Whole
     choice_temperature: Number  # scale of the Gumbel noise on confidences, falling to 0
     guidance: Number  # λ of (1 + λ) l_c - λ l_u
-    guidance_schedule: str = "constant"  # or "linear": λ grows over the steps up to its value
+    guidance_schedule: str = "constant"  # "linear": λ rises to its value; "falling": from it
+    guidance_limit: Number = 0.0  # most that guidance adds to a log-probability; 0: no bound
+    guidance_min_p: Number = 0.0  # guides codes this likely, against the likeliest; 0: all
+    guidance_interval: Sequence[Number] = (0.0, 1.0)  # fractions of the steps, guided between
     negative: str | Sequence[str | None] | None = None  # a text whose logits replace l_u
-    temperature: Number = 1.0  # of the sampled tokens; with a critic it falls to 0
+    # Of the sampled tokens; several are a curve over the steps. With a critic it falls to 0.
+    temperature: Number | Sequence[Number] = 1.0
     top_k: Whole = 0  # 0: all codes
     top_p: Number = 1.0
+    min_p: Number = 0.0  # codes this likely, against the likeliest; 0: all
+    order: str = "confidence"  # which tokens are kept, `phenaki.sampling.orders`
+    calibrated: Sequence[Whole] = ()  # positions that order="calibrated" begins with
     schedule: str = "cosine"  # of the masked fraction, `phenaki.sampling.schedules`
     critic: Critic | None = None
     critic_guidance: Number = 0.0  # λ of the critic's own logits
@@ -64,8 +91,18 @@ class SamplingOptions:
     trace: bool = False  # return every step's tokens and scores
 
     def __post_init__(self):
-        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("schedule", self.schedule, SAMPLER_SCHEDULES)
         one_of("guidance_schedule", self.guidance_schedule, RAMPS)
+        one_of("order", self.order, dict.fromkeys(orders.NAMES))
+        ends = [float(end) for end in self.guidance_interval]
+        if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 1:
+            raise UserError(
+                f"guidance_interval={','.join(f'{end:g}' for end in ends)} must be two rising "
+                "fractions of the steps, such as 0,0.25 for the first quarter."
+            )
+        heats = _several(self.temperature)
+        if not heats or min(heats) < 0:
+            raise UserError(f"temperature={self.temperature} must be at least 0.")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if value < least:
@@ -81,23 +118,42 @@ class SamplingOptions:
             # λ = 0 needs no unconditional half of the batch.
             guided=float(self.guidance) != 0,
             guidance_schedule=self.guidance_schedule,
+            bounded=float(self.guidance_limit) != 0 or float(self.guidance_min_p) != 0,
+            sometimes=float(self.guidance) != 0 and tuple(self.guidance_interval) != (0, 1),
             narrowed=bool(self.top_k) or float(self.top_p) < 1,
+            min_p=float(self.min_p) != 0,
+            order=self.order,
+            calibrated=tuple(int(place) for place in self.calibrated),
             critic=None if self.critic is None else self.critic.network,
             critic_guided=float(self.critic_guidance) != 0,
             trace=bool(self.trace),
         )
 
-    def traced(self) -> dict[str, float]:
+    def traced(self) -> dict[str, Any]:
         """What may change from call to call without compiling."""
+        start, stop = self.guidance_interval
         return {
             "guidance": float(self.guidance),
+            "guidance_limit": float(self.guidance_limit) or math.inf,
+            "guidance_min_p": float(self.guidance_min_p),
+            "guidance_interval": (float(start), float(stop)),
             "choice_temperature": float(self.choice_temperature),
-            "temperature": float(self.temperature),
+            "temperature": _curve(_several(self.temperature), int(self.steps)),
+            "min_p": float(self.min_p),
             "top_k": int(self.top_k),
             "top_p": float(self.top_p),
             "critic_guidance": float(self.critic_guidance),
             "critic_noise": float(self.critic_noise),
         }
+
+    def facts(self) -> dict[str, Any]:
+        """Every option by name; those of `LATER` only where they differ from their default.
+
+        Hashes of options are a file format: a new option must not change those of earlier calls.
+        """
+        facts = dataclasses.asdict(self)
+        own = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: x for name, x in facts.items() if name not in LATER or x != own[name]}
 
     def negatives(self, count: int) -> Sequence[str | None] | None:
         """The negative text of each of `count` samples; None where there is none, or no guidance.
@@ -125,11 +181,14 @@ class SamplingOptions:
         if not has_text:
             reasons |= dict.fromkeys(("guidance", "guidance_schedule"), "the model has no text")
         if float(self.guidance) == 0:
-            reasons |= dict.fromkeys(("negative", "guidance_schedule"), "guidance is 0")
+            others = [name for name in NAMES if name.startswith("guidance_")]
+            reasons |= dict.fromkeys(("negative", *others), "guidance is 0")
         if self.steps == 1:
             reasons["guidance_schedule"] = "there is one step"
+        if self.order != orders.CONFIDENCE:
+            reasons["choice_temperature"] = f"order={self.order} chooses the tokens"
         if self.critic is not None:
-            reasons["choice_temperature"] = "a critic chooses the tokens"
+            reasons |= dict.fromkeys(("choice_temperature", "order"), "a critic chooses the tokens")
         elif self.steps == 1:
             reasons["choice_temperature"] = "one step keeps all tokens"
         if self.critic is None:
@@ -138,21 +197,38 @@ class SamplingOptions:
         return {name: reason for name, reason in reasons.items() if name in given}
 
 
+def _several(value: Number | Sequence[Number]) -> list[float]:
+    return [float(x) for x in np.atleast_1d(np.asarray(value, float))]
+
+
+def _curve(values: Sequence[float], steps: int) -> Float[np.ndarray, " i"]:
+    """`values` in equal distances over `steps` steps, with straight lines between them."""
+    places = np.linspace(0, 1, len(values)) if len(values) > 1 else np.zeros(1)
+    return np.interp(np.linspace(0, 1, steps), places, values).astype(np.float32)
+
+
 NAMES = tuple(field.name for field in dataclasses.fields(SamplingOptions))
 
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-    """A model's own options, and named presets of options (docs/paper.md#presets)."""
+    """A model's own options, and named presets of options (docs/paper.md#presets).
+
+    Both may have a mapping `CONTINUED`, which goes before the others where tokens of a clip are
+    given: in every window of a story but the first.
+    """
 
     sample: Mapping[str, Any]
     presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
-def resolve(defaults: Defaults, preset: str | None = None, **given: Any) -> SamplingOptions:
+def resolve(
+    defaults: Defaults, preset: str | None = None, continues: bool = False, **given: Any
+) -> SamplingOptions:
     """The options `given`, then those of the named preset, then the model's own.
 
-    None stands for "not given". `defaults.sample` may have other keys, which are ignored.
+    None stands for "not given". `defaults.sample` may have other keys, which are ignored. A call
+    that `continues` has tokens that are given, see `CONTINUED`.
 
     Raises:
         UserError: an unknown option, preset or schedule, or a value out of its range.
@@ -164,9 +240,12 @@ def resolve(defaults: Defaults, preset: str | None = None, **given: Any) -> Samp
                 f"sampling option {name!r} must be one of {', '.join(known)}"
                 f"{did_you_mean(name, known)}."
             )
-    options = {name: value for name, value in defaults.sample.items() if name in NAMES}
+    options = {**defaults.sample}
     if preset is not None:
         options |= one_of("preset", preset, defaults.presets)
+    if continues:
+        options |= options.get(CONTINUED, {})
+    options = {name: value for name, value in options.items() if name in NAMES}
     options |= {name: x for name, x in given.items() if x is not None}
     negative = options.get("negative")
     if negative is not None:

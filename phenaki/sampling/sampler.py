@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from phenaki.sampling import decode, seeds
+from phenaki.sampling import decode, guidance, orders, seeds
 from phenaki.sampling.decode import Decoded
-from phenaki.sampling.guidance import RAMPS, guided_logits
 from phenaki.sampling.options import StaticOptions
-from phenaki.sampling.schedules import SCHEDULES
+from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 from phenaki.types import Text
 
 
@@ -45,30 +44,66 @@ def sample_tokens(
     of no text. `keys` are `row_keys`; `traced` and `static` are halves of `SamplingOptions`.
     """
     text, other = (None, None) if embed is None else _texts(embed, params["text"], ids, negative)
-    logits = guided_logits(network, params["maskgit"], text, other, static.guided)
-    ramp = RAMPS[static.guidance_schedule]
+    rule: guidance.Guide = guidance.guide
+    if static.bounded:
+        limits = dict(limit=traced["guidance_limit"], min_p=traced["guidance_min_p"])
+        rule = functools.partial(guidance.guide_bounded, **limits)
+    logits = guidance.guided_logits(
+        network, params["maskgit"], text, other, static.guided, rule, static.sometimes
+    )
 
-    def logits_fn(tokens, step):
-        return logits(tokens, traced["guidance"] * ramp((step + 1) / static.steps))
-
-    narrow = None
-    if static.narrowed:
-        limits = {name: traced[name] for name in ("top_k", "top_p")}
-        narrow = functools.partial(decode.restrict, **limits)
-    return decode.decode(
-        logits_fn,
+    scale = _scale(traced, static)
+    decoded = decode.decode(
+        lambda tokens, step: logits(tokens, scale(step)),
         tokens,
         keys,
         steps=static.steps,
         choice_temperature=traced["choice_temperature"],
         mask_id=network.mask_id,
-        schedule=SCHEDULES[static.schedule],
+        schedule=SAMPLER_SCHEDULES[static.schedule],
         temperature=traced["temperature"],
-        narrow=narrow,
+        ranks=orders.ranks(static.order, network.grid, static.calibrated),
+        narrow=_narrow(traced, static),
         score_fn=_score_fn(params, text, other, traced, static),
         score_noise=traced["critic_noise"],
         trace=static.trace,
     )
+    if text is None or not static.guided:
+        return decoded
+    return decoded._replace(passes=decoded.passes + _guided_steps(decoded.passes, scale, static))
+
+
+def _scale(traced, static):
+    """step -> its λ, 0 outside of the interval."""
+    start, stop = traced["guidance_interval"]
+
+    def scale(step):
+        done = (step + 1) / static.steps
+        inside = (done > start + 1e-6) & (done < stop + 1e-6)
+        ramp = guidance.RAMPS[static.guidance_schedule](done, static.steps)
+        return jnp.where(inside, traced["guidance"] * ramp, 0.0)
+
+    return scale
+
+
+def _guided_steps(run, scale, static):
+    """How many of the `run` steps, the first ones and the last, took an unconditional pass, too."""
+    step = jnp.arange(static.steps)
+    ran = (step < run - 1) | (step == static.steps - 1)
+    return (ran & (scale(step) != 0)).sum() if static.sometimes else run
+
+
+def _narrow(traced, static):
+    """logits -> logits with -inf for codes that may not be sampled; None where all may be."""
+    rules: list[Callable[[Array], Array]] = []
+    if static.narrowed:
+        limits = {name: traced[name] for name in ("top_k", "top_p")}
+        rules.append(functools.partial(decode.restrict, **limits))
+    if static.min_p:
+        rules.append(lambda logits: decode.plausible(logits, traced["min_p"]))
+    if not rules:
+        return None
+    return lambda logits: functools.reduce(lambda x, rule: rule(x), rules, logits)
 
 
 def _texts(embed, params, ids, negative):
@@ -89,5 +124,5 @@ def _score_fn(params, text, other, traced, static):
     own = critic.merge_params(params["critic"], params["maskgit"])
     if not critic.reads_text:
         text = other = None
-    logits = guided_logits(critic, own, text, other, static.critic_guided)
+    logits = guidance.guided_logits(critic, own, text, other, static.critic_guided)
     return lambda tokens: logits(tokens, traced["critic_guidance"])

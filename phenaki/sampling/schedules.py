@@ -36,6 +36,12 @@ def _exp(r, length):
     return 1 - xp.exp2(xp.log2(xp.maximum(xp.asarray(length, dtype=r.dtype), 1)) * (r - 1))
 
 
+def _late(r, length):
+    # One token in every step of a sampler, and all others in the last one.
+    del length
+    return (r < 1) * 1.0
+
+
 # MaskGIT's names. "uniform" and "linear" are one function: with r ~ U[0, 1) the masked fraction of
 # a training sample is uniform, and over the steps of a sampler it falls linearly.
 SCHEDULES: dict[str, Schedule] = {
@@ -46,6 +52,8 @@ SCHEDULES: dict[str, Schedule] = {
     "cubic": _clipped(_power(3)),
     "exp": _clipped(_exp),
 }
+# Those that a sampler may follow.
+SAMPLER_SCHEDULES = SCHEDULES | {"late": _clipped(_late)}
 COSINE = SCHEDULES["cosine"]
 
 

@@ -161,11 +161,13 @@ def _key(model, shot, seed, context, drift, facts) -> str:
     The names in the dictionary, and their values, are a file format: existing caches are found by
     them.
     """
+    continues = facts["before"] is not None or facts["image"] is not False
+    chosen = options.resolve(model.defaults, continues=continues, **shot.sampler)
     facts = {
         **facts,
         "prompt": clean(shot.prompt),
         "seed": seed,
-        "options": dataclasses.asdict(options.resolve(model.defaults, **shot.sampler)),
+        "options": chosen.facts(),
         "context": context,
         "aids": drift.key(),
     }

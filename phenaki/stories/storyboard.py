@@ -103,6 +103,13 @@ def _cut(value):
     return None if value in ("hard", "morph") else "must be hard or morph"
 
 
+def _interval(value):
+    whole = isinstance(value, list) and len(value) == 2
+    if whole and all(_number(0, most=1)(x) is None for x in value) and value[0] < value[1]:
+        return None
+    return "must be two rising fractions, such as [0, 0.25]"
+
+
 _Checks = Mapping[str, Callable[[Any], str | None]]
 # The options of `phenaki.sampling.options` that a storyboard may set, by the same names.
 SAMPLER: _Checks = {
@@ -116,6 +123,11 @@ SAMPLER: _Checks = {
     "schedule": _text,
     "top_k": _integer(0),
     "top_p": _number(0, most=1),
+    "min_p": _number(0, most=1),
+    "order": _text,
+    "guidance_limit": _number(0),
+    "guidance_min_p": _number(0, most=1),
+    "guidance_interval": _interval,
 }
 OWN: _Checks = {"seed": _seed, "cut": _cut, **SAMPLER}
 COMMON: _Checks = {"seconds": _number(above=0), **{k: _or_null(v) for k, v in OWN.items()}}

@@ -1,0 +1,229 @@
+"""Trial bench of samplers: obedience, diversity, passes and seconds of any settings of a model.
+
+    python experiments/compare_samplers.py --model=checkpoints/laptop --output=out/samplers \\
+        --settings=experiments/samplers.yaml --only=paper_12,few_5
+
+--settings names settings, each a mapping of sampling options as in a config's `sample`, with those
+of later windows under `continued`; an option that is left out has its default, not the model's.
+--only picks some of them. Every setting samples --count prompts of moving shapes per split and
+seed; the detector counts those that are obeyed in all attributes, with Wilson 95 % intervals over
+all seeds. A setting is better than another only where their intervals are disjoint; pick on one
+seed, report on others. Next to it stand the diversity of 8 prompts x 25 samples
+(`phenaki.evaluation.diversity`), passes per clip and seconds per clip. Writes samplers.json,
+samplers.md and samplers.png; a second call resumes.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+import yaml
+from absl import flags
+
+from experiments import common
+from phenaki import cli
+from phenaki.errors import UserError, one_of
+from phenaki.io import paths
+from phenaki.io.artifacts import write_json
+from phenaki.progress import Progress
+
+MODEL = flags.DEFINE_string(
+    "model", None, "a bundle, or the --workdir of train_maskgit.py", required=True
+)
+OUTPUT = flags.DEFINE_string("output", None, "folder for results", required=True)
+SETTINGS = flags.DEFINE_string("settings", "experiments/samplers.yaml", "YAML of named settings")
+ONLY = flags.DEFINE_list("only", [], "names of the settings to measure; default: all")
+COUNT = flags.DEFINE_integer("count", 400, "prompts per split and seed", lower_bound=1)
+SEEDS = flags.DEFINE_list("seeds", ["0"], "of the samples")
+SPLITS = flags.DEFINE_list("splits", ["seen", "never_seen", "story"], "what to measure")
+
+NAMES = {"seen": "test", "never_seen": "held_out", "story": "test"}
+PROMPTS, EACH = 8, 25  # of diversity
+MEASURES = ("start_px", "start_bits", "ground_bits")
+
+
+def main(argv):
+    """Measures what is missing, then writes table and chart."""
+    del argv
+    from phenaki.data import batches
+    from phenaki.evaluation import alignment
+    from phenaki.pipeline import Phenaki
+
+    for split in SPLITS.value:
+        one_of("--splits", split, NAMES)
+    seeds = [_seed(text) for text in SEEDS.value]
+    settings = _settings()
+    model = Phenaki.load(MODEL.value)
+    if model.config.data.source != "moving_shapes":
+        raise UserError(
+            f"--model={MODEL.value}: was trained on {model.config.data.source}; only moving shapes "
+            "have a detector."
+        )
+    alignment.GROUP = min(200, COUNT.value)  # rows of one compiled batch, of all seeds
+    world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
+    output = paths.local_path("output", OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    report = _resumed(output / "samplers.json", model, world)
+    with Progress(len(settings) * len(seeds), "trials") as progress:
+        for name, options in settings.items():
+            trials = report["trials"].setdefault(name, {"options": options, "seeds": {}})
+            for seed in seeds:
+                done = trials["seeds"].setdefault(str(seed), {})
+                _measure(model, world, options, seed, done)
+                write_json(output / "samplers.json", report, indent=2)
+                progress.update(note=f"{name}, seed {seed}")
+    table = _table(report)
+    (output / "samplers.md").write_text(table)
+    _chart(output / "samplers.png", report)
+    print(table, end="")
+    print(f"{output}/samplers.json, samplers.md and samplers.png")
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The Wilson 95 % interval of a fraction."""
+    z = 1.959964
+    middle, spread = right + z**2 / 2, z * math.sqrt(right * (count - right) / count + z**2 / 4)
+    return (middle - spread) / (count + z**2), (middle + spread) / (count + z**2)
+
+
+def _seed(text):
+    if not text.isdecimal():
+        raise UserError(f"--seeds: {text!r} must be a whole number, such as 0.")
+    return int(text)
+
+
+def _settings():
+    with paths.path(SETTINGS.value).open() as file:
+        known = yaml.safe_load(file)
+    names = ONLY.value or list(known)
+    return {name: one_of("--only", name, known) for name in names}
+
+
+def _resumed(path, model, world):
+    """The report so far, if it is of the same model, prompts and software; else a new one."""
+    from phenaki.data.shapes import render
+    from phenaki.evaluation import diversity, settings
+
+    facts = settings.of_alignment(model, world, COUNT.value, 0)
+    del facts["sampler"], facts["seed"]
+    if path.is_file():
+        before = json.loads(path.read_text())
+        if before.get("settings") == facts:
+            return before
+    real = diversity.real_clips(world, EACH, _combinations(world))
+    clips = render.render(world, "test", np.arange(2 * COUNT.value))["video"]
+    halves = np.split(clips.astype(np.float32) / 255, 2)
+    truth = diversity.of_prompts(world, real, PROMPTS)
+    truth["frechet"] = diversity.pixel_distance(*halves)
+    return {"settings": facts, "truth": truth, "trials": {}}
+
+
+def _combinations(world):
+    """Eight combinations, spread over those that were trained on."""
+    seen, _ = world.combinations
+    return seen[np.linspace(0, len(seen) - 1, PROMPTS).astype(int)]
+
+
+def _measure(model, world, options, seed, done):
+    """Adds what `done` lacks: counts by split, diversity, passes, seconds per clip."""
+    from phenaki.data.shapes import render
+    from phenaki.evaluation import alignment, diversity
+    from phenaki.sampling.options import Defaults
+
+    own = model.settings
+    base = dict(choice_temperature=1.0, guidance=0.0)
+    model.settings = dataclasses.replace(own, defaults=Defaults(base | options))
+    for split in [split for split in SPLITS.value if split not in done]:
+        combination = common.combinations(world, NAMES[split], COUNT.value)
+        if split == "story":
+            scenes = alignment.stories(model, world, combination, seed)
+            each = [int(scene.verdict(world).all.sum()) for scene in scenes]
+            done[split] = {"right": sum(each), "of": 3 * COUNT.value, "scenes": each}
+            continue
+        prompts = alignment.prompts_of(world, combination)
+        video = alignment.sample(model, prompts.texts, seed)
+        right = int(alignment.verdict(world, video, prompts).all.sum())
+        done[split] = {"right": right, "of": COUNT.value}
+        if split == "seen":
+            real = render.render(world, "test", np.arange(COUNT.value))["video"]
+            done["frechet"] = diversity.pixel_distance(video, real.astype(np.float32) / 255)
+    if "passes" not in done:
+        texts = alignment.prompts_of(world, np.repeat(_combinations(world), EACH, axis=0)).texts
+        model.sample(texts, seed=seed)  # compiles
+        start = time.monotonic()
+        sample = model.sample(texts, seed=seed)
+        done["seconds"] = (time.monotonic() - start) / len(texts)
+        done["passes"] = sample.passes
+        given = sample.video[:, -model.context :]
+        done["later_passes"] = model.sample(texts, seed=seed, video=given).passes
+        done |= diversity.of_prompts(world, sample.video, PROMPTS)
+    model.settings = own
+
+
+def _rows(report):
+    """(name, by measure its mean over seeds, or (right, of) of a split) of every setting."""
+    for name, trial in report["trials"].items():
+        seeds = list(trial["seeds"].values())
+        row: dict[str, Any] = {}
+        for split in NAMES:
+            found = [seed[split] for seed in seeds if split in seed]
+            if found:
+                row[split] = tuple(sum(x[key] for x in found) for key in ("right", "of"))
+        for key in ("passes", "later_passes", "seconds", "frechet", *MEASURES):
+            found = [seed[key] for seed in seeds if key in seed]
+            if found:
+                row[key] = float(np.mean(found))
+        yield name, row
+
+
+def _table(report):
+    head = ["setting", "passes (later)", *(f"{x}, %" for x in NAMES), "start px", "start bits"]
+    head += ["background bits", "Fréchet", "ms a clip"]
+    rows = []
+    truth = report["truth"]
+    measures = [f"{truth[key]:.2f}" for key in (*MEASURES, "frechet")]
+    rows.append(["truth", *[""] * 4, *measures, ""])
+    for name, row in _rows(report):
+        cells = [_percent(*row[split]) if split in row else "" for split in NAMES]
+        passes = f"{row['passes']:.0f} ({row['later_passes']:.0f})"
+        measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
+        rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])
+    return common.table(head, rows)
+
+
+def _percent(right, of):
+    low, high = wilson(right, of)
+    return f"{100 * right / of:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _chart(path, report):
+    """Obedience over passes, a panel per split; the best at every cost are joined."""
+    from matplotlib.figure import Figure
+
+    rows = list(_rows(report))
+    figure = Figure(figsize=(4.5 * len(NAMES), 4), layout="constrained")
+    for plot, split in zip(figure.subplots(1, len(NAMES)), NAMES, strict=True):
+        points = [(row["passes"], *row[split], name) for name, row in rows if split in row]
+        front: list[tuple[float, float]] = []
+        for passes, right, of, name in sorted(points):
+            share = right / of
+            low, high = wilson(right, of)
+            plot.errorbar(passes, 100 * share, [[100 * (share - low)], [100 * (high - share)]],
+                          fmt="o", color="C0", capsize=2)  # fmt: skip
+            plot.annotate(name, (passes, 100 * share), fontsize=6)
+            if not front or share > front[-1][1]:
+                front.append((passes, share))
+        plot.plot([x for x, _ in front], [100 * y for _, y in front], "-", color="C1")
+        plot.set_xscale("log")
+        plot.set_xlabel("passes of a clip")
+        plot.set_title(split.replace("_", " "))
+        plot.grid(alpha=0.3)
+    figure.supylabel("prompts obeyed, %", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    cli.run(main)
