@@ -139,6 +139,7 @@ def _t5(name):
 def t2v(c):
     """B.3.1: 1.8B parameters; the paper samples its videos with λ 12, 48 steps, temperature 8."""
     c.mesh.update(data=1, fsdp=-1)
+    c.remat = "products"
 
 
 def nuwa(c):
@@ -147,6 +148,7 @@ def nuwa(c):
     c.data.update(batch=256, image_batch=256)
     c.sample.update(steps=12, choice_temperature=4.0, guidance=0.1)
     c.mesh.update(data=1, fsdp=-1)
+    c.remat = "products"
 
 
 def bair(c):

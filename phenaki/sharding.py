@@ -32,10 +32,10 @@ RULES = (
     (r"(attention|cross)/out/kernel", (("tensor", *WIDE), None)),
     (r"text_key_value/kernel", (WIDE, None, None, "tensor", None)),
     (r"text_key_value/bias", (None, None, "tensor", None)),
-    (r"wi(_\d)?/kernel", (WIDE, "tensor")),
+    (r"wi/kernel", (WIDE, "tensor")),
     (r"wi/bias", ("tensor",)),
     (r"wo/kernel", (("tensor", *WIDE), None)),
-    (r"(query|key|value)/kernel", (WIDE, "tensor")),  # T5
+    (r"(query|key|value|wi_\d)/kernel", (None, ("tensor", *WIDE))),  # T5
     (r"(embedding|position)$", (None, WIDE)),  # 8193 rows divide by nothing useful
     (r"kernel", (WIDE, None)),
 )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from phenaki.blocks import attention_impl, sharding
+from phenaki.blocks import packed_attention as packed
 from phenaki.blocks.dense import Dense
 from phenaki.blocks.dropout import Dropout
 
@@ -51,9 +52,17 @@ class SelfAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b s d"], mask=None, deterministic: bool = True
     ) -> Float[Array, "b s d"]:
-        width = x.shape[-1]
-        qkv = Dense((3, self.heads, width // self.heads), self.dtype, name="qkv")(x)
+        width, each = x.shape[-1], x.shape[-1] // self.heads
         drop = _dropout(self.dropout, deterministic)
+        features = (3, self.heads, each)
+        if packed.supports(x.shape, self.heads, mask, self.attention):
+            product = packed.split_product
+            qkv = Dense(features, self.dtype, product=product, name="qkv")(x)
+            scores = (x.shape[0], self.heads, x.shape[1], x.shape[1])
+            out = packed.attend(qkv, None if drop is None else drop.mask(scores), each)
+            product = packed.join_product
+            return Dense(width, self.dtype, product=product, inputs=width, name="out")(out)
+        qkv = Dense(features, self.dtype, name="qkv")(x)
         out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, drop, self.attention)
         return Dense(width, self.dtype, name="out")(out.reshape(x.shape))
 
@@ -74,11 +83,18 @@ class CrossAttention(nn.Module):
         mask: Bool[Array, "b l"],
         deterministic: bool = True,
     ) -> Float[Array, "b s d"]:
-        width = x.shape[-1]
-        query = Dense((self.heads, width // self.heads), self.dtype, name="query")(x)
+        width, keys = x.shape[-1], mask.shape[1]
+        features = (self.heads, width // self.heads)
         drop = _dropout(self.dropout, deterministic)
-        key, value = key_value[:, :, 0], key_value[:, :, 1]
-        out = attend(query, key, value, mask[:, None, None], drop, self.attention)
+        if packed.supports(x.shape, self.heads, None, self.attention, keys):
+            query = Dense(features, self.dtype, product=packed.flat_product, name="query")(x)
+            scores = (x.shape[0], self.heads, x.shape[1], keys)
+            dropped = None if drop is None else drop.mask(scores)
+            out = packed.cross_attend(query, key_value, mask, dropped)
+        else:
+            query = Dense(features, self.dtype, name="query")(x)
+            key, value = key_value[:, :, 0], key_value[:, :, 1]
+            out = attend(query, key, value, mask[:, None, None], drop, self.attention)
         out = Dense(width, self.dtype, name="out")(out.reshape(x.shape))
         # Without a caption the branch is zero: a softmax over hidden keys alone would attend
         # uniformly, so that a dropped caption would still be read (docs/paper.md#null-text).

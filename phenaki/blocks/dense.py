@@ -5,21 +5,28 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from phenaki.blocks import sharding
+
+# The checkpoint name of products, for rematerialisation policies that save them.
+SAVE_PRODUCT = "product"
 
 
 class Dense(nn.Module):
     """x @ kernel + bias over the last axis, which becomes `features` (an int or several axes).
 
     The kernel is [d, *features] and the bias [*features], both float32; they and `x` are cast to
-    `dtype` for the product.
+    `dtype` for the product. `product` (x, kernel, bias) takes the place of the matrix product; d is
+    `inputs` if `x` then has another form.
     """
 
     features: int | tuple[int, ...]
     dtype: Any = jnp.float32
     kernel_init: Callable = nn.initializers.lecun_normal()
+    product: Callable[[Array, Array, Array], Array] | None = None
+    inputs: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "... d"]) -> Array:
@@ -33,14 +40,18 @@ class Dense(nn.Module):
         def init(key, shape):
             return self.kernel_init(key, (shape[0], total), jnp.float32).reshape(shape)
 
-        kernel = self.param("kernel", init, (x.shape[-1], *features))
+        kernel = self.param("kernel", init, (self.inputs or x.shape[-1], *features))
         bias = self.param("bias", nn.initializers.zeros_init(), features)
         kernel, bias, x = (value.astype(self.dtype) for value in (kernel, bias, x))
-        # A reshape would merge the split axis of heads with an unsplit one.
-        if sharding.axis_size("tensor") > 1:
-            return jnp.tensordot(x, kernel, 1) + bias
-        # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.
-        # On a mesh the leading axes stay apart, because one of them is split.
-        flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
-        out = flat @ sharding.replicated(kernel.reshape(-1, total)) + bias.reshape(-1)
-        return out.reshape(*x.shape[:-1], *features)
+        return checkpoint_name((self.product or _product)(x, kernel, bias), SAVE_PRODUCT)
+
+
+def _product(x, kernel, bias):
+    # A reshape would merge the split axis of heads with an unsplit one.
+    if sharding.axis_size("tensor") > 1:
+        return jnp.tensordot(x, kernel, 1) + bias
+    # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.
+    # On a mesh the leading axes stay apart, because one of them is split.
+    flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
+    out = flat @ sharding.replicated(kernel.reshape(len(kernel), -1)) + bias.reshape(-1)
+    return out.reshape(*x.shape[:-1], *bias.shape)

@@ -7,9 +7,11 @@ are in `phenaki.sharding`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
@@ -92,6 +94,40 @@ def replicated(kernel: Array, split: int = 0) -> Array:
         if axis_size("tensor") > 1
         else all_gather_with_sharded_gradient(kernel, {}, {split: WIDE})
     )
+
+
+def gather_parameters(params: Any, dtype: Any) -> Any:
+    """A tree of parameters gathered on every device, matrices in `dtype`, for use in a loop.
+
+    Unchanged where "tensor" splits heads and hidden units.
+    """
+    if not is_split() or axis_size("tensor") > 1:
+        return params
+
+    def whole(path, leaf):
+        return constrain(leaf.astype(dtype) if path[-1].key == "kernel" else leaf, {})
+
+    return jax.tree_util.tree_map_with_path(whole, params)
+
+
+def merge_rows(arrays: Sequence[Array]) -> Array:
+    """The rows of several batches as one, an order in which no row changes its device."""
+    parts = _row_parts(arrays)
+    apart = [x.reshape(parts, len(x) // parts, *x.shape[1:]) for x in arrays]
+    return jnp.concatenate(apart, axis=1).reshape(-1, *arrays[0].shape[1:])
+
+
+def split_rows(merged: Array, arrays: Sequence[Array]) -> list[Array]:
+    """The rows of `merged` that come from each of `arrays`, which `merge_rows` merged."""
+    parts = _row_parts(arrays)
+    apart = merged.reshape(parts, len(merged) // parts, *merged.shape[1:])
+    ends = np.cumsum([len(x) // parts for x in arrays])[:-1]
+    return [x.reshape(-1, *merged.shape[1:]) for x in jnp.split(apart, ends, axis=1)]
+
+
+def _row_parts(arrays):
+    parts = math.prod(axis_size(axis) for axis in BATCH)
+    return 1 if any(len(x) % parts for x in arrays) else parts
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -90,6 +90,15 @@ class TokenTransformer(nn.Module):
         key_value = self.text_key_value(text.embeddings)
         return jnp.moveaxis(key_value, 2, 0), text.mask
 
+    def shared_context(self, text: Text):
+        """`context`, gathered once for all decoding steps."""
+        key_value, mask = self.context(text)
+        return sharding.constrain(key_value, {1: sharding.BATCH}), mask
+
+    def shared_params(self, params):
+        """`params`, gathered once for all decoding steps."""
+        return sharding.gather_parameters(params, self.dtype)
+
     def features(
         self,
         tokens: Int[Array, "b s"],

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from phenaki.blocks import flash, sharding
 from phenaki.blocks.attention import CrossAttention, SelfAttention
-from phenaki.blocks.dense import Dense
+from phenaki.blocks.dense import SAVE_PRODUCT, Dense
 from phenaki.blocks.dropout import Dropout
 
 # `config.remat` -> the policy of `jax.checkpoint`: which values of the forward pass are saved.
@@ -18,6 +18,10 @@ REMAT = {
     # Attention kernels save their outputs, because they would be the most expensive to recompute.
     "full": jax.checkpoint_policies.save_only_these_names(flash.SAVE_FOR_BACKWARD),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Attention's outputs and matrix products, which are most of the work.
+    "products": jax.checkpoint_policies.save_only_these_names(
+        flash.SAVE_FOR_BACKWARD, SAVE_PRODUCT
+    ),
 }
 
 
@@ -67,8 +71,8 @@ class Transformer(nn.Module):
     """`depth` blocks and a final LayerNorm. Parameters are stacked over layers (leading axis).
 
     `remat` is a key of `REMAT`: "none" saves everything for the backward pass, "full" only the
-    outputs of attention kernels, "dots" matrix products. `unroll` layers at a time trade compile
-    time for speed. `attention` is a key of `attention_impl.CHOICES`.
+    outputs of attention kernels, "dots" matrix products, "products" both. `unroll` layers at a time
+    trade compile time for speed. `attention` is a key of `attention_impl.CHOICES`.
     """
 
     depth: int

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from phenaki.blocks import sharding
 from phenaki.blocks.dense import Dense
 from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
@@ -62,6 +63,14 @@ class SelfCritic(nn.Module):
     def context(self, text: Text):
         """Keys and values of the text for the generator's layers, see `TokenTransformer`."""
         return self.trunk.context(text)
+
+    def shared_context(self, text: Text):
+        """See `TokenTransformer`."""
+        return self.trunk.shared_context(text)
+
+    def shared_params(self, params):
+        """See `TokenTransformer`."""
+        return sharding.gather_parameters(params, self.dtype)
 
     def __call__(
         self,

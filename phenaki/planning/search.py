@@ -9,7 +9,7 @@ from phenaki.planning.costs import FRACTION
 from phenaki.planning.programs import Workload
 
 USABLE = 0.92  # of a device's memory; the rest is for XLA itself and fragmentation
-REMATS = ("none", "dots", "full")
+REMATS = ("none", "products", "dots", "full")
 SCALES = (0.5, 1, 2)  # of the config's batch
 ACCUMULATE = (1, 2, 4, 8)
 

@@ -60,24 +60,29 @@ def guided_logits(
 ) -> Callable[[Int[Array, "b s"], Array | float], Float[Array, "b s ..."]]:
     """(tokens, λ) -> logits of `network`, guided by `rule` towards `text` and away from `other`.
 
-    `network` is a MaskGIT or a token critic: `apply` gives its logits, and with method="context"
-    what it needs of a text. Without `text` the network is unconditional. If not `guided`, λ and
-    `other` are not used. With `sometimes`, λ = 0 costs no unconditional half of the batch.
+    `network` is a MaskGIT or a token critic: `apply` gives its logits, and with
+    method="shared_context" what it needs of a text. Without `text` the network is unconditional. If
+    not `guided`, λ and `other` are not used. With `sometimes`, λ = 0 costs no unconditional half of
+    the batch.
     """
-    apply = functools.partial(network.apply, {"params": params})
+    apply = functools.partial(network.apply, {"params": network.shared_params(params)})
     if text is None:
         return lambda tokens, scale: apply(tokens)
     # The text's keys and values do not change from step to step.
-    alone = apply(text, method="context") if sometimes or not guided else None
+    alone = apply(text, method="shared_context") if sometimes or not guided else None
     if not guided:
         return lambda tokens, scale: apply(tokens, context=alone)
-    text = jax.tree.map(lambda *halves: jnp.concatenate(halves), text, other)
-    context = apply(text, method="context")
+    # The two rows of a sample are neighbours, so that they are on the same devices.
+    text = jax.tree.map(
+        lambda *halves: jnp.stack(halves, 1).reshape(-1, *halves[0].shape[1:]), text, other
+    )
+    context = apply(text, method="shared_context")
 
     def both(tokens, scale):
-        # One batch of twice the rows: conditional ones first.
-        conditional, unconditional = jnp.split(apply(jnp.tile(tokens, (2, 1)), context=context), 2)
-        return rule(conditional, unconditional, scale)
+        # One batch of twice the rows.
+        out = apply(jnp.repeat(tokens, 2, axis=0), context=context)
+        out = out.reshape(len(tokens), 2, *out.shape[1:])
+        return rule(out[:, 0], out[:, 1], scale)
 
     def one(tokens, scale):
         del scale

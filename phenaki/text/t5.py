@@ -13,6 +13,7 @@ Shapes: b batch, l and k text positions of query and key, h heads, d width.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,7 @@ class EncoderStack(nn.Module):
         bias = jnp.where(mask, 0.0, -1e10)[:, None, None, :]
         if not self.relpos_per_layer:
             bias += relpos()(x.shape[1])
+        stay = parameters_stay(x.shape[:2], self.heads, self.head_dim, self.mlp_dim)
         for index in range(self.layers):
             layer = EncoderLayer(
                 heads=self.heads,
@@ -102,6 +104,7 @@ class EncoderStack(nn.Module):
                 mlp_dim=self.mlp_dim,
                 relpos=relpos if self.relpos_per_layer else None,
                 dtype=self.dtype,
+                stay=stay,
                 name=f"layers_{index}",
             )
             x = layer(sharding.split_tokens(x), bias)
@@ -116,6 +119,7 @@ class EncoderLayer(nn.Module):
     mlp_dim: int
     relpos: Callable[[], nn.Module] | None  # makes the layer's own position biases
     dtype: Any
+    stay: bool
 
     @nn.compact
     def __call__(
@@ -123,9 +127,10 @@ class EncoderLayer(nn.Module):
     ) -> Float[Array, "b l d"]:
         if self.relpos is not None:
             bias += self.relpos()(x.shape[1])
-        attention = T5Attention(self.heads, self.head_dim, self.dtype, name="attention")
+        common = dict(dtype=self.dtype, stay=self.stay)
+        attention = T5Attention(self.heads, self.head_dim, **common, name="attention")
         x = x + attention(RMSNorm(self.dtype, name="pre_attention_layer_norm")(x), bias)
-        mlp = GatedMLP(self.mlp_dim, self.dtype, name="mlp")
+        mlp = GatedMLP(self.mlp_dim, **common, name="mlp")
         return x + mlp(RMSNorm(self.dtype, name="pre_mlp_layer_norm")(x))
 
 
@@ -135,13 +140,16 @@ class T5Attention(nn.Module):
     heads: int
     head_dim: int
     dtype: Any
+    stay: bool
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b l d"], bias: Float32[Array, "_ h l l"]
     ) -> Float[Array, "b l d"]:
+        product = columns if self.stay else gathered
+
         def heads_of(name: str, init=kernel_init) -> Float[Array, "b l h e"]:
-            projected = dense(self.heads * self.head_dim, self.dtype, name, init)(x)
+            projected = dense(self.heads * self.head_dim, self.dtype, name, product, init)(x)
             return rearrange(projected, "b l (h e) -> b l h e", h=self.heads)
 
         query = heads_of("query", query_init(self.head_dim))
@@ -153,7 +161,8 @@ class T5Attention(nn.Module):
         )
         weights = jax.nn.softmax(logits + bias).astype(self.dtype)
         mixed = jnp.einsum("b h l k, b k h e -> b l h e", weights, heads_of("value"))
-        return dense(x.shape[-1], self.dtype, "out")(rearrange(mixed, "b l h e -> b l (h e)"))
+        out = dense(x.shape[-1], self.dtype, "out", rows if self.stay else gathered)
+        return out(rearrange(mixed, "b l h e -> b l (h e)"))
 
 
 class GatedMLP(nn.Module):
@@ -161,13 +170,14 @@ class GatedMLP(nn.Module):
 
     mlp_dim: int
     dtype: Any
+    stay: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        gate = nn.gelu(dense(self.mlp_dim, self.dtype, "wi_0")(x), approximate=True)
-        return dense(x.shape[-1], self.dtype, "wo")(
-            gate * dense(self.mlp_dim, self.dtype, "wi_1")(x)
-        )
+        product = columns if self.stay else gathered
+        gate = nn.gelu(dense(self.mlp_dim, self.dtype, "wi_0", product)(x), approximate=True)
+        hidden = gate * dense(self.mlp_dim, self.dtype, "wi_1", product)(x)
+        return dense(x.shape[-1], self.dtype, "wo", rows if self.stay else gathered)(hidden)
 
 
 class RMSNorm(nn.Module):
@@ -224,21 +234,56 @@ def query_init(head_dim: int) -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(1.0 / head_dim, "fan_in", "truncated_normal")
 
 
-def dense(features: int, dtype: Any, name: str, init=kernel_init) -> nn.Dense:
-    """A matrix without bias: T5 has none."""
+def dense(features: int, dtype: Any, name: str, product: Callable, init=kernel_init) -> nn.Dense:
+    """A matrix without bias: T5 has none. `product` is one of the three below."""
     return nn.Dense(
         features,
         use_bias=False,
         dtype=dtype,
         kernel_init=init,
-        dot_general=_gathered_product,
+        dot_general=product,
         name=name,
     )
 
 
-# The kernel is gathered before the product, see `sharding.replicated`.
-def _gathered_product(x, kernel, *arguments, **options):
+# Where devices hold parts of each matrix, either these travel or the activations do: two products
+# by parts of the columns, then of the rows, of which each device adds its part to a sum. Frozen
+# parameters have no gradient: the rule that splits them is in `phenaki.sharding`.
+
+
+def gathered(x, kernel, *arguments, **options):
+    """x @ kernel, gathered on every device (`sharding.replicated`)."""
     return jax.lax.dot_general(x, sharding.replicated(kernel), *arguments, **options)
+
+
+def columns(x, kernel, *arguments, **options):
+    """x @ kernel by columns: devices gather the activations of their group."""
+    x = sharding.constrain(x, {0: "data"})
+    kernel = sharding.constrain(kernel, {1: sharding.WIDE})
+    out = jax.lax.dot_general(x, kernel, *arguments, **options)
+    return sharding.constrain(out, {0: "data", 2: sharding.WIDE})
+
+
+def rows(x, kernel, *arguments, **options):
+    """x @ kernel by rows, a sum of which each device keeps its own positions."""
+    kernel = sharding.constrain(kernel, {0: sharding.WIDE})
+    return sharding.split_tokens(jax.lax.dot_general(x, kernel, *arguments, **options))
+
+
+def parameters_stay(shape: tuple[int, ...], heads: int, head_dim: int, mlp_dim: int) -> bool:
+    """Whether for ids of `shape` [b l] activations move less than parameters, and can be split.
+
+    A layer has 4 matrices of heads x head_dim and 3 of mlp_dim rows or columns. Activations are
+    gathered twice, and summed twice.
+    """
+    group = math.prod(sharding.axis_size(axis) for axis in sharding.WIDE)
+    batch, length = shape
+    if group == 1 or sharding.axis_size("tensor") > 1 or heads % group or mlp_dim % group:
+        return False
+    data, rows = sharding.axis_size("data"), sharding.axis_size("fsdp")
+    if batch % (data * rows) or length % sharding.axis_size("sequence"):
+        return False
+    return 4 * (batch // data) * length < 4 * heads * head_dim + 3 * mlp_dim
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:

@@ -45,6 +45,23 @@ def text(encoder, frozen: Mapping[str, Any], part: Mapping[str, Any]) -> Text:
         return factory.embed(encoder, frozen["text"], part["text_ids"])
 
 
+def texts(
+    embed: Callable[[Mapping[str, Any], Mapping[str, Any]], Text],
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Text]:
+    """Captions of all kinds by `embed` (frozen, sub-batch), which is `text` of an encoder.
+
+    They are encoded in one batch, so that the encoder's parameters move once.
+    """
+    if len(batch) == 1 or any("text" in part for part in batch.values()):
+        return {kind: embed(frozen, part) for kind, part in batch.items()}
+    ids = [part["text_ids"] for part in batch.values()]
+    together = embed(frozen, {"text_ids": sharding.merge_rows(ids)})
+    apart = (sharding.split_rows(x, ids) for x in (together.embeddings, together.mask))
+    return {kind: Text(*parts) for kind, *parts in zip(batch, *apart, strict=True)}
+
+
 def no_captions(captions: Sequence[str | None]) -> dict[str, np.ndarray]:
     """The caption encoder of a model without text."""
     del captions

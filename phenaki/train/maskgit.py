@@ -26,6 +26,7 @@ from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.workdir import claim, open_workdir
+from phenaki.types import Text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +51,10 @@ class MaskGITStep:
     def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
         keys = kinds.split_by_kind(key, batch)
-        prepared = {kind: self.prepare(frozen, batch[kind], keys[kind]) for kind in batch}
+        texts = inputs.texts(self.embed, frozen, batch) if self.embed else {}
+        prepared = {
+            kind: self.prepare(frozen, batch[kind], texts.get(kind), keys[kind]) for kind in batch
+        }
         masked = {kind: part for kind, (part, _) in prepared.items()}
         weights = self.weigh({kind: part["mask"].sum(-1) for kind, part in masked.items()})
         masked = {kind: part | {"weight": weights[kind]} for kind, part in masked.items()}
@@ -63,7 +67,7 @@ class MaskGITStep:
         named |= kinds.prefixed(metrics)
         return apply_gradients(state, grads, self.optimizer, ema=self.ema), named
 
-    def prepare(self, frozen, part, key):
+    def prepare(self, frozen, part, text: Text | None, key):
         """(what the loss needs of a sub-batch: tokens, mask and text; metrics of the text)."""
         # The third key is that of dropout: see `kind_loss`.
         mask_key, text_key, _ = jax.random.split(key, 3)
@@ -71,8 +75,7 @@ class MaskGITStep:
         tokens = tokens.reshape(len(tokens), -1)
         mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule)
         masked, metrics = {"tokens": tokens, "mask": mask}, {}
-        if self.embed is not None:
-            text = self.embed(frozen, part)
+        if text is not None:
             keep = schedules.keep_text(text_key, len(tokens), self.drop_text)
             masked["text"] = text.dropped(keep)
             metrics["unconditional"] = 1 - masked["text"].mask.any(-1).mean()
