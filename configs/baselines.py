@@ -11,7 +11,7 @@ configs/cvivit.py:mini, on its data.
 
 from ml_collections import ConfigDict
 
-from configs import cvivit
+from phenaki.configs import cvivit
 from phenaki.errors import UserError
 
 

@@ -9,7 +9,7 @@ text encoder are those of the generator's run or bundle.
 
 from ml_collections import ConfigDict
 
-from configs import cvivit
+from phenaki.configs import cvivit
 from phenaki.errors import UserError
 
 

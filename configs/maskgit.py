@@ -12,7 +12,7 @@ codebook sizes are those of the tokenizer's run.
 
 from ml_collections import ConfigDict
 
-from configs import cvivit
+from phenaki.configs import cvivit
 from phenaki.errors import UserError
 from phenaki.text import sizes
 

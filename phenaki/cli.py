@@ -1,7 +1,6 @@
 """Command-line entry point of the commands: flags, a short --help, and one-line errors."""
 
 import functools
-import itertools
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
-from phenaki.io import compilation_cache
+from phenaki.io import compilation_cache, shipped
 
 PREEMPTED = 128 + signal.SIGTERM
 NO_VERIFY = flags.DEFINE_bool(
@@ -101,8 +100,7 @@ def _parse(main: Callable[[list[str]], Any], argv: list[str]) -> list[str]:
     if not HELP.isdisjoint(argv[1:]):
         sys.stdout.write(_help(main.__module__))
         sys.exit(0)
-    for name, path in _config_paths(argv):
-        _check_config_path(name, path)
+    _find_presets(argv)
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -167,18 +165,44 @@ def _config_flags() -> Iterator[flags.Flag]:
 
 def _config_paths(argv: list[str]) -> Iterator[tuple[str, str]]:
     """Yield (flag name, path:variant) of every config file that the command line names."""
+    for name, place, start in _config_places(argv):
+        yield name, argv[place][start:]
+
+
+def _config_places(argv: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield (flag name, index in `argv`, first character there) of every path:variant."""
     for flag in _config_flags():
-        for argument, following in itertools.pairwise([*argv[1:], ""]):
-            match = re.fullmatch(rf"--?{re.escape(flag.name)}(=(?P<path>.*))?", argument)
-            if match:
-                yield flag.name, following if match["path"] is None else match["path"]
+        for place, argument in enumerate(argv[1:], 1):
+            match = re.fullmatch(rf"--?{re.escape(flag.name)}(=.*)?", argument)
+            if match and match[1]:
+                yield flag.name, place, match.start(1) + 1
+            elif match and place + 1 < len(argv):
+                yield flag.name, place + 1, 0
 
 
-def _check_config_path(name: str, path: str) -> None:
-    file = Path(path.split(":", 1)[0])
-    if not file.is_file():
-        hint = did_you_mean(file.stem, [other.stem for other in file.parent.glob("*.py")])
-        raise UserError(f"--{name}={path}: no such file{hint.replace('?', '.py?')}")
+def _find_presets(argv: list[str]) -> None:
+    """Puts the files of presets into `argv`, which ml_collections reads, too.
+
+    cvivit:small and configs/cvivit.py:small name the preset in whatever folder one works.
+    """
+    for name, place, start in _config_places(argv):
+        path, colon, variant = argv[place][start:].partition(":")
+        file = shipped.find(path, shipped.PRESETS)
+        if not file.is_file():
+            raise UserError(f"--{name}={path}{colon}{variant}: {_no_such_config(Path(path))}")
+        if "get_config" not in file.read_text():
+            raise UserError(f"--{name}={path}: has no get_config, as a config file must.")
+        argv[place] = f"{argv[place][:start]}{file}{colon}{variant}"
+
+
+def _no_such_config(file: Path) -> str:
+    if file.suffix != ".py" and not any(file.parent.parts):
+        files = {name: shipped.find(name, shipped.PRESETS) for name in shipped.names("configs")}
+        presets = [name for name, path in files.items() if "get_config" in path.read_text()]
+        hint = did_you_mean(file.name, presets) or f"; presets are {', '.join(presets)}"
+        return f"no such file or preset{hint}"
+    hint = did_you_mean(file.stem, [other.stem for other in file.parent.glob("*.py")])
+    return f"no such file{hint.replace('?', '.py?')}"
 
 
 def _raise_wrong_override(argv: list[str]) -> None:

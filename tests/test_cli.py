@@ -136,6 +136,19 @@ def test_overrides_reach_main(script):
             "--config=toyy.py: no such file; did you mean toy.py?",
         ),
         (["--config", "none.py", "--workdir=w"], "--config=none.py: no such file"),
+        (
+            ["--config=cvivt:small", "--workdir=w"],
+            "--config=cvivt:small: no such file or preset; did you mean cvivit?",
+        ),
+        (
+            ["--config=zebra", "--workdir=w"],
+            "--config=zebra: no such file or preset; presets are baselines, critic, cvivit, "
+            "maskgit",
+        ),
+        (
+            ["--config=tables", "--workdir=w"],
+            "--config=tables: has no get_config, as a config file must.",
+        ),
         (["--config=toy.py:big", "--workdir=w"], "toy.py:big: unknown variant; known: small"),
         (
             [*GIVEN, "--happens=mistake"],

@@ -43,7 +43,7 @@ STORY = (
 def main(argv):
     """Runs what is missing: tokenizer, MaskGIT, scores, samples, report."""
     del argv
-    from configs import cvivit, maskgit
+    from phenaki.configs import cvivit, maskgit
     from phenaki.train import maskgit as stage2_training
     from phenaki.train import tokenizer as stage1_training
 

@@ -59,7 +59,7 @@ def main(argv):
 
 
 def _scoreboard():
-    from configs import tables
+    from phenaki.configs import tables
     from phenaki.reports import scoreboard
 
     start = time.monotonic()
@@ -81,8 +81,8 @@ def _scoreboard():
 def _row(number):
     import jax
 
-    from configs import tables
     from phenaki import sharding
+    from phenaki.configs import tables
 
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     table = tables.TABLES[number]

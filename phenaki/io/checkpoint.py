@@ -11,7 +11,7 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import checksums, paths, stored_params
+from phenaki.io import checksums, paths, shipped, stored_params
 from phenaki.io.artifacts import write_json
 from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
 from phenaki.io.checksums import digest
@@ -189,7 +189,8 @@ def load_tokenizer(directory: PathLike) -> tuple[Any, ConfigDict, str]:
     Raises:
         UserError: `directory` is the run of a MaskGIT or of a critic.
     """
-    if paths.is_file(paths.path(directory) / "bundle.json"):
+    directory = shipped.find(directory, shipped.MODELS)
+    if paths.is_file(directory / "bundle.json"):
         params, config, _ = load_bundle(directory)
         params = params["tokenizer"]
     else:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, paths
+from phenaki.io import checkpoint, paths, shipped
 from phenaki.io.paths import PathLike
 from phenaki.models import factory
 from phenaki.sampling.options import Critic
@@ -20,7 +20,7 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
             was trained with.
     """
-    directory = paths.path(directory)
+    directory = shipped.find(directory, shipped.MODELS)
     if paths.is_file(directory / "bundle.json"):
         params, config, facts = checkpoint.load_bundle(directory)
         if facts.get("kind") != "phenaki":

@@ -16,7 +16,7 @@ chip-hours |
 
 def presets() -> dict[str, Workload]:
     """The workloads of the paper's presets of both stages by name."""
-    from configs import cvivit, maskgit
+    from phenaki.configs import cvivit, maskgit
     from phenaki.train.maskgit import with_tokenizer
 
     names = ("mit", "t2v", "bair", "k600")

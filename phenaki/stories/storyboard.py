@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from phenaki.errors import UserError, check_seed, did_you_mean
-from phenaki.io import paths
+from phenaki.io import paths, shipped
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.sampling import seeds
@@ -142,7 +142,7 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
         UserError: with file and line, the value and the rule; with the nearest key for an unknown
             one.
     """
-    path = paths.path(path)
+    path = shipped.find(path, shipped.STORIES)
     try:
         loader = yaml.SafeLoader(path.read_bytes().decode("utf-8-sig"))
         node = loader.get_single_node()

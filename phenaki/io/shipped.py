@@ -1,0 +1,39 @@
+"""What comes with the package, in a clone and in a wheel: presets, stories and a trained model."""
+
+from pathlib import Path
+
+from phenaki.io import paths
+from phenaki.io.paths import AnyPath, PathLike
+
+PACKAGE = Path(__file__).parents[1]
+PRESETS, STORIES, MODELS = "configs", "examples/stories", "checkpoints"
+_SUFFIXES = {PRESETS: ".py", STORIES: ".yaml", MODELS: ""}
+
+
+def folder(name: str) -> Path:
+    """A folder of the repository, or its copy in an installed wheel (pyproject.toml)."""
+    copy = PACKAGE / "share" / name
+    return copy if copy.is_dir() else PACKAGE.parent / name
+
+
+def names(name: str) -> list[str]:
+    """What the folder `name` has, without suffixes."""
+    suffix = _SUFFIXES[name]
+    return sorted(
+        path.stem
+        for path in folder(name).iterdir()
+        if path.suffix == suffix and not path.name.startswith((".", "_"))
+    )
+
+
+def find(given: PathLike, name: str) -> AnyPath:
+    """The path `given`; where nothing is there, what it names in the folder `name`.
+
+    "city" and "examples/stories/city.yaml" both name a story, in whatever folder one works.
+    """
+    path, suffix = paths.path(given), _SUFFIXES[name]
+    if paths.is_remote(path) or (path.is_file() if suffix else path.is_dir()):
+        return path
+    text, prefix = str(path), f"{name}/"
+    stem = text.removeprefix(prefix).removesuffix(suffix) if text.startswith(prefix) else text
+    return folder(name) / f"{stem}{suffix}" if stem in names(name) else path
