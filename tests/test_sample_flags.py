@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from phenaki import pipeline
+from phenaki.commands import prompts, stories
 from phenaki.data.prepare import video
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
@@ -32,6 +33,13 @@ VALUES = {
     "video": "before.mp4",
     "seed": "5",
     "frames": "1",
+    "unconditional": "true",
+    "context": "1",
+    "temperature": "0.5",
+    "top_k": "3",
+    "top_p": "0.5",
+    "schedule": "linear",
+    "guidance_schedule": "linear",
     "steps": "7",
     "guidance": "1.5",
     "choice_temperature": "2.5",
@@ -63,6 +71,7 @@ class Model:
         {"steps": 4, "guidance": 0.5, "choice_temperature": 1.0},
         {"other": {"steps": 5, "guidance": 3.0, "choice_temperature": 4.0, "top_k": 9}},
     )
+    fingerprint = "0" * 16
     config = types.SimpleNamespace(data=types.SimpleNamespace(source="tfds"))
 
     def __init__(self, log):
@@ -82,9 +91,10 @@ class Model:
         self.log.append(("animate", given.mean(), tuple(prompts), repr(sorted(call.items()))))
         return np.zeros((len(prompts), 11, 16, 16, 3), np.float32)
 
-    def extend(self, given, prompts, **call):
-        self.log.append(("extend", given.mean(), tuple(prompts), repr(sorted(call.items()))))
-        return np.concatenate([given, np.zeros((len(prompts), 6, 16, 16, 3), np.float32)], 1)
+    def follow(self, given, prompts, **call):
+        facts = (given.mean(), given.shape, tuple(prompts), repr(sorted(call.items())))
+        self.log.append(("follow", *facts))
+        return np.zeros((len(prompts), 6, 16, 16, 3), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +126,11 @@ def run(script, tmp_path, monkeypatch, capsys):
     clip = video.Clip(0.0, np.full((1, 16, 16, 3), 77, np.uint8), (16, 16))
     monkeypatch.setattr(video, "clips", lambda path, **sizes: iter([clip] * 4))
     monkeypatch.setattr(drift, "distance", lambda weights: log.append(weights) or (None, "d"))
-    monkeypatch.setattr(script, "_world", lambda model: World())
-    monkeypatch.setattr(script, "_print", lambda report, output: None)
+    monkeypatch.setattr(stories, "_world", lambda model: World())
+    monkeypatch.setattr(stories, "_print", lambda report, output: None)
     monkeypatch.setattr(media, "write_gif", lambda *call: None)
 
-    def write(directory, videos, prompts, fps, scale):
+    def write(directory, videos, prompts, fps, scale, facts):
         log.append(("files", [np.asarray(v).mean() for v in videos], len(videos[0]), scale))
         return [str(number) for number in range(len(videos))]
 
@@ -135,6 +145,7 @@ def run(script, tmp_path, monkeypatch, capsys):
             options.candidates,
         )
         log.append(repr(facts))
+        return {}
 
     monkeypatch.setattr(sample_files, "write", write)
     monkeypatch.setattr(render, "render", tell)
@@ -191,13 +202,22 @@ def test_every_flag_of_the_script_is_in_a_pair(script):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ((), r"nothing to sample: give --prompt or --scene"),
-        (("--image=a.png", "--scene=a@1"), r"--image=a\.png: is used with --prompt only; an image"),
-        (("--video=a.mp4", "--story=story.yaml"), r"--video=a\.mp4: is used with --prompt only"),
+        ((), r"nothing to sample: give --prompt or --unconditional or --scene or --story"),
+        (
+            ("--image=a.png", "--scene=a@1"),
+            r"--image=a\.png: is used with --prompt or .* only; an im",
+        ),
+        (
+            ("--video=a.mp4", "--story=story.yaml"),
+            r"--video=a\.mp4: is used with --prompt or .* only",
+        ),
         (("--prompt=a", "--image=a.png", "--video=b.mp4"), r"both are the beginning"),
         (("--prompt=a", "--image=a.png", "--frames=5"), r"--image=a\.png and --frames=5"),
         (("--scene=a@1", "--score=seam"), r"--score=seam: has no effect without --best_of"),
         (("--scene=a@1", "--best_of=1", "--score=seam"), r"--score=seam: has no effect without"),
+        (("--prompt=a", "--context=3"), r"--context=3: has no effect without --video or --scene"),
+        (("--scene=a@1", "--context=4"), r"--context=4 must be 1 \+ a multiple of 2 .* is 3"),
+        (("--prompt=a", "--unconditional"), r"text or none; give one of them"),
         (("--scene=a@1", "--reroll=1"), r"--reroll=1: is used with --story only"),
         (("--scene=a@1", "--preview", "--steps=9"), r"--preview and --steps=9"),
         (("--scene=a@nan",), r"scene 1: nan seconds must be above 0 and finite"),
@@ -272,7 +292,7 @@ def test_a_given_video_is_kept_whole_in_front_of_what_is_added(run, script, monk
     _, noted = run("--prompt=a", "--video=x.mp4")
     assert noted == ["note: x.mp4: 40x24 px resized and center-cropped to 16x16."]
     assert (written[0][:, 0, 0, 0] == [*frames, *[0] * 6]).all()
-    monkeypatch.setattr(script, "VIDEO_FRAMES", 20)
+    monkeypatch.setattr(prompts, "VIDEO_FRAMES", 20)
     _, noted = run("--prompt=a", "--video=x.mp4")
     assert noted[1:] == ["note: x.mp4: the last 20 of its 30 frames are kept."]
     assert (written[1][:, 0, 0, 0] == [*frames[10:], *[0] * 6]).all()

@@ -27,6 +27,9 @@ GROUPS = {
     },
     "sampling": {
         "sample": "sample",
+        "story": "story",
+        "fill": "fill",
+        "reconstruct": "reconstruct",
     },
     "models": {
         "evaluate": "evaluate",

@@ -19,9 +19,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from phenaki.io import artifacts, paths
+from phenaki.io import artifacts, paths, provenance
 from phenaki.io.images import local
 from phenaki.io.palette import shared_palette
 from phenaki.io.paths import AnyPath, PathLike
@@ -79,14 +79,18 @@ class Mp4Writer:
         scale: int = 1,
         quality: int = 14,
         chapters: Sequence[tuple[str, int, int]] = (),
+        facts: provenance.Facts | None = None,
     ):
-        """`fps` in frames per second; `quality` is x264's CRF, 0 (lossless) to 51."""
+        """`fps` in frames per second; `quality` is x264's CRF, 0 (lossless) to 51.
+
+        `facts` say how the video was made; they become its metadata.
+        """
         if not 0 < fps < 1000:
             raise ValueError(f"fps={fps} must lie between 0 and 1000.")
         self.path, self.scale, self.quality = paths.path(path), scale, quality
         self.rate = Fraction(fps).limit_denominator(1001)
         self.frames = 0
-        self._chapters = chapters
+        self._chapters, self._facts = chapters, facts
         self._size: tuple[int, ...] = ()  # height and width, set by the first frame
 
     def __enter__(self) -> "Mp4Writer":
@@ -98,6 +102,7 @@ class Mp4Writer:
             self._container = av.open(
                 local(partial), "w", format="mp4", options={"movflags": "+faststart"}
             )
+            self._container.metadata.update(provenance.tags(self._facts))
             self._container.set_chapters(
                 [
                     dict(id=i, start=a, end=b, time_base=1 / self.rate, metadata={"title": title})
@@ -176,14 +181,26 @@ def _named(path: AnyPath) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
-def write_mp4(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> None:
+def write_mp4(
+    path: PathLike,
+    video: Any,
+    fps: float | int,
+    scale: int = 1,
+    facts: provenance.Facts | None = None,
+) -> None:
     """Writes a video [f h w 3] with `Mp4Writer`."""
     video = as_uint8(video)
-    with Mp4Writer(path, fps, scale) as writer:
+    with Mp4Writer(path, fps, scale, facts=facts) as writer:
         writer.append(video)
 
 
-def write_gif(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> None:
+def write_gif(
+    path: PathLike,
+    video: Any,
+    fps: float | int,
+    scale: int = 1,
+    facts: provenance.Facts | None = None,
+) -> None:
     """Writes a looping gif with one palette for the clip, so that static areas do not flicker.
 
     A clip of at most 256 colours keeps them exactly. `fps` is at most 50. Gif counts durations in
@@ -199,6 +216,7 @@ def write_gif(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> N
         image = Image.frombytes("P", pixels.shape[1::-1], pixels.tobytes())
         image.putpalette(palette.tobytes())
         images.append(image)
+    tags = provenance.tags(facts)
     ends = np.rint(np.arange(len(images) + 1) * 100 / fps).astype(int) * 10  # ms
     with paths.written(path) as local_path, open(local_path, "wb") as file:
         images[0].save(
@@ -210,14 +228,20 @@ def write_gif(path: PathLike, video: Any, fps: float | int, scale: int = 1) -> N
             loop=0,
             disposal=1,
             optimize=False,
+            **({"comment": tags["comment"].encode()} if tags else {}),
         )
 
 
-def write_png(path: PathLike, image: Any, scale: int = 1) -> None:
+def write_png(
+    path: PathLike, image: Any, scale: int = 1, facts: provenance.Facts | None = None
+) -> None:
     """Writes an image [h w 3]."""
+    tags = PngImagePlugin.PngInfo()
+    for name, value in provenance.tags(facts).items():
+        tags.add_itxt(name, value)
     pixels = enlarge(as_uint8(image, rank=3), scale)
     with paths.written(path) as local_path, open(local_path, "wb") as file:
-        Image.fromarray(pixels).save(file, format="PNG")
+        Image.fromarray(pixels).save(file, format="PNG", pnginfo=tags)
 
 
 def sheet(

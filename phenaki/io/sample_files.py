@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.io import media, paths
+from phenaki.io import media, paths, provenance
 from phenaki.io.paths import PathLike
 
 GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
-_OWN = re.compile(r"sample_\d+(\.mp4|\.gif|\.png|_sheet\.png)")
+_OWN = re.compile(r"sample_\d+(\.mp4|\.gif|\.png|\.json|_sheet\.png)")
 
 
 def write(
@@ -19,11 +19,13 @@ def write(
     prompts: Sequence[str | None],
     fps: float | int,
     scale: int | None = None,
+    facts: provenance.Facts | None = None,
 ) -> list[str]:
     """Writes `videos` [f h w 3] to `directory` and returns their names; removes those before.
 
     Files of an earlier call would look like samples of this one; others in the folder stay.
-    `scale` enlarges pixels; None: to about 256.
+    `scale` enlarges pixels; None: to about 256. `facts` say how all were made
+    (`phenaki.io.provenance`).
     """
     scale = scale or media.scale_to_see(*videos[0].shape[1:3])
     directory = paths.path(directory)
@@ -31,14 +33,17 @@ def write(
         if _OWN.fullmatch(name) and paths.is_file(directory / name):
             (directory / name).unlink()
     names = [f"sample_{number}" for number in range(len(videos))]
-    for name, video, prompt in zip(names, videos, prompts, strict=True):
+    for row, (name, video, prompt) in enumerate(zip(names, videos, prompts, strict=True)):
         sheet = media.sheet([video], [prompt])
+        own = None if facts is None else {"prompt": prompt, "row": row, **facts}
+        if own is not None:
+            (directory / f"{name}.json").write_text(provenance.text(own), encoding="utf-8")
         if len(video) == 1:
-            media.write_png(directory / f"{name}.png", video[0], scale)
-            media.write_png(directory / f"{name}_sheet.png", sheet)
+            media.write_png(directory / f"{name}.png", video[0], scale, own)
+            media.write_png(directory / f"{name}_sheet.png", sheet, facts=own)
             continue
-        media.write_mp4(directory / f"{name}.mp4", video, fps, scale)
+        media.write_mp4(directory / f"{name}.mp4", video, fps, scale, own)
         if len(video) <= GIF_FRAMES:
-            media.write_gif(directory / f"{name}.gif", video, fps, scale)
-        media.write_png(directory / f"{name}.png", sheet)
+            media.write_gif(directory / f"{name}.gif", video, fps, scale, own)
+        media.write_png(directory / f"{name}.png", sheet, facts=own)
     return names

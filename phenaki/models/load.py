@@ -59,4 +59,5 @@ def load_critic(directory: PathLike, generator: str) -> Critic:
         raise UserError(
             f"{directory}: is a critic of generator {theirs}, but this one is {generator}."
         )
-    return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params))
+    digest = checkpoint.fingerprint(params, config.to_dict())
+    return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params), digest)

@@ -5,46 +5,53 @@ from typing import Any
 
 from phenaki.errors import UserError
 
-TASKS = ("prompt", "scene", "story")
-_STORIES = ("scene", "story")
+TASKS = ("prompt", "unconditional", "scene", "story")
+CLIPS, STORIES = ("prompt", "unconditional"), ("scene", "story")
 # Flag -> the tasks that use it. Flags that are not here are used by every task.
 USED_BY: Mapping[str, tuple[str, ...]] = {
-    "image": ("prompt",),
-    "video": ("prompt",),
-    "frames": ("prompt",),
-    "critic": ("prompt",),
-    "preview": _STORIES,
-    "windows": _STORIES,
-    "reanchor": _STORIES,
-    "best_of": _STORIES,
-    "score": _STORIES,
-    "weights": _STORIES,
+    "image": CLIPS,
+    "video": CLIPS,
+    "frames": CLIPS,
+    "preview": STORIES,
+    "windows": STORIES,
+    "reanchor": STORIES,
+    "best_of": STORIES,
+    "score": STORIES,
+    "weights": STORIES,
     "reroll": ("story",),
 }
 # Two flags of which one would be ignored, and what to do.
 EXCLUDED: Mapping[tuple[str, str], str] = {
     ("scene", "story"): "give one of them",
+    ("prompt", "unconditional"): "a sample has text or none; give one of them",
+    ("unconditional", "negative"): "without text there is nothing to lead away from",
+    ("unconditional", "guidance"): "without text there is nothing to guide to",
+    ("unconditional", "guidance_schedule"): "without text there is nothing to guide to",
     ("image", "video"): "both are the beginning; give one of them",
     ("image", "frames"): "an image starts a whole clip; leave out --frames",
     ("video", "frames"): "a video is continued by one window; leave out --frames",
     ("preview", "steps"): "a preview has steps of its own; leave out --steps",
 }
-# Flag -> another one without which it has no effect, and how to give that.
-NEEDED: Mapping[str, tuple[str, str]] = {"score": ("best_of", "--best_of=2 or more")}
+# Flag -> others without one of which it has no effect, and how to give that.
+NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "score": (("best_of",), "--best_of=2 or more"),
+    "context": (("video", "scene", "story"), "what is continued"),
+}
 _HINTS = {"image": "; an image of a scene is a key of the --story file (docs/stories.md)"}
 
 
-def check(given: Mapping[str, Any]) -> list[str]:
+def check(given: Mapping[str, Any], possible: tuple[str, ...] = TASKS) -> list[str]:
     """A sentence for every flag that a part of the call does not use.
 
-    `given` are the flags of the command line that are switched on, with their values.
+    `given` are the flags of the command line that are switched on, with their values; `possible`
+    are the tasks of the command.
 
     Raises:
         UserError: there is nothing to sample, or a flag would have no effect with the others.
     """
     tasks = [task for task in TASKS if task in given]
     if not tasks:
-        raise UserError("nothing to sample: give --prompt or --scene.")
+        raise UserError(f"nothing to sample: give --{' or --'.join(possible)}.")
     for (one, other), rule in EXCLUDED.items():
         if one in given and other in given:
             raise UserError(f"{_shown(given, one)} and {_shown(given, other)}: {rule}.")
@@ -60,9 +67,10 @@ def check(given: Mapping[str, Any]) -> list[str]:
             )
         if unused:
             notes.append(f"{_shown(given, flag)} has no effect on {unused[0]}.")
-    for flag, (other, how) in NEEDED.items():
-        if flag in given and other not in given:
-            raise UserError(f"{_shown(given, flag)}: has no effect without --{other}; give {how}.")
+    for flag, (others, how) in NEEDED.items():
+        if flag in given and not set(others) & set(given):
+            wanted = " or ".join(f"--{other}" for other in others)
+            raise UserError(f"{_shown(given, flag)}: has no effect without {wanted}; give {how}.")
     return notes
 
 

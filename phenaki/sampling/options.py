@@ -45,6 +45,7 @@ class Critic(NamedTuple):
 
     network: Any
     params: Any
+    fingerprint: str = ""  # of its parameters; "" for one that is not stored
 
 
 class StaticOptions(NamedTuple):
@@ -149,9 +150,12 @@ class SamplingOptions:
     def facts(self) -> dict[str, Any]:
         """Every option by name; those of `LATER` only where they differ from their default.
 
-        Hashes of options are a file format: a new option must not change those of earlier calls.
+        A critic is its fingerprint. Hashes of options are a file format: a new option must not
+        change those of earlier calls.
         """
-        facts = dataclasses.asdict(self)
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.critic is not None:
+            facts["critic"] = self.critic.fingerprint
         own = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: x for name, x in facts.items() if name not in LATER or x != own[name]}
 

@@ -65,7 +65,7 @@ def _equal_starts(shots, chosen):
     found = []
     for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
         if shot.cut or number == 1:
-            key = (shot.prompt, shot.seed, shot.image, repr(options))
+            key = (shot.prompt, shot.seed, shot.image, repr(options.facts()))
             before = first.setdefault(key, number)
             if before != number:
                 found.append(

@@ -11,7 +11,7 @@ import collections
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from phenaki.io import media
 from phenaki.io.artifacts import write_json
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
+from phenaki.sampling.options import resolve
 from phenaki.sampling.windows import Window, segments
 from phenaki.stories import drift, prompt_check
 from phenaki.stories.generate import (
@@ -70,11 +71,16 @@ class WindowMetrics:
         self._last = generated.frames[-1].copy()
 
     def write(
-        self, output: AnyPath, label: str, parts: Sequence[tuple[int, int]]
+        self,
+        output: AnyPath,
+        label: str,
+        parts: Sequence[tuple[int, int]],
+        made: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Writes drift.json, drift.png and story_report.json; returns the report.
 
-        `label` names the distance; `parts` are the `segments` of the story.
+        `label` names the distance; `parts` are the `segments` of the story, `made` says how it was
+        made.
         """
         content = {"distance": label, "summary": drift.summary(self.lines), "windows": self.lines}
         write_json(output / "drift.json", content, indent=1)
@@ -82,7 +88,7 @@ class WindowMetrics:
         starts = [start / self.fps for start, _ in parts]
         title = f"{label} of neighbouring frames"
         drift.chart(output / "drift.png", self.lines, seconds, starts, title)
-        report = self._report(parts)
+        report = self._report(parts) | ({"made": made} if made else {})
         write_json(output / "story_report.json", report, indent=1)
         return report
 
@@ -136,22 +142,25 @@ def render(
     world: World | None = None,
     options: DriftOptions = NO_DRIFT_OPTIONS,
     scale: int = 1,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Generates the windows `plan` of `storyboard`, writes the folder `output`, returns its report.
 
     `progress` (number of windows) is a context manager whose `update(note=...)` is called once per
-    window. `world` is that of a model of moving shapes. `scale` enlarges pixels. Memory does not
-    grow with the story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
+    window. `world` is that of a model of moving shapes. `scale` enlarges pixels. `facts` are those
+    of the call (`phenaki.io.provenance`); each scene adds its own. Memory does not grow with the
+    story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
     """
     shots, fps, parts = storyboard.shots, model.spec.fps, segments(plan)
     prompts = [shot.prompt for shot in shots]
     chapters = [(prompt or "", *part) for prompt, part in zip(prompts, parts, strict=True)]
+    made = _made(facts, model, storyboard)
     sheet = _ContactSheet(parts)
     metrics = WindowMetrics(shots, fps, distance[0], world)
     generated = generate_windows(model, storyboard, plan, cache, read_image, options)
     with (
         progress(len(plan)) as shown,
-        media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters) as writer,
+        media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters, facts=made) as writer,
     ):
         begun = time.monotonic()
         for part in generated:
@@ -162,8 +171,29 @@ def render(
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
     (output / "story.srt").write_text(srt(prompts, parts, fps), encoding="utf-8")
-    media.write_png(output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES))
-    return metrics.write(output, distance[1], parts)
+    media.write_png(
+        output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES), facts=made
+    )
+    return metrics.write(output, distance[1], parts, made)
+
+
+def _made(facts, model, storyboard):
+    """How the story is made: `facts` of the call; of each scene its prompt, seed and options."""
+    if facts is None:
+        return {}
+    scenes = [
+        {
+            "prompt": shot.prompt,
+            "seconds": shot.seconds,
+            "seed": shot.seed,
+            "cut": shot.cut,
+            "image": None if shot.image is None else str(shot.image),
+            "options": resolve(model.defaults, **shot.sampler).facts(),
+        }
+        for shot in storyboard.shots
+    ]
+    call = {name: value for name, value in facts.items() if name not in ("seed", "options")}
+    return {**call, "context": storyboard.context, "scenes": scenes}
 
 
 class _ContactSheet:

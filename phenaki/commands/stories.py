@@ -1,0 +1,195 @@
+"""Stories from the command line: of --scene or of a --story file, rendered to --output."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from phenaki.commands import sampling_flags
+from phenaki.errors import UserError
+from phenaki.io import paths
+from phenaki.io.clean_text import clean
+from phenaki.progress import Progress
+
+PREVIEW_STEPS = 6
+GIVEN = flags.FLAGS
+
+
+def scenes() -> list[tuple[str, float]]:
+    """(prompt, seconds) of every --scene.
+
+    Raises:
+        UserError: one is not TEXT@SECONDS.
+    """
+    return [_scene(text) for text in GIVEN["scene"].value]
+
+
+def _scene(text):
+    prompt, _, seconds = text.rpartition("@")
+    try:
+        return clean(prompt), float(seconds)
+    except ValueError:
+        raise UserError(
+            f"--scene={text!r}: must be TEXT@SECONDS, such as 'a red circle moves left@1.5'."
+        ) from None
+
+
+def tell(
+    model: Any, scenes: list[tuple[str, float]], output: paths.AnyPath, given: dict[str, Any]
+) -> None:
+    """Samples and writes the story of --story, or of `scenes`, with the options `given`."""
+    storyboard, plan = _storyboard(model, scenes, given)
+    facts = sampling_flags.provenance(model, given)
+    _story(model, storyboard, plan, output, facts)
+
+
+def _storyboard(model, scenes, given):
+    """The story of --story or --scene and its windows; its options go before those of flags."""
+    from phenaki.sampling.options import resolve
+    from phenaki.sampling.windows import check_context, windows
+    from phenaki.stories import notes, storyboard
+
+    seed, context = GIVEN["seed"].value, GIVEN["context"].value
+    if context is None:
+        context = model.context
+    else:
+        check_context(model.spec, context, "--context")
+    if GIVEN["story"].value:
+        story = storyboard.read(GIVEN["story"].value, model.spec, context, seed)
+    else:
+        shots = [storyboard.Shot(prompt, seconds, seed=seed) for prompt, seconds in scenes]
+        story = storyboard.Storyboard(shots, context)
+    plan = windows(story.shots, model.spec, story.context)
+    few = {"steps": PREVIEW_STEPS} if GIVEN["preview"].value else {}
+    shots, options = [], []
+    for number, shot in enumerate(story.shots, 1):
+        shot = dataclasses.replace(shot, sampler=given | dict(shot.sampler) | few)
+        try:
+            options.append(resolve(model.defaults, **shot.sampler))
+            model.check_texts([shot.prompt], options[-1])
+        except UserError as error:
+            raise UserError(f"scene {number}: {error}") from None
+        shots.append(shot)
+    shots = _rerolled(story.shots, shots)
+    is_cut = sampling_flags.is_cut(model)
+    for sentence in [
+        *_overridden(model, story, given),
+        *notes.of_story(shots, plan, options, model.spec.fps, is_cut, model.has_text),
+    ]:
+        sampling_flags.note(sentence)
+    return dataclasses.replace(story, shots=shots), plan
+
+
+def _overridden(model, story, given):
+    """A sentence for every flag whose option all scenes of the `story` set themselves."""
+    names = [name for name in given if all(name in shot.sampler for shot in story.shots)]
+    names += ["seed"] if story.own_seeds and GIVEN["seed"].present else []
+    found = [f"--{name} has no effect: every scene of the story sets {name}." for name in names]
+    if GIVEN["context"].value not in (None, story.context):
+        found.append("--context has no effect: the story sets context.")
+    return found + sampling_flags.overridden_preset(model, given)
+
+
+def _rerolled(own, shots):
+    """`shots` with the seeds of every --reroll of this and earlier calls; `own` are the file's."""
+    from phenaki.stories import rerolls
+
+    path = paths.path(GIVEN["output"].value) / "rerolls.json"
+    if GIVEN["reroll"].value:
+        rerolls.record(path, own, GIVEN["reroll"].value)
+    for sentence in rerolls.notes(path, own):
+        sampling_flags.note(sentence)
+    return rerolls.reroll(shots, rerolls.read(path))
+
+
+def _story(model, storyboard, plan, output, facts):
+    from phenaki.io import images, media, sample_files
+    from phenaki.stories import drift, generate, render
+
+    spec = model.spec
+    cache = generate.WindowCache(GIVEN["windows"].value or output / "windows")
+    output = output / "preview" if GIVEN["preview"].value else output
+    output.mkdir(parents=True, exist_ok=True)
+    distance, world = drift.distance(GIVEN["weights"].value), _world(model)
+    options = generate.DriftOptions(
+        match_colours=GIVEN["reanchor"].value,
+        candidates=GIVEN["best_of"].value,
+        score=_score(world, distance),
+        score_name=GIVEN["score"].value,
+    )
+
+    def read_image(path):
+        with paths.local(path) as file:
+            return images.read_frame(file, (spec.height, spec.width), sampling_flags.note)
+
+    scale = GIVEN["scale"].value or media.scale_to_see(spec.height, spec.width)
+    report = render.render(
+        model,
+        storyboard,
+        plan,
+        output,
+        cache,
+        read_image=read_image,
+        distance=distance,
+        progress=lambda total: Progress(total, "windows"),
+        world=world,
+        options=options,
+        scale=scale,
+        facts=facts,
+    )
+    (output / "story.gif").unlink(missing_ok=True)  # that of an earlier call
+    if plan[-1].stop <= sample_files.GIF_FRAMES:
+        parts = generate.generate_windows(model, storyboard, plan, cache, read_image, options)
+        video = np.concatenate([part.frames for part in parts])
+        media.write_gif(output / "story.gif", video, spec.fps, scale, report.get("made"))
+    _print(report, output)
+
+
+def _world(model):
+    """The world of a model of moving shapes; None for other models."""
+    from phenaki.data import batches
+
+    data = model.config.data
+    return batches.world(model.config) if data.source == "moving_shapes" else None
+
+
+def _score(world, distance):
+    """What --best_of keeps the highest of."""
+    if GIVEN["score"].value == "seam":
+
+        def small_seam(context, frames, prompt):
+            del prompt
+            return 0.0 if context is None else -float(distance[0](context[-1:], frames[:1])[0])
+
+        return small_seam
+    from phenaki.stories import prompt_check
+
+    if world is None:
+        raise UserError("--score=detector: reads moving shapes only; use --score=seam.")
+
+    def right_attributes(context, frames, prompt):
+        before = None if context is None else context[-1]
+        verdict = prompt_check.check_window(world, frames, before, prompt)
+        return 0.0 if verdict is None else float(sum(verdict.values()))
+
+    return right_attributes
+
+
+def _print(report, output):
+    seconds = report["seconds_of_video"]
+    print(
+        f"{output}/story.mp4: {report['frames']} frames, {seconds:.1f} s; "
+        f"{report['windows_made']} of {report['windows']} windows sampled in "
+        f"{report['seconds']:.0f} s"
+    )
+    if report["seconds_per_second_of_video"]:
+        print(f"{report['seconds_per_second_of_video']:.2f} s per second of video")
+    memory = report["peak_mb"]
+    print(
+        f"peak memory: {memory['first']:.0f} MB after the first window, {memory['tenth']:.0f} "
+        f"after the tenth, {memory['last']:.0f} after the last"
+    )
+    if "windows_right" in report:
+        right = ", ".join(f"{name} {x:.1%}" for name, x in report["windows_right"].items())
+        print(f"windows that the detector finds right: {right}")
