@@ -197,8 +197,7 @@ def _find_presets(argv: list[str]) -> None:
 
 def _no_such_config(file: Path) -> str:
     if file.suffix != ".py" and not any(file.parent.parts):
-        files = {name: shipped.find(name, shipped.PRESETS) for name in shipped.names("configs")}
-        presets = [name for name, path in files.items() if "get_config" in path.read_text()]
+        presets = shipped.presets()
         hint = did_you_mean(file.name, presets) or f"; presets are {', '.join(presets)}"
         return f"no such file or preset{hint}"
     hint = did_you_mean(file.stem, [other.stem for other in file.parent.glob("*.py")])

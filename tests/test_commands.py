@@ -64,3 +64,54 @@ def test_the_help_of_a_command_calls_it_as_it_was_called():
     )
     shown = [line.split("=")[0].strip() for line in outputs[0].splitlines() if "  --" in line]
     assert {"--config", "--workdir", "--processes"} <= set(shown)
+
+
+@pytest.fixture(scope="module")
+def completions():
+    """The scripts by shell; commands are imported in a process of their own."""
+    program = [sys.executable, "-m", "phenaki.commands.main"]
+    return {
+        shell: subprocess.run(
+            [*program, f"--completion={shell}"],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for shell in commands.SHELLS
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("phenaki sam", "sample"),
+        ("phenaki train-", "train-cvivit train-maskgit train-critic"),
+        ("phenaki sample --neg", "--negative="),
+        ("phenaki story --prev", "--preview"),
+        ("phenaki plan --sea", "--search"),
+        ("phenaki train-cvivit --config = cv", "cvivit:"),
+        ("phenaki prepare --validat", "--validation="),
+    ],
+)
+def test_bash_completes_commands_flags_and_values(completions, words, expected, tmp_path):
+    (tmp_path / "phenaki.bash").write_text(completions["bash"])
+    program = (
+        f"source phenaki.bash; compopt() {{ :; }}; COMP_WORDS=({words}); "
+        "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _phenaki; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", program], cwd=tmp_path, text=True, capture_output=True)
+    assert (done.stdout.strip(), done.stderr) == (expected, "")
+
+
+def test_every_shell_completes_every_command_and_its_flags(completions):
+    for shell, script in completions.items():
+        for name in commands.MODULES:
+            assert name in script
+        for flag in ("unconditional", "guidance", "best_of", "topology", "vocabulary"):
+            assert (f"-l {flag}" if shell == "fish" else f"--{flag}") in script
+
+
+def test_another_shell_is_refused(monkeypatch, capsys):
+    line = "error: --completion=csh: must be one of bash, zsh, fish\n"
+    assert phenaki(monkeypatch, capsys, "--completion=csh") == (2, "", line)

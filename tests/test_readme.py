@@ -10,6 +10,8 @@ import pytest
 import tiny
 from absl import flags
 
+from phenaki.commands.main import MODULES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
@@ -23,11 +25,13 @@ PAGES = [
 
 def commands():
     """(page, script, flags) of every documented call."""
-    pattern = r"^ *python ((?:scripts|experiments)/\w+\.py .*)$"
+    pattern = r"^ *(?:python (?=(?:scripts|experiments)/\w+\.py )|(?=phenaki [a-z-]+ --))(.*)$"
     for page in PAGES:
         text = page.read_text().replace("\\\\\n", " ").replace("\\\n", " ")
         for line in re.findall(pattern, text, re.MULTILINE):
             words = shlex.split(line.split(" # ")[0])
+            if words[0] == "phenaki":
+                words[:2] = [f"scripts/{MODULES[words[1]]}.py"]
             yield pytest.param(page, words[0], words[1:], id=f"{page.name}:{words[0]}:{len(line)}")
 
 
@@ -50,7 +54,8 @@ def test_documented_command(page, script, arguments):
         assert name.split(".")[0] in known, f"{page.name}: {script} has no flag {argument}"
         if name == "config":
             path, _, variant = value.partition(":")
-            config = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+            path = path.removeprefix("configs/").removesuffix(".py")
+            config = importlib.import_module(f"configs.{path}")
             assert variant.partition(",")[0] in (*config.VARIANTS, "VARIANT")
 
 

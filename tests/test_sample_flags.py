@@ -51,6 +51,8 @@ VALUES = {
     "negative": "fog",
     "preset": "other",
     "critic": "critic",
+    "critic_guidance": "0.5",
+    "critic_noise": "0.5",
     "scale": "3",
     "reroll": "1",
     "preview": "true",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from phenaki import cli
+from phenaki.commands import completion
 from phenaki.errors import did_you_mean
 
 # Group -> command -> the module of this folder with its flags and `main`.
@@ -38,6 +39,7 @@ GROUPS = {
     },
 }
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
+SHELLS = ("bash", "zsh", "fish")
 _SCRIPT = re.compile(r"python scripts/(\w+)\.py")  # in docstrings, written as in a clone
 
 
@@ -47,13 +49,24 @@ def main() -> NoReturn:
     if not given or given[0] in cli.HELP:
         sys.stdout.write(overview())
         sys.exit(0)
+    if given[0].startswith("--completion"):
+        shell = given[0].partition("=")[2]
+        if shell not in SHELLS:
+            _fail(f"--completion={shell}: must be one of {', '.join(SHELLS)}")
+        summaries = {name: _summary(module) for name, module in MODULES.items()}
+        sys.stdout.write(completion.script(shell, MODULES, summaries))
+        sys.exit(0)
     if given[0] not in MODULES:
-        sys.stderr.write(f"error: {_unknown(given[0])}\n")
-        sys.exit(2)
+        _fail(_unknown(given[0]))
     sys.argv = [f"phenaki {given[0]}", *given[1:]]
     module = _load(given[0])
     module.__doc__ = _SCRIPT.sub(lambda call: f"phenaki {_by_module(call[1])}", module.__doc__)
     cli.run(module.main)
+
+
+def _fail(line: str) -> NoReturn:
+    sys.stderr.write(f"error: {line}\n")
+    sys.exit(2)
 
 
 def run(command: str) -> NoReturn:
@@ -77,7 +90,9 @@ def overview() -> str:
         lines.append(f"{group}:")
         lines += [f"  {name:<{width}}  {_summary(module)}" for name, module in commands.items()]
         lines.append("")
-    return "\n".join([*lines, "phenaki COMMAND --help lists the flags of a command.", ""])
+    lines.append("phenaki COMMAND --help lists the flags of a command.")
+    lines.append("phenaki --completion=bash|zsh|fish prints a script that completes them.")
+    return "\n".join([*lines, ""])
 
 
 def _summary(module: str) -> str:

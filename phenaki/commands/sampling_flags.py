@@ -17,7 +17,7 @@ GIVEN = flags.FLAGS
 # Of `phenaki.sampling.options`, by the names of flags; --critic is loaded for the model.
 OPTIONS = (
     "steps", "guidance", "guidance_schedule", "choice_temperature", "negative", "temperature",
-    "top_k", "top_p", "schedule", "preset",
+    "top_k", "top_p", "schedule", "critic_guidance", "critic_noise", "preset",
 )  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def define_options() -> None:
     flags.DEFINE_string("negative", None, "a text that guidance leads away from")
     flags.DEFINE_string("preset", None, "named options of the model's config")
     flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")
+    flags.DEFINE_float("critic_guidance", None, "lambda of the critic's logits")
+    flags.DEFINE_float("critic_noise", None, "noise on the critic's logits", lower_bound=0)
 
 
 def define_story() -> None:

@@ -1,8 +1,8 @@
 """Samples a story: scenes one after another in one video of any length.
 
-    python scripts/sample.py --model=checkpoints/laptop --output=out \\
-        --story=examples/stories/two_minutes.yaml
-    phenaki story --model=laptop --output=out --story=city --preview
+    phenaki story --model=laptop --output=out --story=two_minutes --preview
+    phenaki story --model=laptop --output=out --scene="a red circle moves right@1.4" \\
+        --scene="then a blue circle moves left@1.5"
 
 The stories of `phenaki sample`, with the flags that they use. Writes story.mp4 with chapters, .srt,
 .png, .gif of a short one, drift.json and drift.png, story_report.json, and every window to

@@ -26,6 +26,11 @@ def names(name: str) -> list[str]:
     )
 
 
+def presets() -> list[str]:
+    """The names of the configs; a file without `get_config` is none."""
+    return [x for x in names(PRESETS) if "get_config" in (folder(PRESETS) / f"{x}.py").read_text()]
+
+
 def find(given: PathLike, name: str) -> AnyPath:
     """The path `given`; where nothing is there, what it names in the folder `name`.
 

@@ -35,6 +35,8 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
 # Flag -> others without one of which it has no effect, and how to give that.
 NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "score": (("best_of",), "--best_of=2 or more"),
+    "critic_guidance": (("critic",), "--critic"),
+    "critic_noise": (("critic",), "--critic"),
     "context": (("video", "scene", "story"), "what is continued"),
 }
 _HINTS = {"image": "; an image of a scene is a key of the --story file (docs/stories.md)"}
