@@ -27,7 +27,7 @@ HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"
 _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argument|malformed")
 
 
-def run(main: Callable[[list[str]], Any]) -> NoReturn:
+def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -> NoReturn:
     """Parses the flags, runs ``main(argv)`` and exits.
 
     The exit code is 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt and
@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
     flag, config path or config override, or a file that cannot be opened or written: it is reported
     as one line ``error: ...`` on stderr. Anything else keeps its traceback. The processes of a job
     end together, with the exit code of the first. What JAX compiles is kept for the next command
-    (`compilation_cache`).
+    (`compilation_cache`). `wording` changes help and mistakes to how the command was called.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -44,11 +44,11 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
         return _call(main, argv)
 
     try:
-        app.run(start, flags_parser=functools.partial(_parse, main))
+        app.run(start, flags_parser=functools.partial(_parse, main, wording=wording))
     except KeyboardInterrupt:
         _exit(130, "interrupted")
     except UserError as error:
-        _exit(2, f"error: {error}")
+        _exit(2, wording(f"error: {error}"))
     except Preempted as error:
         _exit(PREEMPTED, str(error))
     except OSError as error:
@@ -95,10 +95,12 @@ def _file_name(name: Any) -> str:
     return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
 
 
-def _parse(main: Callable[[list[str]], Any], argv: list[str]) -> list[str]:
+def _parse(
+    main: Callable[[list[str]], Any], argv: list[str], wording: Callable[[str], str] = str
+) -> list[str]:
     """Parses ``argv`` into absl's ``FLAGS``; whatever it rejects is a ``UserError``."""
     if not HELP.isdisjoint(argv[1:]):
-        sys.stdout.write(_help(main.__module__))
+        sys.stdout.write(wording(_help(main.__module__)))
         sys.exit(0)
     _find_presets(argv)
     try:

@@ -66,6 +66,16 @@ def test_the_help_of_a_command_calls_it_as_it_was_called():
     assert {"--config", "--workdir", "--processes"} <= set(shown)
 
 
+def test_a_mistake_names_the_commands_as_they_are_called(tmp_path):
+    for call, expected in (
+        (["-m", "phenaki.commands.main", "inspect"], "phenaki prepare writes one"),
+        (["scripts/inspect_data.py"], "scripts/prepare_data.py writes one"),
+    ):
+        command = [sys.executable, *call, f"--data={tmp_path}"]
+        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "") and expected in done.stderr, done.stderr
+
+
 @pytest.fixture(scope="module")
 def completions():
     """The scripts by shell; commands are imported in a process of their own."""

@@ -40,7 +40,7 @@ GROUPS = {
 }
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
 SHELLS = ("bash", "zsh", "fish")
-_SCRIPT = re.compile(r"python scripts/(\w+)\.py")  # in docstrings, written as in a clone
+_SCRIPT = re.compile(r"(?:python )?scripts/(\w+)\.py")  # as help and errors name it in a clone
 
 
 def main() -> NoReturn:
@@ -59,9 +59,7 @@ def main() -> NoReturn:
     if given[0] not in MODULES:
         _fail(_unknown(given[0]))
     sys.argv = [f"phenaki {given[0]}", *given[1:]]
-    module = _load(given[0])
-    module.__doc__ = _SCRIPT.sub(lambda call: f"phenaki {_by_module(call[1])}", module.__doc__)
-    cli.run(module.main)
+    cli.run(_load(given[0]).main, _as_command)
 
 
 def _fail(line: str) -> NoReturn:
@@ -76,6 +74,11 @@ def run(command: str) -> NoReturn:
 
 def _load(command: str) -> Any:
     return importlib.import_module(f"phenaki.commands.{MODULES[command]}")
+
+
+def _as_command(text: str) -> str:
+    """`text` with the commands instead of their scripts."""
+    return _SCRIPT.sub(lambda call: f"phenaki {_by_module(call[1]) or call[1]}", text)
 
 
 def _by_module(name: str) -> str | None:
