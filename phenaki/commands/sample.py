@@ -49,6 +49,8 @@ def main(argv):
 
     model = Phenaki.load(flags.FLAGS["model"].value)
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value]
+    if "" in texts:
+        sampling_flags.note("an empty --prompt is a sample without text, as of --unconditional.")
     texts += [None] * UNCONDITIONAL.value
     options = sampling_flags.options(model)
     if texts:
