@@ -46,8 +46,8 @@ class Tokenizer:
         params, config, fingerprint = checkpoint.load_tokenizer(directory)
         return cls(factory.tokenizer(config), params, factory.video_spec(config), fingerprint)
 
-    def encode(self, video: Float[np.ndarray, "b f h w 3"]) -> Int[np.ndarray, "b t m n"]:
-        """The tokens of `video`.
+    def encode(self, video: np.ndarray) -> Int[np.ndarray, "b t m n"]:
+        """The tokens of `video` [b f h w 3].
 
         Raises:
             UserError: its size is not the tokenizer's, or its values are not in [0, 1].
