@@ -98,7 +98,7 @@ def test_reconstruct_writes_video_tokens_and_decibel(call, files, capsys):
     video = np.concatenate([tokenizer.decode(clip[None])[0] for clip in tokens])[: len(frames)]
     error = np.mean((np.rint(video * 255) / 255 - frames / 255) ** 2)
     assert f"14 frames, 2 clips of 6x2x2 tokens, PSNR {-10 * np.log10(error):.1f} dB" in line
-    for name, width in (("reconstruction", 1), ("beside", 2)):
+    for name, width in (("reconstruction", 1), ("comparison", 2)):
         with av.open(str(output / f"{name}.mp4")) as container:
             stream = container.streams.video[0]
             assert stream.width == width * stream.height and stream.frames == 14

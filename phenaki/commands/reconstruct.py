@@ -2,7 +2,7 @@
 
     phenaki reconstruct --model=laptop --video=clip.mp4 --output=out
 
---model is a tokenizer's run or bundle, or a whole model's. Writes reconstruction.mp4, beside.mp4
+--model is a tokenizer's run or bundle, or a whole model's. Writes reconstruction.mp4, comparison.mp4
 with the original at its left, and tokens.npz with `tokens` [clips t m n], the clips of --video one
 after another. PSNR is that of all pixels.
 """
@@ -44,7 +44,7 @@ def main(argv):
     facts = {"tokenizer": tokenizer.fingerprint, "video": VIDEO.value}
     media.write_mp4(output / "reconstruction.mp4", video, spec.fps, scale, facts)
     both = np.concatenate([frames, media.as_uint8(video)], 2)
-    media.write_mp4(output / "beside.mp4", both, spec.fps, scale, facts)
+    media.write_mp4(output / "comparison.mp4", both, spec.fps, scale, facts)
     with artifacts.atomic(output / "tokens.npz") as partial, partial.open("wb") as file:
         np.savez(file, tokens=tokens)
     decibel = 10 * np.log10(255**2 / error) if error else float("inf")
