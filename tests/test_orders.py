@@ -24,6 +24,16 @@ def logits_of(random, rows=1, length=24, codes=7):
     return jnp.asarray(random.normal(size=(rows, length, codes), scale=2), jnp.float32)
 
 
+def test_the_facts_of_a_call_name_the_options_of_windows_that_continue():
+    own = dict(steps=5, choice_temperature=1.0, guidance=0.0, order="middle", min_p=0.1)
+    defaults = Defaults({**own, "continued": {"steps": 4, "order": "confidence"}})
+    facts = options.facts(defaults, min_p=0.2)
+    assert (facts["steps"], facts["order"], facts["min_p"]) == (5, "middle", 0.2)
+    assert facts["continued"] == {"steps": 4, "order": "confidence"}
+    assert options.facts(defaults, steps=3)["continued"] == {"order": "confidence"}
+    assert "continued" not in options.facts(Defaults(own))
+
+
 # --- guidance
 
 

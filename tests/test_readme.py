@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+import script_calls
 import tiny
-from absl import flags
 
 from phenaki.commands.main import MODULES
 
@@ -37,13 +37,9 @@ def commands():
 
 @functools.cache
 def flags_of(script):
-    """Names of a script's flags, which leave absl's registry again: scripts share names."""
-    folder = script.removesuffix(".py").replace("/", ".").replace("scripts.", "phenaki.commands.")
-    module = importlib.import_module(folder)
-    names = {flag.name for flag in flags.FLAGS.get_flags_for_module(module)}
-    for name in names:
-        delattr(flags.FLAGS, name)
-    return names
+    """Names of a script's flags."""
+    with script_calls.loaded(script) as (_, names):
+        return names
 
 
 @pytest.mark.parametrize("page, script, arguments", list(commands()))

@@ -222,6 +222,11 @@ def test_every_flag_of_the_script_is_in_a_pair(script):
         (("--prompt=a", "--unconditional"), r"text or none; give one of them"),
         (("--scene=a@1", "--reroll=1"), r"--reroll=1: is used with --story only"),
         (("--scene=a@1", "--preview", "--steps=9"), r"--preview and --steps=9"),
+        (("--prompt=a", "--guidance_interval=0,b"), r"=0,b must be two numbers, such as 0,0\.25"),
+        (
+            ("--unconditional", "--guidance_limit=2"),
+            r"--unconditional and --guidance_limit=2: with",
+        ),
         (("--scene=a@nan",), r"scene 1: nan seconds must be above 0 and finite"),
         (("--scene=a@inf",), r"scene 1: inf seconds must be above 0 and finite"),
     ],

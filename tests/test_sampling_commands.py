@@ -113,7 +113,7 @@ def test_a_tokenizer_by_itself_is_that_of_its_model(files):
     )
     np.testing.assert_allclose(tokenizer.reconstruct(video), model.reconstruct(video), atol=1e-6)
     with pytest.raises(UserError, match=r"values of 0 to 255 must lie in \[0, 1\]; divide"):
-        tokenizer.encode(np.arange(2)[:, None, None, None] * np.full((1, 1, 16, 16, 3), 255))
+        tokenizer.encode(np.stack([np.zeros((1, 16, 16, 3)), np.full((1, 16, 16, 3), 255)]))
     with pytest.raises(UserError, match=r"frames=4 must be 1 \+ a multiple of 2"):
         tokenizer.encode(video[:, :4])
     with pytest.raises(UserError, match="must lie in 0 to 31"):

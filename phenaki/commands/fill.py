@@ -35,16 +35,16 @@ def main(argv):
 
     from phenaki.pipeline import Phenaki
 
-    model = Phenaki.load(flags.FLAGS["model"].value)
+    model = Phenaki.load(sampling_flags.value("model"))
     options = sampling_flags.options(model)
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value] or [None]
     prompts.say(model, texts, options)
     frames = prompts.read_video(VIDEO.value, model.spec, first=model.spec.frames)
     known = _known(model.spec, len(frames))
     clips = np.repeat(frames[None].astype(np.float32) / 255, len(texts), 0)
-    seed = flags.FLAGS["seed"].value
+    seed = sampling_flags.value("seed")
     videos = model.fill(clips, known, texts, seed=seed, approximate=True, **options)
-    output = paths.path(flags.FLAGS["output"].value)
+    output = paths.path(sampling_flags.value("output"))
     output.mkdir(parents=True, exist_ok=True)
     sampling_flags.write(model, output, videos, texts, options)
 

@@ -3,8 +3,8 @@
     phenaki reconstruct --model=laptop --video=clip.mp4 --output=out
 
 --model is a tokenizer's run or bundle, or a whole model's. Writes reconstruction.mp4,
-comparison.mp4 with the original at its left, and tokens.npz with `tokens` [clips t m n], the clips of --video one
-after another. PSNR is that of all pixels.
+comparison.mp4 with the original at its left, and tokens.npz with `tokens` [clips t m n], the clips
+of --video one after another. PSNR is that of all pixels.
 """
 
 import numpy as np

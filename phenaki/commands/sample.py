@@ -42,12 +42,12 @@ def main(argv):
     for sentence in flag_rules.check(sampling_flags.switched_on()):
         sampling_flags.note(sentence)
     scenes = stories.scenes()
-    output = paths.path(flags.FLAGS["output"].value)
+    output = paths.path(sampling_flags.value("output"))
     output.mkdir(parents=True, exist_ok=True)
 
     from phenaki.pipeline import Phenaki
 
-    model = Phenaki.load(flags.FLAGS["model"].value)
+    model = Phenaki.load(sampling_flags.value("model"))
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value]
     if "" in texts:
         sampling_flags.note("an empty --prompt is a sample without text, as of --unconditional.")
@@ -58,12 +58,12 @@ def main(argv):
             model,
             texts,
             options,
-            seed=flags.FLAGS["seed"].value,
+            seed=sampling_flags.value("seed"),
             frames=FRAMES.value,
             image=IMAGE.value,
             video=VIDEO.value,
-            context=flags.FLAGS["context"].value,
+            context=sampling_flags.value("context"),
         )
         sampling_flags.write(model, output, videos, texts, options)
-    if scenes or flags.FLAGS["story"].value:
+    if scenes or sampling_flags.value("story"):
         stories.tell(model, scenes, output, options)

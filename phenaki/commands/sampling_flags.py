@@ -8,16 +8,18 @@ from typing import Any
 from absl import flags
 
 from phenaki import __version__, cli
+from phenaki.errors import UserError
 from phenaki.io.paths import AnyPath
+from phenaki.sampling import orders
 from phenaki.sampling.guidance import RAMPS
 from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 
 flags.disclaim_key_flags()  # they are of the command that defines them
-GIVEN = flags.FLAGS
 # Of `phenaki.sampling.options`, by the names of flags; --critic is loaded for the model.
 OPTIONS = (
-    "steps", "guidance", "guidance_schedule", "choice_temperature", "negative", "temperature",
-    "top_k", "top_p", "schedule", "critic_guidance", "critic_noise", "preset",
+    "steps", "guidance", "guidance_schedule", "guidance_limit", "guidance_min_p",
+    "guidance_interval", "choice_temperature", "negative", "temperature", "top_k", "top_p", "min_p",
+    "order", "schedule", "critic_guidance", "critic_noise", "preset",
 )  # fmt: skip
 
 
@@ -38,15 +40,25 @@ def define_model() -> None:
 def define_options() -> None:
     """Defines the sampler's options; the default of each is the model's."""
     flags.DEFINE_integer("steps", None, "decoding steps", lower_bound=1)
-    flags.DEFINE_float("guidance", None, "lambda; 0 is off, other tools' scale is 1 + lambda")
-    flags.DEFINE_enum(
-        "guidance_schedule", None, list(RAMPS), "of lambda: the same in all steps, or growing"
-    )
+    _define_guidance()
     flags.DEFINE_float("choice_temperature", None, "noise on the choice of tokens", lower_bound=0)
     flags.DEFINE_float("temperature", None, "of the sampled tokens", lower_bound=0)
     flags.DEFINE_integer("top_k", None, "sample from the k likeliest codes; 0: all", lower_bound=0)
     flags.DEFINE_float(
         "top_p", None, "sample from the likeliest codes of this mass", lower_bound=0, upper_bound=1
+    )
+    flags.DEFINE_float(
+        "min_p",
+        None,
+        "sample codes this likely only, relative to the likeliest",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_enum(
+        "order",
+        None,
+        orders.NAMES,
+        "which tokens are kept first: the most confident, or a fixed order",
     )
     flags.DEFINE_enum("schedule", None, list(SAMPLER_SCHEDULES), "of the masked fraction")
     flags.DEFINE_string("negative", None, "a text that guidance leads away from")
@@ -54,6 +66,34 @@ def define_options() -> None:
     flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")
     flags.DEFINE_float("critic_guidance", None, "lambda of the critic's logits")
     flags.DEFINE_float("critic_noise", None, "noise on the critic's logits", lower_bound=0)
+
+
+def _define_guidance() -> None:
+    flags.DEFINE_float("guidance", None, "lambda; 0 is off, other tools' scale is 1 + lambda")
+    flags.DEFINE_enum(
+        "guidance_schedule",
+        None,
+        list(RAMPS),
+        "of lambda: the same in all steps, or rising or falling",
+    )
+    flags.DEFINE_float(
+        "guidance_limit",
+        None,
+        "most that guidance adds to a log-probability, such as 2; 0: no bound",
+        lower_bound=0,
+    )
+    flags.DEFINE_float(
+        "guidance_min_p",
+        None,
+        "guide codes this likely only, relative to the likeliest, such as 0.1",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_list(
+        "guidance_interval",
+        None,
+        "the fractions of the steps between which samples are guided: 0,0.25",
+    )
 
 
 def define_story() -> None:
@@ -82,22 +122,43 @@ def define_story() -> None:
     )
 
 
+def value(name: str) -> Any:
+    """The value of a flag of the command line, or its default."""
+    return flags.FLAGS[name].value
+
+
 def options(model: Any) -> dict[str, Any]:
-    """The options that the command line gives; --critic is that of the `model`."""
-    found = {name: GIVEN[name].value for name in OPTIONS if GIVEN[name].value is not None}
-    if GIVEN["critic"].value:
-        found["critic"] = model.load_critic(GIVEN["critic"].value)
+    """The options that the command line gives; --critic is that of the `model`.
+
+    Raises:
+        UserError: --guidance_interval is not two numbers.
+    """
+    found = {name: value(name) for name in OPTIONS if value(name) is not None}
+    if "guidance_interval" in found:
+        found["guidance_interval"] = _interval(found["guidance_interval"])
+    if value("critic"):
+        found["critic"] = model.load_critic(value("critic"))
     return found
+
+
+def _interval(given: Sequence[str]) -> tuple[float, ...]:
+    """The numbers of --guidance_interval, whose order and range the options check."""
+    try:
+        return tuple(float(end) for end in given)
+    except ValueError:
+        raise UserError(
+            f"--guidance_interval={','.join(given)} must be two numbers, such as 0,0.25."
+        ) from None
 
 
 def switched_on() -> dict[str, Any]:
     """The flags of the command line that are switched on, with their values."""
-    found = {name: GIVEN[name].value for name in GIVEN if GIVEN[name].present}
+    found = {name: value(name) for name in flags.FLAGS if flags.FLAGS[name].present}
     off = {"best_of": 1}
     return {
-        name: value
-        for name, value in found.items()
-        if value is not None and value is not False and value != off.get(name, [])
+        name: given
+        for name, given in found.items()
+        if given is not None and given is not False and given != off.get(name, [])
     }
 
 
@@ -108,7 +169,7 @@ def write(
     from phenaki.io import sample_files
 
     facts = provenance(model, options)
-    scale = GIVEN["scale"].value
+    scale = value("scale")
     names = sample_files.write(output, videos, texts, model.spec.fps, scale, facts)
     for name, video, text in zip(names, videos, texts, strict=True):
         print(f"{output}/{name}: {len(video)} frames, {text or '(no text)'}")
@@ -116,13 +177,13 @@ def write(
 
 def provenance(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     """What a sample of this call depends on besides its prompt, and the call itself."""
-    from phenaki.sampling.options import resolve
+    from phenaki.sampling.options import facts
 
     return {
         "phenaki": __version__,
         "model": model.fingerprint,
-        "seed": GIVEN["seed"].value,
-        "options": resolve(model.defaults, **options).facts(),
+        "seed": value("seed"),
+        "options": facts(model.defaults, **options),
         "command": shlex.join(sys.argv),
     }
 
@@ -141,7 +202,7 @@ def is_cut(model: Any) -> Any:
 
 def overridden_preset(model: Any, given: Any) -> list[str]:
     """A sentence if the options `given` override all of --preset."""
-    name = GIVEN["preset"].value
+    name = value("preset")
     preset = model.defaults.presets.get(name, {})
     if name and preset.keys() <= set(given):
         return [f"--preset={name} has no effect: other flags give all of its options."]

@@ -7,13 +7,13 @@ import numpy as np
 from absl import flags
 
 from phenaki.commands import sampling_flags
+from phenaki.commands.sampling_flags import value
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 
 PREVIEW_STEPS = 6
-GIVEN = flags.FLAGS
 
 
 def scenes() -> list[tuple[str, float]]:
@@ -22,7 +22,7 @@ def scenes() -> list[tuple[str, float]]:
     Raises:
         UserError: one is not TEXT@SECONDS.
     """
-    return [_scene(text) for text in GIVEN["scene"].value]
+    return [_scene(text) for text in value("scene")]
 
 
 def _scene(text):
@@ -50,22 +50,23 @@ def _storyboard(model, scenes, given):
     from phenaki.sampling.windows import check_context, windows
     from phenaki.stories import notes, storyboard
 
-    seed, context = GIVEN["seed"].value, GIVEN["context"].value
+    seed, context = value("seed"), value("context")
     if context is None:
         context = model.context
     else:
         check_context(model.spec, context, "--context")
-    if GIVEN["story"].value:
-        story = storyboard.read(GIVEN["story"].value, model.spec, context, seed)
+    if value("story"):
+        story = storyboard.read(value("story"), model.spec, context, seed)
     else:
         shots = [storyboard.Shot(prompt, seconds, seed=seed) for prompt, seconds in scenes]
         story = storyboard.Storyboard(shots, context)
     plan = windows(story.shots, model.spec, story.context)
-    few = {"steps": PREVIEW_STEPS} if GIVEN["preview"].value else {}
     shots, options = [], []
     for number, shot in enumerate(story.shots, 1):
-        shot = dataclasses.replace(shot, sampler=given | dict(shot.sampler) | few)
+        shot = dataclasses.replace(shot, sampler=given | dict(shot.sampler))
         try:
+            if value("preview") and resolve(model.defaults, **shot.sampler).steps > PREVIEW_STEPS:
+                shot = dataclasses.replace(shot, sampler={**shot.sampler, "steps": PREVIEW_STEPS})
             options.append(resolve(model.defaults, **shot.sampler))
             model.check_texts([shot.prompt], options[-1])
         except UserError as error:
@@ -84,9 +85,9 @@ def _storyboard(model, scenes, given):
 def _overridden(model, story, given):
     """A sentence for every flag whose option all scenes of the `story` set themselves."""
     names = [name for name in given if all(name in shot.sampler for shot in story.shots)]
-    names += ["seed"] if story.own_seeds and GIVEN["seed"].present else []
+    names += ["seed"] if story.own_seeds and flags.FLAGS["seed"].present else []
     found = [f"--{name} has no effect: every scene of the story sets {name}." for name in names]
-    if GIVEN["context"].value not in (None, story.context):
+    if value("context") not in (None, story.context):
         found.append("--context has no effect: the story sets context.")
     return found + sampling_flags.overridden_preset(model, given)
 
@@ -95,9 +96,9 @@ def _rerolled(own, shots):
     """`shots` with the seeds of every --reroll of this and earlier calls; `own` are the file's."""
     from phenaki.stories import rerolls
 
-    path = paths.path(GIVEN["output"].value) / "rerolls.json"
-    if GIVEN["reroll"].value:
-        rerolls.record(path, own, GIVEN["reroll"].value)
+    path = paths.path(value("output")) / "rerolls.json"
+    if value("reroll"):
+        rerolls.record(path, own, value("reroll"))
     for sentence in rerolls.notes(path, own):
         sampling_flags.note(sentence)
     return rerolls.reroll(shots, rerolls.read(path))
@@ -108,22 +109,22 @@ def _story(model, storyboard, plan, output, facts):
     from phenaki.stories import drift, generate, render
 
     spec = model.spec
-    cache = generate.WindowCache(GIVEN["windows"].value or output / "windows")
-    output = output / "preview" if GIVEN["preview"].value else output
+    cache = generate.WindowCache(value("windows") or output / "windows")
+    output = output / "preview" if value("preview") else output
     output.mkdir(parents=True, exist_ok=True)
-    distance, world = drift.distance(GIVEN["weights"].value), _world(model)
+    distance, world = drift.distance(value("weights")), _world(model)
     options = generate.DriftOptions(
-        match_colours=GIVEN["reanchor"].value,
-        candidates=GIVEN["best_of"].value,
+        match_colours=value("reanchor"),
+        candidates=value("best_of"),
         score=_score(world, distance),
-        score_name=GIVEN["score"].value,
+        score_name=value("score"),
     )
 
     def read_image(path):
         with paths.local(path) as file:
             return images.read_frame(file, (spec.height, spec.width), sampling_flags.note)
 
-    scale = GIVEN["scale"].value or media.scale_to_see(spec.height, spec.width)
+    scale = value("scale") or media.scale_to_see(spec.height, spec.width)
     report = render.render(
         model,
         storyboard,
@@ -156,7 +157,7 @@ def _world(model):
 
 def _score(world, distance):
     """What --best_of keeps the highest of."""
-    if GIVEN["score"].value == "seam":
+    if value("score") == "seam":
 
         def small_seam(context, frames, prompt):
             del prompt

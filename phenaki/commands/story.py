@@ -10,8 +10,6 @@ The stories of `phenaki sample`, with the flags that they use. Writes story.mp4 
 change on (docs/stories.md).
 """
 
-from absl import flags
-
 from phenaki.commands import sampling_flags, stories
 from phenaki.io import paths
 from phenaki.sampling import flag_rules
@@ -27,10 +25,10 @@ def main(argv):
     for sentence in flag_rules.check(sampling_flags.switched_on(), flag_rules.STORIES):
         sampling_flags.note(sentence)
     scenes = stories.scenes()
-    output = paths.path(flags.FLAGS["output"].value)
+    output = paths.path(sampling_flags.value("output"))
     output.mkdir(parents=True, exist_ok=True)
 
     from phenaki.pipeline import Phenaki
 
-    model = Phenaki.load(flags.FLAGS["model"].value)
+    model = Phenaki.load(sampling_flags.value("model"))
     stories.tell(model, scenes, output, sampling_flags.options(model))

@@ -59,7 +59,7 @@ def of_sampler(defaults: options.Defaults, given: Mapping[str, Any]) -> dict[str
     chosen = options.resolve(defaults, **given)
     facts = {name: getattr(chosen, name) for name in options.NAMES if name != "trace"}
     if chosen.critic is not None:
-        network, params = chosen.critic
+        network, params = chosen.critic.network, chosen.critic.params
         facts["critic"] = dict(network=network, params=checksums.digest(params))
     later = options.resolve(defaults, continues=True, **given)
     changed = [name for name in facts if getattr(later, name) != getattr(chosen, name)]

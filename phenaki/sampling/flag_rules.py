@@ -20,13 +20,19 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "weights": STORIES,
     "reroll": ("story",),
 }
+GUIDANCE = (
+    "guidance",
+    "guidance_schedule",
+    "guidance_limit",
+    "guidance_min_p",
+    "guidance_interval",
+)
 # Two flags of which one would be ignored, and what to do.
 EXCLUDED: Mapping[tuple[str, str], str] = {
     ("scene", "story"): "give one of them",
     ("prompt", "unconditional"): "a sample has text or none; give one of them",
     ("unconditional", "negative"): "without text there is nothing to lead away from",
-    ("unconditional", "guidance"): "without text there is nothing to guide to",
-    ("unconditional", "guidance_schedule"): "without text there is nothing to guide to",
+    **{("unconditional", flag): "without text there is nothing to guide to" for flag in GUIDANCE},
     ("image", "video"): "both are the beginning; give one of them",
     ("image", "frames"): "an image starts a whole clip; leave out --frames",
     ("video", "frames"): "a video is continued by one window; leave out --frames",

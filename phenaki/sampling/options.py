@@ -256,3 +256,14 @@ def resolve(
         one = isinstance(negative, str)
         options["negative"] = clean(negative) if one else [clean(text) for text in negative]
     return SamplingOptions(**options)
+
+
+def facts(defaults: Defaults, **given: Any) -> dict[str, Any]:
+    """The facts of a call's options, as `resolve` finds them.
+
+    Those that differ where a part of the clip is given are under `CONTINUED`.
+    """
+    chosen, later = (resolve(defaults, continues=case, **given) for case in (False, True))
+    changed = [name for name in NAMES if getattr(later, name) != getattr(chosen, name)]
+    own = {CONTINUED: {name: getattr(later, name) for name in changed}} if changed else {}
+    return chosen.facts() | own

@@ -21,7 +21,7 @@ from phenaki.io import media
 from phenaki.io.artifacts import write_json
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
-from phenaki.sampling.options import resolve
+from phenaki.sampling.options import facts as facts_of
 from phenaki.sampling.windows import Window, segments
 from phenaki.stories import drift, prompt_check
 from phenaki.stories.generate import (
@@ -188,7 +188,7 @@ def _made(facts, model, storyboard):
             "seed": shot.seed,
             "cut": shot.cut,
             "image": None if shot.image is None else str(shot.image),
-            "options": resolve(model.defaults, **shot.sampler).facts(),
+            "options": facts_of(model.defaults, **shot.sampler),
         }
         for shot in storyboard.shots
     ]

@@ -1,5 +1,6 @@
 """Calls the project's scripts in this process, with their flags as on a command line."""
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -11,23 +12,34 @@ from phenaki import cli
 ROOT = Path(__file__).parents[2]
 
 
-def call(script: str, *arguments: str) -> None:
-    """Runs `main` of a script's command; its flags leave absl's registry: commands share names."""
-    known = flags.FLAGS
-    before, argv = set(known), sys.argv
-    name = f"script_{Path(script).stem}"
-    path = ROOT / "phenaki/commands" / Path(script).name
-    spec = importlib.util.spec_from_file_location(name, path)
+@contextlib.contextmanager
+def loaded(script: str):
+    """(the module of a script, the names of its flags), run afresh.
+
+    The flags leave absl's registry again: scripts share names.
+    """
+    before, name = set(flags.FLAGS), f"script_{Path(script).stem}"
+    folder = "experiments" if script.startswith("experiments/") else "phenaki/commands"
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / Path(script).name)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-        sys.argv = [script, *arguments]  # config flags look for overrides here
-        module.main(cli._parse(module.main, sys.argv))
+        yield module, set(flags.FLAGS) - before
     finally:
-        known.unparse_flags()
-        known.mark_as_parsed()
-        for flag in set(known) - before:
-            delattr(known, flag)
-        sys.argv = argv
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
         del sys.modules[name]
+
+
+def call(script: str, *arguments: str) -> None:
+    """Runs `main` of a script's command."""
+    argv = sys.argv
+    with loaded(script) as (module, _):
+        try:
+            sys.argv = [script, *arguments]  # config flags look for overrides here
+            module.main(cli._parse(module.main, sys.argv))
+        finally:
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS.mark_as_parsed()
+            sys.argv = argv
