@@ -225,7 +225,7 @@ def test_every_flag_of_the_script_is_in_a_pair(script):
         (("--prompt=a", "--guidance_interval=0,b"), r"=0,b must be two numbers, such as 0,0\.25"),
         (
             ("--unconditional", "--guidance_limit=2"),
-            r"--unconditional and --guidance_limit=2: with",
+            r"--unconditional and --guidance_limit=2.0: with",
         ),
         (("--scene=a@nan",), r"scene 1: nan seconds must be above 0 and finite"),
         (("--scene=a@inf",), r"scene 1: inf seconds must be above 0 and finite"),
