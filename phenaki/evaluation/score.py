@@ -66,6 +66,8 @@ def floor_cell(score: Score) -> str:
 def sampler_cell(sampler: Mapping[str, Any]) -> str:
     """The sampling options, without those at the value that all models share."""
     own = {field.name: field.default for field in dataclasses.fields(SamplingOptions)}
+    # Settings on record have lists.
+    own = {name: list(x) if isinstance(x, tuple) else x for name, x in own.items()}
     given = {name: value for name, value in sampler.items() if value != own.get(name)}
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
