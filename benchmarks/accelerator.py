@@ -48,6 +48,7 @@ PACKAGES = (
 def main(argv):
     """Measures the parts one after another; exit code 1 if one failed."""
     del argv
+    record.admit(OUTPUT.value)
     names = PARTS.value or list(accelerator_parts.PARTS)
     for name in names:
         one_of("--parts", name, accelerator_parts.PARTS)

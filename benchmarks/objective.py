@@ -29,6 +29,7 @@ TERMS = ("adversarial", "perceptual", "video_perceptual")
 def main(argv):
     """Times the whole step and one step less each term."""
     del argv
+    record.admit(OUTPUT.value)
     config = CONFIG.value
     terms = [name for name in TERMS if config.loss[name]]
 

@@ -6,7 +6,13 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from phenaki.io import artifacts
+from phenaki.io import artifacts, outputs
+
+
+def admit(path: str | Path | None) -> None:
+    """Raises `UserError` if `--output=path`, where given, is a file that `write` did not write."""
+    if path:
+        outputs.admit_file("output", path, lambda head: head.startswith(b'{\n  "date": "'))
 
 
 def write(path: str | Path, packages: tuple[str, ...], **measured) -> None:
@@ -20,6 +26,7 @@ def write(path: str | Path, packages: tuple[str, ...], **measured) -> None:
         **measured,
     )
     path = Path(path)
+    admit(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     artifacts.write_json(path, report, indent=2)
     print(path)

@@ -17,12 +17,14 @@ import sys
 from absl import flags
 
 from phenaki import cli
+from phenaki.io import artifacts, outputs
 
 REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls per point, of which the median counts", 1)
 DEVICES = flags.DEFINE_bool("devices", False, "print only the curve of devices, as JSON")
 MODEL = flags.DEFINE_string("model", "checkpoints/laptop", "bundle that steps and scenes use")
 FIGURE = flags.DEFINE_string("figure", "docs/scaling.png", "PNG to write")
 
+SOURCE = "benchmarks/scaling.py"  # in the PNG: whose it is
 FRAMES = (1, 3, 7, 11, 19, 27)
 RESOLUTIONS = (32, 64, 96, 128)
 BATCHES = (1, 2, 4, 8)
@@ -36,6 +38,7 @@ SAMPLES = {"data.batch": 16, "data.image_batch": 8}
 def main(argv):
     """Measures and draws every curve."""
     del argv
+    outputs.admit_file("figure", FIGURE.value, lambda head: SOURCE.encode() in head)
     if DEVICES.value:
         print(json.dumps(devices()))
         return
@@ -167,7 +170,8 @@ def draw(curves, parts):
     plot.set(xlabel="devices (simulated)", ylabel="of each, relative to one device", ylim=(0, 1.1))
     plot.legend(fontsize=8)
     plot.grid(alpha=0.3)
-    figure.savefig(FIGURE.value, dpi=100)
+    with artifacts.atomic(FIGURE.value) as partial:
+        figure.savefig(partial, dpi=100, format="png", metadata={"Source": SOURCE})
     print(FIGURE.value)
 
 

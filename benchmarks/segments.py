@@ -38,6 +38,7 @@ Part = tuple[float, float]
 def main(argv):
     """Measures both on one video."""
     del argv
+    record.admit(OUTPUT.value)
     seconds, chosen = HOURS.value * 3600, random.Random(0)
     parts = []
     for _ in range(SEGMENTS.value):

@@ -42,6 +42,7 @@ WIDE: dict[str, Any] = dict(width=512, depth=6, heads=8, mlp_dim=2048)
 def main(argv):
     """Measures every case in turn."""
     del argv
+    record.admit(OUTPUT.value)
     rate = [matmul_rate()]
     rows = []
     for name, function, arguments, flops in cases():

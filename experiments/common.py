@@ -1,5 +1,6 @@
 """Shared by the experiments: runs that are trained once, prompts, and cells of several seeds."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,3 +51,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     return "\n".join([lines[0].replace("|  |", "| |"), "|---" * len(head) + "|", *lines[1:]]) + "\n"
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The Wilson 95 % interval of a fraction."""
+    z = 1.959964
+    middle, spread = right + z**2 / 2, z * math.sqrt(right * (count - right) / count + z**2 / 4)
+    return (middle - spread) / (count + z**2), (middle + spread) / (count + z**2)

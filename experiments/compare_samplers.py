@@ -15,7 +15,6 @@ samplers.md and samplers.png; a second call resumes.
 
 import dataclasses
 import json
-import math
 import time
 from typing import Any
 
@@ -26,7 +25,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import UserError, one_of
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 from phenaki.progress import Progress
 
@@ -56,6 +55,8 @@ def main(argv):
         one_of("--splits", split, NAMES)
     seeds = [_seed(text) for text in SEEDS.value]
     settings = _settings()
+    output, inputs = paths.local_path("output", OUTPUT.value), [("model", MODEL.value)]
+    outputs.admit("output", output, "experiment", inputs)
     model = Phenaki.load(MODEL.value)
     if model.config.data.source != "moving_shapes":
         raise UserError(
@@ -64,8 +65,11 @@ def main(argv):
         )
     alignment.GROUP = min(200, COUNT.value)  # rows of one compiled batch, of all seeds
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
-    output = paths.local_path("output", OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
+    with outputs.claimed("output", output, "experiment", inputs):
+        _compare(model, world, settings, seeds, output)
+
+
+def _compare(model, world, settings, seeds, output):
     report = _resumed(output / "samplers.json", model, world)
     with Progress(len(settings) * len(seeds), "trials") as progress:
         for name, options in settings.items():
@@ -80,13 +84,6 @@ def main(argv):
     _chart(output / "samplers.png", report)
     print(table, end="")
     print(f"{output}/samplers.json, samplers.md and samplers.png")
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The Wilson 95 % interval of a fraction."""
-    z = 1.959964
-    middle, spread = right + z**2 / 2, z * math.sqrt(right * (count - right) / count + z**2 / 4)
-    return (middle - spread) / (count + z**2), (middle + spread) / (count + z**2)
 
 
 def _seed(text):
@@ -195,7 +192,7 @@ def _table(report):
 
 
 def _percent(right, of):
-    low, high = wilson(right, of)
+    low, high = common.wilson(right, of)
     return f"{100 * right / of:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
@@ -210,7 +207,7 @@ def _chart(path, report):
         front: list[tuple[float, float]] = []
         for passes, right, of, name in sorted(points):
             share = right / of
-            low, high = wilson(right, of)
+            low, high = common.wilson(right, of)
             plot.errorbar(passes, 100 * share, [[100 * (share - low)], [100 * (high - share)]],
                           fmt="o", color="C0", capsize=2)  # fmt: skip
             plot.annotate(name, (passes, 100 * share), fontsize=6)

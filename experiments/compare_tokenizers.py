@@ -15,7 +15,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import one_of
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "folder for runs and results")
@@ -40,9 +40,14 @@ def main(argv):
     del argv
     for system in SYSTEMS.value:
         one_of("--systems", system, NAMES)
+    workdir = paths.local_path("workdir", WORKDIR.value)
+    with outputs.claimed("workdir", workdir, "experiment", [("weights", WEIGHTS.value)]):
+        _compare(workdir)
+
+
+def _compare(workdir):
     from phenaki.stories import drift
 
-    workdir = paths.local_path("workdir", WORKDIR.value)
     rows, samples = {}, {}
     distance, label = drift.distance(WEIGHTS.value)
     label = LPIPS[label]

@@ -20,7 +20,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import one_of
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 
 PURPLE = "purple"
@@ -55,6 +55,11 @@ def main(argv):
     for design in DESIGNS.value:
         one_of("--designs", design, DESIGN_NAMES)
     workdir = paths.local_path("workdir", WORKDIR.value)
+    with outputs.claimed("workdir", workdir, "experiment"):
+        _mix(workdir)
+
+
+def _mix(workdir):
     rows, samples = [], []
     for design in DESIGNS.value:
         for budget, mixture in _mixtures():

@@ -17,7 +17,7 @@ from absl import flags
 from experiments import common
 from phenaki import cli
 from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 from phenaki.progress import Progress
 
@@ -48,6 +48,9 @@ def main(argv):
     from phenaki.data import batches
     from phenaki.pipeline import Phenaki
 
+    output = paths.local_path("output", OUTPUT.value)
+    inputs = [("model", MODEL.value), ("critic", CRITIC.value)]
+    outputs.admit("output", output, "experiment", inputs)
     model = Phenaki.load(MODEL.value)
     if model.config.data.source != "moving_shapes":
         raise UserError(
@@ -56,8 +59,11 @@ def main(argv):
         )
     critic = model.load_critic(CRITIC.value) if CRITIC.value else None
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
-    output = paths.local_path("output", OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
+    with outputs.claimed("output", output, "experiment", inputs):
+        _sweep(model, world, critic, output)
+
+
+def _sweep(model, world, critic, output):
     report = _resumed(output / "guidance.json", model, world, critic)
     points = _points(critic)
     with Progress(len(points), "points") as progress:

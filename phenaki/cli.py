@@ -1,5 +1,6 @@
 """Command-line entry point of the commands: flags, a short --help, and one-line errors."""
 
+import errno
 import functools
 import os
 import re
@@ -16,12 +17,15 @@ from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
-from phenaki.io import compilation_cache, shipped
+from phenaki.io import compilation_cache, shipped, streams
 
 PREEMPTED = 128 + signal.SIGTERM
 NO_VERIFY = flags.DEFINE_bool(
     "no_verify", False, "load models without comparing them with their checksums"
 )
+# A full disk or quota, too many open files, a disk that is read only.
+NO_TEMPORARY = "No usable temporary directory"
+LACKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS}
 HELP = {"-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?"}
 # How Python's own conversions complain; the expected type says it better.
 _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argument|malformed")
@@ -38,7 +42,12 @@ def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -
     (`compilation_cache`). `wording` changes help and mistakes to how the command was called.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with streams.enduring():
+        _run(main, wording)
+    raise AssertionError("app.run returned")
 
+
+def _run(main: Callable[[list[str]], Any], wording: Callable[[str], str]) -> None:
     def start(argv: list[str]) -> Any:
         compilation_cache.enable()
         return _call(main, argv)
@@ -53,17 +62,24 @@ def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -
         _exit(PREEMPTED, str(error))
     except OSError as error:
         if error.filename is None:
-            if why := bucket_reason(error):
+            if why := bucket_reason(error) or _lack(error):
                 _exit(2, f"error: {why}")
             _end_all(error)
             raise
         _exit(2, f"error: {_file_name(error.filename)}: {error.strerror or error}")
     except Exception as error:
-        if why := bucket_reason(error):
+        if why := bucket_reason(error) or _lack(error):
             _exit(2, f"error: {why}")
         _end_all(error)
         raise
-    raise AssertionError("app.run returned")
+
+
+def _lack(error: Exception) -> str | None:
+    """What the machine lacks, by an error of the system or of a library that repeats its words."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and (error.errno in LACKS or NO_TEMPORARY in text):
+        return error.strerror
+    return text[:300] if any(os.strerror(code) in text for code in LACKS) else None
 
 
 def _call(main: Callable[[list[str]], Any], argv: list[str]) -> Any:

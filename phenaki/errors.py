@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class Preempted(Exception):
-    """SIGTERM arrived and the checkpoint is saved.
+    """SIGTERM or SIGHUP arrived and the checkpoint is saved.
 
     Scripts exit with 143, which launchers take for "not done: start it again".
     """

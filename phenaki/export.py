@@ -4,7 +4,6 @@ Programs take the weights as their first argument, a dictionary of arrays by pat
 of weights serves all of them.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from phenaki.errors import one_of
-from phenaki.io import paths
+from phenaki.io import artifacts, outputs, paths
 from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options, sampler
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS, MANIFEST = "weights.npz", "programs.json"
+PROGRAMS = tuple(f"{name}.stablehlo" for name in ("encode", "decode", "sample"))
 
 
 def programs(
@@ -89,13 +89,13 @@ def write(
     for name in platforms:
         one_of("--platforms", name, dict.fromkeys(PLATFORMS))
     directory = paths.path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    _begin(directory)
     # The kernels of one platform are not StableHLO that others run.
     config = ConfigDict({**model.config.to_dict(), "attention": "xla"})
     model = Phenaki(config, model.params)
     weights = traverse_util.flatten_dict(model.params, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
-    with paths.written(directory / WEIGHTS) as file:
+    with artifacts.atomic(directory / WEIGHTS) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     shapes = jax.tree.map(lambda x: _shape(x.shape, x.dtype), weights)
     written = {}
@@ -104,7 +104,8 @@ def write(
             shapes, *inputs.values()
         )
         content = exported.serialize()
-        (directory / f"{name}.stablehlo").write_bytes(content)
+        with artifacts.atomic(directory / f"{name}.stablehlo") as partial:
+            partial.write_bytes(content)
         written[name] = {
             "inputs": {key: _text(value) for key, value in inputs.items()},
             "output": _text(exported.out_avals[0]),
@@ -120,8 +121,16 @@ def write(
         "vocabulary": model.settings.vocabulary,
         "programs": written,
     }
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    artifacts.write_json(directory / MANIFEST, manifest, indent=2)
     return manifest
+
+
+def _begin(directory: paths.AnyPath) -> None:
+    outputs.admit("output", directory, "programs")
+    outputs.make("output", directory)
+    outputs.enlist(directory, [WEIGHTS, MANIFEST, *PROGRAMS], kind="programs")
+    # First of all it goes, last it comes: without it there are no programs.
+    (directory / MANIFEST).unlink(missing_ok=True)
 
 
 def _shape(shape, dtype) -> jax.ShapeDtypeStruct:

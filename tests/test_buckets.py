@@ -12,8 +12,7 @@ import tiny
 import toy
 from numbered_clips import regular, write_video
 
-from phenaki.data.prepare import bucket as bucket_output
-from phenaki.data.prepare import manifest, run
+from phenaki.data.prepare import manifest, publish, run
 from phenaki.errors import UserError, bucket_reason
 from phenaki.evaluation.store import Store
 from phenaki.features import tensor_files
@@ -229,9 +228,9 @@ def test_a_data_set_in_a_bucket_is_replaced_only_if_told(prepared, media, tmp_pa
     with pytest.raises(UserError, match="exists and is not empty; --overwrite replaces it"):
         run.prepare(options(media, output))
     (paths.path(f"{ROOT}/mine/thesis.txt")).write_text("mine")
-    with pytest.raises(UserError, match="mine: not a data set, and not empty"):
+    with pytest.raises(UserError, match="mine: is not empty .it has thesis.txt."):
         run.prepare(options(media, paths.path(f"{ROOT}/mine"), overwrite=True))
-    with pytest.raises(UserError, match="out: must not lie inside the input gs://bucket/raw"):
+    with pytest.raises(UserError, match="out: must not lie inside --input=gs://bucket/raw;"):
         run.prepare(options(paths.path(f"{ROOT}/raw"), paths.path(f"{ROOT}/raw/out")))
     with pytest.raises(UserError, match="none: no such folder or file"):
         run.prepare(options(paths.path(f"{ROOT}/none"), tmp_path / "out"))
@@ -263,7 +262,7 @@ def test_an_upload_that_is_refused_is_resumed(bucket, media, tmp_path, monkeypat
     assert "metadata.json" in paths.names(output) and "features.json" not in paths.names(output)
     run.prepare(options(media, output))
     assert len(decoded) == 1 and "features.json" in paths.names(output)
-    assert bucket_output.UPLOADING not in paths.names(output)
+    assert publish.UPLOADING not in paths.names(output)
     assert os.listdir(tmp_path) == []
 
 

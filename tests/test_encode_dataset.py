@@ -149,7 +149,10 @@ def test_an_interrupted_run_resumes_and_gives_the_same_bytes(
     def stopping(encoder, file, sha256):
         if stops and file.path.endswith(stops[0]):
             output = encoder.output_of(file)
-            for name in (f"{output}.part", f"{os.path.dirname(output)}/.x.tfrecord-0.partial"):
+            for name in (
+                f"{output}.part",
+                f"{os.path.dirname(output)}/.{os.path.basename(output)}.0123abcd.partial",
+            ):
                 Path(name).write_text("half")
             stops.pop(0)
             raise Stopped
@@ -212,10 +215,15 @@ def test_only_what_changed_is_encoded_again(encoded, tokenizer, data, tmp_path):
     (output / "clips-image_train.tfrecord-00000").write_bytes(b"truncated")
     encode(tokenizer, source, output)
     assert renewed() == {"clips-image_train.tfrecord-00000" + token_files.DONE}
-    left = output / "clips-video_train.tfrecord-00009"
-    left.write_bytes(b"of an older data set")
+    left = output / "clips-video_train.tfrecord-00009"  # of an older data set, with its marker
+    left.write_bytes(b"")
+    done = json.loads((output / (changed + token_files.DONE)).read_text()) | {"name": left.name}
+    (output / (left.name + token_files.DONE)).write_text(json.dumps(done))
+    somebodys = output / "laion.tfrecord-00000-of-00001"
+    somebodys.write_bytes(b"precious")
     encode(bundle(tmp_path / "another", 1.01), source, output)
-    assert len(renewed()) == 6 and not left.exists()
+    assert len(renewed()) == 6 and not list(output.glob(f"{left.name}*"))
+    assert somebodys.read_bytes() == b"precious"
 
 
 def test_a_damaged_file_is_named(tokenizer, data, tmp_path):
@@ -357,8 +365,9 @@ def test_training_on_tokens_is_training_on_pixels(tokenizer, tmp_path):
             train=dict(steps=6, log_every=1),
             text=dict(cached=False),
         )
-        training.train(config, tokenizer, tmp_path / kind, devices=jax.devices()[:1])
-        losses.append([line["loss/total"] for line in logs.read(tmp_path / kind)])
+        run = tmp_path / f"run_{kind}"
+        training.train(config, tokenizer, run, devices=jax.devices()[:1])
+        losses.append([line["loss/total"] for line in logs.read(run)])
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
@@ -376,3 +385,47 @@ def test_the_manifest_holds_the_origin(encoded, tokenizer):
     assert manifest["sizes"]["video"] == 24 and manifest["sizes"]["image"] == 4
     assert manifest["origin"]["pixels"] == "11x16x16 at 8 fps"
     assert manifest["origin"]["tokenizer"] == checkpoint.load_tokenizer(tokenizer)[2]
+
+
+def test_what_is_not_of_this_command_is_never_touched(encoded, tokenizer, data, tmp_path):
+    shard = next(data.glob("*tfrecord*0")).name
+    shutil.copytree(data, tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "laion.tfrecord-00000-of-00001").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(data)
+    cases = {
+        "other": r"other: is not empty \(it has clips-image_train",
+        "mine": r"mine: is not empty \(it has laion.tfrecord-00000-of-00001\)",
+        "link": f"link: must not be --input={data};",
+        "link/out": f"link/out: must not lie inside --input={data};",
+    }
+    before = contents(data), contents(tmp_path / "other"), contents(tmp_path / "mine")
+    for name, line in cases.items():
+        for estimate in (False, True):
+            with pytest.raises(UserError, match=line):
+                encode(tokenizer, data, tmp_path / name, estimate=estimate)
+    with pytest.raises(UserError, match="must not contain --"):
+        encode(tokenizer, data, tokenizer.parent)
+    assert (contents(data), contents(tmp_path / "other"), contents(tmp_path / "mine")) == before
+    assert (data / shard).is_file()
+
+
+def test_a_tokenizer_that_is_replaced_meanwhile_is_noticed(tokenizer, data, tmp_path, caplog):
+    encoder = opened(bundle(tmp_path / "tokenizer", 1.0), data, tmp_path / "codes")
+    encode_dataset.run(encoder, lambda line: None, Silent)
+    assert not caplog.records
+    encoder = opened(tmp_path / "tokenizer", data, tmp_path / "again")
+    then = encoder.origin.tokenizer
+    bundle(tmp_path / "tokenizer", 1.01)
+    encode_dataset.run(encoder, lambda line: None, Silent)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "tokenizer: changed while this ran (" in line and f"was {then})" in line
+    assert token_files.read_manifest(tmp_path / "again")["origin"]["tokenizer"] == then
+
+
+def test_hosts_that_encoded_with_two_tokenizers_are_noticed(encoded, tokenizer, data, tmp_path):
+    shutil.copytree(encoded, tmp_path / "codes")
+    encoder = opened(bundle(tmp_path / "another", 1.01), data, tmp_path / "codes")
+    paths = [encoder.output_of(file) for file in format.files(data)]
+    with pytest.raises(UserError, match="was encoded with another tokenizer or config"):
+        token_files.finish(str(tmp_path / "codes"), {"all": paths}, encoder.origin, encoder.sizes)

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from configs import maskgit
-from experiments import common, compare_samplers
+from experiments import common
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
@@ -153,7 +153,7 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
 
 
 def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
-    assert compare_samplers.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
+    assert common.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
     tiny.phenaki().save(tmp_path / "model")
     (tmp_path / "settings.yaml").write_text(
         "few: {steps: 2, order: middle, schedule: late, continued: {steps: 1}}\nplain: {steps: 4}\n"

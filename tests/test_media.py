@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phenaki.io import media, sample_files
+from phenaki.io import media, outputs, sample_files
 
 COLOURS = np.array(
     [
@@ -266,7 +266,8 @@ def test_a_video_has_mp4_gif_and_sheet_and_an_image_is_an_image(tmp_path):
     names = sample_files.write(tmp_path, [np.zeros((3, 8, 12, 3)), image], ["a", None], 8, 2)
     assert names == ["sample_0", "sample_1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("sample_0.gif", "sample_0.mp4", "sample_0.png", "sample_1.png", "sample_1_sheet.png")
+        outputs.MARKER,
+        *("sample_0.gif", "sample_0.mp4", "sample_0.png", "sample_1.png", "sample_1_sheet.png"),
     ]
     with Image.open(tmp_path / "sample_1.png") as file:
         np.testing.assert_array_equal(np.asarray(file), media.enlarge(image[0], 2))
@@ -282,4 +283,5 @@ def test_samples_of_an_earlier_call_are_removed_and_nothing_else(tmp_path):
         suffixes = [".gif", ".mp4", ".png"] if len(call[0]) > 1 else [".png", "_sheet.png"]
         suffixes = suffixes[1:] if len(call[0]) > 240 else suffixes
         expected = {f"sample_{i}{suffix}" for i in range(len(call)) for suffix in suffixes}
-        assert {path.name for path in tmp_path.iterdir()} == expected | set(others)
+        names = {path.name for path in tmp_path.iterdir()} - {outputs.MARKER}
+        assert names == expected | set(others)

@@ -169,12 +169,12 @@ def test_outputs_that_cannot_be_written_are_refused(folder, tmp_path):
         tmp_path / "file": "a file",
         tmp_path / "file" / "below": "cannot be written",
         tmp_path / "full": "not empty",
-        folder / "inside": "must not lie inside the input",
+        folder / "inside": "must not lie inside --input=",
     }
     for output, reason in cases.items():
         with pytest.raises(UserError, match=reason):
             run.prepare(options(folder, output))
-    with pytest.raises(UserError, match="not a data set"):
+    with pytest.raises(UserError, match="is not empty .it has kept., and nothing of scripts/pre"):
         run.prepare(options(folder, tmp_path / "full", overwrite=True))
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
 

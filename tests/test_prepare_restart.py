@@ -71,7 +71,7 @@ def test_other_options_or_a_changed_file_are_decoded_again(folder, tmp_path):
 def test_two_runs_of_one_output_are_refused(folder, tmp_path):
     chosen = options(folder, tmp_path / "set")
     with (
-        workdir.claim(chosen.output, folder, False),
+        workdir.claim(chosen.output),
         pytest.raises(UserError, match="another run is writing it"),
     ):
         run.prepare(chosen)

@@ -146,8 +146,8 @@ def test_samples_say_how_they_were_made_in_the_file_and_beside_it(call):
             assert title == (None if suffix == "gif" else prompt)
 
 
-def test_a_story_says_how_it_was_made(call, tmp_path):
-    story = tmp_path / "story.yaml"
+def test_a_story_says_how_it_was_made(call, tmp_path_factory):
+    story = tmp_path_factory.mktemp("story") / "story.yaml"
     story.write_text(
         "scenes:\n  - {prompt: a, seconds: 1.4, seed: 3}\n  - {prompt: b, seconds: 0.7}"
     )

@@ -146,7 +146,7 @@ def test_shards_whose_clips_changed_are_written_again(tmp_path):
     run.prepare(options)
     # What a run that is killed at its very end leaves, with clips of the same size.
     left = tmp_path / ".set.partial"
-    for name in ("set", "written"):
+    for name in ("set", "spool", "written"):
         (left / name).mkdir(parents=True)
     form = format.ClipFormat(11, 8.0, 48, 64, "png")
     (tmp_path / "spool").mkdir()

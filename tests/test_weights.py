@@ -245,14 +245,15 @@ def test_script(tmp_path, heads_file, run_script):
     assert [line.split()[0] for line in listed.splitlines()] == list(weights.NETWORKS)
     given = ("--network=lpips_vgg", f"--input={heads_file}")
     assert run(*given) == (2, "", "error: --output is required (or --list)\n")
-    code, printed, _ = run(*given, f"--output={tmp_path}")
+    code, printed, _ = run(*given, f"--output={tmp_path / 'npz'}")
     assert code == 0
     assert printed.splitlines() == [
         f"note: {heads_file} fits, but is not the published vgg.pth "
         "(its sha256 starts with a78928a0)",
-        f"written: {tmp_path}/lpips_vgg.npz",
+        f"written: {tmp_path}/npz/lpips_vgg.npz",
     ]
-    code, printed, error = run("--network=vgg16", f"--input={heads_file}", f"--output={tmp_path}")
+    given = ("--network=vgg16", f"--input={heads_file}", f"--output={tmp_path / 'npz'}")
+    code, printed, error = run(*given)
     assert (code, printed) == (2, "")
     assert error == (
         f"error: {heads_file}: is no vgg16 (vgg16-397923af.pth): tensor 'features.0.bias' is "

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
@@ -43,11 +43,16 @@ STORY = (
 def main(argv):
     """Runs what is missing: tokenizer, MaskGIT, scores, samples, report."""
     del argv
+    workdir = paths.local_path("workdir", WORKDIR.value)
+    with outputs.claimed("workdir", workdir, "demo", [("released", RELEASED.value)]):
+        _demo(workdir)
+
+
+def _demo(workdir):
     from phenaki.configs import cvivit, maskgit
     from phenaki.train import maskgit as stage2_training
     from phenaki.train import tokenizer as stage1_training
 
-    workdir = paths.local_path("workdir", WORKDIR.value)
     stage1, stage2 = cvivit.get_config("demo"), maskgit.get_config("demo")
     for config, steps in ((stage1, STAGE1.value), (stage2, STAGE2.value)):
         config.seed = SEED.value

@@ -40,14 +40,11 @@ def main(argv):
     import jax
 
     from phenaki import sharding
-    from phenaki.errors import UserError
-    from phenaki.io import paths
+    from phenaki.io import outputs
     from phenaki.train import encode_dataset, maskgit
 
-    if paths.absolute(INPUT.value) == paths.absolute(OUTPUT.value):
-        raise UserError(
-            f"--output={OUTPUT.value}: must not be --input, whose files have the same names."
-        )
+    inputs = [("input", INPUT.value), ("tokenizer", TOKENIZER.value)]
+    outputs.admit("output", OUTPUT.value, "tokens", inputs)  # before a job is joined
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     encoder = maskgit.open_encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value

@@ -18,7 +18,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.errors import UserError, one_of
-from phenaki.io import paths
+from phenaki.io import outputs
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
@@ -59,14 +59,19 @@ def main(argv):
 
 
 def _scoreboard():
+    model = MODEL.value or "checkpoints/laptop"
+    inputs = [("model", model), ("weights", WEIGHTS.value), ("table3", TABLE3.value)]
+    with outputs.claimed("output", OUTPUT.value, "evaluation", inputs, shared=True) as claim:
+        _write_scoreboard(model, claim.directory)
+
+
+def _write_scoreboard(model, output):
     from phenaki.configs import tables
     from phenaki.reports import scoreboard
 
     start = time.monotonic()
-    output = paths.path(OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
     page = scoreboard.scoreboard(
-        MODEL.value or "checkpoints/laptop",
+        model,
         output,
         tables.LAPTOP,
         WEIGHTS.value,
@@ -87,7 +92,7 @@ def _row(number):
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     table = tables.TABLES[number]
     row_name, row = _find(table, number)
-    model_path = _model(row)
+    model_path, directory = _inputs(row)
 
     from phenaki.data.prepare import manifest
     from phenaki.evaluation import devices, protocol
@@ -100,7 +105,7 @@ def _row(number):
     model = FrozenTokenizer.load(model_path) if tokenizer else devices.load(model_path)
     spec = model.spec
     task = task_of(row, frames=spec.frames, per_shard=BATCH.value)
-    windows, directory = row.get("windows", 1), DATA.value or row["data"]
+    windows = row.get("windows", 1)
     clips: Any = Prepared(
         directory,
         SPLIT.value,
@@ -114,8 +119,9 @@ def _row(number):
     used = clips.total = min(clips.total, full, LIMIT.value or full)
     if windows > 1:
         clips = ClipWindows(clips, task.frames, windows)
-    output = paths.path(OUTPUT.value)
-    scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
+    with outputs.claimed("output", OUTPUT.value, "evaluation", shared=True) as claim:
+        output = claim.directory
+        scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
     if jax.process_index():
         return
     camera = manifest.camera(directory)
@@ -155,12 +161,16 @@ def _differs(row, camera):
     return {name: reason + others.get(name, "") for name in row["printed"]}
 
 
-def _model(row):
+def _inputs(row):
+    """(model, data set), apart from --output."""
     if not MODEL.value:
         raise UserError(
             f"--model is required: a checkpoint that {row['config']} trained for this row."
         )
-    return MODEL.value
+    directory = DATA.value or row["data"]
+    inputs = [("model", MODEL.value), ("data", directory), ("weights", WEIGHTS.value)]
+    outputs.admit("output", OUTPUT.value, "evaluation", inputs)
+    return MODEL.value, directory
 
 
 def _find(table, number):

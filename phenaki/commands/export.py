@@ -30,20 +30,21 @@ def main(argv):
     import jax.numpy as jnp
 
     from phenaki import export
-    from phenaki.errors import UserError
-    from phenaki.io import paths
+    from phenaki.io import outputs
     from phenaki.pipeline import Phenaki
 
-    output = paths.path(OUTPUT.value)
-    if paths.absolute(output) == paths.absolute(MODEL.value):
-        raise UserError(f"--output={output}: must not be --model.")
-    model = Phenaki.load(MODEL.value)
-    model.save(output, jnp.dtype(DTYPE.value), fingerprint=model.fingerprint)
-    print(f"{output}: the model {model.fingerprint}, {DTYPE.value}")
-    if PROGRAMS.value:
-        folder = output / "programs"
-        options = {"steps": STEPS.value} if STEPS.value else {}
-        made = export.write(folder, model, rows=ROWS.value, platforms=PLATFORMS.value, **options)
-        for name, facts in made["programs"].items():
-            inputs = ", ".join(f"{key} {shape}" for key, shape in facts["inputs"].items())
-            print(f"{folder}/{name}.stablehlo: {inputs} -> {facts['output']}")
+    with outputs.claimed("output", OUTPUT.value, "model", [("model", MODEL.value)]) as claim:
+        output = claim.directory
+        model = Phenaki.load(MODEL.value)
+        model.save(output, jnp.dtype(DTYPE.value), fingerprint=model.fingerprint)
+        print(f"{output}: the model {model.fingerprint}, {DTYPE.value}")
+        if PROGRAMS.value:
+            _write_programs(export, model, output / "programs")
+
+
+def _write_programs(export, model, folder):
+    options = {"steps": STEPS.value} if STEPS.value else {}
+    made = export.write(folder, model, rows=ROWS.value, platforms=PLATFORMS.value, **options)
+    for name, facts in made["programs"].items():
+        inputs = ", ".join(f"{key} {shape}" for key, shape in facts["inputs"].items())
+        print(f"{folder}/{name}.stablehlo: {inputs} -> {facts['output']}")

@@ -16,7 +16,7 @@ from absl import flags
 
 from phenaki.commands import prompts, sampling_flags
 from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.clean_text import clean
 
 sampling_flags.define_model()
@@ -32,7 +32,12 @@ def main(argv):
     del argv
     if ANEW.value is None and MASK.value is None:
         raise UserError("--anew or --mask is required: which part of the video is sampled.")
+    inputs = [*sampling_flags.inputs(), ("video", VIDEO.value), ("mask", MASK.value)]
+    with outputs.claimed("output", sampling_flags.value("output"), "samples", inputs) as claim:
+        _fill(claim.directory)
 
+
+def _fill(output):
     from phenaki.pipeline import Phenaki
 
     model = Phenaki.load(sampling_flags.value("model"))
@@ -44,8 +49,6 @@ def main(argv):
     clips = np.repeat(frames[None].astype(np.float32) / 255, len(texts), 0)
     seed = sampling_flags.value("seed")
     videos = model.fill(clips, known, texts, seed=seed, approximate=True, **options)
-    output = paths.path(sampling_flags.value("output"))
-    output.mkdir(parents=True, exist_ok=True)
     sampling_flags.write(model, output, videos, texts, options)
 
 

@@ -29,19 +29,24 @@ def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
     from phenaki.data.prepare import inspect, inspect_page
-    from phenaki.io import paths
+    from phenaki.io import artifacts, html_report, outputs, paths
     from phenaki.text import vocabulary
 
     if _MOST.value < 1:
         raise UserError(f"--most={_MOST.value}: must be at least 1, such as 2000.")
     directory = paths.path(_DATA.value)
-    count = None
+    count, vocabulary_file = None, None
     if _VOCABULARY.value != "bytes":
+        vocabulary_file = _VOCABULARY.value
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
-    found = inspect.measure(directory, _MOST.value, count, _LENGTH.value)
     path = paths.path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
-    with paths.written(path) as file:
-        file.write_text(inspect_page.page(directory, found))
+    inputs = [("data", directory)] if path.parent != directory else []
+    outputs.admit_file(
+        "output", path, html_report.is_page, [*inputs, ("vocabulary", vocabulary_file)]
+    )
+    found = inspect.measure(directory, _MOST.value, count, _LENGTH.value)
+    with artifacts.atomic(path) as partial:
+        partial.write_text(inspect_page.page(directory, found))
     for name, split in found.items():
         print(f"{name}: {inspect_page.sentence(split)}")
     print(f"written: {path}")

@@ -22,8 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from phenaki.errors import UserError
-from phenaki.io import paths
-from phenaki.io.artifacts import write_json
+from phenaki.io import artifacts, outputs, paths
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
@@ -43,6 +42,8 @@ def main(argv):
     del argv
     from phenaki.planning import chips
 
+    if COMPILE.value:
+        _results()  # a wrong file is refused before anything is compiled
     chips.plan_on_cpu()
     if TABLE.value:
         from phenaki.planning import markdown
@@ -115,8 +116,22 @@ def _name():
 
 
 def _results():
+    """The figures in --results, by preset and topology.
+
+    Raises:
+        UserError: there is something else in the file.
+    """
     path = paths.local_path("results", RESULTS.value)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    outputs.admit_file("results", path, lambda head: head.lstrip().startswith(b"{"))
+    if not path.is_file():
+        return {}
+    results = artifacts.marked(path)
+    known = results is not None and all(
+        isinstance(plan, dict) and "topology" in plan for plan in results.values()
+    )
+    if not known:
+        raise UserError(f"--results={path}: has no plans in it; give another path.")
+    return results
 
 
 def _save(made):
@@ -124,7 +139,7 @@ def _save(made):
     results[f"{_name()} {made['topology']}"] = made
     path = paths.local_path("results", RESULTS.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, dict(sorted(results.items())), indent=1)
+    artifacts.write_json(path, dict(sorted(results.items())), indent=1)
 
 
 def _print_sizes(workload):

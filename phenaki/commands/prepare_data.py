@@ -21,7 +21,7 @@ from typing import Literal, cast
 from absl import flags
 
 from phenaki.data import format
-from phenaki.data.prepare import beam, filters, report, run
+from phenaki.data.prepare import beam, filters, publish, report, run
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 from phenaki.io import paths
@@ -171,4 +171,4 @@ def main(argv: list[str]) -> None:
         runner = beam.runner(_RUNNER.value, pipeline, options.workers, shared)
     summary = run.prepare(options, lambda total: Progress(total, "files"), runner)
     print(report.text(summary, SHOWN))
-    print(f"written: {options.output} (contact sheet: {options.output / run.SHEET})")
+    print(f"written: {options.output} (contact sheet: {options.output / publish.SHEET})")

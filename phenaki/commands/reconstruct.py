@@ -12,7 +12,7 @@ from absl import flags
 
 from phenaki import cli
 from phenaki.commands import prompts
-from phenaki.io import artifacts, media, paths
+from phenaki.io import artifacts, media, outputs, shipped
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string("model", None, "a tokenizer's run or bundle", required=True)
@@ -20,10 +20,18 @@ VIDEO = flags.DEFINE_string("video", None, "the video", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
 SCALE = flags.DEFINE_integer("scale", None, "enlarge pixels; default: to about 256", lower_bound=1)
 
+FILES = ("reconstruction.mp4", "comparison.mp4", "tokens.npz")
+
 
 def main(argv):
     """Reconstructs and writes."""
     del argv
+    inputs = [("model", shipped.find(MODEL.value, shipped.MODELS)), ("video", VIDEO.value)]
+    with outputs.claimed("output", OUTPUT.value, "samples", inputs) as claim:
+        _reconstruct(claim.directory)
+
+
+def _reconstruct(output):
     from phenaki.models.frozen import Tokenizer
 
     tokenizer = Tokenizer.load(MODEL.value)
@@ -38,8 +46,7 @@ def main(argv):
     video = np.concatenate([tokenizer.decode(clip[None])[0] for clip in tokens])[: len(frames)]
     error = np.mean((np.rint(video * 255) - frames.astype(np.float32)) ** 2, dtype=np.float64)
 
-    output = paths.path(OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
+    outputs.enlist(output, FILES)
     scale = SCALE.value or media.scale_to_see(spec.height, spec.width)
     facts = {"tokenizer": tokenizer.fingerprint, "video": VIDEO.value}
     media.write_mp4(output / "reconstruction.mp4", video, spec.fps, scale, facts)

@@ -22,7 +22,7 @@ those of the command line.
 from absl import flags
 
 from phenaki.commands import prompts, sampling_flags, stories
-from phenaki.io import paths
+from phenaki.io import outputs
 from phenaki.io.clean_text import clean
 from phenaki.sampling import flag_rules
 
@@ -42,9 +42,17 @@ def main(argv):
     for sentence in flag_rules.check(sampling_flags.switched_on()):
         sampling_flags.note(sentence)
     scenes = stories.scenes()
-    output = paths.path(sampling_flags.value("output"))
-    output.mkdir(parents=True, exist_ok=True)
+    inputs = [
+        *sampling_flags.inputs(),
+        *stories.inputs(),
+        ("image", IMAGE.value),
+        ("video", VIDEO.value),
+    ]
+    with outputs.claimed("output", sampling_flags.value("output"), "samples", inputs) as claim:
+        _sample(scenes, claim.directory)
 
+
+def _sample(scenes, output):
     from phenaki.pipeline import Phenaki
 
     model = Phenaki.load(sampling_flags.value("model"))

@@ -9,6 +9,7 @@ from absl import flags
 
 from phenaki import __version__, cli
 from phenaki.errors import UserError
+from phenaki.io import shipped
 from phenaki.io.paths import AnyPath
 from phenaki.sampling import orders
 from phenaki.sampling.guidance import RAMPS
@@ -125,6 +126,11 @@ def define_story() -> None:
 def value(name: str) -> Any:
     """The value of a flag of the command line, or its default."""
     return flags.FLAGS[name].value
+
+
+def inputs() -> list[tuple[str, Any]]:
+    """The folders that every command of sampling reads, by the names of their flags."""
+    return [("model", shipped.find(value("model"), shipped.MODELS)), ("critic", value("critic"))]
 
 
 def options(model: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from absl import flags
 from phenaki.commands import sampling_flags
 from phenaki.commands.sampling_flags import value
 from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.io import outputs, paths, shipped
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 
@@ -33,6 +33,12 @@ def _scene(text):
         raise UserError(
             f"--scene={text!r}: must be TEXT@SECONDS, such as 'a red circle moves left@1.5'."
         ) from None
+
+
+def inputs() -> list[tuple[str, Any]]:
+    """The file of --story, by the name of its flag."""
+    story = value("story")
+    return [("story", shipped.find(story, shipped.STORIES) if story else None)]
 
 
 def tell(
@@ -110,8 +116,10 @@ def _story(model, storyboard, plan, output, facts):
 
     spec = model.spec
     cache = generate.WindowCache(value("windows") or output / "windows")
-    output = output / "preview" if value("preview") else output
-    output.mkdir(parents=True, exist_ok=True)
+    if value("preview"):
+        output = output / "preview"
+        outputs.admit("output", output, "samples")
+        output.mkdir(exist_ok=True)
     distance, world = drift.distance(value("weights")), _world(model)
     options = generate.DriftOptions(
         match_colours=value("reanchor"),
@@ -139,7 +147,6 @@ def _story(model, storyboard, plan, output, facts):
         scale=scale,
         facts=facts,
     )
-    (output / "story.gif").unlink(missing_ok=True)  # that of an earlier call
     if plan[-1].stop <= sample_files.GIF_FRAMES:
         parts = generate.generate_windows(model, storyboard, plan, cache, read_image, options)
         video = np.concatenate([part.frames for part in parts])

@@ -11,7 +11,7 @@ change on (docs/stories.md).
 """
 
 from phenaki.commands import sampling_flags, stories
-from phenaki.io import paths
+from phenaki.io import outputs
 from phenaki.sampling import flag_rules
 
 sampling_flags.define_model()
@@ -25,10 +25,9 @@ def main(argv):
     for sentence in flag_rules.check(sampling_flags.switched_on(), flag_rules.STORIES):
         sampling_flags.note(sentence)
     scenes = stories.scenes()
-    output = paths.path(sampling_flags.value("output"))
-    output.mkdir(parents=True, exist_ok=True)
+    inputs = [*sampling_flags.inputs(), *stories.inputs()]
+    with outputs.claimed("output", sampling_flags.value("output"), "samples", inputs) as claim:
+        from phenaki.pipeline import Phenaki
 
-    from phenaki.pipeline import Phenaki
-
-    model = Phenaki.load(sampling_flags.value("model"))
-    stories.tell(model, scenes, output, sampling_flags.options(model))
+        model = Phenaki.load(sampling_flags.value("model"))
+        stories.tell(model, scenes, claim.directory, sampling_flags.options(model))

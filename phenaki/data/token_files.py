@@ -9,7 +9,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -26,7 +27,8 @@ SCHEMA = 1
 MORE = "more_"  # before the names of what captions after the first have
 EMBEDDING = ml_dtypes.bfloat16  # dtype of stored embeddings
 DONE = ".done"
-_PARTIAL = (".part", ".partial")  # suffixes of incomplete files; older releases wrote the first
+# Of incomplete files: `artifacts.atomic` writes the first, older releases wrote the second.
+_HALF = re.compile(r"\.(.+?)(?:\.done|\.lengths\.npy)?\.[0-9a-f]{8}\.partial|(.+)\.part")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +179,8 @@ def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, siz
         UserError: a file is missing.
     """
     every = [path for of_split in outputs.values() for path in of_split]
-    names = {os.path.basename(path) for path in every}
-    for name in paths.names(directory):
-        stem = name.removesuffix(DONE).removesuffix(records.LENGTHS)
-        if ".tfrecord-" in name and (stem not in names or name.endswith(_PARTIAL)):
-            paths.path(os.path.join(directory, name)).unlink()
+    for name in _left(directory, {os.path.basename(path) for path in every}):
+        paths.path(os.path.join(directory, name)).unlink(missing_ok=True)
     found = records.parallel_map(lambda path: artifacts.marked(path + DONE), every)
     markers = dict(zip(every, found, strict=True))
     files: dict[str, list[dict]] = {}
@@ -189,6 +188,11 @@ def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, siz
         for path in of_split:
             if (key := markers[path]) is None:
                 raise UserError(f"{path}: missing; run scripts/encode_dataset.py again.")
+            if key["origin"] != origin.digest():
+                raise UserError(
+                    f"{path}: was encoded with another tokenizer or config than the others, as by "
+                    "a host of this job; run scripts/encode_dataset.py again."
+                )
             files.setdefault(split, []).append(key)
     manifest = {
         "schema": SCHEMA,
@@ -198,6 +202,22 @@ def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, siz
         "files": files,
     }
     artifacts.write_json(os.path.join(directory, MANIFEST), manifest, indent=2)
+
+
+def _left(directory: str, names: set[str]) -> Iterator[str]:
+    """What earlier runs left: files that their own markers list, and halves of those `names`."""
+    there = set(paths.names(directory))
+    for name in sorted(there):
+        whole = _HALF.fullmatch(name)
+        if whole and (whole[1] or whole[2]) in names:
+            yield name
+        stem = name.removesuffix(DONE)
+        if stem == name or stem in names:
+            continue
+        marker = artifacts.marked(os.path.join(directory, name)) or {}
+        if marker.get("name") == stem and {"origin", "input"} <= marker.keys():
+            yield from there & {stem, stem + records.LENGTHS}
+            yield name  # last: it lists the others
 
 
 def read_manifest(directory: PathLike) -> dict[str, Any]:

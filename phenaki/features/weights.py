@@ -17,7 +17,7 @@ import numpy as np
 from phenaki.errors import UserError, one_of
 from phenaki.features import tensor_files
 from phenaki.features.torch_names import Shapes, flatten, shapes_of, unflatten
-from phenaki.io import paths
+from phenaki.io import artifacts, outputs, paths
 from phenaki.io.paths import AnyPath, PathLike
 
 Params = dict[str, Any]
@@ -154,6 +154,7 @@ def convert(name: str, source: PathLike, directory: PathLike) -> AnyPath:
     Raises UserError for the first tensor that does not fit, and then writes nothing.
     """
     published = find(name)
+    outputs.admit("output", directory, "weights", [("input", source)])
     tensors = tensor_files.read(source)
     try:
         params = flatten(published.network().convert(tensors))
@@ -165,9 +166,10 @@ def convert(name: str, source: PathLike, directory: PathLike) -> AnyPath:
     except ValueError as error:  # UserError is one, and NumPy raises it for shapes
         raise UserError(f"{source}: is no {name} ({published.file}): {error}") from error
     target = paths.path(directory) / f"{name}.npz"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with paths.written(target) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # names are paths: "file" is not one
+    with outputs.claimed("output", directory, "weights"):
+        outputs.enlist(target.parent, [target.name], kind="weights")
+        with artifacts.atomic(target) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # names are paths: "file" is not one
     return target
 
 

@@ -35,9 +35,12 @@ def atomic(path: PathLike) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(Exception):  # the first error is the one to see
             os.remove(partial)
+        # A full disk names no file, and the user does not know the temporary one.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(target)) from None
         raise
 
 

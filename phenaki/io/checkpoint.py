@@ -11,9 +11,9 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import checksums, paths, shipped, stored_params
+from phenaki.io import checksums, outputs, paths, shipped, stored_params
 from phenaki.io.artifacts import write_json
-from phenaki.io.checkpoint_manager import Checkpoints, complete_steps
+from phenaki.io.checkpoint_manager import COMMITTED, Checkpoints, check_name, complete_steps
 from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 from phenaki.io.paths import AnyPath, PathLike
@@ -36,16 +36,28 @@ def save_bundle(
 ) -> None:
     """Writes `params` (one tree per network) and bundle.json, with the plain config `fields`.
 
-    It replaces an existing bundle.
+    It replaces an existing bundle, and nothing else.
+
+    Raises:
+        UserError: there is something else in the folder.
     """
+    check_name(directory)
+    if outputs.is_first():
+        outputs.admit("output", directory, "model")
+        outputs.make("output", paths.path(directory))
+        outputs.enlist(paths.path(directory), ["params", "bundle.json"], kind="model")
+        # First of all it goes, last it comes: half of two bundles is none.
+        (paths.path(directory) / "bundle.json").unlink(missing_ok=True)
+    outputs.together("bundle begun")
     directory = paths.absolute(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
     content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
     content["sums"] = {"facts": stored_params.facts_sum(content)}
     content["sums"]["params"] = stored_params.tree_sums(params)
     if jax.process_index() == 0:
+        # Orbax's has the absolute path, which says something of this machine to all who get a copy.
+        (directory / "params" / COMMITTED).write_text("complete\n")
         write_json(directory / "bundle.json", content, indent=2)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,27 @@ with epy.lazy_imports():  # half a second, for what loads and stores only
 
 COMMITTED = "commit_success.txt"  # Orbax's, of a checkpoint that is not renamed
 MOUNTS = "/proc/mounts"
+# In local paths: Orbax takes the first for a pattern of names, TensorStore the second for "/", and
+# both take a folder "gs:" for a bucket. They write there, and nobody can read it.
+_UNREADABLE = re.compile(r"[\[\]]|\\|(?<=/)(?:gs|s3):(?=/|$)")
 
 
 def _not_from_orbax(record: Any) -> bool:
     return "/orbax/" not in record.pathname
+
+
+def check_name(directory: PathLike) -> None:
+    """Raises `UserError` for a local folder below which checkpoints could not be read again."""
+    place = paths.absolute(directory)
+    if paths.is_remote(place) or not (found := _UNREADABLE.search(str(place))):
+        return
+    nearest = _UNREADABLE.sub(
+        lambda part: part[0].rstrip(":") if len(part[0]) > 1 else "_", str(place)
+    )
+    raise UserError(
+        f"{place}: has {found[0]!r} in its name, and Orbax cannot read a checkpoint below such a "
+        f"folder; nearest is {nearest}."
+    )
 
 
 class Checkpoints:
@@ -39,6 +57,7 @@ class Checkpoints:
         # Orbax logs the whole stack of a failed write and then raises it; our one line is enough.
         # A logger adds the same filter only once.
         logging.get_absl_logger().addFilter(_not_from_orbax)
+        check_name(directory)
         self.directory = paths.absolute(directory)
         self._steps = self.directory / "checkpoints"
         self._keep = keep
@@ -105,6 +124,10 @@ class Checkpoints:
             try:
                 restored = self._restore(step, state)
             except Exception as error:  # the libraries raise anything on a damaged file
+                if lack := _lack(error):
+                    raise UserError(
+                        f"{self.directory}: the checkpoint of step {step} cannot be read ({lack})."
+                    ) from error
                 damaged[step] = error
                 continue
             for newer, damage in damaged.items():
@@ -230,10 +253,24 @@ class Checkpoints:
         return f"that of step {steps[-1]} is complete" if steps else "there is none yet"
 
 
+def _lack(error: Exception) -> str | None:
+    """What this machine lacks, which does not make a checkpoint damaged."""
+    words = map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+    return next((word for word in words if word in str(error)), None)
+
+
 def _reason(error: Exception) -> str:
     """The system's message, where the libraries' message contains it."""
     text = bucket_reason(error) or " ".join(str(error).split())
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
+    for code in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EMFILE,
+    ):
         if os.strerror(code) in text:
             return os.strerror(code)
     return text[:300]

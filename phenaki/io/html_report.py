@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from phenaki.io import paths, svg_curves
+from phenaki.io import artifacts, svg_curves
 from phenaki.io.paths import PathLike
 from phenaki.io.svg_curves import COLOURS, SERIES
 
@@ -58,6 +58,11 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 """.replace("LIGHT", LIGHT).replace("DARK", DARK)
 # The browser refuses whatever would have to be fetched.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a page of `Report`."""
+    return POLICY.encode() in head
 
 
 class Report:
@@ -124,8 +129,8 @@ class Report:
             + "\n</body></html>\n"
         )
         with (
-            paths.written(path) as local,
-            open(local, "w", encoding="utf-8", newline="\n") as file,
+            artifacts.atomic(path) as partial,
+            partial.open("w", encoding="utf-8", newline="\n") as file,
         ):
             file.write(page)
         return len(page.encode())

@@ -218,7 +218,7 @@ def write_gif(
         images.append(image)
     tags = provenance.tags(facts)
     ends = np.rint(np.arange(len(images) + 1) * 100 / fps).astype(int) * 10  # ms
-    with paths.written(path) as local_path, open(local_path, "wb") as file:
+    with artifacts.atomic(path) as partial, partial.open("wb") as file:
         images[0].save(
             file,
             format="GIF",
@@ -240,7 +240,7 @@ def write_png(
     for name, value in provenance.tags(facts).items():
         tags.add_itxt(name, value)
     pixels = enlarge(as_uint8(image, rank=3), scale)
-    with paths.written(path) as local_path, open(local_path, "wb") as file:
+    with artifacts.atomic(path) as partial, partial.open("wb") as file:
         Image.fromarray(pixels).save(file, format="PNG", pnginfo=tags)
 
 

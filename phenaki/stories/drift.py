@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from phenaki.evaluation.metrics.long_video import Distance, seam_and_steps
 from phenaki.features import vgg, weights
-from phenaki.io import paths
+from phenaki.io import artifacts, paths
 from phenaki.io.paths import PathLike
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
@@ -119,5 +119,5 @@ def chart(
         axis.spines[["top", "right"]].set_visible(False)
         for start in scenes:
             axis.axvline(start, color="0.85", lw=0.8, zorder=0)
-    with paths.written(path) as file:
-        figure.savefig(file, dpi=110)
+    with artifacts.atomic(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

@@ -18,7 +18,7 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from phenaki import __version__
-from phenaki.io import checkpoint, npz, paths
+from phenaki.io import checkpoint, npz, outputs, paths
 from phenaki.io.artifacts import atomic
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import AnyPath, PathLike
@@ -68,11 +68,16 @@ NO_DRIFT_OPTIONS = DriftOptions()
 
 
 class WindowCache:
-    """A folder of windows: KEY.npz with `frames` (float32) and `codes` (int32), the tokens."""
+    """A folder of windows: KEY.npz with `frames` (float32) and `codes` (int32), the tokens.
+
+    Several stories may share one at a time: a file is replaced as a whole, by the same content.
+    """
 
     def __init__(self, directory: PathLike):
+        """Raises `UserError` if there is something else in the folder."""
         self.directory = paths.path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        outputs.admit("windows", directory, "windows")
+        outputs.make("windows", self.directory)
 
     def read(self, key: str) -> tuple[Frames, WindowTokens] | None:
         """(frames, tokens) of a window, or None where there is none; a damaged one is a warning."""

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from phenaki.data.shapes.world import World
-from phenaki.io import media
-from phenaki.io.artifacts import write_json
+from phenaki.io import media, outputs
+from phenaki.io.artifacts import atomic, write_json
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import facts as facts_of
@@ -34,6 +34,8 @@ from phenaki.stories.generate import (
 from phenaki.stories.storyboard import Shot, Storyboard
 
 SHEET_FRAMES = 8  # per scene
+FILES = [f"story.{kind}" for kind in ("mp4", "srt", "png", "gif")]
+FILES += ["drift.json", "drift.png", "story_report.json"]
 
 
 class WindowMetrics:
@@ -151,6 +153,7 @@ def render(
     of the call (`phenaki.io.provenance`); each scene adds its own. Memory does not grow with the
     story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
     """
+    outputs.enlist(output, FILES, replaced=r"story\.gif")  # a long story has none
     shots, fps, parts = storyboard.shots, model.spec.fps, segments(plan)
     prompts = [shot.prompt for shot in shots]
     chapters = [(prompt or "", *part) for prompt, part in zip(prompts, parts, strict=True)]
@@ -170,7 +173,8 @@ def render(
             metrics.add(part, seconds)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
-    (output / "story.srt").write_text(srt(prompts, parts, fps), encoding="utf-8")
+    with atomic(output / "story.srt") as partial:
+        partial.write_text(srt(prompts, parts, fps), encoding="utf-8")
     media.write_png(
         output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES), facts=made
     )

@@ -178,7 +178,8 @@ def train(
     Raises:
         UserError: see `loop.run`; or the config is of another kind.
     """
-    fields, workdir = migrations.of_kind("critic", config.to_dict()), open_workdir(workdir)
+    fields = migrations.of_kind("critic", config.to_dict())
+    workdir = open_workdir(workdir, [("generator", generator)])
     model = pipeline.Phenaki.load(generator)
     theirs = model.config.to_dict()
     shared = {name: theirs[name] for name in SHARED if name in theirs}

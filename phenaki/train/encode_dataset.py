@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -20,7 +21,8 @@ from phenaki.data import clip_records, format, records, tensorflow, token_files
 from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
 from phenaki.errors import UserError
-from phenaki.io import artifacts, paths
+from phenaki.io import artifacts, checkpoint, outputs, paths
+from phenaki.io.paths import PathLike
 from phenaki.types import VideoSpec
 
 
@@ -29,12 +31,14 @@ class Encoder:
     """Encodes the files of the data set `source` into the directory `output`.
 
     Attributes:
+        tokenizer: the run or bundle of stage 1, whose `fingerprint` the parameters have.
         encode: (parameters, uint8 video [b f h w 3]) -> tokens [b t m n]; compiled.
         text: captions -> {"text_ids": [b l], "text": [b l d] if stored}; None without captions.
         codebook: number of codes.
         batch: clips per call, split over this host's devices; images fill as many frames.
     """
 
+    tokenizer: PathLike
     source: str
     output: str
     params: Any
@@ -154,8 +158,18 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
 
     Raises:
         UserError: the data set is missing, or its clips are smaller or shorter than those of the
-            tokenizer.
+            tokenizer; or see `outputs.claimed`.
     """
+    inputs = [("input", encoder.source), ("tokenizer", encoder.tokenizer)]
+    if estimate:
+        outputs.admit("output", encoder.output, "tokens", inputs)
+        _run(encoder, log, progress, estimate)
+        return
+    with outputs.claimed("output", encoder.output, "tokens", inputs):
+        _run(encoder, log, progress, estimate)
+
+
+def _run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool) -> None:
     host, hosts = jax.process_index(), jax.process_count()
     files = format.files(encoder.source)
     known = manifest.checksums(encoder.source)
@@ -166,7 +180,6 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
         log(line)
     if estimate:
         return
-    paths.path(encoder.output).mkdir(parents=True, exist_ok=True)
     with progress(sum(file.count for file in mine)) as shown:
         for file in mine:
             encode_file(encoder, file, _sha256(file, known))
@@ -174,11 +187,25 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
     if hosts > 1:
         multihost_utils.sync_global_devices("encoded")
     if host == 0:
-        outputs: dict[str, list[str]] = {}
+        written: dict[str, list[str]] = {}
         for file in files:
-            outputs.setdefault(file.split, []).append(encoder.output_of(file))
-        token_files.finish(encoder.output, outputs, encoder.origin, encoder.sizes)
+            written.setdefault(file.split, []).append(encoder.output_of(file))
+        token_files.finish(encoder.output, written, encoder.origin, encoder.sizes)
+        _warn_if_replaced(encoder)
         log(f"{encoder.output}/{token_files.MANIFEST}: all {len(files)} files are encoded")
+
+
+def _warn_if_replaced(encoder: Encoder) -> None:
+    """A line if the tokenizer was trained further or replaced since its parameters were read."""
+    try:
+        _, _, now = checkpoint.load_tokenizer(encoder.tokenizer)
+    except Exception as error:  # whatever a folder without a tokenizer raises: it is not needed
+        now = " ".join(str(error).split())[:200]
+    if now != encoder.origin.tokenizer:
+        logging.warning(
+            "--tokenizer=%s: changed while this ran (%s, was %s); the tokens are those of the "
+            "tokenizer as it was at the start.", encoder.tokenizer, now, encoder.origin.tokenizer,
+        )  # fmt: skip
 
 
 def _missing(

@@ -3,13 +3,15 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
+from phenaki.errors import UserError
 from phenaki.io import artifacts, paths
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.train.log_files import LogFiles
@@ -86,6 +88,7 @@ class Logs:
             if SummaryWriter:
                 events = str(self._files.directory / "events")
                 self._events = SummaryWriter(events, purge_step=step + 1)
+                _outlast_full_disk(self._events)
         self._start = time.monotonic()
         self.waited = 0.0  # seconds
 
@@ -102,8 +105,14 @@ class Logs:
             return
         times = {"seconds": time.monotonic() - self._start, "seconds_waited": self.waited}
         times = {name: round(seconds, 2) for name, seconds in times.items()}
-        self._lines.write(json.dumps({"step": step, **times, **values}) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps({"step": step, **times, **values}) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}). Free space or fix the "
+                "permissions, and run the same command again."
+            ) from error
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
@@ -135,12 +144,41 @@ class Logs:
 
     def close(self) -> None:
         """Closes both files."""
-        if self._lines is not None:
-            self._lines.close()
+        # What could not be written is known by now: here it would hide that line.
+        with contextlib.suppress(OSError):
+            if self._lines is not None:
+                self._lines.close()
         if self._events is not None:
             self._events.close()
         if self._files is not None:
             self._files.close()
+
+
+class _Dropping:
+    """The methods of a writer of events, which drop what cannot be written."""
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+        self._warned = False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._writer, name)
+
+        def attempt(*arguments):
+            try:
+                return method(*arguments)
+            except OSError as error:
+                if not self._warned:
+                    self._warned = True
+                    logging.warning("TensorBoard's events are not complete: %s", error.strerror)
+
+        return attempt
+
+
+def _outlast_full_disk(events: Any) -> None:
+    """Without it an error ends the thread that writes, and training waits for it forever."""
+    writer = events.file_writer.event_writer
+    writer._ev_writer = writer._worker._record_writer = _Dropping(writer._ev_writer)
 
 
 def read(workdir: PathLike) -> list[dict]:

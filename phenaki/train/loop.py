@@ -15,6 +15,7 @@ from phenaki.blocks.sharding import agreed
 from phenaki.data.batches import FIELDS, Batches
 from phenaki.data.host_rows import HostRows, describe, host_rows
 from phenaki.errors import Preempted
+from phenaki.io import outputs
 from phenaki.io.checkpoint import load_config
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.io.paths import AnyPath, PathLike
@@ -55,9 +56,9 @@ def run(
     run rolls back to its last checkpoint and continues with the data that follow (`SkipUpdates`).
 
     Raises:
-        UserError: `workdir` contains another run, the batch does not divide over the devices, or a
-            checkpoint cannot be written.
-        Preempted: SIGTERM arrived; the checkpoint is saved.
+        UserError: `workdir` contains another run or something else, another process trains there,
+            the batch does not divide over the devices, or a checkpoint cannot be written.
+        Preempted: SIGTERM or SIGHUP arrived; the checkpoint is saved.
         Diverged: rolling back did not help, or there was no checkpoint to roll back to.
     """
     mesh = sharding.make_mesh(**options.mesh, devices=devices)
@@ -67,15 +68,18 @@ def run(
     with contextlib.ExitStack() as stack:
         # First: a refusal must leave no thread behind.
         batches = stack.enter_context(contextlib.closing(open_batches(rows)))
-        directory = claim(open_workdir(workdir), options.stored)
+        held = outputs.claimed("workdir", open_workdir(workdir), "run")
+        output = stack.enter_context(held)
+        claim(output.directory, options.stored)
         _warn_of_steps_beyond(options)
-        observer = Observer(observe, options.stored, directory)
+        observer = Observer(observe, options.stored, output.directory)
         stack.enter_context(contextlib.closing(observer))
-        return _run(stack, stage, batches, options, directory, sample, mesh, rows, observer)
+        return _run(stack, stage, batches, options, output, sample, mesh, rows, observer)
 
 
-def _run(stack, stage, batches, options, directory, sample, mesh, rows, observer):
+def _run(stack, stage, batches, options, output, sample, mesh, rows, observer):
     """`run` on `mesh`, once all that the config says has been checked."""
+    directory = output.directory
     key = jax.random.key(options.seed)
     state_sharding = sharding.shardings(jax.eval_shape(stage.init, key), mesh)
     init = functools.partial(jax.jit(stage.init, out_shardings=state_sharding), key)
@@ -90,7 +94,7 @@ def _run(stack, stage, batches, options, directory, sample, mesh, rows, observer
     def write_samples(state, number):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
-    training = _Training(stack, directory, batches, options, init, observer)
+    training = _Training(stack, output, batches, options, init, observer)
     before = load_config(directory).to_dict()["data"]
     state = training.resume(before)
     # Only now: a config that the checkpoint refused must not replace the run's own.
@@ -126,15 +130,16 @@ class _Training:
     def __init__(
         self,
         stack: contextlib.ExitStack,
-        directory: AnyPath,
+        output: outputs.Claim,
         batches: Batches,
         options: RunOptions,
         init: Callable[[], Any],
         observer: Observer,
     ):
-        self.directory, self.options, self.init = directory, options, init
+        self.output, self.directory = output, output.directory
+        self.options, self.init = options, init
         self.observer = observer
-        checkpoints = Checkpoints(directory, keep=options.keep)
+        checkpoints = Checkpoints(self.directory, keep=options.keep)
         self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
         self.stack, self.batches = stack, batches
         self.skips = SkipUpdates(
@@ -204,6 +209,7 @@ class _Training:
                 # A state whose last updates were all skipped may itself be the reason.
                 if (save_due and (self.skips.healthy or number == options.steps)) or preempted:
                     data = self.batches.get_state() | self._pending_state()
+                    self.output.check()
                     self.logs.flush()
                     self.checkpoints.save(number, state, data)
                 if sample_due:

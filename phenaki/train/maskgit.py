@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from phenaki import pipeline
 from phenaki.data import batches, token_files
 from phenaki.errors import UserError, one_of
-from phenaki.io import checkpoint, migrations
+from phenaki.io import checkpoint, migrations, outputs
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
@@ -25,7 +25,7 @@ from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
-from phenaki.train.workdir import claim, open_workdir
+from phenaki.train.workdir import claim, inputs_of, open_workdir
 from phenaki.types import Text
 
 
@@ -176,7 +176,7 @@ def train(
     Raises:
         UserError: see `loop.run`; or the config is of another kind or codebook.
     """
-    workdir = open_workdir(workdir)
+    workdir = open_workdir(workdir, [("tokenizer", tokenizer), *inputs_of(config.data)])
     params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
     options = RunOptions.of(config.to_dict())
@@ -199,8 +199,9 @@ def train(
     world = None
     if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
         world = batches.world(config)
-    claim(workdir, options.stored)
-    tokenizer_copy.keep(workdir, params, stage1, fingerprint)
+    with outputs.claimed("workdir", workdir, "run"):
+        claim(workdir, options.stored)
+        tokenizer_copy.keep(workdir, params, stage1, fingerprint)
 
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
@@ -246,6 +247,7 @@ def open_encoder(
         vocabulary = factory.vocabulary(config)
         encode_captions = inputs.caption_encoder(vocabulary, text.vocabulary, encoder, weights)
     return encode_dataset.Encoder(
+        tokenizer=tokenizer,
         source=source,
         output=output,
         params=jax.device_put(params, NamedSharding(rows.mesh, PartitionSpec())),

@@ -26,7 +26,7 @@ from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
 from phenaki.train.warm_start import warm_start
-from phenaki.train.workdir import open_workdir
+from phenaki.train.workdir import inputs_of, open_workdir
 
 PROXY = "_proxy"  # suffix of the terms of untrained feature networks
 
@@ -231,7 +231,8 @@ def train(
         UserError: see `loop.run`; or the config is of another kind.
     """
     config = ConfigDict(migrations.of_kind("tokenizer", config.to_dict()))
-    workdir, options = open_workdir(workdir), RunOptions.of(config.to_dict())
+    workdir = open_workdir(workdir, inputs_of(config.data, config.start))
+    options = RunOptions.of(config.to_dict())
     resumed = sharding.agreed(checkpoint.has_checkpoint(workdir))
     stage, fps = make_stage(config, started=resumed), factory.video_spec(config).fps
     if stage.frozen and config.features.weights == "random":

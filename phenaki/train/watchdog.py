@@ -5,6 +5,7 @@ import faulthandler
 import signal
 import sys
 import threading
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -13,19 +14,26 @@ from phenaki.errors import UserError
 
 
 class PreemptionSignal:
-    """Whether any process of the job received SIGTERM, which schedulers send before a preemption.
+    """Whether any process of the job received SIGTERM or SIGHUP.
 
-    Installs a signal handler; `close` restores the previous one.
+    Schedulers send the first before a preemption; a terminal or connection that ends sends the
+    second, unless it is ignored (nohup). Installs signal handlers; `close` restores those before.
     """
 
     def __init__(self):
         self._given = False
         self._ticks = 0
         self._previous = contextlib.ExitStack()
-        # With several processes JAX installs its own handler and tells all of them.
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            previous = signal.signal(signal.SIGTERM, self._receive)
-            self._previous.callback(signal.signal, signal.SIGTERM, previous)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        handlers: dict[int, Any] = {signal.SIGTERM: self._receive, signal.SIGHUP: self._receive}
+        if jax.process_count() > 1:
+            # JAX installs its own handler of SIGTERM and tells all processes.
+            handlers = {signal.SIGHUP: lambda number, frame: signal.raise_signal(signal.SIGTERM)}
+        for number, handler in handlers.items():
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                previous = signal.signal(number, handler)
+                self._previous.callback(signal.signal, number, previous)
 
     def close(self) -> None:
         """Restores the previous signal handler."""

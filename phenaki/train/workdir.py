@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,9 +11,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
+from phenaki.data import mixture_state
 from phenaki.errors import UserError
-from phenaki.io import paths
+from phenaki.io import outputs, paths
 from phenaki.io.checkpoint import has_checkpoint, is_run, load_config, save_config
+from phenaki.io.checkpoint_manager import check_name
 from phenaki.io.paths import AnyPath, PathLike
 
 APPEARS = 20.0  # seconds that a new file may take to be seen by another host
@@ -35,13 +37,33 @@ GIVEN_BY = {
 }  # fmt: skip
 
 
-def open_workdir(workdir: PathLike) -> AnyPath:
+def inputs_of(data: Any, start: str = "") -> list[tuple[str, str]]:
+    """(flag, path) of what config.data and config.start name."""
+    found = [("config.start", start)]
+    if data["source"] in mixture_state.SETS:
+        sources = mixture_state.rates_of(data).values()
+        found += [("config.data.sources", path) for of_kind in sources for path in of_kind]
+    return found
+
+
+def open_workdir(workdir: PathLike, inputs: Iterable[tuple[str, Any]] = ()) -> AnyPath:
     """`workdir`, made where there is none; every process of the job sees it.
 
+    `inputs` are what the run reads, (flag, path) each; its own copy of a tokenizer is not apart.
+
     Raises:
-        UserError: it is no directory, or one that a host has for itself.
+        UserError: it has something else or contains an input, or is one that a host has for itself.
     """
     workdir = paths.path(workdir)
+    if outputs.is_first():
+        own = outputs.resolved("--workdir", workdir / "tokenizer")
+        apart = [
+            (flag, path)
+            for flag, path in inputs
+            if path and outputs.resolved(f"--{flag}", path) != own
+        ]
+        outputs.admit("workdir", workdir, "run", apart)
+    check_name(workdir)
     hosts = jax.process_count()
     if hosts == 1:
         return workdir
@@ -68,7 +90,7 @@ def open_workdir(workdir: PathLike) -> AnyPath:
 
 def _write(path: AnyPath) -> Exception | None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        outputs.make("workdir", path.parent)
         path.write_text("")
     except Exception as error:  # a bucket's libraries raise anything
         return error

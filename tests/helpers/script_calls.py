@@ -19,16 +19,19 @@ def loaded(script: str):
     The flags leave absl's registry again: scripts share names.
     """
     before, name = set(flags.FLAGS), f"script_{Path(script).stem}"
-    folder = "experiments" if script.startswith("experiments/") else "phenaki/commands"
-    spec = importlib.util.spec_from_file_location(name, ROOT / folder / Path(script).name)
+    folder, _, file = script.rpartition("/")
+    path = ROOT / ("phenaki/commands" if folder in ("", "scripts") else folder) / file
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))  # benchmarks import each other
     try:
         spec.loader.exec_module(module)
         yield module, set(flags.FLAGS) - before
     finally:
         for flag in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, flag)
+        sys.path.remove(str(path.parent))
         del sys.modules[name]
 
 

@@ -5,6 +5,7 @@ is uploaded last, its features.json after all else: without it there is no data 
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,15 +17,13 @@ from typing import Any
 
 from etils import epath
 
-from phenaki.data.prepare import report
+from phenaki.data.prepare import publish, report
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import artifacts, paths
+from phenaki.io import artifacts, owner, paths
 from phenaki.io.paths import AnyPath
 
-FEATURES = "features.json"
 DONE = "prepared.json"  # of the scratch folder: the data set is complete, and of these arguments
 PROBE = ".writable"
-UPLOADING = ".uploading"  # an object that lies in the output while the data set is uploaded
 
 
 def is_needed(options: Any) -> bool:
@@ -47,13 +46,20 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
         UserError: also where the bucket cannot be written, or the scratch folder has no room.
     """
     addresses = _addresses(options)
-    if f"{addresses['output']}/".startswith(f"{addresses['input'].rstrip('/')}/"):
-        raise UserError(f"{options.output}: must not lie inside the input {options.input}.")
     digest = hashlib.sha256(json.dumps(addresses, sort_keys=True).encode()).hexdigest()[:12]
     scratch = Path(tempfile.gettempdir(), f"phenaki-{digest}")
     scratch.mkdir(parents=True, exist_ok=True)
-    if paths.is_remote(options.output):
-        _check_output(paths.path(options.output), options.overwrite)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(owner.owned(scratch, f"--output={options.output}"))
+        if paths.is_remote(options.output):
+            _check_writable(options.output)
+            stack.enter_context(owner.owned(options.output, f"--output={options.output}"))
+        summary = _by_way_of(scratch, options, addresses, locally, progress, runner)
+    shutil.rmtree(scratch)
+    return summary
+
+
+def _by_way_of(scratch: Path, options: Any, addresses, locally, progress, runner) -> dict:
     copied: dict[str, Path] = {}
     for name in ("input", "captions"):
         if name in addresses and paths.is_remote(addresses[name]):
@@ -77,7 +83,6 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
         summary = json.loads((output / f"{report.REPORT}.json").read_text(encoding="utf-8"))
     if output is not options.output:
         _upload(Path(output), epath.Path(options.output))
-    shutil.rmtree(scratch)
     return summary
 
 
@@ -102,16 +107,8 @@ def _sizes(folder: Path | str) -> list:
     return [len(files), hashlib.sha256(json.dumps(sizes).encode()).hexdigest()]
 
 
-def _check_output(output: AnyPath, overwrite: bool) -> None:
-    """Raises `UserError` where there is something else, or nothing can be written."""
-    inside = [name for name in paths.names(output) if name != PROBE]
-    if FEATURES in inside and UPLOADING not in inside and not overwrite:
-        raise UserError(f"{output}: exists and is not empty; --overwrite replaces it.")
-    if inside and not {FEATURES, UPLOADING} & set(inside):
-        raise UserError(
-            f"{output}: not a data set, and not empty (it has {', '.join(inside[:3])}); give "
-            "another --output."
-        )
+def _check_writable(output: AnyPath) -> None:
+    """Raises `UserError` where nothing can be written."""
     try:
         artifacts.write_json(output / PROBE, {})
         (output / PROBE).unlink()
@@ -180,19 +177,10 @@ def _check_room(source: AnyPath, needed: int, target: Path) -> None:
 
 
 def _upload(folder: Path, output: epath.Path) -> None:
-    """Writes a finished data set to the bucket, instead of what is there."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
     try:
-        (output / UPLOADING).write_text("{}\n")
-        (output / FEATURES).unlink(missing_ok=True)  # first: half of two data sets is none
-        old = [name for name in paths.names(output) if name not in (*names, UPLOADING)]
-        paths.in_threads(lambda name: (output / name).unlink(missing_ok=True), old)
-        paths.in_threads(
-            lambda name: paths.upload(folder / name, output / name),
-            [name for name in names if name != FEATURES],
-        )
-        paths.upload(folder / FEATURES, output / FEATURES)
-        (output / UPLOADING).unlink()
+        publish.publish(folder, output)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{output}: cannot be written: {bucket_reason(error) or error}. The data set is "

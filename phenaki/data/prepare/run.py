@@ -14,14 +14,22 @@ import PIL
 
 from phenaki.data import format
 from phenaki.data.format import NO_TEMPLATE
-from phenaki.data.prepare import bucket, contact_sheet, ingest, report, shards, workdir, workers
+from phenaki.data.prepare import (
+    bucket,
+    contact_sheet,
+    ingest,
+    publish,
+    report,
+    shards,
+    workdir,
+    workers,
+)
 from phenaki.data.prepare.filters import Filters
 from phenaki.data.prepare.items import Inventory
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
 from phenaki.io.paths import AnyPath
 
-SHEET = "contact_sheet.png"
 SIZES = (8, 4096)  # pixels
 MAX_FPS = 240
 PARALLEL_SHARDS = 64  # fewer do not repay starting processes that import TensorFlow
@@ -105,7 +113,8 @@ def prepare(
 ) -> dict:
     """Writes the data set `options.output` and returns the report.
 
-    The directory appears only when it is complete. A stopped run leaves its work in a hidden
+    A new directory appears only when it is complete; in one that is replaced, or was there and
+    empty, features.json comes last. A stopped run leaves its work in a hidden
     directory next to it, from which the same command resumes.
 
     Args:
@@ -119,10 +128,11 @@ def prepare(
         UserError: bad options, captions or folders, a full disk, or no readable file.
     """
     options.check()
+    workdir.admit(options.output, options.input, options.overwrite, options.captions)
     if bucket.is_needed(options):
         return bucket.prepare(options, prepare, progress, runner)
     found = _find(options)
-    with workdir.claim(options.output, options.input, options.overwrite) as partial:
+    with workdir.claim(options.output) as partial:
         try:
             summary = _write(
                 options, found, partial, progress or _NoProgress, runner or _pool(options)
@@ -133,7 +143,7 @@ def prepare(
                 "Once this is fixed, the same command resumes."
             ) from error
         if summary["files"]["read"]:
-            workdir.move(partial / "set", options.output)
+            publish.publish(partial / "set", options.output.resolve())
         shutil.rmtree(partial, ignore_errors=True)
     if not summary["files"]["read"]:
         skipped = [*summary["skipped"], *({"file": p["name"]} | p for p in summary["problems"])]
@@ -202,7 +212,7 @@ def _write(
         written = _write_shards(options, splits, form, partial, runner)
         log_path.rename(directory / report.SKIPPED_LOG)
         shards.finish(directory, form, written, options.settings(found))
-        contact_sheet.write(directory, directory / SHEET, contact_sheet.choose(splits))
+        contact_sheet.write(directory, directory / publish.SHEET, contact_sheet.choose(splits))
         summary["seconds"] = round(time.perf_counter() - began, 1)
         report.save(summary, directory)
     return summary

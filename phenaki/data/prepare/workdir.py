@@ -1,50 +1,41 @@
-"""The hidden working directory of a run, from which it resumes and moves the finished data set."""
+"""The hidden working directory of a run, from which it resumes and publishes the finished set."""
 
 import contextlib
-import fcntl
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from phenaki.data.prepare import publish
 from phenaki.errors import UserError
+from phenaki.io import outputs, paths
+from phenaki.io.paths import AnyPath
+
+
+def admit(
+    target: AnyPath, source: AnyPath | str, overwrite: bool, captions: str | None = None
+) -> None:
+    """Checks the output `target` of a run over `source`; writes nothing.
+
+    Raises:
+        UserError: `target` has something else or a data set, or contains an input or lies in it.
+    """
+    inputs = [("input", None if f"{source}".startswith("tfds:") else source)]
+    outputs.admit("output", target, "data set", [*inputs, ("captions", captions)])
+    if publish.is_complete(target, paths.names(target)) and not overwrite:
+        raise UserError(f"{target}: exists and is not empty; --overwrite replaces it.")
 
 
 @contextlib.contextmanager
-def claim(target: Path, source: Path | str, overwrite: bool) -> Iterator[Path]:
-    """Locks and yields the working directory of the output `target`, for a run over `source`.
+def claim(target: Path) -> Iterator[Path]:
+    """Yields the working directory of the output `target`, for a run that has it for itself.
 
     Raises:
-        UserError: `target` cannot be written, or another run is writing it.
+        UserError: it cannot be written, or another run is writing it.
     """
-    output, resolved = target.absolute(), Path(source).resolve()
-    if output.resolve() == resolved or resolved in output.resolve().parents:
-        raise UserError(f"{target}: must not lie inside the input {source}.")
-    if output.is_dir() and any(output.iterdir()):
-        if not overwrite:
-            raise UserError(f"{target}: exists and is not empty; --overwrite replaces it.")
-        if not (output / "features.json").is_file():
-            raise UserError(f"{target}: not a data set; --overwrite does not replace it.")
-    elif output.exists() and not output.is_dir():
-        raise UserError(f"{target}: a file; the output is a directory.")
+    output = target.resolve()  # next to the folder itself: a link may lead to another disk
     partial = output.with_name(f".{output.name}.partial")
     try:
-        (partial / "spool").mkdir(parents=True, exist_ok=True)
-        lock = (partial / "lock").open("w")
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{target}: another run is writing it.") from None
-        yield partial
-
-
-def move(new: Path, output: Path) -> None:
-    """Replaces the directory `output` by `new`."""
-    old = output.with_name(f".{output.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    new.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+        with outputs.claimed("output", partial, "preparation"):
+            (partial / "spool").mkdir(exist_ok=True)
+            yield partial
+    except UserError as error:
+        raise UserError(str(error).replace(f"--output={partial}", f"--output={target}")) from error

@@ -182,7 +182,12 @@ def _why_not(path: Path, inside: Sequence[Path]) -> str | None:
         return None
     if not stat.S_ISLNK(mode):
         return "not a regular file"
-    target = path.resolve()
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # before Python 3.13 the second
+        return "a link that cannot be followed, as one to itself"
     if not any(map(target.is_relative_to, inside)):
         return "a link to outside the folder"
     return None if target.is_file() else "a link to a file that does not exist"

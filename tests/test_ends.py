@@ -1,0 +1,197 @@
+"""Ends and odd places: lost connections, second writers, odd files, misread names."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+
+from phenaki.data.prepare import run
+from phenaki.errors import UserError
+from phenaki.io import artifacts, checkpoint_manager, owner
+from phenaki.stories import generate
+from phenaki.train import logs
+from phenaki.train.watchdog import PreemptionSignal
+
+# --- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lost_connection_saves_as_a_preemption_does(number):
+    before, given = signal.getsignal(number), PreemptionSignal()
+    assert not given.given()
+    signal.raise_signal(number)
+    assert given.given()
+    given.close()
+    assert signal.getsignal(number) == before
+
+
+def test_nohup_is_obeyed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        given = PreemptionSignal()
+        signal.raise_signal(signal.SIGHUP)
+        assert not given.given()
+        given.close()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# --- two writers
+
+
+def test_a_second_training_is_refused_and_changes_nothing(tmp_path):
+    toy.run(tmp_path, steps=2, save_every=2, log_every=1)
+    with owner.owned(tmp_path, "x"):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with pytest.raises(UserError, match=f"--workdir={tmp_path}: another run is writing it"):
+            toy.run(tmp_path, steps=4, save_every=2, log_every=1)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    toy.run(tmp_path, steps=4, save_every=2, log_every=1)
+    assert [line["step"] for line in logs.read(tmp_path)] == [1, 2, 3, 4]
+    assert not (tmp_path / owner.OWNER).exists()
+
+
+def test_a_training_whose_place_was_taken_stops_before_its_next_checkpoint(tmp_path, monkeypatch):
+    save = checkpoint_manager.Checkpoints.save
+
+    def lose(self, step, state, data):
+        save(self, step, state, data)
+        artifacts.write_json(tmp_path / owner.OWNER, {"id": "another", "pid": 7, "host": "b"})
+
+    monkeypatch.setattr(checkpoint_manager.Checkpoints, "save", lose)
+    with pytest.raises(UserError, match="another run is writing it .process 7 on host b"):
+        toy.run(tmp_path, steps=6, save_every=2, log_every=1)
+    assert checkpoint_manager.complete_steps(tmp_path / "checkpoints") == [2]
+    assert (tmp_path / owner.OWNER).exists()  # the other's
+
+
+def test_a_run_is_not_started_among_somebodys_files(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UserError, match="is not empty .it has config.json., and nothing of the"):
+        toy.run(tmp_path, steps=2, save_every=2, log_every=1)
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_two_stories_write_one_window_at_the_same_time(tmp_path, monkeypatch):
+    frames, codes = np.zeros((11, 8, 8, 3), np.float32), np.zeros((6, 2, 2), np.int32)
+    mine, other = generate.WindowCache(tmp_path), generate.WindowCache(tmp_path)
+    fsync = os.fsync
+
+    def between(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        other.write("0a" * 12, frames, codes)
+
+    monkeypatch.setattr(os, "fsync", between)
+    mine.write("0a" * 12, frames, codes)
+    np.testing.assert_array_equal(mine.read("0a" * 12)[0], frames)
+    assert sorted(os.listdir(tmp_path)) == [f"{'0a' * 12}.npz"]
+
+
+# --- odd files and names
+
+
+def test_an_odd_file_costs_itself_and_not_the_folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    for name in ("loop.png", "loop.txt"):
+        (folder / name).symlink_to(folder / name)
+    (folder / "ping.mp4").symlink_to(folder / "pong.mp4")
+    (folder / "pong.mp4").symlink_to(folder / "ping.mp4")
+    (folder / "folder").symlink_to(folder)
+    (folder / "gone.mp4").symlink_to(folder / "gone" / "b.mp4")
+    for name in ("pipe.mp4", "a.txt", "captions.csv", "manifest.json"):
+        os.mkfifo(folder / name)
+    size = dict(height=16, width=16, validation=0.0)
+    report = run.prepare(run.PrepareOptions(folder, tmp_path / "set", **size))
+    assert report["clips"] == {"image_train": 1}
+    named = {problem["name"] for problem in report["problems"]}
+    assert {"loop.png", "loop.txt", "ping.mp4", "pong.mp4", "folder", "gone.mp4", "pipe.mp4",
+            "a.txt", "captions.csv", "manifest.json"} <= named  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("[run]", "_run_"), ("a[1]/run", "a_1_/run"), ("a\\b", "a_b"), ("gs:/run", "gs/run")],
+)
+def test_a_name_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, name, nearest):
+    for write in (
+        lambda: toy.run(tmp_path / name, steps=1, save_every=1),
+        lambda: checkpoint_manager.Checkpoints(tmp_path / name),
+    ):
+        with pytest.raises(UserError, match=f"Orbax cannot read .*; nearest is .*/{nearest}.$"):
+            write()
+        assert os.listdir(tmp_path) == []
+
+
+def test_other_odd_names_are_fine(tmp_path):
+    workdir = tmp_path / "a b:c*?{d}%20#~é" / "run"
+    toy.run(workdir, steps=2, save_every=1, log_every=1)
+    toy.run(workdir, steps=3, save_every=1, log_every=1)
+    assert [line["step"] for line in logs.read(workdir)] == [1, 2, 3]
+
+
+def test_a_machine_that_lacks_files_does_not_make_a_checkpoint_damaged(tmp_path, monkeypatch):
+    toy.run(tmp_path, steps=4, save_every=2, log_every=1)
+
+    def lacking(self, step, state):
+        raise ValueError(f"INTERNAL: opening: {os.strerror(24)}")
+
+    monkeypatch.setattr(checkpoint_manager.Checkpoints, "_restore", lacking)
+    with pytest.raises(UserError, match="step 4 cannot be read .Too many open files."):
+        toy.run(tmp_path, steps=6, save_every=2, log_every=1)
+    assert checkpoint_manager.complete_steps(tmp_path / "checkpoints") == [2, 4]
+
+
+# --- a full disk
+
+
+class Full:
+    """A file of a disk that is full after some bytes."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def write(self, content):
+        self._room -= len(content)
+        if self._room < 0:
+            raise OSError(28, os.strerror(28))
+        return self._file.write(content)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    open_after = logs._open_after
+    monkeypatch.setattr(logs, "_open_after", lambda *a: Full(open_after(*a), 200))
+    with pytest.raises(UserError, match="metrics.jsonl: cannot be written .No space left on dev"):
+        toy.run(tmp_path, steps=40, save_every=2, log_every=1)
+    monkeypatch.undo()
+    toy.run(tmp_path, steps=8, save_every=2, log_every=1)
+    assert [line["step"] for line in logs.read(tmp_path)] == list(range(1, 9))
+
+
+def test_events_that_cannot_be_written_do_not_stop_the_training(tmp_path, monkeypatch, caplog):
+    writer = pytest.importorskip("tensorboardX.event_file_writer").EventsWriter
+
+    def filling(method, room):
+        def attempt(self, *arguments):
+            room.pop()
+            if not room:
+                room.append(None)
+                raise OSError(28, os.strerror(28))
+            return method(self, *arguments)
+
+        return attempt
+
+    for name in ("write_event", "flush"):
+        monkeypatch.setattr(writer, name, filling(getattr(writer, name), [None] * 4))
+    toy.run(tmp_path, steps=40, save_every=40, log_every=1)  # more than its queue holds
+    assert len(logs.read(tmp_path)) == 40
+    lines = [r.getMessage() for r in caplog.records if "TensorBoard" in r.getMessage()]
+    assert lines == ["TensorBoard's events are not complete: No space left on device"]
