@@ -50,7 +50,7 @@ def programs(
         inputs = {"guidance": guidance, "choice_temperature": choice_temperature}
         ids = ids if model.has_text else None
         keys = sampler.row_keys(seed, rows)
-        traced = chosen.traced() | inputs
+        traced = jax.tree.map(jnp.asarray, chosen.traced()) | inputs
         return model.sample_tokens(
             _nested(weights), tokens, ids, None, keys, traced, static=static
         ).tokens
