@@ -19,6 +19,7 @@ from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
 from phenaki.sampling import conditioning, sampler
+from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.options import Critic, Defaults, SamplingOptions, resolve
@@ -160,7 +161,7 @@ class Phenaki:
         """
         context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
         new = self.follow(videos[:, -context:], prompts, seed=seed, **options)
-        return np.concatenate([np.asarray(videos, np.float32), new], axis=1)
+        return np.concatenate([given_values.frames(videos), new], axis=1)
 
     def follow(
         self, given: np.ndarray | None, prompts: Prompts, *, seed: int, **options: Any
@@ -209,6 +210,7 @@ class Phenaki:
         f may be any length up to a clip: frames beyond whole patches are cut off. Row r is sample
         `first_row` + r of `seed`.
         """
+        prompts = given_values.prompts(prompts)
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
@@ -272,7 +274,7 @@ class Phenaki:
 
     def encode(self, videos: np.ndarray | Array) -> Int[Array, "b t m n"]:
         """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames."""
-        tokens = self._run_tokenizer(np.asarray(videos, np.float32), "encode")
+        tokens = self._run_tokenizer(given_values.frames(videos), "encode")
         return tokens[: len(videos)] if self._pad else tokens
 
     def reconstruct(self, videos: np.ndarray) -> Float[np.ndarray, "b f h w 3"]:

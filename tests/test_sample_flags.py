@@ -311,13 +311,3 @@ def test_prompts_and_scenes_are_cleaned_as_captions_are(run):
         ("--scene=a b@1", "--scene=a  b @1"),
     ):
         assert run(one)[0] == run(other)[0]
-
-
-def test_a_gif_of_an_earlier_story_is_removed_where_none_is_written(run, tmp_path):
-    run("--scene=a@1.4")
-    gif = tmp_path / "out/story.gif"
-    gif.write_bytes(b"GIF")
-    (tmp_path / "out/other.gif").write_bytes(b"GIF")
-    run("--scene=a@40")
-    assert not gif.exists()
-    assert (tmp_path / "out/other.gif").exists()

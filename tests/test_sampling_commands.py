@@ -112,8 +112,8 @@ def test_a_tokenizer_by_itself_is_that_of_its_model(files):
         tokenizer.reconstruct(video), tokenizer.decode(tokenizer.encode(video))
     )
     np.testing.assert_allclose(tokenizer.reconstruct(video), model.reconstruct(video), atol=1e-6)
-    with pytest.raises(UserError, match=r"values of 0 to 255 must lie in \[0, 1\]; divide"):
-        tokenizer.encode(np.stack([np.zeros((1, 16, 16, 3)), np.full((1, 16, 16, 3), 255)]))
+    with pytest.raises(UserError, match=r"values from 0 to 255; they must lie in \[0, 1\]"):
+        tokenizer.encode(np.stack([np.zeros((1, 16, 16, 3)), np.full((1, 16, 16, 3), 255.0)]))
     with pytest.raises(UserError, match=r"frames=4 must be 1 \+ a multiple of 2"):
         tokenizer.encode(video[:, :4])
     with pytest.raises(UserError, match="must lie in 0 to 31"):
@@ -146,7 +146,9 @@ def test_samples_say_how_they_were_made_in_the_file_and_beside_it(call):
             assert title == (None if suffix == "gif" else prompt)
 
 
-def test_a_story_says_how_it_was_made(call, tmp_path_factory):
+def test_a_story_says_how_it_was_made_and_keeps_no_gif_of_another(
+    call, tmp_path_factory, monkeypatch
+):
     story = tmp_path_factory.mktemp("story") / "story.yaml"
     story.write_text(
         "scenes:\n  - {prompt: a, seconds: 1.4, seed: 3}\n  - {prompt: b, seconds: 0.7}"
@@ -159,6 +161,9 @@ def test_a_story_says_how_it_was_made(call, tmp_path_factory):
     assert facts_of(output / "story.mp4") == (None, made)
     assert facts_of(output / "story.gif") == (None, made)
     assert facts_of(output / "story.png") == (None, made)
+    monkeypatch.setattr(sample_files, "GIF_FRAMES", 3)
+    call("story", f"--story={story}", "--steps=1", "--seed=7", "--context=3")
+    assert not (output / "story.gif").exists()  # this one is too long
 
 
 def test_a_critic_scores_the_windows_of_a_story_and_names_them(call, monkeypatch):

@@ -41,11 +41,12 @@ def of_kind(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
-    """Adds the attention implementation, presets, image sources and T5's relative positions."""
+    """Adds the attention implementation, presets, image sources; relative positions to T5's."""
     fields = {"attention": "auto", "presets": {}} | fields
     fields["data"] = {"image_sources": ""} | fields["data"]
-    if fields.get("text"):
-        fields["text"] = {"relpos_per_layer": False} | fields["text"]
+    text = fields.get("text")
+    if text and text["vocabulary"] != "bytes" and not text["vocabulary"].startswith("labels:"):
+        fields["text"] = {"relpos_per_layer": False} | text
     return fields
 
 

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from phenaki.errors import UserError
+from phenaki.sampling.given import frames
 from phenaki.sampling.windows import check_clips
 from phenaki.types import VideoSpec
 
@@ -56,7 +57,9 @@ def prepare(
         raise UserError(f"known is of {len(known)} samples, but there are {batch} prompts.")
     known = np.broadcast_to(known, (batch, *known.shape[-3:]))
     if video is not None:
-        video = check_size(video, spec)
+        video = np.asarray(video)
+        of_pixels = known.shape == video.shape[:-1]
+        video = check_size(video, spec, known if of_pixels else None)
         if len(video) != batch:
             raise UserError(f"{len(video)} videos and {batch} prompts: give one of each a sample.")
     if known.shape[2:] == spec.grid(1)[1:] and (video is None or _of_tokens(known, video)):
@@ -85,14 +88,19 @@ def first_frames(
     return np.pad(video, ((0, 0), (0, rest), (0, 0), (0, 0), (0, 0))), known
 
 
-def check_size(video: np.ndarray, spec: VideoSpec) -> Float[np.ndarray, "b f h w 3"]:
-    """`video` as float32; `UserError` if it is not of the model's height and width."""
-    video = np.asarray(video, np.float32)
+def check_size(
+    video: np.ndarray, spec: VideoSpec, known: np.ndarray | None = None
+) -> Float[np.ndarray, "b f h w 3"]:
+    """`video` as float32; `UserError` for another height or width, or values outside [0, 1].
+
+    Values where a mask of pixels, `known` [b f h w], is False do not matter.
+    """
+    video = np.asarray(video)
     if video.ndim != 5 or video.shape[2:] != (spec.height, spec.width, 3):
         raise UserError(
             f"given frames are {video.shape}; they must be [b f {spec.height} {spec.width} 3]."
         )
-    return video
+    return frames(video, known)
 
 
 def known_tokens(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.sampling.schedules import COSINE, Schedule
@@ -99,7 +100,7 @@ def decode(
     choice_temperature: Array | float,
     mask_id: int,
     schedule: Schedule = COSINE,
-    temperature: Float[Array, " i"] | Array | float = 1.0,
+    temperature: ArrayLike = 1.0,
     ranks: Int[np.ndarray, " r"] | None = None,
     narrow: Callable[[Float[Array, "b s k"]], Float[Array, "b s k"]] | None = None,
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,

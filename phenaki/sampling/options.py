@@ -17,15 +17,18 @@ from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 Whole = int | np.integer
 Number = float | Whole | np.floating
 
-# Least and greatest value of an option; None is unbounded.
-RANGES: Mapping[str, tuple[float, float | None]] = {
-    "steps": (1, None),
-    "choice_temperature": (0, None),
-    "top_k": (0, None),
+LARGE = 1e6  # what any number may be: more is a slip, or loses all digits of float32
+# Least and greatest value of an option.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "steps": (1, 10_000),
+    "choice_temperature": (0, LARGE),
+    "guidance": (-LARGE, LARGE),
+    "top_k": (0, 2**31 - 1),
     "top_p": (0, 1),
-    "critic_noise": (0, None),
+    "critic_guidance": (-LARGE, LARGE),
+    "critic_noise": (0, LARGE),
     "min_p": (0, 1),
-    "guidance_limit": (0, None),
+    "guidance_limit": (0, LARGE),
     "guidance_min_p": (0, 1),
 }
 # Options that came after the first caches of windows.
@@ -102,14 +105,16 @@ class SamplingOptions:
                 "fractions of the steps, such as 0,0.25 for the first quarter."
             )
         heats = _several(self.temperature)
-        if not heats or min(heats) < 0:
-            raise UserError(f"temperature={self.temperature} must be at least 0.")
+        if not heats or not all(0 <= heat <= LARGE for heat in heats):  # also for NaN
+            finite = all(math.isfinite(heat) for heat in heats)
+            rule = "at least 0" if finite and min(heats, default=-1) < 0 else "finite"
+            raise UserError(f"temperature={self.temperature} must be {rule}.")
         for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            if value < least:
-                raise UserError(f"{name}={value} must be at least {least}.")
-            if most is not None and value > most:
-                raise UserError(f"{name}={value} must be at most {most}.")
+            if not least <= value <= most:  # also for NaN
+                rule = f"at least {least:g}" if value < least else f"at most {most:g}"
+                rule = rule if math.isfinite(value) else "a finite number"
+                raise UserError(f"{name}={value} must be {rule}.")
 
     def static(self) -> StaticOptions:
         """What is compiled in; hashable."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from phenaki.errors import UserError
 from phenaki.types import VideoSpec
 
+LONGEST = 24 * 3600  # seconds of a scene; more is a slip
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -80,6 +82,10 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
         if not 0 < scene.seconds < math.inf:
             raise UserError(
                 f"scene {index + 1}: {scene.seconds} seconds must be above 0 and finite."
+            )
+        if scene.seconds > LONGEST:
+            raise UserError(
+                f"scene {index + 1}: {scene.seconds:g} seconds must be at most {LONGEST}, a day."
             )
         anew = scene.cut or not result
         owed = (0.0 if anew else owed) + scene.seconds * spec.fps

@@ -66,6 +66,8 @@ def _number(least: int | float = -math.inf, above: int | float | None = None, mo
             return "must be a number"
         if above is not None and not value > above:
             return f"must be above {above}"
+        if not math.isfinite(value):
+            return "must be finite"
         return None if least <= value <= most else f"must lie in [{least}, {most}]"
 
     return check
