@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from phenaki.blocks import attention_impl, packed_flash, sharding
+from phenaki.blocks import attention_impl, sharding
 from phenaki.blocks.dense import SAVE_PRODUCT
 from phenaki.blocks.dropout import DropoutMask
 
@@ -43,6 +43,8 @@ def supports(
         return False
     if batch % parts or length % groups or heads % groups:
         return False
+    from phenaki.blocks import packed_flash  # late: other platforms need not load Pallas
+
     if keys:
         return packed_flash.supports(1, length // groups, heads, width // heads, keys)
     return packed_flash.supports(groups, length // groups, heads // groups, width // heads)
@@ -83,6 +85,8 @@ def cross_attend(
     interpret: bool = False,
 ) -> Float[Array, "b s f"]:
     """dropout(softmax(q k / √e)) v where `mask` is True; `dropout` is of the scores [b h s u]."""
+    from phenaki.blocks import packed_flash
+
     batch, keys, _, heads, width = key_value.shape
     rate = 0.0 if dropout is None else dropout.rate
     rows: list[Array] = []
@@ -119,6 +123,8 @@ def attend(
 
     `dropout` is a mask of the scores [b h s s], with the heads of all groups in their order.
     """
+    from phenaki.blocks import packed_flash
+
     words = () if dropout is None else packed_flash.words(dropout.rows, dropout.columns, width)
     rate = 0.0 if dropout is None else dropout.rate
     local = functools.partial(
@@ -131,6 +137,8 @@ def attend(
 
 
 def _local(qkv, *words, groups, width, rate, interpret):
+    from phenaki.blocks import packed_flash
+
     exchange = functools.partial(
         jax.lax.all_to_all, axis_name="sequence", split_axis=0, concat_axis=0, tiled=True
     )
