@@ -16,7 +16,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from phenaki.io import checkpoint, checkpoint_manager
+from phenaki.io import checkpoint, checkpoint_manager, stored_params
 from phenaki.train import logs
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
@@ -189,7 +189,7 @@ def _kernel(workdir):
     params, _, _ = checkpoint.load_run(workdir)
     del params
     step = checkpoint_manager.Checkpoints(workdir).latest
-    state = checkpoint._restore(workdir.resolve() / "checkpoints" / str(step) / "state")
+    state = stored_params._restore(workdir.resolve() / "checkpoints" / str(step) / "state")
     return state["params"]["kernel"]
 
 

@@ -191,17 +191,20 @@ def _run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool) 
         for file in files:
             written.setdefault(file.split, []).append(encoder.output_of(file))
         token_files.finish(encoder.output, written, encoder.origin, encoder.sizes)
-        _warn_if_replaced(encoder)
         log(f"{encoder.output}/{token_files.MANIFEST}: all {len(files)} files are encoded")
+    _warn_if_replaced(encoder)
 
 
 def _warn_if_replaced(encoder: Encoder) -> None:
-    """A line if the tokenizer was trained further or replaced since its parameters were read."""
+    """A line if the tokenizer was trained further or replaced since its parameters were read.
+
+    All hosts call it: they load together.
+    """
     try:
         _, _, now = checkpoint.load_tokenizer(encoder.tokenizer)
     except Exception as error:  # whatever a folder without a tokenizer raises: it is not needed
         now = " ".join(str(error).split())[:200]
-    if now != encoder.origin.tokenizer:
+    if now != encoder.origin.tokenizer and jax.process_index() == 0:
         logging.warning(
             "--tokenizer=%s: changed while this ran (%s, was %s); the tokens are those of the "
             "tokenizer as it was at the start.", encoder.tokenizer, now, encoder.origin.tokenizer,

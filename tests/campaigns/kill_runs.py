@@ -22,7 +22,7 @@ import numpy as np
 import tiny
 
 from phenaki.data import format
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, stored_params
 from phenaki.models import factory
 
 TINY = (
@@ -104,7 +104,7 @@ def trained(output: Path, steps: int = STEPS) -> dict:
         except ValueError:
             continue  # a kill cut it
         lines[line["step"]] = {k: v for k, v in line.items() if "seconds" not in k}
-    state = checkpoint._restore(output.resolve() / "checkpoints" / str(steps) / "state")
+    state = stored_params._restore(output.resolve() / "checkpoints" / str(steps) / "state")
     return {"lines": lines, "params": [leaf.tobytes() for leaf in _leaves(state)]}
 
 
