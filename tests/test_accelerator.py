@@ -55,7 +55,8 @@ def test_what_cannot_be_measured_costs_nothing_else(rehearse):
     assert process.returncode == 2 and "did you mean kernels?" in process.stderr.lower()
     assert not output.exists()
     output.parent.mkdir()
-    output.write_text(json.dumps(dict(size="paper", parts=dict(matmul=dict(tflops=700)))))
+    other = dict(date="2026-01-01", size="paper", parts=dict(matmul=dict(tflops=700)))
+    output.write_text(json.dumps(other, indent=2))
     process, _ = rehearse("--parts=matmul")
     assert process.returncode == 2 and "results of another size" in process.stderr
     assert json.loads(output.read_text())["parts"]["matmul"]["tflops"] == 700

@@ -22,7 +22,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         for number, name in enumerate((os.devnull, stdout, stderr)):
-            flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
+            flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags), number)
         sys.argv = command
         runpy.run_path(command[0], run_name="__main__")
@@ -162,13 +162,16 @@ def test_a_tokenizer_cannot_be_sampled(error_of, places, tmp_path):
 def test_output_that_cannot_be_written(error_of, places, tmp_path):
     below = places["file"] / "out"
     config = "--config=configs/cvivit.py:laptop"
-    assert error_of("train_cvivit", config, f"--workdir={below}") == f"{below}: Not a directory"
+    line = error_of("train_cvivit", config, f"--workdir={below}")
+    assert line == f"--workdir={below}: cannot be written: Not a directory."
     arguments = (f"--model={places['tokenizer']}", "--prompt=a", f"--output={below}")
-    assert error_of("sample", *arguments) == f"{below}: Not a directory"
+    line = error_of("sample", *arguments)
+    assert line == f"--output={below}: cannot be written: Not a directory."
 
 
 def test_nothing_to_sample(error_of, places):
     arguments = (f"--model={places['tokenizer']}", f"--output={places['empty']}")
-    assert error_of("sample", *arguments) == "nothing to sample: give --prompt or --scene."
+    line = error_of("sample", *arguments)
+    assert line == "nothing to sample: give --prompt or --unconditional or --scene or --story."
     line = error_of("sample", *arguments, "--scene=a red circle moves left")
     assert line.startswith("--scene='a red circle moves left': must be TEXT@SECONDS, such as ")

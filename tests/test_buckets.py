@@ -85,9 +85,10 @@ def test_what_is_given_by_name_is_read(bucket, tmp_path):
 
 def test_caches_of_stories_and_evaluations_resume(bucket):
     cache, frames = WindowCache(f"{ROOT}/windows"), np.ones((2, 4, 4, 3), np.float32)
-    assert cache.read("key") is None
-    cache.write("key", frames, np.ones((1, 2, 2), np.int32))
-    np.testing.assert_array_equal(WindowCache(f"{ROOT}/windows").read("key")[0], frames)
+    key = "0123456789abcdef01234567"
+    assert cache.read(key) is None
+    cache.write(key, frames, np.ones((1, 2, 2), np.int32))
+    np.testing.assert_array_equal(WindowCache(f"{ROOT}/windows").read(key)[0], frames)
     path, shots = paths.path(f"{ROOT}/rerolls.json"), [storyboard.Shot("a circle", 1.0)]
     assert rerolls.read(path) == {}
     rerolls.record(path, shots, 1)

@@ -92,17 +92,17 @@ def test_the_camera_is_printed_with_the_score(
         references, "Prepared", lambda *a: types.SimpleNamespace(total=256, caption_template="{}")
     )
     monkeypatch.setattr(protocol, "evaluate", lambda *arguments: [one])
-    data = str(prepared.get(camera, tmp_path))
-    flags = dict(table="5", row="phenaki", model="runs/bair", data=data, output=str(tmp_path))
+    data, output = str(prepared.get(camera, tmp_path / "set")), tmp_path / "out"
+    flags = dict(table="5", row="phenaki", model="runs/bair", data=data, output=str(output))
     with flagsaver.flagsaver(**flags):
         evaluate.main([])
-    output = capsys.readouterr().out
+    printed = capsys.readouterr().out
     shown = camera or "image_aux1"
-    assert f"camera: {shown}; that of the published numbers: image_aux1" in output
-    assert (f"not comparable: camera {shown} instead of image_aux1" in output) is (
+    assert f"camera: {shown}; that of the published numbers: image_aux1" in printed
+    assert (f"not comparable: camera {shown} instead of image_aux1" in printed) is (
         camera is not None
     )
-    kept = json.loads((tmp_path / "table5-phenaki.json").read_text())
+    kept = json.loads((output / "table5-phenaki.json").read_text())
     assert kept["camera"] == (None if camera == "unknown" else shown)
 
 
