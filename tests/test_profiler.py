@@ -60,8 +60,9 @@ def test_a_trace_of_the_past_is_a_warning(tmp_path, caplog):
 
 
 def test_a_trace_that_cannot_be_written_loses_no_run(tmp_path, caplog):
+    toy.run(tmp_path, steps=1)
     (tmp_path / "profile").write_text("in the way")
-    state = toy.run(tmp_path, steps=4, observe=Observe((1, 2)))
+    state = toy.run(tmp_path, steps=4, observe=Observe((2, 3)))
     assert state.step == 4
     assert f"{tmp_path}/profile: no profile was written" in caplog.text
 

@@ -40,7 +40,8 @@ def main(argv: list[str]) -> None:
         vocabulary_file = _VOCABULARY.value
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
     path = paths.path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
-    inputs = [("data", directory)] if path.parent != directory else []
+    own = outputs.resolved("--output", path.parent) == outputs.resolved("--data", directory)
+    inputs = [] if own else [("data", directory)]  # its page may lie in the data set
     outputs.admit_file(
         "output", path, html_report.is_page, [*inputs, ("vocabulary", vocabulary_file)]
     )

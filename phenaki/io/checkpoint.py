@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from phenaki.errors import UserError, bucket_reason
 from phenaki.io import checksums, outputs, paths, shipped, stored_params
 from phenaki.io.artifacts import write_json
-from phenaki.io.checkpoint_manager import COMMITTED, Checkpoints, check_name, complete_steps
+from phenaki.io.checkpoint_manager import COMMITTED, Checkpoints, check_name, complete_steps, lack
 from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 from phenaki.io.paths import AnyPath, PathLike
@@ -170,6 +170,10 @@ def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
         try:
             average = stored_params.load_average(directory / "checkpoints" / str(step))
         except Exception as error:  # the libraries raise anything on a damaged file
+            if why := lack(error):
+                raise UserError(
+                    f"{directory}: the checkpoint of step {step} cannot be read ({why})."
+                ) from error
             reasons[step] = _reason(error)
             continue
         for newer, reason in reasons.items():

@@ -124,9 +124,9 @@ class Checkpoints:
             try:
                 restored = self._restore(step, state)
             except Exception as error:  # the libraries raise anything on a damaged file
-                if lack := _lack(error):
+                if why := lack(error):
                     raise UserError(
-                        f"{self.directory}: the checkpoint of step {step} cannot be read ({lack})."
+                        f"{self.directory}: the checkpoint of step {step} cannot be read ({why})."
                     ) from error
                 damaged[step] = error
                 continue
@@ -205,7 +205,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             aside.mkdir(parents=True, exist_ok=True)
             for step in steps:
-                (self._steps / str(step)).replace(aside / str(step))
+                target = aside / str(step)
+                while target.exists():  # the same step was damaged before
+                    target = target.with_name(f"{target.name}_")
+                (self._steps / str(step)).replace(target)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints set aside")
         self._open()
@@ -253,9 +256,16 @@ class Checkpoints:
         return f"that of step {steps[-1]} is complete" if steps else "there is none yet"
 
 
-def _lack(error: Exception) -> str | None:
-    """What this machine lacks, which does not make a checkpoint damaged."""
-    words = map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+# What this machine or its disk lacks or denies, which does not make a checkpoint damaged.
+LACKS = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE,
+    errno.ETIMEDOUT,
+)  # fmt: skip
+
+
+def lack(error: Exception) -> str | None:
+    """Why a checkpoint cannot be read now, if not because it is damaged."""
+    words = map(os.strerror, LACKS)
     return next((word for word in words if word in str(error)), None)
 
 

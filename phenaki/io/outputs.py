@@ -24,6 +24,8 @@ MARKER = ".phenaki.json"  # {"kind": KIND, "files": [names that `enlist` may rep
 # Of file systems and other tools; nothing of ours has such a name.
 OTHERS = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".gitignore"}
 _OWN = re.compile(
+    # Logs of a start, of the shell's or a scheduler's, and of file systems.
+    r".*\.(log|out|err)|\.nfs.*|\.fuse_hidden.*|@eaDir|\.Trash-\d+|System Volume Information|"
     rf"{re.escape(owner.OWNER)}.*|\.writable|\.shared-[0-9a-f]{{16}}|\..+\.[0-9a-f]{{8}}\.partial"
 )
 
@@ -53,7 +55,11 @@ KINDS = {
         (("codes.json", {"origin", "files"}), ("*.tfrecord-*.done", {"origin", "input"})),
     ),
     "run": Kind("the training scripts", (("config.json", {"video", "data", "train"}),)),
-    "samples": Kind("scripts/sample.py", (("story_report.json", {"windows_made"}),)),
+    "samples": Kind(
+        "scripts/sample.py",
+        (("story_report.json", {"windows_made"}),),
+        r"rerolls\.json",
+    ),
     "windows": Kind("scripts/sample.py", (), r"[0-9a-f]{24}\.npz"),
     "evaluation": Kind(
         "scripts/evaluate.py",
@@ -64,7 +70,10 @@ KINDS = {
     "weights": Kind(
         "scripts/convert_weights.py", (), r"(vgg16|lpips_vgg|inception|i3d|clip_[bl]\d\d)\.npz"
     ),
-    "demo": Kind("scripts/demo.py", (("seconds.json", {"stage 1", "stage 2"}),)),
+    "demo": Kind(
+        "scripts/demo.py",
+        (("seconds.json", {"stage 1", "stage 2"}), ("cvivit/config.json", {"video", "data"})),
+    ),
     "experiment": Kind(
         "an experiment",
         (

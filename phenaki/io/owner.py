@@ -2,8 +2,9 @@
 
 `OWNER` in a folder names the process that writes there. Another one is refused until the file is
 removed, at the end of the first; or the first, killed, is gone from the same host; or it has not
-renewed its lease for `STALE` seconds, by the clock of the file system or bucket. The processes of a
-job are one owner: process 0 has the lease.
+renewed its lease for `STALE` seconds, by the clock of the file system or bucket. For that time a
+start waits: a run that resumes elsewhere finds the lease of the machine that was taken away. The
+processes of a job are one owner: process 0 has the lease.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from phenaki import hosts
 from phenaki.errors import UserError
 from phenaki.io import artifacts, paths
@@ -26,6 +29,7 @@ from phenaki.io.paths import AnyPath, PathLike
 OWNER = ".owner.json"
 STALE = 120.0  # seconds after which a lease that was not renewed is free
 RENEWED = 15.0  # seconds between two renewals
+LOOKS = 2.0  # seconds between two looks at the lease of another machine
 
 
 class Lease:
@@ -37,6 +41,7 @@ class Lease:
         self._own = _this_process()
         self._taken_by: dict[str, Any] | None = None
         self._ended = threading.Event()
+        _await_lost(self._path, what)
         with _alone(directory):
             if (found := _read(self._path)) is not None and not _is_free(self._path, found):
                 raise UserError(_refusal(what, found, _age(self._path)))
@@ -60,13 +65,16 @@ class Lease:
 
     def _touch(self) -> None:
         if isinstance(self._path, Path) and self._path.exists():
-            os.utime(self._path)
-        else:
-            artifacts.write_json(self._path, self._own)
+            with contextlib.suppress(OSError):  # some mounts refuse it
+                os.utime(self._path)
+                return
+        artifacts.write_json(self._path, self._own)
 
     def check(self) -> None:
         """Raises `UserError` if another process has taken the place, as after a long suspension."""
-        if self._taken_by is not None or not self._is_own():
+        with contextlib.suppress(Exception):  # no answer says nothing of another process
+            self._is_own()
+        if self._taken_by is not None:
             raise UserError(_refusal(self.what, self._taken_by or {}, None))
 
     def release(self) -> None:
@@ -160,10 +168,42 @@ def _read(path: AnyPath) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _is_free(path: AnyPath, found: dict[str, Any]) -> bool:
+def _await_lost(path: AnyPath, what: str) -> None:
+    """Waits while the owner may be of a machine that is gone: until its lease is renewed, or ends.
+
+    An owner that lives renews within `RENEWED` seconds, and is refused then.
+    """
+    found, first = _read(path), _renewed(path)
+    if found is None or _is_here(found) or _is_free(path, found):
+        return
+    logging.warning(
+        "%s: waits for the lease of process %s on host %s, at most %.0f s.",
+        what, found.get("pid", "?"), found.get("host", "?"), STALE,
+    )  # fmt: skip
+    while first is not None and _renewed(path) == first and not _is_free(path, found):
+        time.sleep(LOOKS)
+
+
+def _renewed(path: AnyPath) -> float | None:
+    """When a lease was renewed, by the clock that dates files there; None without a file."""
+    try:
+        return _seconds(path.stat())
+    except FileNotFoundError:
+        return None
+
+
+def _is_here(found: dict[str, Any]) -> bool:
+    """Whether an owner's number means something to this process."""
     here = found.get("host") == socket.gethostname() and found.get("system") == _system()
-    if here and type(found.get("pid")) is int:
-        return not _lives(found["pid"], found.get("born", ""))
+    return here and type(found.get("pid")) is int
+
+
+def _is_free(path: AnyPath, found: dict[str, Any]) -> bool:
+    if _is_here(found):
+        if not _lives(found["pid"], found.get("born", "")):
+            return True
+        if found.get("born"):  # without it the number may be another process's now
+            return False
     age = _age(path)
     return age is None or age > STALE
 

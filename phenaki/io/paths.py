@@ -42,7 +42,8 @@ def path(given: PathLike) -> AnyPath:
     """
     text = os.fspath(given)
     if (match := _ADDRESS.fullmatch(text)) is None:
-        return Path(text)
+        # As a shell does, which leaves it alone in --output=~/runs.
+        return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
     scheme, slashes, rest = match.groups()
     if text.startswith(REMOTE) and len(slashes) == 2 and rest:
         load()

@@ -19,6 +19,8 @@ def folder(name: str) -> Path:
 def names(name: str) -> list[str]:
     """What the folder `name` has, without suffixes."""
     suffix = _SUFFIXES[name]
+    if not folder(name).is_dir():  # as where only the package was copied
+        return []
     return sorted(
         path.stem
         for path in folder(name).iterdir()

@@ -176,6 +176,7 @@ def train(
     Raises:
         UserError: see `loop.run`; or the config is of another kind or codebook.
     """
+    migrations.of_kind("maskgit", config.to_dict())
     workdir = open_workdir(workdir, [("tokenizer", tokenizer), *inputs_of(config.data)])
     params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
