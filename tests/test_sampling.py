@@ -560,6 +560,47 @@ def test_codes_depend_neither_on_the_batch_nor_on_the_devices():
     np.testing.assert_array_equal(sample.tokens.reshape(together.shape), together)
 
 
+FEW_PASSES = dict(
+    steps=5, schedule="late", order="middle", temperature=(1.0, 0.5, 0.0), min_p=0.05,
+    choice_temperature=1.0, guidance=0.0,
+    continued=dict(steps=3, schedule="linear", order="frames", temperature=0.0, guidance=1.0),
+)  # fmt: skip
+
+
+def test_a_critic_has_no_few_passes():
+    few, critic = options.Defaults(FEW_PASSES), options.Critic(None, None)
+    for continues in (False, True):
+        chosen = options.resolve(few, continues=continues, critic=critic)
+        assert (chosen.schedule, chosen.order, chosen.temperature) == ("cosine", "confidence", 1.0)
+        assert (chosen.steps, chosen.min_p, chosen.guidance) == (12, 0.0, 0.0)
+    given = dict(steps=4, temperature=0.5, order="halton", schedule="linear", min_p=0.1)
+    chosen = options.resolve(few, critic=critic, **given)
+    assert {name: getattr(chosen, name) for name in given} == given
+    assert options.resolve(few).schedule == "late"
+    paper = dict(steps=24, choice_temperature=4.0, guidance=6.0, continued=dict(steps=6))
+    assert options.resolve(options.Defaults(paper), critic=critic).steps == 24
+    assert options.resolve(options.Defaults(paper), continues=True, critic=critic).steps == 6
+    paper["continued"] = FEW_PASSES["continued"]
+    assert options.resolve(options.Defaults(paper), continues=True, critic=critic).steps == 24
+    with pytest.raises(UserError, match="schedule=late keeps no token with a critic"):
+        options.resolve(few, critic=critic, schedule="late")
+
+
+def test_seeds_differ_with_a_critic_of_a_few_pass_model():
+    chosen = options.resolve(options.Defaults(FEW_PASSES), critic=options.Critic(None, None))
+    clips = [
+        sampling.decode(
+            lookup(6), jnp.full((1, 6), MASK), jax.random.split(jax.random.key(seed), 1),
+            steps=chosen.steps, choice_temperature=1.0, mask_id=MASK, trace=False,
+            schedule=schedules.SAMPLER_SCHEDULES[chosen.schedule],
+            temperature=chosen.traced()["temperature"],
+            score_fn=lambda codes: (codes % 3).astype(jnp.float32),
+        ).tokens.tolist()
+        for seed in range(4)
+    ]  # fmt: skip
+    assert any(clip != clips[0] for clip in clips)
+
+
 # --- options
 
 

@@ -41,6 +41,15 @@ LATER = (
     "calibrated",
 )
 CONTINUED = "continued"  # key of `Defaults`: options where a part of the clip is given
+# With a critic, instead of a model's own few-pass sampler: at its temperature of 0 and with all
+# tokens masked again, every seed would give the same clip.
+BY_CRITIC: Mapping[str, Any] = {
+    "schedule": "cosine",
+    "order": orders.CONFIDENCE,
+    "temperature": 1.0,
+    "min_p": 0.0,
+    "steps": 12,
+}
 
 
 class Critic(NamedTuple):
@@ -98,6 +107,12 @@ class SamplingOptions:
         one_of("schedule", self.schedule, SAMPLER_SCHEDULES)
         one_of("guidance_schedule", self.guidance_schedule, RAMPS)
         one_of("order", self.order, dict.fromkeys(orders.NAMES))
+        if self.critic is not None and self.schedule == "late":
+            # A critic may mask again what was kept: every step would begin from nothing.
+            raise UserError(
+                "schedule=late keeps no token with a critic before the last step; "
+                "nearest is schedule=cosine."
+            )
         ends = [float(end) for end in self.guidance_interval]
         if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 1:
             raise UserError(
@@ -237,7 +252,8 @@ def resolve(
     """The options `given`, then those of the named preset, then the model's own.
 
     None stands for "not given". `defaults.sample` may have other keys, which are ignored. A call
-    that `continues` has tokens that are given, see `CONTINUED`.
+    that `continues` has tokens that are given, see `CONTINUED`. With a critic, `BY_CRITIC` takes
+    the place of a few-pass sampler of preset or model, and one under `CONTINUED` is ignored.
 
     Raises:
         UserError: an unknown option, preset or schedule, or a value out of its range.
@@ -252,15 +268,27 @@ def resolve(
     options = {**defaults.sample}
     if preset is not None:
         options |= one_of("preset", preset, defaults.presets)
-    if continues:
-        options |= options.get(CONTINUED, {})
-    options = {name: value for name, value in options.items() if name in NAMES}
-    options |= {name: x for name, x in given.items() if x is not None}
+    later = options.get(CONTINUED) or {}
+    given = {name: x for name, x in given.items() if x is not None}
+    by_critic = "critic" in given
+    if continues and not (by_critic and (_few_passes(options) or _few_passes(options | later))):
+        options |= later
+    if by_critic and _few_passes(options):
+        options |= BY_CRITIC
+    options = {name: value for name, value in options.items() if name in NAMES} | given
     negative = options.get("negative")
     if negative is not None:
         one = isinstance(negative, str)
         options["negative"] = clean(negative) if one else [clean(text) for text in negative]
     return SamplingOptions(**options)
+
+
+def _few_passes(options: Mapping[str, Any]) -> bool:
+    """Whether tokens are kept one a step or in a fixed order, as in docs/sampling.md#passes."""
+    return (
+        options.get("schedule") == "late"
+        or options.get("order", orders.CONFIDENCE) != orders.CONFIDENCE
+    )
 
 
 def facts(defaults: Defaults, **given: Any) -> dict[str, Any]:
