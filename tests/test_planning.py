@@ -143,6 +143,11 @@ ENTRY %main (x: f32[2]) -> f32[2] {{
 
 def test_loops_whose_rounds_the_compiler_leaves_out():
     assert sum(costs.count(LOOP).flops.values()) == 7 * 2 * 8**3
+    computed = LOOP.replace("%start = s32[] copy(%three)", "%start = s32[] add(%three, %three)")
+    assert sum(costs.count(computed).flops.values()) == 10 * 2 * 8**3  # at most
+    unlimited = computed.replace("%limit = s32[] constant(10)", "%limit = s32[] add(%i, %i)")
+    with pytest.raises(ValueError, match="without a known number of rounds"):
+        costs.count(unlimited)
     endless = LOOP.replace("direction=LT", "direction=NE")
     with pytest.raises(ValueError, match="without a known number of rounds"):
         costs.count(endless)

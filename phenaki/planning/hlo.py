@@ -93,7 +93,10 @@ def source(line: Instruction) -> str:
 def trips(
     line: Instruction, outside: Sequence[Instruction], condition: Sequence[Instruction]
 ) -> int:
-    """Rounds of a loop: the compiler's trip count, or from its condition "counter < limit"."""
+    """Rounds of a loop: the compiler's trip count, or from its condition "counter < limit".
+
+    At most so many, where the counter's first value is computed.
+    """
     known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', line.rest)
     if known:
         return int(known[1])
@@ -101,10 +104,18 @@ def trips(
     around = {other.name: other for other in outside}
     given = around[line.operands[0]].operands
 
-    def value(name, lines):
+    def made(name, lines):
         found = lines.get(name)
         while found and found.opcode in ("copy", "bitcast", "convert"):
             found = lines.get(found.operands[0])
+        return found
+
+    def is_carried(name):
+        found = made(name, inside)
+        return found is not None and found.opcode == "get-tuple-element"
+
+    def value(name, lines):
+        found = made(name, lines)
         if found and found.opcode == "get-tuple-element" and lines is inside:
             (index,) = attribute(r"index=(\d+)", found.rest)
             return value(given[int(index)], around)
@@ -112,8 +123,9 @@ def trips(
 
     if condition[-1].opcode == "compare" and "direction=LT" in condition[-1].rest:
         start, limit = (value(name, inside) for name in condition[-1].operands)
-        if start is not None and limit is not None:
-            return limit - start
+        if limit is not None and (start is not None or is_carried(condition[-1].operands[0])):
+            # Decoding begins at its last step if nothing is masked: no counter begins below 0.
+            return limit - (start or 0)
     raise ValueError(f"a loop without a known number of rounds: {line.name} {condition[-1]}")
 
 
