@@ -10,6 +10,7 @@ import tiny
 
 from configs import cvivit, maskgit
 from phenaki import sharding
+from phenaki.blocks import attention_impl
 from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
 from phenaki.planning import chips, compiled, costs, markdown, meshes, plan, programs, trace
@@ -37,6 +38,14 @@ def test_the_papers_work():
     assert 0.98 * rule < flops["MaskGIT"] < rule
     assert plan.forward(workload(stage_2("nuwa"))) == pytest.approx(2.45e12, rel=0.01)
     assert plan.forward(workload(cvivit.get_config("t2v"))) == pytest.approx(163e9, rel=0.02)
+
+
+def test_work_is_that_of_plain_attention_on_any_platform(monkeypatch):
+    config = stage_2()
+    config.model.depth = config.tokenizer.space_depth = config.tokenizer.time_depth = 1
+    here = plan.work(workload(config))
+    monkeypatch.setattr(attention_impl, "platform", lambda: "tpu")
+    assert plan.work(workload(config)) == here
 
 
 def test_stage_1s_work_per_clip():
