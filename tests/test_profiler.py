@@ -57,6 +57,12 @@ def test_a_trace_of_the_past_is_a_warning(tmp_path, caplog):
     toy.run(tmp_path, steps=4, observe=Observe((0, 2)))
     assert not (tmp_path / "profile").exists()
     assert "--profile=0:2: the run is past these steps, at 2" in caplog.text
+    assert caplog.text.count("--profile=") == 1  # no other at the end
+
+
+def test_a_trace_beyond_the_end_of_a_run_is_a_warning(tmp_path, caplog):
+    toy.run(tmp_path, steps=2, observe=Observe((5, 7)))
+    assert caplog.text.count("--profile=5:7: the run has ended without these steps") == 1
 
 
 def test_a_trace_that_cannot_be_written_loses_no_run(tmp_path, caplog):

@@ -108,6 +108,7 @@ class Observer:
                     "--profile=%d:%d: the run is past these steps, at %d; none is traced.",
                     first, last, number,
                 )  # fmt: skip
+            self._steps = None
             jax.block_until_ready(state)
             self.close()
         elif number >= first and not self._tracing:
@@ -137,7 +138,12 @@ class Observer:
         return values
 
     def close(self) -> None:
-        """Writes the trace, if one has begun."""
+        """Writes the trace, if one has begun; a warning if the run ends before its steps."""
+        if self._steps is not None and not self._tracing:
+            logging.warning(
+                "--profile=%d:%d: the run has ended without these steps; none is traced.",
+                *self._steps,
+            )
         self._steps = None
         with _warn_of_failure(self._target):
             self._trace.close()
