@@ -10,7 +10,8 @@ seed; the detector counts those that are obeyed in all attributes, with Wilson 9
 all seeds. A setting is better than another only where their intervals are disjoint; pick on one
 seed, report on others. Next to it stand the diversity of 8 prompts x 25 samples
 (`phenaki.evaluation.diversity`), passes per clip and seconds per clip. Writes samplers.json,
-samplers.md and samplers.png; a second call resumes.
+samplers.md and samplers.png; a second call resumes, and measures anew the settings whose
+options have changed.
 """
 
 import dataclasses
@@ -73,7 +74,10 @@ def _compare(model, world, settings, seeds, output):
     report = _resumed(output / "samplers.json", model, world)
     with Progress(len(settings) * len(seeds), "trials") as progress:
         for name, options in settings.items():
-            trials = report["trials"].setdefault(name, {"options": options, "seeds": {}})
+            trials = report["trials"].get(name)
+            # A setting of the same name that was edited since is another one.
+            if trials is None or trials["options"] != options:
+                trials = report["trials"][name] = {"options": options, "seeds": {}}
             for seed in seeds:
                 done = trials["seeds"].setdefault(str(seed), {})
                 _measure(model, world, options, seed, done)

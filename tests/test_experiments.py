@@ -175,9 +175,14 @@ def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     assert (tmp_path / "out/samplers.png").stat().st_size > 5000
     for trial in report["trials"]["few"]["seeds"].values():
         trial["seen"]["right"] = 3  # what is there is not measured again
+    plain = report["trials"]["plain"]
+    plain["options"] = {"steps": 3}  # but that of other options is
+    for trial in plain["seeds"].values():
+        trial["passes"] = 3
     (tmp_path / "out/samplers.json").write_text(json.dumps(report))
     again = run_script("experiments/compare_samplers.py", *flags, quick=True)
     assert "| few | 2 (1) | 75.0 (40.9-92.9) | " in again.stdout, again.stderr
+    assert "| plain | 4 (" in again.stdout
 
 
 def test_a_calibrated_order_is_stored_in_its_bundle(run_script, tmp_path):
