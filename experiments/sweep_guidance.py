@@ -2,7 +2,7 @@
 
     python experiments/sweep_guidance.py --model=checkpoints/laptop --output=out/guidance
 
-Varies one of them at a time, with the model's own values for the others, and counts how many of
+Varies one of them at a time, with the values of `BASE` for the others, and counts how many of
 --count prompts of moving shapes the samples obey, by the detector. With --critic it also varies the
 steps of decoding by a token critic instead of confidence. Writes guidance.json, guidance.md and
 guidance.png; a second call resumes.
@@ -32,6 +32,16 @@ GUIDANCE = flags.DEFINE_list("guidance", ["0", "0.5", "1", "3", "6", "12"], "val
 STEPS = flags.DEFINE_list("steps", ["4", "8", "12", "24", "48"], "numbers of decoding steps")
 TEMPERATURE = flags.DEFINE_list("temperature", ["0", "1", "2", "4", "8"], "choice temperatures")
 
+# The paper's sampler: with a few-pass one of a model's own, choice temperature has no effect.
+BASE = dict(
+    steps=40,
+    guidance=0.5,
+    choice_temperature=1.0,
+    schedule="cosine",
+    order="confidence",
+    temperature=1.0,
+    min_p=0.0,
+)
 SPLITS = {"test": "seen", "held_out": "never seen"}
 TITLES = {
     "guidance": "λ",
@@ -93,9 +103,9 @@ def _points(critic):
                 value = kind(text)
             except ValueError:
                 raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
-            points.append((axis, value, {axis: value}))
+            points.append((axis, value, BASE | {axis: value}))
             if critic is not None and axis == "steps":
-                points.append(("critic", value, dict(steps=value, critic=critic)))
+                points.append(("critic", value, BASE | dict(steps=value, critic=critic)))
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
 
 
@@ -103,12 +113,12 @@ def _resumed(path, model, world, critic):
     """The report so far, if it is of the same model, prompts and samples."""
     from phenaki.evaluation import settings
 
-    sample = model.defaults.sample
-    own = {name: sample[name] for name in ("guidance", "steps", "choice_temperature")}
+    own = {name: BASE[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
-    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value)
+    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **BASE)
     facts["critic"] = CRITIC.value
-    facts["critic_settings"] = settings.of_sampler(model.defaults, dict(critic=critic))["critic"]
+    options = BASE | dict(critic=critic)
+    facts["critic_settings"] = settings.of_sampler(model.defaults, options)["critic"]
     if path.is_file():
         before = json.loads(path.read_text())
         if before.get("settings") == facts["settings"]:

@@ -141,6 +141,8 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
     assert {axis: [*points] for axis, points in report["axes"].items()} == {
         "guidance": ["0.0", "6.0"], "steps": ["2"], "choice_temperature": ["1.0"],
     }  # fmt: skip
+    own = report["settings"]["sampler"]  # the paper's sampler, whatever the model's own is
+    assert (own["steps"], own["guidance"], own["schedule"]) == (40, 0.5, "cosine")
     assert (tmp_path / "out/guidance.png").stat().st_size > 5000
     assert "| λ 6.0 | " in (tmp_path / "out/guidance.md").read_text()
     report["axes"]["steps"]["2"]["seen"]["all"] = 0.77  # what is there is not measured again
