@@ -301,7 +301,8 @@ def test_prepare_encode_train_resume_and_sample_in_a_bucket(prepared):
     model = Phenaki.load(f"{ROOT}/maskgit")
     video = model.generate(["run"], seed=1)
     assert sample_files.write(f"{ROOT}/out", video, ["run"], 8) == ["sample_0"]
-    assert paths.names(f"{ROOT}/out") == ["sample_0.gif", "sample_0.mp4", "sample_0.png"]
+    files = ["sample_0.gif", "sample_0.mp4", "sample_0.png"]
+    assert paths.names(f"{ROOT}/out") == [".phenaki.json", *files]
     model.save(f"{ROOT}/bundle")
     again = Phenaki.load(f"{ROOT}/bundle").generate(["run"], seed=1)
     np.testing.assert_array_equal(again, video)

@@ -74,8 +74,8 @@ def test_cached_captions_are_those_encoded_in_the_step(root):
 
 
 def test_a_run_trains_and_samples_with_its_encoder(root):
-    assert len(train(t5_config(root), root, "t5")) == 2
-    model = Phenaki.load(root / "t5")
+    assert len(train(t5_config(root), root, "t5_run")) == 2
+    model = Phenaki.load(root / "t5_run")
     text = model.embed(["red x moves up", None])
     assert text.embeddings.shape == (2, 12, 8) and text.mask.any(-1).tolist() == [True, False]
     one, other, again = (
