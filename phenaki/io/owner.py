@@ -233,7 +233,7 @@ def _age(path: AnyPath) -> float | None:
 
 
 def _seconds(stat: Any) -> float:
-    return stat.st_mtime if isinstance(stat, os.stat_result) else stat.mtime
+    return float(stat.st_mtime if isinstance(stat, os.stat_result) else stat.mtime)
 
 
 def _refusal(what: str, found: dict[str, Any], age: float | None) -> str:
