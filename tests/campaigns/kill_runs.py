@@ -83,6 +83,7 @@ def trainer(work: Path) -> Callable[[Path], subprocess.Popen]:
         return start(
             "train_maskgit.py", "--config=configs/maskgit.py:small", *TINY,
             f"--config.data.sources={source}", f"--config.train.steps={STEPS}",
+            "--config.optim.warmup=5",
             "--config.train.log_every=1", "--config.train.save_every=3",
             "--config.train.sample_every=1000", f"--tokenizer={stage1}", f"--workdir={output}",
         )  # fmt: skip
