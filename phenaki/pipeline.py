@@ -18,7 +18,7 @@ from phenaki.io import checkpoint
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
-from phenaki.sampling import conditioning, sampler
+from phenaki.sampling import conditioning, sampler, watch
 from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
@@ -47,9 +47,10 @@ class Phenaki:
     Every call takes `seed`, 0 to 2**64 - 1, and, as keywords, the fields of `SamplingOptions` and
     `preset`; None means the model's own (`config.sample`). Sample i of a call depends on `seed` and
     i only; the keyword `first_row` is the number of a call's first sample, so that several calls
-    give what one does. A new prompt, seed, λ, temperature or top_p compiles nothing; a new batch
-    size, number of steps or schedule does, and so does λ between 0 and not 0. Calls change nothing
-    in the object.
+    give what one does. `progress` is called with a `phenaki.sampling.watch.Step` after every
+    decoding step, and changes no sample; by default it is a bar in notebooks, False is none. A new
+    prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of steps or
+    schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
 
     Attributes:
         config: of stage 2, with the sizes of its tokenizer.
@@ -193,6 +194,7 @@ class Phenaki:
         known: np.ndarray | None = None,
         approximate: bool = False,
         first_row: int = 0,
+        progress: watch.Given = None,
         **options: Any,
     ) -> Sample:
         """One clip per prompt around what is known of it: the task that all others are.
@@ -218,7 +220,8 @@ class Phenaki:
         chosen = resolve(self.defaults, continues=bool(given.tokens.any()), **options)
         self.check_texts(prompts, chosen)
         keys = sampler.row_keys(seed, len(prompts), first_row)
-        decoded = self._fill_tokens(self._encode_known(given), prompts, keys, chosen)
+        observer = watch.observer(progress)
+        decoded = self._fill_tokens(self._encode_known(given), prompts, keys, chosen, observer)
         rows = slice(len(prompts))  # without padding rows, see `shard`
         pixels = fetch(self._decode(decoded.tokens))[rows]
         pixels = np.where(given.pixels[..., None], given.video, pixels)[:, : given.frames]
@@ -226,7 +229,7 @@ class Phenaki:
         passes: Any = fetch(decoded.passes)
         trace = None
         if chosen.trace:
-            steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[2:])
+            steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[2:5])
             trace = Decoded(tokens, passes, *steps)
         passes = int(passes)
         return Sample(pixels, tokens.reshape(given.tokens.shape), trace, passes)
@@ -240,18 +243,25 @@ class Phenaki:
         return np.concatenate(parts, axis=1)[0], segments(plan)
 
     def story_windows(
-        self, stories: Sequence[Sequence[Scene]], *, seed: int, **options: Any
+        self,
+        stories: Sequence[Sequence[Scene]],
+        *,
+        seed: int,
+        progress: watch.Given = None,
+        **options: Any,
     ) -> Iterator[Float[np.ndarray, "b f h w 3"]]:
         """The new frames of window after window, for stories of equal scene lengths."""
         plans = [windows(scenes, self.spec, self.context) for scenes in stories]
         if any(plan != plans[0] for plan in plans):
             raise UserError("stories sampled together must have scenes of the same lengths.")
-        given = None
-        for window, number in zip(plans[0], places(plans[0]), strict=True):
+        given, observer = None, watch.observer(progress)
+        for count, (window, number) in enumerate(zip(plans[0], places(plans[0]), strict=True), 1):
             prompts = [scenes[window.scene].prompt for scenes in stories]
             if window.starts:
                 given = None
-            new = self.follow(given, prompts, seed=stream(seed, number), **options)
+            seen = watch.of_window(observer, count, len(plans[0]))
+            call: Any = dict(seed=stream(seed, number), progress=seen)
+            new = self.follow(given, prompts, **call, **options)
             given = new if given is None else np.concatenate([given, new], axis=1)
             given = given[:, -self.context :]
             yield new
@@ -297,7 +307,9 @@ class Phenaki:
             tokens[:, :count] = np.where(given.tokens[:, :count], encoded, self.network.mask_id)
         return tokens.reshape(len(tokens), -1)
 
-    def _fill_tokens(self, tokens, prompts, keys, chosen: SamplingOptions) -> Decoded:
+    def _fill_tokens(
+        self, tokens, prompts, keys, chosen: SamplingOptions, observer: watch.Observer | None
+    ) -> Decoded:
         params, ids, negative = self.params, None, None
         if chosen.critic is not None:
             params = {**params, "critic": chosen.critic.params}
@@ -307,7 +319,15 @@ class Phenaki:
             negative = None if texts is None else self.vocabulary.encode(texts)
         rows = self._split((tokens, ids, negative, keys))
         with self._on_mesh():
-            return self._sample_tokens(params, *rows, chosen.traced(), static=chosen.static())
+            sample = functools.partial(self._sample_tokens, params, *rows, chosen.traced())
+            static = chosen.static()
+            if observer is None:
+                return sample(static=static)
+            _, height, width = self.spec.grid()
+            grid, mask = (-1, height, width), self.network.mask_id
+            clip = watch.Clip(len(prompts), grid, mask, self._decode, fetch)
+            one = functools.partial(sample, static=static)
+            return watch.run(one, rows[0], static.steps, clip, observer)
 
     def _decode(self, tokens) -> Float[Array, "b f h w 3"]:
         _, height, width = self.spec.grid()

@@ -81,3 +81,32 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter, which shows more than lines of text."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class Bar:
+    """A bar of one line that is rewritten in place: in a notebook's cell, or on stderr."""
+
+    WIDTH = 24
+
+    def __init__(self):
+        self._cell = None
+
+    def show(self, fraction: float, what: str) -> None:
+        """Shows the `fraction` that is done, 0 to 1, and `what` it is."""
+        full = round(self.WIDTH * fraction)
+        line = f"{'█' * full}{'░' * (self.WIDTH - full)} {what}"
+        if not in_notebook():
+            sys.stderr.write(f"\r{line}\x1b[K" + ("\n" if fraction >= 1 else ""))
+            sys.stderr.flush()
+            return
+        content = {"text/plain": line}
+        if self._cell is None:
+            self._cell = sys.modules["IPython"].display.display(content, raw=True, display_id=True)
+        else:
+            self._cell.update(content, raw=True)

@@ -4,7 +4,7 @@ MaskGIT's sampler step by step: docs/paper.md#sampler. Networks come in as funct
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,20 @@ from phenaki.sampling.schedules import COSINE, Schedule
 BLOCK = 128  # codes: about the square root of the paper's 8192, and one row of lanes of a TPU
 
 
+class Unfinished(NamedTuple):
+    """Decoding between two steps."""
+
+    following: Int[Array, ""]  # the next step; -1 before the first, i after the last
+    passes: Int[Array, ""]  # so far
+    tokens: Int[Array, "b s"]  # masked again in part
+
+
 class Decoded(NamedTuple):
     """The sampled tokens, and for each of the i steps what it did.
 
-    The last three are the trace, None if it is not kept. `scores` are infinite where a step had no
-    choice, at tokens that were known before it; the lowest ones are masked again.
+    `history`, `sampled` and `scores` are the trace, None if it is not kept. `scores` are infinite
+    where a step had no choice, at tokens that were known before it; the lowest ones are masked
+    again. `unfinished` is what a call of a single step is followed by.
     """
 
     tokens: Int[Array, "b s"]  # without a mask
@@ -31,6 +40,7 @@ class Decoded(NamedTuple):
     history: Int[Array, "i b s"] | None = None  # after the step, masked again in part
     sampled: Int[Array, "i b s"] | None = None  # in the step, before masking again
     scores: Float[Array, "i b s"] | None = None
+    unfinished: Unfinished | None = None
 
 
 def restrict(
@@ -106,6 +116,7 @@ def decode(
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,
     score_noise: Array | float = 1.0,
     trace: bool = True,
+    unfinished: Unfinished | None = None,
 ) -> Decoded:
     """Fills every `mask_id` of `tokens` in `steps` steps; known tokens stay as they are.
 
@@ -120,6 +131,8 @@ def decode(
 
     With `trace` every step is run. Without, those are skipped that change nothing, because each row
     has one masked token left (`_plan`): the same tokens, bit for bit.
+
+    With `unfinished` its next step alone is run; the trace is 0 for other steps.
     """
     tokens = jnp.asarray(tokens, jnp.int32)
     free = tokens == mask_id  # not given: these may be masked again in any step
@@ -142,12 +155,11 @@ def decode(
         masked = jnp.where(_lowest(scores, counts[index, unknown_at_start]), mask_id, filled)
         return masked, filled, scores
 
-    filled, passes, kept = _loop(step, tokens, steps, useful, trace)
-    return Decoded(filled, passes, *kept)
+    return _loop(step, tokens, steps, useful, trace, unfinished)
 
 
-def _loop(step, tokens, steps, useful, trace):
-    """Runs the first `useful` steps and the last: (what it filled in, steps run, trace or ())."""
+def _loop(step, tokens, steps, useful, trace, unfinished):
+    """Runs the first `useful` steps and the last, or one of them."""
 
     def run(state):
         index, passes, tokens, _, kept = state
@@ -158,11 +170,20 @@ def _loop(step, tokens, steps, useful, trace):
 
     types = (jnp.int32, jnp.int32, jnp.float32) if trace else ()
     kept = tuple(jnp.zeros((steps, *tokens.shape), dtype) for dtype in types)
-    first = jnp.where(useful > 0, 0, steps - 1)
-    start = (first, jnp.int32(0), tokens, tokens, kept)
+    first, passes, stop = jnp.where(useful > 0, 0, steps - 1), jnp.int32(0), steps
+    if unfinished is not None:
+        first = jnp.where(unfinished.following < 0, first, unfinished.following)
+        passes, tokens, stop = unfinished.passes, unfinished.tokens, first + 1
+    start = (first, passes, tokens, tokens, kept)
     # One [MASK] always survives in the carried tokens: the result is what the last step filled in.
-    _, passes, _, filled, kept = jax.lax.while_loop(lambda state: state[0] < steps, run, start)
-    return filled, passes, kept
+    following, passes, masked, filled, kept = jax.lax.while_loop(
+        lambda state: state[0] < stop, run, start
+    )
+    arrays: Any = kept  # three, or none
+    decoded = Decoded(filled, passes, *arrays)
+    if unfinished is None:
+        return decoded
+    return decoded._replace(unfinished=Unfinished(following, passes, masked))
 
 
 def draw(

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jaxtyping import Array, Float, Int
 
+from phenaki.errors import UserError
 from phenaki.sampling.decode import plausible
 from phenaki.types import Text
 
@@ -91,3 +93,26 @@ def guided_logits(
     if not sometimes:
         return both
     return lambda tokens, scale: jax.lax.cond(scale != 0, both, one, tokens, scale)
+
+
+def given_scale(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with `guidance`, λ, for a `guidance_scale` of 1 + λ, as other tools count.
+
+    Raises:
+        UserError: both are given.
+    """
+    scale, given = options.get("guidance_scale"), options.get("guidance")
+    rest = {name: value for name, value in options.items() if name != "guidance_scale"}
+    if scale is None:
+        return rest
+    if given is not None:
+        raise UserError(f"guidance_scale={scale}, guidance={given}: give one; a scale is 1 + λ.")
+    _log_once(float(scale))
+    return rest | {"guidance": float(scale) - 1}
+
+
+@functools.cache
+def _log_once(scale: float) -> None:
+    logging.warning(
+        "guidance_scale=%g is taken as guidance=%g: a scale is 1 + λ.", scale, scale - 1
+    )

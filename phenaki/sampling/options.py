@@ -11,7 +11,7 @@ from jaxtyping import Float
 from phenaki.errors import UserError, did_you_mean, one_of
 from phenaki.io.clean_text import clean
 from phenaki.sampling import orders
-from phenaki.sampling.guidance import RAMPS
+from phenaki.sampling.guidance import RAMPS, given_scale
 from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 
 Whole = int | np.integer
@@ -254,10 +254,12 @@ def resolve(
     None stands for "not given". `defaults.sample` may have other keys, which are ignored. A call
     that `continues` has tokens that are given, see `CONTINUED`. With a critic, `BY_CRITIC` takes
     the place of a few-pass sampler of preset or model, and one under `CONTINUED` is ignored.
+    `guidance_scale`, as other tools count, is taken as `guidance` of 1 less, which is logged.
 
     Raises:
         UserError: an unknown option, preset or schedule, or a value out of its range.
     """
+    given = given_scale(given)
     for name in given:
         if name not in NAMES:
             known = ("preset", *NAMES)

@@ -33,6 +33,7 @@ def sample_tokens(
     negative: Int[Array, "b l"] | None,
     keys: Array,
     traced: Mapping[str, Any],
+    unfinished: decode.Unfinished | None = None,
     *,
     static: StaticOptions,
 ) -> Decoded:
@@ -42,6 +43,7 @@ def sample_tokens(
     parameters of "maskgit" and, where they are used, of "text" and "critic". `ids` are those of the
     prompts, all 0 for a sample without text; `negative` those of texts to guide away from, in place
     of no text. `keys` are `row_keys`; `traced` and `static` are halves of `SamplingOptions`.
+    With `unfinished` a single step is run (`decode`).
     """
     text, other = (None, None) if embed is None else _texts(embed, params["text"], ids, negative)
     rule: guidance.Guide = guidance.guide
@@ -67,6 +69,7 @@ def sample_tokens(
         score_fn=_score_fn(params, text, other, traced, static),
         score_noise=traced["critic_noise"],
         trace=static.trace,
+        unfinished=unfinished,
     )
     if text is None or not static.guided:
         return decoded

@@ -148,8 +148,8 @@ MUTANTS = (
     Mutant(
         "the sampler leaves no mask",
         "sampling/decode.py",
-        "_, passes, _, filled, kept = ",
-        "_, passes, filled, _, kept = ",
+        "following, passes, masked, filled, kept = ",
+        "following, passes, filled, masked, kept = ",
         ("test_sampling.py", "known_codes_stay"),
     ),
     Mutant(
