@@ -21,6 +21,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_FLAG} {DEVICES_FLAG}".strip()
 os.environ["MPLBACKEND"] = "agg"
+os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder could be a model of the hub
 # Of a bucket that refuses: few repetitions after short waits. TensorFlow reads these when it loads.
 os.environ["GCS_RETRY_CONFIG_MAX_RETRIES"] = "2"
 os.environ["GCS_RETRY_CONFIG_INIT_DELAY_TIME_US"] = "1000"

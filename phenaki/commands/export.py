@@ -2,8 +2,10 @@
 
     python scripts/export.py --model=runs/maskgit --output=export/model
     python scripts/export.py --model=runs/maskgit --output=export/model --programs --rows=4
+    python scripts/export.py --model=runs/cvivit --output=export/tokenizer
 
-The first writes a bundle (Orbax), which every --model takes. --programs adds encode.stablehlo,
+The first writes a bundle (Orbax), which every --model takes; a tokenizer's or a critic's run has
+one, too, which --tokenizer and --critic take. --programs adds encode.stablehlo,
 decode.stablehlo, sample.stablehlo, weights.npz and programs.json in OUTPUT/programs: they run with
 JAX alone, on the platforms named (docs/export.md).
 """
@@ -11,6 +13,7 @@ JAX alone, on the platforms named (docs/export.md).
 from absl import flags
 
 from phenaki import cli
+from phenaki.errors import UserError
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
@@ -23,26 +26,39 @@ ROWS = flags.DEFINE_integer("rows", 1, "samples per call of a program", lower_bo
 PLATFORMS = flags.DEFINE_list("platforms", "cpu,cuda,tpu", "that the programs are to run on")
 STEPS = flags.DEFINE_integer("steps", None, "of sampling; default: the model's", lower_bound=1)
 
+NAMES = {"phenaki": "the model", "tokenizer": "the tokenizer", "critic": "the critic"}
+
 
 def main(argv):
     """Writes the bundle, then the programs."""
     del argv
+    import jax
     import jax.numpy as jnp
 
+    from phenaki.io import checkpoint, hub, outputs
+    from phenaki.models.load import load_stored
+
+    with outputs.claimed(
+        "output", OUTPUT.value, "model", [("model", hub.find(MODEL.value))]
+    ) as claim:
+        output = claim.directory
+        stored = load_stored(MODEL.value)
+        if PROGRAMS.value and stored.kind != "phenaki":
+            raise UserError(f"--programs: needs a whole model; {MODEL.value} is a {stored.kind}.")
+        params = jax.tree.map(lambda x: x.astype(jnp.dtype(DTYPE.value)), stored.params)
+        facts = {**stored.facts, "fingerprint": stored.fingerprint}
+        fields = stored.config.to_dict()
+        checkpoint.save_bundle(output, params, fields, kind=stored.kind, **facts)
+        print(f"{output}: {NAMES[stored.kind]} {stored.fingerprint}, {DTYPE.value}")
+        if PROGRAMS.value:
+            _write_programs(stored, output / "programs")
+
+
+def _write_programs(stored, folder):
     from phenaki import export
-    from phenaki.io import outputs
     from phenaki.pipeline import Phenaki
 
-    with outputs.claimed("output", OUTPUT.value, "model", [("model", MODEL.value)]) as claim:
-        output = claim.directory
-        model = Phenaki.load(MODEL.value)
-        model.save(output, jnp.dtype(DTYPE.value), fingerprint=model.fingerprint)
-        print(f"{output}: the model {model.fingerprint}, {DTYPE.value}")
-        if PROGRAMS.value:
-            _write_programs(export, model, output / "programs")
-
-
-def _write_programs(export, model, folder):
+    model = Phenaki(stored.config, stored.params)
     options = {"steps": STEPS.value} if STEPS.value else {}
     made = export.write(folder, model, rows=ROWS.value, platforms=PLATFORMS.value, **options)
     for name, facts in made["programs"].items():

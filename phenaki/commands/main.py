@@ -36,6 +36,8 @@ GROUPS = {
         "evaluate": "evaluate",
         "export": "export",
         "convert": "convert_weights",
+        "push": "push",
+        "pull": "pull",
     },
 }
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}

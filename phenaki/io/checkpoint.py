@@ -1,6 +1,7 @@
 """Stored runs and bundles: parameters with their config, loaded as float32 numpy."""
 
 import contextlib
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import checksums, outputs, paths, shipped, stored_params
+from phenaki.io import checksums, hub, outputs, paths, shared_model, stored_params
 from phenaki.io.artifacts import write_json
 from phenaki.io.checkpoint_manager import COMMITTED, Checkpoints, check_name, complete_steps, lack
 from phenaki.io.checksums import digest
@@ -52,13 +53,38 @@ def save_bundle(
     directory = paths.absolute(directory)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory / "params", params, force=True)
-    content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
-    content["sums"] = {"facts": stored_params.facts_sum(content)}
+    content = _content(fields, facts)
     content["sums"]["params"] = stored_params.tree_sums(params)
     if jax.process_index() == 0:
         # Orbax's has the absolute path, which says something of this machine to all who get a copy.
         (directory / "params" / COMMITTED).write_text("complete\n")
         write_json(directory / "bundle.json", content, indent=2)
+
+
+def save_shared(
+    directory: AnyPath,
+    params: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    vocabulary: AnyPath | None = None,
+    **facts: Any,
+) -> None:
+    """Writes `params` (one tree per network) as a shared model, with the plain config `fields`.
+
+    `vocabulary` is the file of config.text.vocabulary, which travels with the model.
+    """
+    files = shared_model.write(directory, params, vocabulary)
+    content = _content(fields, {"format": shared_model.FORMAT, **facts, "files": files})
+    write_json(directory / shared_model.CONFIG, content, indent=2)
+
+
+def _content(fields: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
+    return {**content, "sums": {"facts": stored_params.facts_sum(content)}}
+
+
+def is_bundle(directory: AnyPath) -> bool:
+    """Whether `directory` holds a bundle or a shared model."""
+    return paths.is_file(directory / "bundle.json") or shared_model.is_one(directory)
 
 
 def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
@@ -73,29 +99,35 @@ def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
 
 
 def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[str, Any]]:
-    """(parameters as float32 numpy, config, other facts) of a bundle.
+    """(parameters as float32 numpy, config, other facts) of a bundle or a shared model.
 
     Raises:
         UserError: it is damaged, or of a newer version. One of an earlier version has no checksums.
     """
     directory = paths.absolute(directory)
-    file = directory / "bundle.json"
+    shared = shared_model.is_one(directory)
+    file = directory / (shared_model.CONFIG if shared else "bundle.json")
     facts = _json(file)
     if "schema" not in facts:
         raise UserError(f"{file}: is no description of a bundle: it has no schema.")
     sums = facts.pop("sums", {})
-    schema, fields = facts["schema"], facts.get("config", {})
-    config = ConfigDict(migrate(fields, schema, directory))
+    fields = migrate(copy.deepcopy(facts.get("config", {})), facts["schema"], directory)
     if "facts" in sums and checksums.verified() and sums["facts"] != stored_params.facts_sum(facts):
         raise UserError(
             f"{file}: is damaged, or was edited: its checksum is another. Copy it again, or give "
             "--no_verify."
         )
+    known = {k: v for k, v in facts.items() if k not in ("schema", "config", "format", "files")}
+    if shared:
+        params = shared_model.read(directory, facts.get("files"))
+        if shared_model.VOCABULARY in facts["files"]:
+            fields["text"]["vocabulary"] = str(directory / shared_model.VOCABULARY)
+        return params, ConfigDict(fields), known
     try:
         params = stored_params.load(directory / "params", sums.get("params"))
     except Exception as error:  # the libraries raise anything on a damaged file
         raise UserError(f"{directory}: is damaged ({_reason(error)}); copy it again.") from error
-    return params, config, {k: v for k, v in facts.items() if k not in ("schema", "config")}
+    return params, ConfigDict(fields), known
 
 
 def _json(file: AnyPath) -> dict[str, Any]:
@@ -188,12 +220,17 @@ def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
 
 
 def load_critic(directory: PathLike) -> tuple[Any, ConfigDict]:
-    """(averaged parameters, config) of a critic's training run.
+    """(averaged parameters, config) of a critic's training run, bundle or shared model.
 
     Raises:
-        UserError: `directory` is no critic's run.
+        UserError: `directory` has something else.
     """
-    params, config, _ = load_run(directory)
+    directory = hub.find(directory)
+    if is_bundle(directory):
+        networks, config, _ = load_bundle(directory)
+        params = networks.get("critic")
+    else:
+        params, config, _ = load_run(directory)
     if config.kind != "critic":
         raise UserError(f"{directory}: is not a critic's run; {KINDS['critic']} trains one.")
     return params, config
@@ -205,10 +242,12 @@ def load_tokenizer(directory: PathLike) -> tuple[Any, ConfigDict, str]:
     Raises:
         UserError: `directory` is the run of a MaskGIT or of a critic.
     """
-    directory = shipped.find(directory, shipped.MODELS)
-    if paths.is_file(directory / "bundle.json"):
-        params, config, _ = load_bundle(directory)
-        params = params["tokenizer"]
+    directory = hub.find(directory)
+    if is_bundle(directory):
+        networks, config, _ = load_bundle(directory)
+        if "tokenizer" not in networks:
+            raise UserError(f"{directory}: is a critic's; give that of a tokenizer.")
+        params = networks["tokenizer"]
     else:
         params, config, _ = load_run(directory)
         if config.kind == "maskgit":

@@ -66,6 +66,7 @@ KINDS = {
         (("*-????????????/settings.json", {"per_shard"}), ("table[1-5]-*.json", {"records"})),
     ),
     "model": Kind("scripts/export.py", (("bundle.json", {"schema", "config"}),)),
+    "shared model": Kind("phenaki push", (("config.json", {"format", "files"}),)),
     "programs": Kind("scripts/export.py", (("programs.json", {"programs", "mask_id"}),)),
     "weights": Kind(
         "scripts/convert_weights.py", (), r"(vgg16|lpips_vgg|inception|i3d|clip_[bl]\d\d)\.npz"

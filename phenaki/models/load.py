@@ -1,13 +1,13 @@
 """Loads trained models: the config and the parameters of all networks that sampling needs."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, paths, shipped
+from phenaki.io import checkpoint, hub
 from phenaki.io.paths import PathLike
 from phenaki.models import factory
 from phenaki.sampling.options import Critic
@@ -20,8 +20,8 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
             was trained with.
     """
-    directory = shipped.find(directory, shipped.MODELS)
-    if paths.is_file(directory / "bundle.json"):
+    directory = hub.find(directory)
+    if checkpoint.is_bundle(directory):
         params, config, facts = checkpoint.load_bundle(directory)
         if facts.get("kind") != "phenaki":
             kind = facts.get("kind", "bundle of no kind")
@@ -45,6 +45,45 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     if stored["text"]:
         params["text"] = factory.text_params(config)
     return config, params
+
+
+class Stored(NamedTuple):
+    """What a place has: a whole model, a tokenizer or a critic."""
+
+    kind: str  # "phenaki", "tokenizer" or "critic"
+    params: dict[str, Any]  # by network, float32
+    config: ConfigDict
+    facts: dict[str, Any]  # what else is known: step, command, seed
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any parameter of any network, or size of the tokenizer."""
+        one = self.params[self.kind] if self.kind in self.params else self.params
+        return checkpoint.fingerprint(one, self.config.to_dict())
+
+    @property
+    def vocabulary(self) -> str | None:
+        """The SentencePiece file that its prompts need; None where they need none."""
+        text = self.config.to_dict().get("text") or {}
+        file = text.get("vocabulary", "")
+        return file if file.endswith(".model") else None
+
+
+def load_stored(directory: PathLike) -> Stored:
+    """A bundle, a shared model, or the newest EMA parameters of any run, of every kind.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    directory = hub.find(directory)
+    if checkpoint.is_bundle(directory):
+        params, config, facts = checkpoint.load_bundle(directory)
+        return Stored(facts.pop("kind", "tokenizer"), params, config, facts)
+    params, config, step = checkpoint.load_run(directory)
+    if config.kind != "maskgit":
+        return Stored(config.kind, {config.kind: params}, config, {"step": step})
+    config, params = load_model(directory)
+    return Stored("phenaki", params, config, {"step": step})
 
 
 def load_critic(directory: PathLike, generator: str) -> Critic:
