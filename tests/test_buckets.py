@@ -16,7 +16,7 @@ from phenaki.data.prepare import manifest, publish, run
 from phenaki.errors import UserError, bucket_reason
 from phenaki.evaluation.store import Store
 from phenaki.features import tensor_files
-from phenaki.io import artifacts, checkpoint_manager, paths, sample_files
+from phenaki.io import artifacts, checkpoint_steps, paths, sample_files
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.stories import rerolls, storyboard
@@ -113,12 +113,12 @@ def test_a_run_resumes_from_its_newest_complete_checkpoint(bucket):
     half = paths.path(f"{name}/checkpoints/4/state/d/0")  # as a kill while saving leaves it
     half.parent.mkdir(parents=True)
     half.write_text("half")
-    assert checkpoint_manager.complete_steps(f"{name}/checkpoints") == [1, 2]
+    assert checkpoint_steps.complete_steps(f"{name}/checkpoints") == [1, 2]
     final = toy.run(name, steps=4, save_every=2, log_every=1)
     assert final.params["kernel"][0, 0] == 12
     assert steps("toy") == [1, 2, 3, 4]
     assert len(paths.names(f"{name}/events")) == 2
-    assert checkpoint_manager.complete_steps(f"{name}/checkpoints") == [2, 4]
+    assert checkpoint_steps.complete_steps(f"{name}/checkpoints") == [2, 4]
     assert toy.run(name, steps=4).params["kernel"][0, 0] == 12
 
 
@@ -126,7 +126,7 @@ def test_a_run_resumes_from_its_newest_complete_checkpoint(bucket):
 def test_two_processes_train_one_run_in_a_bucket(bucket):
     name = f"{ROOT}/two"
     test_processes.Job("toy", name, 2, steps=3, save_every=2, log_every=1).wait()
-    assert checkpoint_manager.complete_steps(f"{name}/checkpoints") == [2, 3]
+    assert checkpoint_steps.complete_steps(f"{name}/checkpoints") == [2, 3]
     assert steps("two") == [1, 2, 3]
     assert toy.run(name, steps=4, save_every=2).params["kernel"][0, 0] == 12  # by one, resumed
 
@@ -148,7 +148,7 @@ def test_what_a_bucket_refuses_for_a_while_is_tried_again(bucket):
     with bucket.failing(busy):
         toy.run(f"{ROOT}/busy", steps=1, save_every=1, log_every=1)
     assert len(tried) >= 4 and min(tried.values()) > 1
-    assert checkpoint_manager.complete_steps(f"{ROOT}/busy/checkpoints") == [1]
+    assert checkpoint_steps.complete_steps(f"{ROOT}/busy/checkpoints") == [1]
     assert steps("busy") == [1]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from phenaki.data.prepare import run
 from phenaki.errors import UserError
-from phenaki.io import artifacts, checkpoint_manager, owner
+from phenaki.io import artifacts, checkpoint_manager, checkpoint_steps, owner
 from phenaki.stories import generate
 from phenaki.train import logs
 from phenaki.train.watchdog import PreemptionSignal
@@ -65,7 +65,7 @@ def test_a_training_whose_place_was_taken_stops_before_its_next_checkpoint(tmp_p
     monkeypatch.setattr(checkpoint_manager.Checkpoints, "save", lose)
     with pytest.raises(UserError, match="another run is writing it .process 7 on host b"):
         toy.run(tmp_path, steps=6, save_every=2, log_every=1)
-    assert checkpoint_manager.complete_steps(tmp_path / "checkpoints") == [2]
+    assert checkpoint_steps.complete_steps(tmp_path / "checkpoints") == [2]
     assert (tmp_path / owner.OWNER).exists()  # the other's
 
 
@@ -144,7 +144,7 @@ def test_a_machine_that_lacks_files_does_not_make_a_checkpoint_damaged(tmp_path,
     monkeypatch.setattr(checkpoint_manager.Checkpoints, "_restore", lacking)
     with pytest.raises(UserError, match="step 4 cannot be read .Too many open files."):
         toy.run(tmp_path, steps=6, save_every=2, log_every=1)
-    assert checkpoint_manager.complete_steps(tmp_path / "checkpoints") == [2, 4]
+    assert checkpoint_steps.complete_steps(tmp_path / "checkpoints") == [2, 4]
 
 
 # --- a full disk
@@ -174,6 +174,33 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     monkeypatch.undo()
     toy.run(tmp_path, steps=8, save_every=2, log_every=1)
     assert [line["step"] for line in logs.read(tmp_path)] == list(range(1, 9))
+
+
+SAVE = """
+import resource, sys
+import numpy as np
+from phenaki import cli
+from phenaki.io import checkpoint
+
+def main(argv):
+    random = np.random.default_rng(0)
+    params = {str(n): random.standard_normal((64, 64)).astype("f4") for n in range(60)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
+    checkpoint.save_bundle(argv[0] + ".bundle", params, {"video": {}, "tokenizer": {}})
+
+cli.run(main)
+"""
+
+
+def test_a_bundle_that_cannot_be_written_is_one_line_and_no_bundle(tmp_path, run_script):
+    program = tmp_path / "program.py"
+    program.write_text(SAVE)
+    done = run_script(program, quick=True)
+    bundle = tmp_path / "program.py.bundle"
+    assert done.stderr == (
+        f"error: {bundle}: cannot be written (File too large); there is no bundle.\n"
+    )
+    assert done.returncode == 2 and not (bundle / "bundle.json").exists()
 
 
 def test_events_that_cannot_be_written_do_not_stop_the_training(tmp_path, monkeypatch, caplog):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from phenaki.errors import UserError
-from phenaki.io import outputs, owner
+from phenaki.io import apart, outputs, owner
 
 
 def take(folder, kind="samples", inputs=(), flag="output"):
@@ -71,6 +71,23 @@ def test_files_of_the_system_do_not_make_a_folder_somebodys(tmp_path, name):
     assert (tmp_path / name).is_file()
 
 
+@pytest.mark.parametrize("name", ["README", "README.md", "log.txt", "train_log.txt", "run.log"])
+def test_notes_and_logs_do_not_make_a_folder_somebodys_and_stay(tmp_path, name):
+    (tmp_path / name).write_text("of my run")
+    take(tmp_path)
+    with pytest.raises(UserError, match="exists, and is not of"):
+        outputs.enlist(tmp_path, [name])
+    assert (tmp_path / name).read_text() == "of my run"
+
+
+@pytest.mark.parametrize("more", ["holiday.mp4", "sample_a.png", "samples.txt"])
+def test_films_among_other_files_are_not_of_an_earlier_version(tmp_path, more):
+    for name in ("sample_0.mp4", "sample_0.gif", "sample_0.png", more):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="is not empty"):
+        take(tmp_path, "samples")
+
+
 def test_the_log_that_the_shell_opened_is_not_somebodys(tmp_path, monkeypatch):
     with (tmp_path / "log").open("w") as log:
         monkeypatch.setattr("sys.__stdout__", log)
@@ -86,6 +103,7 @@ def test_the_log_that_the_shell_opened_is_not_somebodys(tmp_path, monkeypatch):
         ("tokens", {"a.tfrecord-0.done": {"origin": "", "input": ""}, "a.tfrecord-0": 1}),
         ("run", {"config.json": {"video": {}, "data": {}, "train": {}}, "metrics.jsonl": 1}),
         ("samples", {"story_report.json": {"windows_made": 1}, "story.mp4": 1}),
+        ("samples", {"sample_0.mp4": 1, "sample_0.gif": 1, "sample_0.png": 1, "sample_1.png": 1}),
         ("windows", {f"{'0a' * 12}.npz": 1}),
         ("evaluation", {"real-0123456789ab/settings.json": {"per_shard": 1}}),
         ("evaluation", {"table3-cvivit.json": {"records": []}}),
@@ -147,10 +165,10 @@ def test_outputs_and_inputs_never_contain_each_other(tmp_path):
 )
 def test_so_it_is_in_buckets(output, given, word):
     if not word:
-        outputs.check_apart("output", output, [("input", given)])
+        apart.check_apart("output", output, [("input", given)])
         return
     with pytest.raises(UserError, match=f"--output={output}: must not {word} --input={given};"):
-        outputs.check_apart("output", output, [("input", given)])
+        apart.check_apart("output", output, [("input", given)])
 
 
 # --- links

@@ -8,7 +8,7 @@ import toy
 from etils import epath
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint_manager, paths
+from phenaki.io import checkpoint_steps, paths
 
 
 def test_a_local_path_stays_what_it_was(tmp_path):
@@ -71,11 +71,11 @@ def test_a_mounted_bucket_has_checkpoints_without_renames(tmp_path, monkeypatch)
         f"disk / ext4 rw 0 0\nbucket {tmp_path}/my\\040bucket fuse.gcsfuse rw 0 0\n"
         f"disk {tmp_path}/my\\040bucket/disk ext4 rw 0 0\n"
     )
-    monkeypatch.setattr(checkpoint_manager, "MOUNTS", str(tmp_path / "mounts"))
+    monkeypatch.setattr(checkpoint_steps, "MOUNTS", str(tmp_path / "mounts"))
     mounted = tmp_path / "my bucket"
-    assert checkpoint_manager.mounts_bucket(mounted / "run")
-    assert not checkpoint_manager.mounts_bucket(tmp_path / "my bucket too")
-    assert not checkpoint_manager.mounts_bucket(mounted / "disk")
+    assert checkpoint_steps.mounts_bucket(mounted / "run")
+    assert not checkpoint_steps.mounts_bucket(tmp_path / "my bucket too")
+    assert not checkpoint_steps.mounts_bucket(mounted / "disk")
 
     def renamed(source, target, **_):
         raise OSError(f"{source} is renamed to {target}")
@@ -84,7 +84,7 @@ def test_a_mounted_bucket_has_checkpoints_without_renames(tmp_path, monkeypatch)
         patch.setattr(os, "rename", renamed)
         toy.run(mounted / "run", steps=2, save_every=1)
     steps = mounted / "run" / "checkpoints"
-    assert checkpoint_manager.complete_steps(steps) == [1, 2]
-    (steps / "2" / checkpoint_manager.COMMITTED).unlink()  # as a kill before it leaves it
-    assert checkpoint_manager.complete_steps(steps) == [1]
+    assert checkpoint_steps.complete_steps(steps) == [1, 2]
+    (steps / "2" / checkpoint_steps.COMMITTED).unlink()  # as a kill before it leaves it
+    assert checkpoint_steps.complete_steps(steps) == [1]
     assert int(toy.run(mounted / "run", steps=3, save_every=1).params["kernel"][0, 0]) == 7

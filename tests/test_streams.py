@@ -52,6 +52,30 @@ def test_closed_streams_stop_nothing_and_take_no_files_place(program):
     assert program.with_name("program.py.done").read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    ("target", "code", "line"),
+    [("/dev/full", 2, "error: standard output: cannot be written (No space left on device).\n"),
+     (None, 0, "")],
+)  # fmt: skip
+def test_a_result_that_a_full_disk_did_not_take_is_no_success(tmp_path, target, code, line):
+    """A reader that went away has what it wanted."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from phenaki import cli\n"
+        "from phenaki.io import streams\n"
+        "cli.run(lambda argv: streams.result('1' * 100_000))\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = writer if target is None else os.open(target, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, program], stdout=out, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (code, line)
+    for descriptor in {writer, out}:
+        os.close(descriptor)
+
+
 def test_an_error_keeps_its_code_where_nobody_reads_it(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

@@ -8,12 +8,11 @@ environment.
 
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from phenaki.io import outputs, paths
+from phenaki.io import outputs, paths, shipped
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
@@ -101,7 +100,7 @@ def _report(workdir):
     from phenaki.sampling.windows import Scene
 
     models = {"trained just now": Phenaki.load(workdir / "maskgit")}
-    released, known = Path(RELEASED.value), {}
+    released, known = shipped.find(RELEASED.value, shipped.MODELS), {}
     if (released / "bundle.json").is_file():
         models["released"] = Phenaki.load(released)
         if (released / "scores.json").is_file():  # measured when it was made

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
     from phenaki.data.prepare import inspect, inspect_page
-    from phenaki.io import artifacts, html_report, outputs, paths
+    from phenaki.io import apart, artifacts, html_report, outputs, paths
     from phenaki.text import vocabulary
 
     if _MOST.value < 1:
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         vocabulary_file = _VOCABULARY.value
         count = vocabulary.sentencepiece(_VOCABULARY.value, _LENGTH.value).count
     path = paths.path(_OUTPUT.value) if _OUTPUT.value else directory / "inspect.html"
-    own = outputs.resolved("--output", path.parent) == outputs.resolved("--data", directory)
+    own = apart.resolved("--output", path.parent) == apart.resolved("--data", directory)
     inputs = [] if own else [("data", directory)]  # its page may lie in the data set
     outputs.admit_file(
         "output", path, html_report.is_page, [*inputs, ("vocabulary", vocabulary_file)]

@@ -1,14 +1,14 @@
 """`phenaki COMMAND --flags`: the commands by group, each a module with flags and `main`."""
 
 import ast
+import contextlib
 import importlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from phenaki import cli
-from phenaki.commands import completion
 from phenaki.errors import did_you_mean
 
 # Group -> command -> the module of this folder with its flags and `main`.
@@ -47,7 +47,15 @@ _SCRIPT = re.compile(r"(?:python )?scripts/(\w+)\.py")  # as help and errors nam
 
 def main() -> NoReturn:
     """The console command: `phenaki COMMAND --flags`, or `phenaki --help`."""
-    given = sys.argv[1:]
+    with _interruptible():
+        _main(sys.argv[1:])
+    raise AssertionError("_main returned")
+
+
+def _main(given: list[str]) -> None:
+    from phenaki import cli  # within `_interruptible`: libraries take a second to load
+    from phenaki.commands import completion
+
     if not given or given[0] in cli.HELP:
         sys.stdout.write(overview())
         sys.exit(0)
@@ -71,7 +79,21 @@ def _fail(line: str) -> NoReturn:
 
 def run(command: str) -> NoReturn:
     """Runs a command with the flags of `sys.argv`, and exits (`cli.run`)."""
-    cli.run(_load(command).main)
+    with _interruptible():
+        from phenaki import cli
+
+        cli.run(_load(command).main)
+    raise AssertionError("cli.run returned")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends the process with the code of `cli.run` where an interrupt comes before it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
 
 
 def _load(command: str) -> Any:

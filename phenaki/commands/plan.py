@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from phenaki.errors import UserError
-from phenaki.io import artifacts, outputs, paths
+from phenaki.io import artifacts, outputs, paths, streams
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "of either stage")
 STAGE1 = config_flags.DEFINE_config_file("stage1", None, "the tokenizer's, for stage 2")
@@ -48,7 +48,7 @@ def main(argv):
     if TABLE.value:
         from phenaki.planning import markdown
 
-        print(markdown.markdown(_results(), MFU.value))
+        streams.result(markdown.markdown(_results(), MFU.value))
         return
     if CONFIG.value is None:
         raise UserError("--config is required")
@@ -81,7 +81,10 @@ def main(argv):
     if COMPILE.value:
         made["compiled"] = compiled.report(workload, topology, made)
         _save(made)
-    print(json.dumps(made, indent=1)) if JSON.value else _print_plan(workload, made)
+    if JSON.value:
+        streams.result(json.dumps(made, indent=1))
+    else:
+        _print_plan(workload, made)
 
 
 def _workload():

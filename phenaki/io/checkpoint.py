@@ -12,9 +12,10 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import checksums, hub, outputs, paths, shared_model, stored_params
+from phenaki.io import checksums, failures, hub, outputs, paths, shared_model, stored_params
 from phenaki.io.artifacts import write_json
-from phenaki.io.checkpoint_manager import COMMITTED, Checkpoints, check_name, complete_steps, lack
+from phenaki.io.checkpoint_manager import Checkpoints
+from phenaki.io.checkpoint_steps import COMMITTED, check_name, complete_steps
 from phenaki.io.checksums import digest
 from phenaki.io.migrations import KINDS, SCHEMA, migrate, with_kind
 from phenaki.io.paths import AnyPath, PathLike
@@ -51,8 +52,12 @@ def save_bundle(
         (paths.path(directory) / "bundle.json").unlink(missing_ok=True)
     outputs.together("bundle begun")
     directory = paths.absolute(directory)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory / "params", params, force=True)
+    try:
+        with failures.quiet_ends(), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(directory / "params", params, force=True)
+    except Exception as error:  # the libraries raise anything on a full disk
+        why = failures.reason(error)
+        raise UserError(f"{directory}: cannot be written ({why}); there is no bundle.") from error
     content = _content(fields, facts)
     content["sums"]["params"] = stored_params.tree_sums(params)
     if jax.process_index() == 0:
@@ -202,7 +207,7 @@ def load_run(directory: PathLike) -> tuple[Any, ConfigDict, int]:
         try:
             average = stored_params.load_average(directory / "checkpoints" / str(step))
         except Exception as error:  # the libraries raise anything on a damaged file
-            if why := lack(error):
+            if why := failures.lack(error):
                 raise UserError(
                     f"{directory}: the checkpoint of step {step} cannot be read ({why})."
                 ) from error

@@ -1,10 +1,7 @@
 """The checkpoints of a training run, by Orbax with our checksums: save, restore, set aside."""
 
 import contextlib
-import errno
 import json
-import os
-import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,36 +12,13 @@ from etils import epy
 from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import paths, stored_state
+from phenaki.io import failures, paths, stored_state
+from phenaki.io.checkpoint_steps import COMMITTED, check_name, complete_steps, mounts_bucket
 from phenaki.io.checksums import array_sums
 from phenaki.io.paths import AnyPath, PathLike
 
 with epy.lazy_imports():  # half a second, for what loads and stores only
     import orbax.checkpoint as ocp
-
-COMMITTED = "commit_success.txt"  # Orbax's, of a checkpoint that is not renamed
-MOUNTS = "/proc/mounts"
-# In local paths: Orbax takes the first for a pattern of names, TensorStore the second for "/", and
-# both take a folder "gs:" for a bucket. They write there, and nobody can read it.
-_UNREADABLE = re.compile(r"[\[\]]|\\|(?<=/)(?:gs|s3):(?=/|$)")
-
-
-def _not_from_orbax(record: Any) -> bool:
-    return "/orbax/" not in record.pathname
-
-
-def check_name(directory: PathLike) -> None:
-    """Raises `UserError` for a local folder below which checkpoints could not be read again."""
-    place = paths.absolute(directory)
-    if paths.is_remote(place) or not (found := _UNREADABLE.search(str(place))):
-        return
-    nearest = _UNREADABLE.sub(
-        lambda part: part[0].rstrip(":") if len(part[0]) > 1 else "_", str(place)
-    )
-    raise UserError(
-        f"{place}: has {found[0]!r} in its name, and Orbax cannot read a checkpoint below such a "
-        f"folder; nearest is {nearest}."
-    )
 
 
 class Checkpoints:
@@ -54,9 +28,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: PathLike, keep: int = 2):
-        # Orbax logs the whole stack of a failed write and then raises it; our one line is enough.
-        # A logger adds the same filter only once.
-        logging.get_absl_logger().addFilter(_not_from_orbax)
+        failures.hush_orbax()  # our one line is enough
         check_name(directory)
         self.directory = paths.absolute(directory)
         self._steps = self.directory / "checkpoints"
@@ -124,7 +96,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, state)
             except Exception as error:  # the libraries raise anything on a damaged file
-                if why := lack(error):
+                if why := failures.lack(error):
                     raise UserError(
                         f"{self.directory}: the checkpoint of step {step} cannot be read ({why})."
                     ) from error
@@ -243,7 +215,7 @@ class Checkpoints:
             if not known:
                 raise
             raise UserError(
-                f"{self._steps}: a checkpoint could not be written ({_reason(error)}); "
+                f"{self._steps}: a checkpoint could not be written ({failures.reason(error)}); "
                 f"{self._newest()}. Free space or fix the permissions, and run the same command "
                 "again."
             ) from error
@@ -254,58 +226,6 @@ class Checkpoints:
         except Exception:  # a bucket that does not answer
             return "those before it are untouched"
         return f"that of step {steps[-1]} is complete" if steps else "there is none yet"
-
-
-# What this machine or its disk lacks or denies, which does not make a checkpoint damaged.
-LACKS = (
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE,
-    errno.ETIMEDOUT,
-)  # fmt: skip
-
-
-def lack(error: Exception) -> str | None:
-    """Why a checkpoint cannot be read now, if not because it is damaged."""
-    words = map(os.strerror, LACKS)
-    return next((word for word in words if word in str(error)), None)
-
-
-def _reason(error: Exception) -> str:
-    """The system's message, where the libraries' message contains it."""
-    text = bucket_reason(error) or " ".join(str(error).split())
-    for code in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.EMFILE,
-    ):
-        if os.strerror(code) in text:
-            return os.strerror(code)
-    return text[:300]
-
-
-def complete_steps(directory: PathLike) -> list[int]:
-    """The steps of the complete checkpoints in a run's folder `directory`, ascending."""
-    steps = sorted(int(name) for name in paths.names(directory) if name.isdigit())
-    if paths.is_remote(directory) or mounts_bucket(directory):  # elsewhere a rename completes one
-        folder = paths.path(directory)
-        steps = [step for step in steps if paths.is_file(folder / str(step) / COMMITTED)]
-    return steps
-
-
-def mounts_bucket(directory: PathLike) -> bool:
-    """Whether a folder of this machine lies in a bucket that gcsfuse mounts."""
-    if paths.is_remote(directory) or not os.path.exists(MOUNTS):
-        return False
-    wanted = os.path.realpath(directory)
-    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-        mounts = [line.split(" ")[1:3] for line in file]
-    # A blank in a name is \040 there. Of nested mounts the innermost counts.
-    found = [(place.replace("\\040", " "), kind) for place, kind in mounts]
-    inside = [(len(p), kind) for p, kind in found if f"{wanted}/".startswith(f"{p.rstrip('/')}/")]
-    return bool(inside) and "gcsfuse" in max(inside)[1]
 
 
 def _data_sum(data: dict) -> int:

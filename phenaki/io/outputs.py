@@ -6,7 +6,6 @@ files that a marker or manifest lists are removed. One process writes there at a
 """
 
 import contextlib
-import errno
 import fnmatch
 import os
 import re
@@ -17,15 +16,16 @@ from typing import Any, NamedTuple
 
 from phenaki import hosts
 from phenaki.errors import UserError
-from phenaki.io import artifacts, owner, paths
+from phenaki.io import apart, artifacts, owner, paths
 from phenaki.io.paths import AnyPath, PathLike
 
 MARKER = ".phenaki.json"  # {"kind": KIND, "files": [names that `enlist` may replace]}
 # Of file systems and other tools; nothing of ours has such a name.
 OTHERS = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".gitignore"}
 _OWN = re.compile(
-    # Logs of a start, of the shell's or a scheduler's, and of file systems.
-    r".*\.(log|out|err)|\.nfs.*|\.fuse_hidden.*|@eaDir|\.Trash-\d+|System Volume Information|"
+    # Notes and logs of a start, of people, a shell or a scheduler; and of file systems.
+    r"README(\.\w+)?|(.*[._-])?log\.txt|.*\.(log|out|err)|\.nfs.*|\.fuse_hidden.*|@eaDir|"
+    r"\.Trash-\d+|System Volume Information|"
     rf"{re.escape(owner.OWNER)}.*|\.writable|\.shared-[0-9a-f]{{16}}|\..+\.[0-9a-f]{{8}}\.partial"
 )
 
@@ -37,11 +37,15 @@ class Kind(NamedTuple):
         command: what writes it.
         evidence: (pattern of a name, keys of the JSON object in that file), of which one is there.
         names: what the name of a file matches, of which one is there.
+        together: names that are all there, with `only` such files.
+        only: what the name of every file matches, where those `together` are there.
     """
 
     command: str
     evidence: tuple[tuple[str, set[str]], ...] = ()
     names: str = r"(?!)"
+    together: frozenset[str] = frozenset()
+    only: str = ".*"
 
 
 KINDS = {
@@ -59,6 +63,8 @@ KINDS = {
         "scripts/sample.py",
         (("story_report.json", {"windows_made"}),),
         r"rerolls\.json",
+        frozenset({"sample_0.mp4", "sample_0.gif", "sample_0.png"}),
+        r"sample_\d+\.(mp4|gif|png)",
     ),
     "windows": Kind("scripts/sample.py", (), r"[0-9a-f]{24}\.npz"),
     "evaluation": Kind(
@@ -110,7 +116,7 @@ def claimed(
 
     Args:
         kind: one of `KINDS`.
-        inputs: see `check_apart`.
+        inputs: see `apart.check_apart`.
         shared: whether several processes may write there at a time.
 
     Raises:
@@ -148,11 +154,11 @@ def admit(
     """Checks that `--flag=directory` may hold an output of `kind`; writes nothing.
 
     Raises:
-        UserError: it is a file, or has something else; or see `check_apart`.
+        UserError: it is a file, or has something else; or see `apart.check_apart`.
     """
     directory = paths.path(directory)
-    resolved(f"--{flag}", directory)
-    check_apart(flag, directory, inputs)
+    apart.resolved(f"--{flag}", directory)
+    apart.check_apart(flag, directory, inputs)
     if isinstance(directory, Path) and directory.exists() and not directory.is_dir():
         raise UserError(f"--{flag}={directory}: is a file; give a folder.")
     there = foreign(directory)
@@ -176,10 +182,10 @@ def admit_file(
     """Checks that the file `--flag=path` is absent or of its command, by its first bytes.
 
     Raises:
-        UserError: it is a folder, or something else; or see `check_apart`.
+        UserError: it is a folder, or something else; or see `apart.check_apart`.
     """
     path = paths.path(path)
-    check_apart(flag, path, inputs)
+    apart.check_apart(flag, path, inputs)
     if isinstance(path, Path) and path.is_dir():
         raise UserError(f"--{flag}={path}: is a folder; give the path of a file.")
     if not paths.is_file(path):
@@ -222,6 +228,9 @@ def _kinds(directory: AnyPath, names: list[str]) -> set[str]:
     found = set()
     for kind, known in KINDS.items():
         by_name = any(re.fullmatch(known.names, name) for name in names)
+        whole = bool(known.together) and known.together <= set(names)
+        by_all = whole and all(re.fullmatch(known.only, name) for name in names)
+        by_name = by_name or by_all
         if by_name or any(_shows(directory, names, *one) for one in known.evidence):
             found.add(kind)
     return found
@@ -236,53 +245,6 @@ def _shows(directory: AnyPath, names: list[str], pattern: str, keys: set[str]) -
     return False
 
 
-def check_apart(flag: str, output: PathLike, inputs: Iterable[tuple[str, Any]]) -> None:
-    """Checks that an output and the inputs, (flag, path) each, do not contain each other.
-
-    Links are resolved. Inputs without a path are None or "".
-
-    Raises:
-        UserError: they do; names both.
-    """
-    for name, given in inputs:
-        if not given:
-            continue
-        inner, outer = resolved(f"--{flag}", output), resolved(f"--{name}", given)
-        both = f"--{flag}={output}: must not"
-        if inner == outer or _same(inner, outer):
-            raise UserError(f"{both} be --{name}={given}; give another folder.")
-        if _is_inside(inner, outer):
-            raise UserError(f"{both} lie inside --{name}={given}; give another folder.")
-        if _is_inside(outer, inner):
-            raise UserError(f"{both} contain --{name}={given}; give another folder.")
-
-
-def resolved(what: str, given: PathLike) -> AnyPath:
-    """`given` without links; `what` names it in the `UserError` for a link to itself."""
-    try:
-        if not paths.is_remote(given):
-            os.stat(given)  # from Python 3.13 on `resolve` takes a loop for a path
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UserError(f"{what}={given}: is a link to itself.") from None
-    return paths.absolute(given)
-
-
-def _is_inside(inner: AnyPath, outer: AnyPath) -> bool:
-    if type(inner) is not type(outer):
-        return False
-    return outer in inner.parents or any(_same(parent, outer) for parent in inner.parents)
-
-
-def _same(one: AnyPath, other: AnyPath) -> bool:
-    """Whether two paths are one folder, as on a disk that ignores case or is mounted twice."""
-    try:
-        local = isinstance(one, Path) and isinstance(other, Path)
-        return local and os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
 def make(flag: str, directory: AnyPath) -> None:
     """Makes a folder; where it is a link to one that is not there yet, that one.
 
@@ -290,7 +252,7 @@ def make(flag: str, directory: AnyPath) -> None:
         UserError: the folder cannot be made.
     """
     try:
-        target = resolved(f"--{flag}", directory)
+        target = apart.resolved(f"--{flag}", directory)
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.filename is None:  # a bucket

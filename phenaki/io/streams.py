@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from phenaki.errors import UserError
+
 
 class Enduring:
     """A text stream that drops what cannot be written, and then all that follows."""
@@ -41,6 +43,25 @@ class Enduring:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def result(text: str) -> None:
+    """Prints `text`, which is what the command is for: a full disk must not pass for success.
+
+    A reader that goes away has what it wanted.
+
+    Raises:
+        UserError: standard output cannot be written.
+    """
+    stream: Any = getattr(sys.stdout, "_stream", sys.stdout)
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout.flush()
+        raise UserError(f"standard output: cannot be written ({error.strerror}).") from None
 
 
 @contextlib.contextmanager

@@ -29,12 +29,15 @@ class CachedText:
         """{"text_ids": int32 [b l], "text": embeddings [b l d]}."""
         ids = self._vocabulary.encode(captions)
         names = [row.tobytes() for row in ids]
-        if sum(row.nbytes for row in self._known.values()) > LIMIT:
-            self._known.clear()
-        new = {name: row for row, name in enumerate(names) if name not in self._known}
+        # What is known now: another thread may empty the cache meanwhile.
+        known = dict(self._known)
+        if sum(row.nbytes for row in known.values()) > LIMIT:
+            known = {}
+        new = {name: row for row, name in enumerate(names) if name not in known}
         if new:
             padded = np.zeros_like(ids)  # one shape, so that `embed` compiles once
             padded[: len(new)] = ids[list(new.values())]
             rows = np.asarray(self._embed(padded))[: len(new)]
-            self._known |= {name: row.copy() for name, row in zip(new, rows, strict=True)}
-        return {"text_ids": ids, "text": np.stack([self._known[name] for name in names])}
+            known |= {name: row.copy() for name, row in zip(new, rows, strict=True)}
+            self._known = known
+        return {"text_ids": ids, "text": np.stack([known[name] for name in names])}

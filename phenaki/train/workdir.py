@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 from phenaki.data import mixture_state
 from phenaki.errors import UserError
 from phenaki.io import outputs, paths
+from phenaki.io.apart import resolved
 from phenaki.io.checkpoint import has_checkpoint, is_run, load_config, save_config
-from phenaki.io.checkpoint_manager import check_name
+from phenaki.io.checkpoint_steps import check_name
 from phenaki.io.paths import AnyPath, PathLike
 
 APPEARS = 20.0  # seconds that a new file may take to be seen by another host
@@ -56,11 +57,9 @@ def open_workdir(workdir: PathLike, inputs: Iterable[tuple[str, Any]] = ()) -> A
     """
     workdir = paths.path(workdir)
     if outputs.is_first():
-        own = outputs.resolved("--workdir", workdir / "tokenizer")
+        own = resolved("--workdir", workdir / "tokenizer")
         apart = [
-            (flag, path)
-            for flag, path in inputs
-            if path and outputs.resolved(f"--{flag}", path) != own
+            (flag, path) for flag, path in inputs if path and resolved(f"--{flag}", path) != own
         ]
         outputs.admit("workdir", workdir, "run", apart)
     check_name(workdir)

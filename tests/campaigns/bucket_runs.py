@@ -23,7 +23,7 @@ import bucket as loopback
 import test_processes
 from numbered_clips import regular, write_video
 
-from phenaki.io import checkpoint_manager, paths
+from phenaki.io import checkpoint_steps, paths
 from phenaki.train import logs
 
 ADDRESS = f"gs://{loopback.NAME}"
@@ -49,15 +49,15 @@ def train(kind: str, workdir: str, killed: bool, **fields) -> list[dict]:
     job = dict(train=dict(steps=STEPS, save_every=2, log_every=1), **fields.pop("config"))
     if killed:
         first = test_processes.Job(kind, workdir, 2, **fields, **job)
-        while not checkpoint_manager.complete_steps(f"{workdir}/checkpoints"):
+        while not checkpoint_steps.complete_steps(f"{workdir}/checkpoints"):
             codes = [process.poll() for process in first.processes]
             assert codes == [None, None], first.wait()
             time.sleep(0.5)
         first.kill()
-        done = checkpoint_manager.complete_steps(f"{workdir}/checkpoints")
+        done = checkpoint_steps.complete_steps(f"{workdir}/checkpoints")
         say(f"{kind}: both processes killed, checkpoints {done}")
     test_processes.Job(kind, workdir, 2, **fields, **job).wait(timeout=1200)
-    say(f"{kind}: done, checkpoints {checkpoint_manager.complete_steps(f'{workdir}/checkpoints')}")
+    say(f"{kind}: done, checkpoints {checkpoint_steps.complete_steps(f'{workdir}/checkpoints')}")
     return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
 
 

@@ -1,0 +1,95 @@
+"""One model in many threads: results, tokens, traces and caches are those of calls one by one."""
+
+import threading
+
+import jax
+import numpy as np
+import tiny
+
+from phenaki.sampling.windows import windows
+from phenaki.stories.generate import WindowCache, generate_windows
+from phenaki.stories.storyboard import Shot, Storyboard
+from phenaki.text import cache
+from phenaki.text.vocabulary import ByteVocabulary
+
+THREADS = 8
+
+
+def in_threads(works):
+    """The results of `works`, each in a thread of its own; all begin at once."""
+    start, results = threading.Barrier(len(works)), [None] * len(works)
+
+    def run(number):
+        start.wait()
+        try:
+            results[number] = works[number]()
+        except BaseException as error:  # shown by the comparison
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def equal(one, other) -> bool:
+    same = jax.tree.structure(one) == jax.tree.structure(other)
+    return same and jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def call(model, number):
+    """Every product of calls that differ by thread: videos, tokens, traces."""
+    sample = model.sample([f"a red circle {number}"], seed=number, trace=True)
+    after = model.sample(["b"], seed=number, video=sample.video[:, -5:], trace=True)
+    return tuple(sample), tuple(after)
+
+
+def test_calls_at_once_give_what_calls_one_by_one_give():
+    model = tiny.phenaki()
+    serial = [call(model, number) for number in range(THREADS)]
+    works = [lambda number=number: call(model, number) for number in range(THREADS)]
+    for alone, at_once in zip(serial, in_threads(works), strict=True):
+        assert equal(alone, at_once), at_once
+    assert not equal(serial[0], serial[1])
+
+
+def tell(model, folder, number):
+    """The windows of a story that begins as those of all threads do, and ends in its own way."""
+    shots = [Shot("a red circle", 1.4, seed=3), Shot(f"a blue square {number}", 0.7, seed=3)]
+    plan = windows(shots, model.spec, 5)
+    storyboard, store = Storyboard(shots, 5), WindowCache(folder)
+    parts = generate_windows(model, storyboard, plan, store, lambda path: None)
+    return [(part.frames, part.tokens) for part in parts]
+
+
+def test_stories_at_once_keep_each_windows_own_tokens(tmp_path):
+    model = tiny.phenaki()
+    serial = [tell(model, tmp_path / "serial", number) for number in range(THREADS)]
+    works = [lambda n=n: tell(model, tmp_path / "at once", n) for n in range(THREADS)]
+    for alone, at_once in zip(serial, in_threads(works), strict=True):
+        assert equal(alone, at_once), at_once
+    kept = [sorted(path.name for path in (tmp_path / d).iterdir()) for d in ("serial", "at once")]
+    assert kept[0] == kept[1] and len(kept[0]) == 1 + THREADS
+    for name in kept[0]:
+        one, other = (WindowCache(tmp_path / d).read(name[:-4]) for d in ("serial", "at once"))
+        assert equal(one, other)
+
+
+def test_a_thread_that_empties_the_cache_of_embeddings_takes_none_from_another(monkeypatch):
+    monkeypatch.setattr(cache, "LIMIT", 0)
+
+    def embed(ids):
+        if others:  # another thread's call, between the look-up and the end of the first
+            text(others.pop())
+        return ids[..., None].astype(np.float32)
+
+    text, others = cache.CachedText(ByteVocabulary(12), embed), []
+    text(["known"])
+    others = [["another"], ["known"], ["new"]]
+    ids = ByteVocabulary(12).encode(["known", "new"])
+    assert equal(text(["known", "new"]), {"text_ids": ids, "text": ids[..., None].astype("f4")})
+    works = [lambda n=n: text([f"caption {n}", "shared"])["text_ids"] for n in range(THREADS)]
+    for number, result in enumerate(in_threads(works)):
+        assert equal(result, ByteVocabulary(12).encode([f"caption {number}", "shared"])), result
