@@ -109,6 +109,8 @@ def paper() -> ConfigDict:
         context=5,  # K frames handed from window to window
     )
     c.presets = PRESETS
+    # Fine-tuning: the run or bundle of a whole model of the same sizes, whose MaskGIT starts this.
+    c.start = ""
     c.train = dict(
         steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, sample_count=100, keep=2
     )

@@ -131,7 +131,9 @@ def _parse(
         # ml_collections reports a wrong override with whatever its look-up raised.
         _raise_wrong_override(argv)
         raise
-    if len(rest) > 1:
+    if (own := getattr(sys.modules[main.__module__], "ARGUMENTS", None)) is not None:
+        flags.FLAGS[own.name].value = [*own.value, *rest[1:]]
+    elif len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS["verbosity"].value = logging.WARNING  # libraries are verbose at level info

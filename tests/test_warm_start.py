@@ -11,7 +11,7 @@ import tiny
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import factory
-from phenaki.train import logs, tokenizer
+from phenaki.train import logs, maskgit, tokenizer
 from phenaki.train.warm_start import warm_start
 
 IMAGES = tiny.tokenizer_config(video={"frames": 1}, data={"batch": 0, "image_batch": 8})
@@ -90,3 +90,48 @@ def test_a_run_starts_from_another(tmp_path):
     assert int(tokenizer.train(config, tmp_path / "clips", one).step) == 1
     with pytest.raises(UserError, match="no such directory"):
         tokenizer.train(config, tmp_path / "other", one)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The bundle of a whole model."""
+    directory = tmp_path_factory.mktemp("whole") / "model"
+    tiny.phenaki().save(directory)
+    return directory
+
+
+def fine_tuned(whole, **fields):
+    config = tiny.maskgit_config(train={"steps": 1}, optim={"rate": 0.0, "weight_decay": 0.0})
+    config.start = str(whole)
+    for section, values in fields.items():
+        config[section].update(values)
+    return config
+
+
+def test_a_maskgit_starts_from_a_whole_model(whole, tmp_path, caplog):
+    one = jax.devices()[:1]
+    after = maskgit.train(fine_tuned(whole), whole, tmp_path / "run", one)
+    assert int(after.step) == 1 and "was trained on the tokens of" not in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, after.params, tiny.phenaki().params["maskgit"])
+    # It resumes without the start.
+    config = fine_tuned(tmp_path / "gone", train={"steps": 2})
+    with pytest.raises(UserError, match=r"config\.start"):
+        maskgit.train(config, whole, tmp_path / "run", one)
+    config.start = ""
+    assert int(maskgit.train(config, whole, tmp_path / "run", one).step) == 2
+
+
+def test_another_tokenizer_than_that_of_the_start_is_named(whole, tmp_path, caplog):
+    config = tiny.tokenizer_config()
+    params = tiny.random_params(factory.tokenizer(config), jnp.ones((1, 11, 16, 16, 3)))
+    params["quantizer"]["embedding"] += 1
+    other = tmp_path / "tokenizer"
+    checkpoint.save_bundle(other, {"tokenizer": params}, config.to_dict(), kind="tokenizer")
+    maskgit.train(fine_tuned(whole), other, tmp_path / "run", jax.devices()[:1])
+    assert "was trained on the tokens of tokenizer" in caplog.text
+
+
+def test_a_maskgit_of_another_size_is_no_start(whole, tmp_path):
+    config = fine_tuned(whole, model={"width": 32})
+    with pytest.raises(UserError, match=r"config\.start=.*: its .* has shape .*, this config's"):
+        maskgit.train(config, whole, tmp_path / "run", jax.devices()[:1])

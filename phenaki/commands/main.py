@@ -34,6 +34,7 @@ GROUPS = {
     },
     "models": {
         "evaluate": "evaluate",
+        "compare": "compare",
         "export": "export",
         "convert": "convert_weights",
         "push": "push",

@@ -3,7 +3,7 @@
     python scripts/train_cvivit.py --config=configs/cvivit.py:laptop --workdir=runs/cvivit
 
 Any field of the config can be set: --config.optim.rate=1e-3. Training resumes from the newest
-checkpoint in --workdir.
+checkpoint in --workdir. --start fine-tunes a trained model (docs/finetuning.md).
 """
 
 from absl import flags
@@ -13,6 +13,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configs/cvivit.py:VARI
 flags.mark_flag_as_required("config")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, logs and samples go", required=True
+)
+START = flags.DEFINE_string(
+    "start", None, "a tokenizer's run or bundle, whose parameters this run starts with: fine-tuning"
 )
 
 PROFILE = flags.DEFINE_string(
@@ -30,6 +33,8 @@ def main(argv):
     from phenaki.planning import speed
     from phenaki.train import tokenizer
 
+    if START.value:
+        CONFIG.value.start = START.value
     observe = speed.observe(PROFILE.value)
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     tokenizer.train(CONFIG.value, WORKDIR.value, observe=observe)

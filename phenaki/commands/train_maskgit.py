@@ -4,7 +4,7 @@
         --tokenizer=runs/cvivit --workdir=runs/maskgit
 
 Any field of the config can be set: --config.drop_text=0.2. Training resumes from the newest
-checkpoint in --workdir.
+checkpoint in --workdir. --start fine-tunes a trained model (docs/finetuning.md).
 """
 
 from absl import flags
@@ -20,6 +20,11 @@ TOKENIZER = flags.DEFINE_string(
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where checkpoints, logs and samples go", required=True
+)
+START = flags.DEFINE_string(
+    "start",
+    None,
+    "a whole model's run or bundle, whose parameters this run starts with: fine-tuning",
 )
 
 PROFILE = flags.DEFINE_string(
@@ -37,6 +42,8 @@ def main(argv):
     from phenaki.planning import speed
     from phenaki.train import maskgit
 
+    if START.value:
+        CONFIG.value.start = START.value
     observe = speed.observe(PROFILE.value)
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     maskgit.train(CONFIG.value, TOKENIZER.value, WORKDIR.value, observe=observe)

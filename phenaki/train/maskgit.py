@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from phenaki import pipeline
+from phenaki.blocks import sharding
 from phenaki.data import batches, token_files
 from phenaki.errors import UserError, one_of
 from phenaki.io import checkpoint, migrations, outputs
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
-from phenaki.models import factory
+from phenaki.models import factory, load
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import schedules
 from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
@@ -25,6 +27,7 @@ from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.state import TrainState, apply_gradients
+from phenaki.train.warm_start import same_shapes
 from phenaki.train.workdir import claim, inputs_of, open_workdir
 from phenaki.types import Text
 
@@ -128,10 +131,11 @@ def with_tokenizer(config: ConfigDict, stage1: ConfigDict, fingerprint: str) -> 
     return ConfigDict({**fields, **sizes, "fingerprint": fingerprint})
 
 
-def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
+def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) -> Stage:
     """The network and the step of stage 2; `config` has its tokenizer's sizes.
 
     `frozen` has the parameters "tokenizer" and, where captions are encoded in the step, "text".
+    `start` are the parameters of config.start.
     """
     model, optim = factory.maskgit(config), OptimOptions(**config.optim)
     text = config.text
@@ -152,13 +156,36 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
 
     def init(key):
         params = model.init(key, *inputs.example(*sizes))["params"]
-        if config.code_init:
+        if start is not None:
+            params = same_shapes(params, start, config.start)
+        elif config.code_init:
             known = jnp.asarray(frozen["tokenizer"]["quantizer"]["embedding"])
             table = embed_codes(params["embedding"], known, key, config.code_init)
             params = {**params, "embedding": table}
         return state.create(params, step.optimizer)
 
     return Stage(model, init, step, frozen)
+
+
+def start_params(directory: str, workdir: PathLike, tokenizer: str) -> Any:
+    """The MaskGIT of `config.start`, a run or a whole model, for tokens of that `tokenizer`.
+
+    None where `config.start` is empty, or the run in `workdir` has a checkpoint.
+
+    Raises:
+        UserError: the start has no MaskGIT.
+    """
+    resumed = sharding.agreed(checkpoint.has_checkpoint(workdir))
+    if resumed or not directory:
+        return None
+    config, params = load.load_model(directory)
+    theirs = checkpoint.fingerprint(params["tokenizer"], config.to_dict())
+    if theirs != tokenizer:
+        logging.warning(
+            "config.start=%s: was trained on the tokens of tokenizer %s; this run's is %s.",
+            directory, theirs, tokenizer,
+        )  # fmt: skip
+    return params["maskgit"]
 
 
 def train(
@@ -177,7 +204,8 @@ def train(
         UserError: see `loop.run`; or the config is of another kind or codebook.
     """
     migrations.of_kind("maskgit", config.to_dict())
-    workdir = open_workdir(workdir, [("tokenizer", tokenizer), *inputs_of(config.data)])
+    read = [("tokenizer", tokenizer), *inputs_of(config.data, config.start)]
+    workdir = open_workdir(workdir, read)
     params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
     options = RunOptions.of(config.to_dict())
@@ -194,7 +222,7 @@ def train(
         encode_captions = inputs.caption_encoder(
             vocabulary, text.vocabulary, encoder, sampler.params["text"]
         )
-    stage = make_stage(config, frozen)
+    stage = make_stage(config, frozen, start_params(config.start, workdir, fingerprint))
     count, frames = samples.SHOWN, batches.sample_frames(config.data, config.video.frames)
     captions = batches.first(config, count)[1] if text else [None] * count
     world = None

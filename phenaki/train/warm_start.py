@@ -1,4 +1,4 @@
-"""Warm start of a C-ViViT from another one, also from one trained on images only."""
+"""Warm start of a network from another one; of a C-ViViT also from one trained on images only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +36,25 @@ def warm_start(params: Mapping[str, Any], source: Mapping[str, Any], where: str)
             )
         result[path] = value.astype(leaf.dtype)
     return unflatten_dict(result, sep="/")
+
+
+def same_shapes(params: Mapping[str, Any], source: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of `source` in the dtypes of the freshly initialised `params`.
+
+    Raises:
+        UserError: a parameter is missing, or of another shape; `where` names `source`.
+    """
+    fresh, found = flatten_dict(params, sep="/"), flatten_dict(source, sep="/")
+    for path in dict.fromkeys((*fresh, *found)):
+        shapes = [np.shape(tree[path]) if path in tree else None for tree in (found, fresh)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"config.start={where}: its {path} has shape {shapes[0]}, this config's "
+                f"{shapes[1]}; config.model and the sizes of config.text are those of the start."
+            )
+    return unflatten_dict(
+        {path: np.asarray(found[path]).astype(leaf.dtype) for path, leaf in fresh.items()}, sep="/"
+    )
 
 
 def _from_first(path, leaf, found, where):
