@@ -31,6 +31,7 @@ GROUPS = {
         "story": "story",
         "fill": "fill",
         "reconstruct": "reconstruct",
+        "studio": "studio",
     },
     "models": {
         "evaluate": "evaluate",

@@ -13,8 +13,6 @@ from phenaki.io import outputs, paths, shipped
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 
-PREVIEW_STEPS = 6
-
 
 def scenes() -> list[tuple[str, float]]:
     """(prompt, seconds) of every --scene.
@@ -52,9 +50,8 @@ def tell(
 
 def _storyboard(model, scenes, given):
     """The story of --story or --scene and its windows; its options go before those of flags."""
-    from phenaki.sampling.options import resolve
     from phenaki.sampling.windows import check_context, windows
-    from phenaki.stories import notes, storyboard
+    from phenaki.stories import notes, shot_options, storyboard
 
     seed, context = value("seed"), value("context")
     if context is None:
@@ -67,17 +64,7 @@ def _storyboard(model, scenes, given):
         shots = [storyboard.Shot(prompt, seconds, seed=seed) for prompt, seconds in scenes]
         story = storyboard.Storyboard(shots, context)
     plan = windows(story.shots, model.spec, story.context)
-    shots, options = [], []
-    for number, shot in enumerate(story.shots, 1):
-        shot = dataclasses.replace(shot, sampler=given | dict(shot.sampler))
-        try:
-            if value("preview") and resolve(model.defaults, **shot.sampler).steps > PREVIEW_STEPS:
-                shot = dataclasses.replace(shot, sampler={**shot.sampler, "steps": PREVIEW_STEPS})
-            options.append(resolve(model.defaults, **shot.sampler))
-            model.check_texts([shot.prompt], options[-1])
-        except UserError as error:
-            raise UserError(f"scene {number}: {error}") from None
-        shots.append(shot)
+    shots, options = shot_options.given(model, story.shots, given, preview=value("preview"))
     shots = _rerolled(story.shots, shots)
     is_cut = sampling_flags.is_cut(model)
     for sentence in [

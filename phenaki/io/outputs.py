@@ -77,6 +77,7 @@ KINDS = {
     "weights": Kind(
         "scripts/convert_weights.py", (), r"(vgg16|lpips_vgg|inception|i3d|clip_[bl]\d\d)\.npz"
     ),
+    "studio": Kind("phenaki studio"),
     "demo": Kind(
         "scripts/demo.py",
         (("seconds.json", {"stage 1", "stage 2"}), ("cvivit/config.json", {"video", "data"})),

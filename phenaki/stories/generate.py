@@ -23,7 +23,7 @@ from phenaki.io.artifacts import atomic
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import options
+from phenaki.sampling import options, watch
 from phenaki.sampling.seeds import stream
 from phenaki.sampling.windows import Window, places
 from phenaki.stories.storyboard import Shot, Storyboard
@@ -110,11 +110,13 @@ def generate_windows(
     cache: WindowCache,
     read_image: Callable[[AnyPath], Float[np.ndarray, "h w 3"]],
     drift: DriftOptions = NO_DRIFT_OPTIONS,
+    observer: watch.Observer | None = None,
 ) -> Iterator[GeneratedWindow]:
     """The windows `plan` of a story, one at a time; only the last K frames stay in memory.
 
     `plan` are the `windows` of the storyboard's shots; `read_image` gives the first frame of a shot
-    with an image, in [0, 1]. Without drift options the frames are those of `Phenaki.story`.
+    with an image, in [0, 1]. `observer` sees every decoding step. Without drift options the frames
+    are those of `Phenaki.story`.
     """
     model_facts = _model_facts(model)
     key: str | None = None
@@ -140,7 +142,10 @@ def generate_windows(
             given = context
             if given is not None and anchor is not None and not first_of_scene:
                 given = match_colours(given, anchor)
-            frames, tokens = _sample(model, shot, given, image, seed, drift)
+            frames, tokens = _sample(
+                model, shot, given, image, seed, drift,
+                watch.of_window(observer, number + 1, len(plan)),
+            )  # fmt: skip
             cache.write(key, frames, tokens)
         else:
             frames, tokens = stored
@@ -196,12 +201,14 @@ def _sample(
     image: Float[np.ndarray, "h w 3"] | None,
     seed: int,
     drift: DriftOptions,
+    progress: watch.Given,
 ) -> tuple[Frames, WindowTokens]:
     """(new frames, tokens) of one window, the best of its candidates."""
     count = drift.candidates
     first = context if image is None else image[None]
     given = None if first is None else np.repeat(first[None], count, 0)
-    sample = model.sample([shot.prompt] * count, seed=seed, video=given, **shot.sampler)
+    call: Any = dict(seed=seed, video=given, progress=progress)
+    sample = model.sample([shot.prompt] * count, **call, **shot.sampler)
     # An image is a new frame of the video; context frames are not.
     videos = sample.video if context is None else sample.video[:, len(context) :]
     best = 0

@@ -21,6 +21,7 @@ from phenaki.io import media, outputs
 from phenaki.io.artifacts import atomic, write_json
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
+from phenaki.sampling import watch
 from phenaki.sampling.options import facts as facts_of
 from phenaki.sampling.windows import Window, segments
 from phenaki.stories import drift, prompt_check
@@ -145,12 +146,14 @@ def render(
     options: DriftOptions = NO_DRIFT_OPTIONS,
     scale: int = 1,
     facts: Mapping[str, Any] | None = None,
+    observer: watch.Observer | None = None,
 ) -> dict[str, Any]:
     """Generates the windows `plan` of `storyboard`, writes the folder `output`, returns its report.
 
     `progress` (number of windows) is a context manager whose `update(note=...)` is called once per
     window. `world` is that of a model of moving shapes. `scale` enlarges pixels. `facts` are those
-    of the call (`phenaki.io.provenance`); each scene adds its own. Memory does not grow with the
+    of the call (`phenaki.io.provenance`); each scene adds its own. `observer` sees every decoding
+    step. Memory does not grow with the
     story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
     """
     outputs.enlist(output, FILES, replaced=r"story\.gif")  # a long story has none
@@ -160,7 +163,7 @@ def render(
     made = _made(facts, model, storyboard)
     sheet = _ContactSheet(parts)
     metrics = WindowMetrics(shots, fps, distance[0], world)
-    generated = generate_windows(model, storyboard, plan, cache, read_image, options)
+    generated = generate_windows(model, storyboard, plan, cache, read_image, options, observer)
     with (
         progress(len(plan)) as shown,
         media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters, facts=made) as writer,

@@ -1,0 +1,36 @@
+"""The sampling options of a story's shots: those of the call, then those of each shot."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phenaki.errors import UserError
+from phenaki.pipeline import Phenaki
+from phenaki.sampling.options import SamplingOptions, resolve
+from phenaki.stories.storyboard import Shot
+
+PREVIEW_STEPS = 6
+
+
+def given(
+    model: Phenaki, shots: Sequence[Shot], options: Mapping[str, Any], preview: bool = False
+) -> tuple[list[Shot], list[SamplingOptions]]:
+    """(`shots` with the `options` of the call before their own, what each comes to).
+
+    A preview takes `PREVIEW_STEPS` steps at most.
+
+    Raises:
+        UserError: an option is out of its range, or the model takes no text; names the scene.
+    """
+    result, found = [], []
+    for number, shot in enumerate(shots, 1):
+        shot = dataclasses.replace(shot, sampler={**options, **shot.sampler})
+        try:
+            if preview and resolve(model.defaults, **shot.sampler).steps > PREVIEW_STEPS:
+                shot = dataclasses.replace(shot, sampler={**shot.sampler, "steps": PREVIEW_STEPS})
+            found.append(resolve(model.defaults, **shot.sampler))
+            model.check_texts([shot.prompt], found[-1])
+        except UserError as error:
+            raise UserError(f"scene {number}: {error}") from None
+        result.append(shot)
+    return result, found
