@@ -103,13 +103,12 @@ def write(
         exported = jax.export.export(jax.jit(function), platforms=platforms)(
             shapes, *inputs.values()
         )
-        content = exported.serialize()
         with artifacts.atomic(directory / f"{name}.stablehlo") as partial:
-            partial.write_bytes(content)
+            partial.write_bytes(exported.serialize())
         written[name] = {
             "inputs": {key: _text(value) for key, value in inputs.items()},
             "output": _text(exported.out_avals[0]),
-            "bytes": len(content),
+            **artifacts.checksum(directory / f"{name}.stablehlo"),
         }
     manifest = {
         "fingerprint": model.fingerprint,
@@ -119,6 +118,7 @@ def write(
         "mask_id": model.network.mask_id,
         "fps": model.spec.fps,
         "vocabulary": model.settings.vocabulary,
+        "weights": artifacts.checksum(directory / WEIGHTS),
         "programs": written,
     }
     artifacts.write_json(directory / MANIFEST, manifest, indent=2)

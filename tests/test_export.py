@@ -1,5 +1,6 @@
 """Exports: bundles that every script takes, programs that run without this package."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -40,6 +41,11 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     prompts = ["a red circle moves left", None]
     manifest = export.write(tmp_path, model, rows=2, platforms=("cpu", "cuda", "tpu"))
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
+    sums = {f"{name}.stablehlo": about for name, about in manifest["programs"].items()}
+    for name, about in {"weights.npz": manifest["weights"], **sums}.items():
+        content = (tmp_path / name).read_bytes()
+        assert about["sha256"] == hashlib.sha256(content).hexdigest()
+        assert about["bytes"] == len(content)
     np.savez(
         tmp_path / "inputs.npz",
         codes=np.full((2, model.spec.tokens()), manifest["mask_id"], np.int32),

@@ -27,6 +27,14 @@ def test_a_shard_of_another_number_of_records_is_named(tmp_path, kept):
         records.Records(given, [3, 5])
 
 
+def test_a_shard_that_is_missing_is_named(tmp_path):
+    for lengths in (False, True):
+        if lengths:
+            np.save(tmp_path / f"gone{records.LENGTHS}", np.array([3], np.uint32))
+        with pytest.raises(UserError, match=r"gone: is missing; copy the data set again\.$"):
+            records.Records([tmp_path / "gone"])
+
+
 def test_a_damaged_file_of_lengths_is_no_reason_to_stop(tmp_path):
     path = tmp_path / "shard"
     write(path, 4)

@@ -162,12 +162,22 @@ def _read(file: _LocalFile | _Object, offset: int, length: int) -> bytes:
 
 def _spans(path: str) -> np.ndarray:
     """(offset, length) of the data of each record [n, 2]."""
-    gfile = tensorflow.tensorflow().io.gfile
+    tf = tensorflow.tensorflow()
+    try:
+        return _stored_spans(path, tf.io.gfile)
+    except (FileNotFoundError, tf.errors.NotFoundError):
+        raise UserError(f"{path}: is missing; copy the data set again.") from None
+
+
+def _stored_spans(path: str, gfile: Any) -> np.ndarray:
     if not gfile.exists(path + LENGTHS):
         return _scan(path)
     try:
         with gfile.GFile(path + LENGTHS, "rb") as file:
-            known = np.load(file, allow_pickle=False).astype(np.int64)
+            known = np.load(file, allow_pickle=False)
+        if known.ndim != 1 or known.dtype.kind != "u":
+            raise ValueError(f"{known.dtype}{list(known.shape)}")
+        known = known.astype(np.int64)
     except Exception as error:  # NumPy raises anything on a damaged file
         logging.warning("%s%s: is damaged (%s); the shard is read instead.", path, LENGTHS, error)
         return _scan(path)

@@ -110,8 +110,10 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
         UserError: it is damaged, or of a newer version. One of an earlier version has no checksums.
     """
     directory = paths.absolute(directory)
-    shared = shared_model.is_one(directory)
+    shared = not paths.is_file(directory / "bundle.json")
     file = directory / (shared_model.CONFIG if shared else "bundle.json")
+    if not paths.is_file(file):
+        raise UserError(f"{directory}: is no model: it has no bundle.json; copy it again.")
     facts = _json(file)
     if "schema" not in facts:
         raise UserError(f"{file}: is no description of a bundle: it has no schema.")

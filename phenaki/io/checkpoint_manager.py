@@ -146,7 +146,8 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=items)
+        with failures.quiet_ends():
+            restored = self._manager.restore(step, args=items)
         state, content = restored["state"], restored["data"]
         if "sums" not in content:  # an old checkpoint, from before checksums
             return state, content

@@ -26,10 +26,10 @@ def lack(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def quiet_ends() -> Iterator[None]:
-    """Within the block, and after one that failed, writes of TensorStore that end late say nothing.
+    """Within the block, and after one that failed, what TensorStore ends late says nothing.
 
-    After a failed write Orbax closes its event loop, and each of the others would print a traceback
-    when it ends.
+    After a failed read or write Orbax closes its event loop, and each of the others would print a
+    traceback when it ends.
     """
     hush_orbax()
     before = sys.unraisablehook

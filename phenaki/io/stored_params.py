@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from etils import epy
 
-from phenaki.io import checksums
+from phenaki.io import checksums, failures
 from phenaki.io.paths import AnyPath
 
 with epy.lazy_imports():  # half a second, for what loads and stores only
@@ -79,6 +79,7 @@ def _restore(path: AnyPath, part: str | None = None) -> Any:
     arguments = ocp.args.PyTreeRestore(
         item=wanted, restore_args=types, partial_restore=part is not None
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    handler = ocp.PyTreeCheckpointHandler()
+    with failures.quiet_ends(), ocp.Checkpointer(handler) as checkpointer:
         restored = checkpointer.restore(path, args=arguments)
     return restored if part is None else restored[part]
