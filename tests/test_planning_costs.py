@@ -45,6 +45,13 @@ def test_collectives_that_share_the_channel_of_a_shard_map_all_count():
     assert costs.count(TWO_OF_A_SHARD_MAP).collectives == {"all-gather": (2, 32)}
 
 
+def test_a_collective_in_several_layouts_counts_once():
+    again = FUSED.replace('op_name="second"', 'op_name="first"')
+    on_chip = again.replace("ROOT %all = f32[4,4] ", "ROOT %all = f32[4,4]{1,0:T(8,128)S(1)} ")
+    for text in (again, on_chip):
+        assert costs.count(text).collectives == {"all-gather": (1, 64)}
+
+
 def test_bytes_inside_a_products_fusion_are_not_outside():
     found = costs.count(FUSED)
     assert found.collectives == {"all-gather": (2, 128)}

@@ -10,7 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from phenaki.planning.hlo import Instruction, attribute, flops, parse, size_of, source, trips
+from phenaki.planning.hlo import (
+    Instruction,
+    attribute,
+    flops,
+    parse,
+    shapes_of,
+    size_of,
+    source,
+    trips,
+)
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -64,12 +73,13 @@ def count(
             moved = [size_of(shapes.get(operand, "")) for operand in line.operands]
             # The type of an asynchronous start has the input, too.
             given = size_of(line.type) - (sum(moved) if line.opcode.endswith("-start") else 0)
-            # An asynchronous collective appears in every fusion it overlaps. Its channel tells that
-            # these are one, together with its source and type: all of a shard_map have channel 1.
+            # An asynchronous collective appears in every fusion it overlaps, in several layouts.
+            # Its channel tells that these are one, with its source and shape: all of a shard_map
+            # have channel 1.
             channel = re.search(r"channel_id=(\d+)", line.rest)
             key: tuple[str, ...] = (name, line.name, f"{in_product}")
             if fused and channel:
-                key = (kind, channel[1], source(line), line.type)
+                key = (kind, channel[1], source(line), f"{shapes_of(line.type)}")
             inside = in_product or (key in found and found[key][3])
             found[key] = kind, times, times * max(sum(moved), given), inside
     together: dict[str, tuple[int, float]] = {}
