@@ -167,7 +167,8 @@ class Watched:
 
     def apply(self, variables, tokens, *arguments, **keywords):
         logits = MODEL.apply(variables, tokens, *arguments, **keywords)
-        jax.debug.callback(self._note, tokens, logits)
+        for kind in tokens:
+            jax.debug.callback(self._note, tokens[kind], logits[kind])
         return logits
 
     def _note(self, tokens, logits):

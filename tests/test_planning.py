@@ -396,18 +396,18 @@ def test_hosts_that_share_samples_read_them_each():
     assert read == {8: (1, pixels), 16: (2, 2 * pixels)}
 
 
-def test_traffic_counts_parameters_once_for_clips_and_once_for_images():
+def test_traffic_counts_parameters_once_for_clips_and_images_together():
     config = tiny.whole_config()
     config.data.image_batch = 8
     config.text.cached = False
     state, frozen, _, _ = programs.workload(config).train_step().inputs
     size, text = (4 * programs.count(tree) for tree in (state.params, frozen["text"]))
     sizes = dict(data=1, fsdp=4, sequence=1, tensor=1, slices=1)
-    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 4 * (3 * 2 * size + text))
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 4 * (3 * size + text))
     config.dtype = "bfloat16"
-    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * (3 * 2 * size + text))
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * (3 * size + text))
     sizes.update(data=4, fsdp=1)
-    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * 2 * 2 * size)
+    assert meshes.traffic(workload(config), sizes) == pytest.approx(3 / 8 * 2 * size)
 
 
 def test_a_row_of_the_table():

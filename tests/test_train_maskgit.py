@@ -30,10 +30,12 @@ class Toy:
 
     def apply(self, variables, tokens, text, *, deterministic, rngs):
         del deterministic, rngs
-        jax.debug.callback(self._note, tokens, text)
-        params = variables["params"]
-        hidden = jnp.take(params["embedding"], tokens, axis=0).mean(1, keepdims=True)
-        return params["kernel"][: tokens.shape[1]] + hidden
+        params, logits = variables["params"], {}
+        for kind, fed in tokens.items():
+            jax.debug.callback(self._note, fed, text and text[kind])
+            hidden = jnp.take(params["embedding"], fed, axis=0).mean(1, keepdims=True)
+            logits[kind] = params["kernel"][: fed.shape[1]] + hidden
+        return logits
 
     def _note(self, tokens, text):
         kind = "video" if tokens.shape[1] == CLIP else "image"

@@ -1,14 +1,16 @@
 """Multi-head self-attention and cross-attention."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from phenaki.blocks import attention_impl, sharding
 from phenaki.blocks import packed_attention as packed
-from phenaki.blocks.dense import Dense
+from phenaki.blocks.dense import Dense, Streams
 from phenaki.blocks.dropout import Dropout
 
 
@@ -41,7 +43,10 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused query-key-value product."""
+    """Multi-head self-attention of [b s d] with one fused query-key-value product.
+
+    Streams are attended each on its own; `mask` is that of all of them.
+    """
 
     heads: int
     dropout: float = 0.0
@@ -49,26 +54,33 @@ class SelfAttention(nn.Module):
     attention: str = "xla"
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b s d"], mask=None, deterministic: bool = True
-    ) -> Float[Array, "b s d"]:
-        width, each = x.shape[-1], x.shape[-1] // self.heads
+    def __call__(self, x: Streams, mask=None, deterministic: bool = True) -> Streams:
+        width = jax.tree.leaves(x)[0].shape[-1]
+        each = width // self.heads
         drop = _dropout(self.dropout, deterministic)
-        features = (3, self.heads, each)
-        if packed.supports(x.shape, self.heads, mask, self.attention):
-            product = packed.split_product
-            qkv = Dense(features, self.dtype, product=product, name="qkv")(x)
+        qkv = functools.partial(Dense, (3, self.heads, each), self.dtype, name="qkv")
+        out = functools.partial(Dense, width, self.dtype, name="out")
+
+        def in_groups(x, qkv):
             scores = (x.shape[0], self.heads, x.shape[1], x.shape[1])
-            out = packed.attend(qkv, None if drop is None else drop.mask(scores), each)
-            product = packed.join_product
-            return Dense(width, self.dtype, product=product, inputs=width, name="out")(out)
-        qkv = Dense(features, self.dtype, name="qkv")(x)
-        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, drop, self.attention)
-        return Dense(width, self.dtype, name="out")(out.reshape(x.shape))
+            return packed.attend(qkv, None if drop is None else drop.mask(scores), each)
+
+        def plain(x, qkv):
+            query, key, value = jnp.moveaxis(qkv, 2, 0)
+            return attend(query, key, value, mask, drop, self.attention).reshape(x.shape)
+
+        shapes = [stream.shape for stream in jax.tree.leaves(x)]
+        if all(packed.supports(shape, self.heads, mask, self.attention) for shape in shapes):
+            mixed = jax.tree.map(in_groups, x, qkv(product=packed.split_product)(x))
+            return out(product=packed.join_product, inputs=width)(mixed)
+        return out()(jax.tree.map(plain, x, qkv()(x)))
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention to given keys and values; zero where a row has nothing to attend to."""
+    """Multi-head attention to given keys and values; zero where a row has nothing to attend to.
+
+    `x` [b s d], `key_value` [b l 2 h e] and `mask` [b l] have as many streams each.
+    """
 
     heads: int
     dropout: float = 0.0
@@ -78,27 +90,41 @@ class CrossAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b s d"],
-        key_value: Float[Array, "b l 2 h e"],
-        mask: Bool[Array, "b l"],
+        x: Streams,
+        key_value: Streams,
+        mask: PyTree[Bool[Array, "..."]],
         deterministic: bool = True,
-    ) -> Float[Array, "b s d"]:
-        width, keys = x.shape[-1], mask.shape[1]
-        features = (self.heads, width // self.heads)
+    ) -> Streams:
+        width = jax.tree.leaves(x)[0].shape[-1]
         drop = _dropout(self.dropout, deterministic)
-        if packed.supports(x.shape, self.heads, None, self.attention, keys):
-            query = Dense(features, self.dtype, product=packed.flat_product, name="query")(x)
-            scores = (x.shape[0], self.heads, x.shape[1], keys)
+        query = functools.partial(
+            Dense, (self.heads, width // self.heads), self.dtype, name="query"
+        )
+
+        def gate(out, mask):
+            # Without a caption the branch is zero: a softmax over hidden keys alone would attend
+            # uniformly, so that a dropped caption would still be read (docs/paper.md#null-text).
+            return jnp.where(mask.any(-1)[:, None, None], out, 0)
+
+        def in_place(query, key_value, mask):
+            scores = (len(query), self.heads, query.shape[1], mask.shape[1])
             dropped = None if drop is None else drop.mask(scores)
-            out = packed.cross_attend(query, key_value, mask, dropped)
-        else:
-            query = Dense(features, self.dtype, name="query")(x)
+            return packed.cross_attend(query, key_value, mask, dropped)
+
+        def plain(query, key_value, mask):
             key, value = key_value[:, :, 0], key_value[:, :, 1]
             out = attend(query, key, value, mask[:, None, None], drop, self.attention)
-        out = Dense(width, self.dtype, name="out")(out.reshape(x.shape))
-        # Without a caption the branch is zero: a softmax over hidden keys alone would attend
-        # uniformly, so that a dropped caption would still be read (docs/paper.md#null-text).
-        return jnp.where(mask.any(-1)[:, None, None], out, 0)
+            return out.reshape(*out.shape[:2], width)
+
+        def read(stream, mask):
+            return packed.supports(stream.shape, self.heads, None, self.attention, mask.shape[1])
+
+        if all(jax.tree.leaves(jax.tree.map(read, x, mask))):
+            queries = query(product=packed.flat_product)(x)
+            out = jax.tree.map(in_place, queries, key_value, mask)
+        else:
+            out = jax.tree.map(plain, query()(x), key_value, mask)
+        return jax.tree.map(gate, Dense(width, self.dtype, name="out")(out), mask)
 
 
 def _dropout(rate, deterministic):

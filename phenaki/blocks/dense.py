@@ -1,14 +1,19 @@
 """Dense layer whose output may have several axes, in the form that each backend runs fastest."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from phenaki.blocks import sharding
+
+# One array, or several of different lengths that pass a layer together, such as clips and images by
+# kind: the layer's parameters are gathered once, and have one gradient to scatter.
+Streams: TypeAlias = PyTree[Float[Array, "..."]]
 
 # The checkpoint name of products, for rematerialisation policies that save them.
 SAVE_PRODUCT = "product"
@@ -19,17 +24,17 @@ class Dense(nn.Module):
 
     The kernel is [d, *features] and the bias [*features], both float32; they and `x` are cast to
     `dtype` for the product. `product` (x, kernel, bias) takes the place of the matrix product; d is
-    `inputs` if `x` then has another form.
+    `inputs` if `x` then has another form. Every stream of `x` becomes one of the result.
     """
 
     features: int | tuple[int, ...]
     dtype: Any = jnp.float32
     kernel_init: Callable = nn.initializers.lecun_normal()
-    product: Callable[[Array, Array, Array], Array] | None = None
+    product: Callable[[Streams, Array, Array], Streams] | None = None
     inputs: int | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... d"]) -> Array:
+    def __call__(self, x: Streams) -> Any:
         features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
         total = 1
         for size in features:
@@ -40,18 +45,23 @@ class Dense(nn.Module):
         def init(key, shape):
             return self.kernel_init(key, (shape[0], total), jnp.float32).reshape(shape)
 
-        kernel = self.param("kernel", init, (self.inputs or x.shape[-1], *features))
+        inputs = self.inputs or jax.tree.leaves(x)[0].shape[-1]
+        kernel = self.param("kernel", init, (inputs, *features))
         bias = self.param("bias", nn.initializers.zeros_init(), features)
-        kernel, bias, x = (value.astype(self.dtype) for value in (kernel, bias, x))
+        x, kernel, bias = jax.tree.map(lambda value: value.astype(self.dtype), (x, kernel, bias))
         return checkpoint_name((self.product or _product)(x, kernel, bias), SAVE_PRODUCT)
 
 
 def _product(x, kernel, bias):
     # A reshape would merge the split axis of heads with an unsplit one.
     if sharding.axis_size("tensor") > 1:
-        return jnp.tensordot(x, kernel, 1) + bias
-    # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.
-    # On a mesh the leading axes stay apart, because one of them is split.
-    flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
-    out = flat @ sharding.replicated(kernel.reshape(len(kernel), -1)) + bias.reshape(-1)
-    return out.reshape(*x.shape[:-1], *bias.shape)
+        return jax.tree.map(lambda x: jnp.tensordot(x, kernel, 1) + bias, x)
+    matrix = sharding.replicated(kernel.reshape(len(kernel), -1))
+
+    def one(x):
+        # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.
+        # On a mesh the leading axes stay apart, because one of them is split.
+        flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
+        return (flat @ matrix + bias.reshape(-1)).reshape(*x.shape[:-1], *bias.shape)
+
+    return jax.tree.map(one, x)

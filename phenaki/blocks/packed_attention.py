@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from phenaki.blocks import attention_impl, sharding
-from phenaki.blocks.dense import SAVE_PRODUCT
+from phenaki.blocks.dense import SAVE_PRODUCT, Streams
 from phenaki.blocks.dropout import DropoutMask
 
 CHOICES = ("auto", "splash")  # values of `config.attention` with which TPUs run the kernel
@@ -51,30 +51,35 @@ def supports(
 
 
 def split_product(
-    x: Float[Array, "b s d"], kernel: Float[Array, "d 3 h e"], bias: Float[Array, "3 h e"]
-) -> Float[Array, "n 3 b s f"]:
-    """The query-key-value product by groups of heads."""
+    x: Streams, kernel: Float[Array, "d 3 h e"], bias: Float[Array, "3 h e"]
+) -> Streams:
+    """The query-key-value product of streams [b s d] by groups of heads, [n 3 b s f]."""
     groups, inputs = sharding.axis_size("sequence"), kernel.shape[0]
     # Reordered before it is gathered: each device then reorders its own part only.
     kernel = jnp.moveaxis(kernel.reshape(inputs, 3, groups, -1), 2, 1)
-    bias = jnp.moveaxis(bias.reshape(3, groups, -1), 1, 0)
-    out = jnp.einsum("bsd,dncf->ncbsf", x, sharding.replicated(kernel)) + bias[:, :, None, None]
-    return sharding.constrain(out, {2: sharding.BATCH, 3: "sequence"})
+    bias = jnp.moveaxis(bias.reshape(3, groups, -1), 1, 0)[:, :, None, None]
+    kernel = sharding.replicated(kernel)
+
+    def one(x):
+        out = jnp.einsum("bsd,dncf->ncbsf", x, kernel) + bias
+        return sharding.constrain(out, {2: sharding.BATCH, 3: "sequence"})
+
+    return jax.tree.map(one, x)
 
 
-def join_product(
-    x: Float[Array, "n b s f"], kernel: Float[Array, "n_f d"], bias: Float[Array, " d"]
-) -> Float[Array, "b s d"]:
-    """The product of all heads' outputs."""
-    kernel = sharding.replicated(kernel).reshape(x.shape[0], x.shape[-1], -1)
-    return jnp.einsum("nbsf,nfd->bsd", x, kernel) + bias
+def join_product(x: Streams, kernel: Float[Array, "n_f d"], bias: Float[Array, " d"]) -> Streams:
+    """The product of all heads' outputs, streams [n b s f], to [b s d]."""
+    groups = sharding.axis_size("sequence")
+    kernel = kernel.reshape(groups, len(kernel) // groups, -1)
+    # The gradient is scattered along the last axis: `groups` divide no split of the first two.
+    kernel = sharding.replicated(kernel, split=2)
+    return jax.tree.map(lambda x: jnp.einsum("nbsf,nfd->bsd", x, kernel) + bias, x)
 
 
-def flat_product(
-    x: Float[Array, "b s d"], kernel: Float[Array, "d h e"], bias: Float[Array, "h e"]
-) -> Float[Array, "b s f"]:
-    """The product for queries, of all heads side by side."""
-    return x @ sharding.replicated(kernel.reshape(len(kernel), -1)) + bias.reshape(-1)
+def flat_product(x: Streams, kernel: Float[Array, "d h e"], bias: Float[Array, "h e"]) -> Streams:
+    """The product for queries of streams [b s d], of all heads side by side, [b s f]."""
+    kernel = sharding.replicated(kernel.reshape(len(kernel), -1))
+    return jax.tree.map(lambda x: x @ kernel + bias.reshape(-1), x)
 
 
 def cross_attend(
@@ -100,6 +105,7 @@ def cross_attend(
     split: sharding.Axes = {0: sharding.BATCH, 1: "sequence"}
     key_value = key_value.reshape(batch, keys, -1)
     key_value = sharding.all_gather_with_sharded_gradient(key_value, axes, split)
+    key_value = checkpoint_name(key_value, SAVE_PRODUCT)  # so that it is gathered once
 
     def local(query, key_value, columns, *rows):
         options = width, rate, interpret

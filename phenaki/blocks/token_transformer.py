@@ -1,14 +1,16 @@
 """Bidirectional transformer over video tokens, the common part of MaskGIT and token critics."""
 
 import math
+import operator
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from phenaki.blocks import sharding
-from phenaki.blocks.dense import Dense
+from phenaki.blocks.dense import Dense, Streams
 from phenaki.blocks.dropout import Dropout
 from phenaki.blocks.transformer import Transformer
 from phenaki.types import Text
@@ -85,10 +87,13 @@ class TokenTransformer(nn.Module):
             attention=self.attention,
         )
 
-    def context(self, text: Text):
+    def context(self, text: PyTree[Text]):
         """Keys and values of every layer [depth b l 2 h e], and the text mask [b l]."""
-        key_value = self.text_key_value(text.embeddings)
-        return jnp.moveaxis(key_value, 2, 0), text.mask
+        embeddings, mask = (
+            jax.tree.map(operator.attrgetter(part), text, is_leaf=lambda x: isinstance(x, Text))
+            for part in ("embeddings", "mask")
+        )
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), self.text_key_value(embeddings)), mask
 
     def shared_context(self, text: Text):
         """`context`, gathered once for all decoding steps."""
@@ -101,25 +106,29 @@ class TokenTransformer(nn.Module):
 
     def features(
         self,
-        tokens: Int[Array, "b s"],
-        text: Text | None = None,
+        tokens: PyTree[Int[Array, "..."]],
+        text: PyTree[Text] | None = None,
         *,
         context=None,
         valid: Bool[Array, "b s"] | None = None,
         deterministic: bool = True,
-    ) -> Float[Array, "b s d"]:
-        """Features of flattened `tokens` in raster order ((t·M + m)·N + n), for a head to read.
+    ) -> Streams:
+        """Features [b s d] of flattened `tokens` [b s] in raster order ((t·M + m)·N + n).
 
         A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` is False
-        for padding behind the end of a clip, which no position attends to.
+        for padding behind the end of a clip, which no position attends to. Clips and images pass
+        together as {kind: tokens}, with {kind: text}, and without `valid`.
         """
         if text is not None:
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
-        length = tokens.shape[1]
         table = sharding.replicated(self.embedding, split=1)
-        x = sharding.split_tokens(jnp.take(table, tokens, axis=0)) + self.position[:length]
-        x = self.drop(x, deterministic=deterministic)
+
+        def embed(tokens):
+            x = sharding.split_tokens(jnp.take(table, tokens, axis=0))
+            return self.drop(x + self.position[: tokens.shape[1]], deterministic=deterministic)
+
+        x = jax.tree.map(embed, tokens)
         return self.transformer(
             x,
             key_value=key_value,

@@ -5,11 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from phenaki.blocks import flash, sharding
 from phenaki.blocks.attention import CrossAttention, SelfAttention
-from phenaki.blocks.dense import SAVE_PRODUCT, Dense
+from phenaki.blocks.dense import SAVE_PRODUCT, Dense, Streams
 from phenaki.blocks.dropout import Dropout
 
 # `config.remat` -> the policy of `jax.checkpoint`: which values of the forward pass are saved.
@@ -28,8 +27,9 @@ REMAT = {
 class Block(nn.Module):
     """One layer: self-attention, cross-attention and MLP, each added to the residual stream.
 
-    Without `key_value` [b l 2 h e] there is no cross-attention. `text_mask` is [b l], `mask`
-    broadcasts to [b h s s]. The order is that of Muse (docs/paper.md#block-order).
+    `x` is [b s d], or several such streams. Without `key_value` [b l 2 h e] there is no
+    cross-attention. `text_mask` is [b l], `mask` broadcasts to [b h s s]. The order is that of Muse
+    (docs/paper.md#block-order).
     """
 
     heads: int
@@ -41,25 +41,31 @@ class Block(nn.Module):
     attention: str = "xla"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b s d"], key_value, text_mask, mask):
-        x = sharding.split_tokens(x)
+    def __call__(self, x: Streams, key_value, text_mask, mask):
+        x = jax.tree.map(sharding.split_tokens, x)
         drop = Dropout(self.dropout, deterministic=self.deterministic)
+
+        def add(x, y):
+            return jax.tree.map(lambda x, y: x + drop(y), x, y)
+
         common = dict(
             heads=self.heads,
             dropout=self.attention_dropout,
             dtype=self.dtype,
             attention=self.attention,
         )
-        y = norm("norm_attention")(x)
+        y = jax.tree.map(norm("norm_attention"), x)
         attend = SelfAttention(**common, name="attention")
-        x = x + drop(attend(y, mask, self.deterministic))
+        x = add(x, attend(y, mask, self.deterministic))
         if key_value is not None:
-            y = norm("norm_cross")(x)
+            y = jax.tree.map(norm("norm_cross"), x)
             cross = CrossAttention(**common, name="cross")
-            x = x + drop(cross(y, key_value, text_mask, self.deterministic))
-        y = norm("norm_mlp")(x)
-        y = nn.gelu(Dense(self.mlp_dim, self.dtype, name="wi")(y))
-        return sharding.split_tokens(x + drop(Dense(x.shape[-1], self.dtype, name="wo")(y))), None
+            x = add(x, cross(y, key_value, text_mask, self.deterministic))
+        y = jax.tree.map(norm("norm_mlp"), x)
+        y = jax.tree.map(nn.gelu, Dense(self.mlp_dim, self.dtype, name="wi")(y))
+        width = jax.tree.leaves(x)[0].shape[-1]
+        x = add(x, Dense(width, self.dtype, name="wo")(y))
+        return jax.tree.map(sharding.split_tokens, x), None
 
 
 def norm(name: str) -> nn.LayerNorm:
@@ -89,16 +95,17 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "b s d"],
+        x: Streams,
         *,
         key_value=None,
         text_mask=None,
         mask=None,
         deterministic: bool = True,
-    ) -> Float[Array, "b s d"]:
-        """Features of positions `x`, with a residual stream in `dtype` and a float32 result.
+    ) -> Streams:
+        """Features of positions `x` [b s d], with a residual stream in `dtype`, float32 results.
 
-        `key_value` [depth b l 2 h e] and `text_mask` [b l] come from the text, or are None.
+        `key_value` [depth b l 2 h e] and `text_mask` [b l] come from the text, or are None. Several
+        streams pass each layer together; they have no `mask`, and are not causal.
         """
         if self.causal:
             length = x.shape[1]
@@ -127,5 +134,6 @@ class Transformer(nn.Module):
             self.attention,
             name="layers",
         )
-        x, _ = stack(x.astype(self.dtype), key_value, text_mask, mask)
-        return norm("norm")(x)
+        x = jax.tree.map(lambda x: x.astype(self.dtype), x)
+        x, _ = stack(x, key_value, text_mask, mask)
+        return jax.tree.map(norm("norm"), x)

@@ -5,10 +5,10 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from phenaki.blocks import sharding
-from phenaki.blocks.dense import Dense
+from phenaki.blocks.dense import Dense, Streams
 from phenaki.blocks.token_transformer import TokenTransformer
 from phenaki.blocks.transformer import norm
 from phenaki.types import Text
@@ -58,22 +58,28 @@ class MaskGIT(TokenTransformer):
 
     def __call__(
         self,
-        tokens: Int[Array, "b s"],
-        text: Text | None = None,
+        tokens: PyTree[Int[Array, "..."]],
+        text: PyTree[Text] | None = None,
         *,
         context=None,
         valid: Bool[Array, "b s"] | None = None,
         deterministic: bool = True,
-    ) -> Float[Array, "b s k"]:
-        """Logits over the codebook, float32, for flattened `tokens` with `mask_id` where unknown.
+    ) -> Streams:
+        """Logits [b s k] over the codebook, float32, for `tokens` [b s], `mask_id` where unknown.
 
         Tokens are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or
-        the `context` made from it. `valid` is False for padding behind the end of a clip.
+        the `context` made from it. `valid` is False for padding behind the end of a clip. Clips and
+        images pass together as {kind: tokens}, with {kind: text}, and without `valid`.
         """
         x = self.features(tokens, text, context=context, valid=valid, deterministic=deterministic)
-        x = self.head_norm(nn.gelu(self.head(x)))
         table = sharding.replicated(self.embedding[: self.codebook].astype(self.dtype), split=1)
-        # One plain matrix product on one device, as in `Dense`.
-        flat = x if sharding.is_split() else x.reshape(-1, self.width)
-        logits = jnp.matmul(flat.astype(self.dtype), table.T, preferred_element_type=jnp.float32)
-        return (logits + self.head_bias).reshape(*x.shape[:-1], self.codebook)
+
+        def predict(x):
+            x = self.head_norm(nn.gelu(x))
+            # One plain matrix product on one device, as in `Dense`.
+            flat = x if sharding.is_split() else x.reshape(-1, self.width)
+            flat = flat.astype(self.dtype)
+            logits = jnp.matmul(flat, table.T, preferred_element_type=jnp.float32)
+            return (logits + self.head_bias).reshape(*x.shape[:-1], self.codebook)
+
+        return jax.tree.map(predict, self.head(x))

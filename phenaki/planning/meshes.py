@@ -128,15 +128,16 @@ def traffic(workload: Workload, sizes: MeshShape, step: Program | None = None) -
     """Bytes that one device receives in a step, `workload`'s or `step`: an estimate from shapes.
 
     Parameters split over fsdp and sequence are gathered for both passes of every micro-batch, and
-    their gradients reduce-scattered, once for clips and once for images; frozen text encoders are
-    gathered once.
+    their gradients reduce-scattered: MaskGIT's once, a tokenizer's for clips and for images. Frozen
+    text encoders are gathered once.
     Over data, whole gradients are all-reduced. Tensor exchanges a layer's outputs three times per
     pass, sequence its keys and values.
     """
     state, frozen, _, _ = (step or workload.train_step()).inputs
     item, samples = workload.itemsize, workload.samples
     wide, tensor = sizes["fsdp"] * sizes["sequence"], sizes["tensor"]
-    size = item * len(samples) * workload.accumulate * programs.count(state.params)
+    apart = 1 if workload.kind == "maskgit" else len(samples)
+    size = item * apart * workload.accumulate * programs.count(state.params)
     moved = 3 * size / tensor * (wide - 1) / wide
     moved += item * programs.count(frozen.get("text", {})) / tensor * (wide - 1) / wide
     moved += 2 * size / (tensor * wide) * (sizes["data"] - 1) / sizes["data"]

@@ -1,7 +1,7 @@
 """Clips and images in one step: random keys, means and metric names by kind.
 
 A batch is {kind: sub-batch}. Kinds are "video" and "image"; an image is a one-frame clip. Their
-shapes differ, so each kind has a forward pass of its own within the step.
+shapes differ: MaskGIT takes both as streams of one pass, other networks have a pass for each.
 """
 
 from collections.abc import Iterable, Mapping

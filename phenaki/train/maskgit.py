@@ -37,7 +37,7 @@ class MaskGITStep:
     """One training step: step(state, frozen, batch, key) -> (state, metrics).
 
     Masks and dropped captions are sampled for the whole batch: micro-batches change neither them
-    nor the loss. An image is a forward pass of its own over the tokens of one frame.
+    nor the loss. Clips and images, of one frame's tokens, pass the network together.
     """
 
     model: Any
@@ -72,7 +72,7 @@ class MaskGITStep:
 
     def prepare(self, frozen, part, text: Text | None, key):
         """(what the loss needs of a sub-batch: tokens, mask and text; metrics of the text)."""
-        # The third key is that of dropout: see `kind_loss`.
+        # The third key is that of dropout: see `batch_loss`.
         mask_key, text_key, _ = jax.random.split(key, 3)
         tokens = self.encode(frozen, part)
         tokens = tokens.reshape(len(tokens), -1)
@@ -87,30 +87,30 @@ class MaskGITStep:
         return jax.lax.stop_gradient(masked), metrics
 
 
+@jax.named_scope("maskgit")
 def batch_loss(model, smoothing: float, params, batch, key):
     """(loss, metrics by kind) of a micro-batch of masked tokens."""
-    keys = kinds.split_by_kind(key, batch)
-    out = {
-        kind: kind_loss(model, smoothing, params, part, keys[kind]) for kind, part in batch.items()
-    }
+    masked = {}
+    for kind, part in batch.items():
+        tokens, mask = part["tokens"], part["mask"]
+        masked[kind] = schedules.apply_mask(tokens, mask, model.mask_id)
+    texts = {kind: part["text"] for kind, part in batch.items() if "text" in part}
+    # One pass, for which the key of the first kind serves.
+    dropout = jax.random.split(kinds.split_by_kind(key, batch)[min(batch)], 3)[2]
+    logits = model.apply(
+        {"params": params}, masked, texts or None, deterministic=False, rngs={"dropout": dropout}
+    )
+    out = {kind: kind_loss(logits[kind], smoothing, part) for kind, part in batch.items()}
     rows = {kind: len(part["tokens"]) for kind, part in batch.items()}
     loss = kinds.weighted_mean({kind: value for kind, (value, _) in out.items()}, rows)
     return loss, {kind: metrics for kind, (_, metrics) in out.items()}
 
 
-@jax.named_scope("maskgit")
-def kind_loss(model, smoothing: float, params, part, key):
+def kind_loss(logits, smoothing: float, part):
     """(loss, metrics) of one kind: equation 3, also by tenths of the masked fraction."""
     tokens, mask = part["tokens"], part["mask"]
-    logits = model.apply(
-        {"params": params},
-        schedules.apply_mask(tokens, mask, model.mask_id),
-        part.get("text"),
-        deterministic=False,
-        rngs={"dropout": jax.random.split(key, 3)[2]},
-    )
     loss, accuracy = masked_tokens.masked_cross_entropy(logits, tokens, mask, smoothing)
-    ever = jnp.zeros(model.codebook, bool).at[logits.argmax(-1)].max(mask)
+    ever = jnp.zeros(logits.shape[-1], bool).at[logits.argmax(-1)].max(mask)
     metrics: dict[str, Any] = {
         "loss": loss.mean(),
         "accuracy": accuracy.mean(),
