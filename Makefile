@@ -21,7 +21,7 @@ NEWEST_PYTHON ?= $(shell \
     python3.12 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12*/bin/python; do \
     v=$$(version $$p) && [ "$$v" != "$$(version $(PY))" ] && echo $$p && exit; done)
 # What differs most between versions of Python, JAX, NumPy and PyAV: a few minutes on two cores.
-NEWEST_FILES := $(patsubst %,tests/test_%.py,imports blocks attention_impl blocks_sharding maskgit media)
+NEWEST_FILES := $(patsubst %,tests/test_%.py,imports blocks attention_impl flash_gpu blocks_sharding maskgit media)
 PYTEST_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 # Silences the start-up logs of TensorFlow and XLA.

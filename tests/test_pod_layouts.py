@@ -11,7 +11,7 @@ from phenaki import sharding
 from phenaki.blocks import sharding as activations
 from phenaki.models import factory
 from phenaki.planning import costs
-from phenaki.text import t5
+from phenaki.text import matrix_products
 from phenaki.text.t5 import T5Encoder
 from phenaki.train import inputs
 
@@ -37,7 +37,7 @@ def test_text_is_the_same_whether_parameters_or_activations_travel(encoder, size
     mesh = sharding.make_mesh(**dict(tensor=1) | sizes)
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, sharding.shardings(params, mesh))
-        assert t5.parameters_stay(ids.shape, 8, 16, 64) is stay
+        assert matrix_products.parameters_stay(ids.shape, 8, 16, 64) is stay
         program = jax.jit(lambda params, ids: network.apply({"params": params}, ids))
         compiled_program = program.lower(placed, ids).compile()
         found = compiled_program(placed, ids)

@@ -13,7 +13,6 @@ Shapes: b batch, l and k text positions of query and key, h heads, d width.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from phenaki.blocks import sharding
+from phenaki.text.matrix_products import columns, gathered, parameters_stay, rows
 
 RELATIVE_BUCKETS = 32  # the same in every T5 v1.1
 MAX_DISTANCE = 128
@@ -235,7 +235,7 @@ def query_init(head_dim: int) -> nn.initializers.Initializer:
 
 
 def dense(features: int, dtype: Any, name: str, product: Callable, init=kernel_init) -> nn.Dense:
-    """A matrix without bias: T5 has none. `product` is one of the three below."""
+    """A matrix without bias: T5 has none. `product` is one of `phenaki.text.matrix_products`."""
     return nn.Dense(
         features,
         use_bias=False,
@@ -244,46 +244,6 @@ def dense(features: int, dtype: Any, name: str, product: Callable, init=kernel_i
         dot_general=product,
         name=name,
     )
-
-
-# Where devices hold parts of each matrix, either these travel or the activations do: two products
-# by parts of the columns, then of the rows, of which each device adds its part to a sum. Frozen
-# parameters have no gradient: the rule that splits them is in `phenaki.sharding`.
-
-
-def gathered(x, kernel, *arguments, **options):
-    """x @ kernel, gathered on every device (`sharding.replicated`)."""
-    return jax.lax.dot_general(x, sharding.replicated(kernel), *arguments, **options)
-
-
-def columns(x, kernel, *arguments, **options):
-    """x @ kernel by columns: devices gather the activations of their group."""
-    x = sharding.constrain(x, {0: "data"})
-    kernel = sharding.constrain(kernel, {1: sharding.WIDE})
-    out = jax.lax.dot_general(x, kernel, *arguments, **options)
-    return sharding.constrain(out, {0: "data", 2: sharding.WIDE})
-
-
-def rows(x, kernel, *arguments, **options):
-    """x @ kernel by rows, a sum of which each device keeps its own positions."""
-    kernel = sharding.constrain(kernel, {0: sharding.WIDE})
-    return sharding.split_tokens(jax.lax.dot_general(x, kernel, *arguments, **options))
-
-
-def parameters_stay(shape: tuple[int, ...], heads: int, head_dim: int, mlp_dim: int) -> bool:
-    """Whether for ids of `shape` [b l] activations move less than parameters, and can be split.
-
-    A layer has 4 matrices of heads x head_dim and 3 of mlp_dim rows or columns. Activations are
-    gathered twice, and summed twice.
-    """
-    group = math.prod(sharding.axis_size(axis) for axis in sharding.WIDE)
-    batch, length = shape
-    if group == 1 or sharding.axis_size("tensor") > 1 or heads % group or mlp_dim % group:
-        return False
-    data, rows = sharding.axis_size("data"), sharding.axis_size("fsdp")
-    if batch % (data * rows) or length % sharding.axis_size("sequence"):
-        return False
-    return 4 * (batch // data) * length < 4 * heads * head_dim + 3 * mlp_dim
 
 
 def random_encoder(seed: int, encoder: T5Encoder) -> dict[str, Any]:
