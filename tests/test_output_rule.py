@@ -94,6 +94,7 @@ FILES = {
     "accelerator": ("output", []),
     "input_pipeline": ("output", []),
     "objective": ("output", [CVIVIT]),
+    "pods": ("output", [f"--before={ROOT}"]),
     "segments": ("output", []),
     "speed": ("output", []),
     "scaling": ("figure", []),
