@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import conftest
 import pytest
 import yaml
 
@@ -96,6 +97,7 @@ def test_the_notebook_of_own_clips_runs(tmp_path):
         | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(conftest.DEVICES_FLAG, ""),
         },
         text=True,
         capture_output=True,

@@ -26,6 +26,9 @@ WORKDIR = flags.DEFINE_string(
 PROFILE = flags.DEFINE_string(
     "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
 )
+TRACK = flags.DEFINE_enum(
+    "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
+)
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
 PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
 PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
@@ -38,6 +41,6 @@ def main(argv):
     from phenaki.planning import speed
     from phenaki.train import critic
 
-    observe = speed.observe(PROFILE.value)
+    observe = speed.observe(PROFILE.value, TRACK.value)
     sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value, observe=observe)

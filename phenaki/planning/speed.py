@@ -25,13 +25,13 @@ TPU_KINDS = {
 }
 
 
-def observe(profile: str) -> Observe:
-    """What a command observes of its run: the speed, and a trace of the steps of --profile.
+def observe(profile: str, track: str = "") -> Observe:
+    """What a command observes of its run: the speed, the steps of --profile, and who gets it.
 
     Raises:
         UserError: `profile` is neither empty nor FIRST:END.
     """
-    return Observe(parse_steps(profile), step_work)
+    return Observe(parse_steps(profile), step_work, track)
 
 
 def step_work(fields: Mapping[str, Any]) -> StepWork:

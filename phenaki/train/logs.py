@@ -15,6 +15,7 @@ from phenaki.errors import UserError
 from phenaki.io import artifacts, paths
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.train.log_files import LogFiles
+from phenaki.train.trackers import Tracker
 
 try:
     from tensorboardX import SummaryWriter
@@ -76,10 +77,11 @@ class Logs:
 
     Those after `step`, of a run that was killed after its last checkpoint, are dropped.
     A line's "seconds" count from the start or the last resume; "seconds_waited" of them were spent
-    waiting for batches.
+    waiting for batches. A `tracker` gets the same metrics.
     """
 
-    def __init__(self, workdir: AnyPath, step: int = 0):
+    def __init__(self, workdir: AnyPath, step: int = 0, tracker: Tracker | None = None):
+        self._tracker = tracker
         self._files, self._lines, self._events = None, None, None
         if jax.process_index() == 0:
             self._files = LogFiles(workdir, FILE)
@@ -116,6 +118,8 @@ class Logs:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(step, values)
         if self._files is not None:
             self._files.send()
 

@@ -162,7 +162,7 @@ class _Training:
             self._restore_pending(data, int(state.step))
             self.batches.set_state(data, data_before)
             logging.info("resumed %s at step %d", self.directory, int(state.step))
-        logs = Logs(self.directory, int(state.step))
+        logs = Logs(self.directory, int(state.step), self.observer.tracker)
         self.logs = self.stack.enter_context(contextlib.closing(logs))
         return state
 

@@ -18,6 +18,7 @@ from absl import logging
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.paths import AnyPath
+from phenaki.train.trackers import Tracker
 
 FOLDER = "profile"  # in a workdir
 
@@ -37,10 +38,12 @@ class Observe:
     Attributes:
         profile: steps [first, last) to trace, counted from 0; None: no trace.
         work: the plain config of a run -> `StepWork`; None: no speed is logged.
+        track: a name of `trackers.NAMES`; "": metrics go to the run's files only.
     """
 
     profile: tuple[int, int] | None = None
     work: Callable[[Mapping[str, Any]], StepWork] | None = None
+    track: str = ""
 
 
 NOTHING = Observe()
@@ -86,6 +89,9 @@ class Observer:
         self._compiled = False
         self._since: tuple[float, float, int] | None = None  # time, seconds waited, step
         self.note = ""  # for the progress line
+        self.tracker: Tracker | None = None
+        if observe.track and first:
+            self.tracker = Tracker(observe.track, workdir, fields)
 
     @contextlib.contextmanager
     def step(self, number: int, state: Any, waited: float) -> Iterator[None]:
@@ -110,7 +116,7 @@ class Observer:
                 )  # fmt: skip
             self._steps = None
             jax.block_until_ready(state)
-            self.close()
+            self._end_trace()
         elif number >= first and not self._tracing:
             jax.block_until_ready(state)  # the steps before are no part of it
             self._tracing = True
@@ -138,7 +144,15 @@ class Observer:
         return values
 
     def close(self) -> None:
-        """Writes the trace, if one has begun; a warning if the run ends before its steps."""
+        """Ends the trace, if one has begun, and the tracker's run.
+
+        A warning where the run ends before the steps of the trace.
+        """
+        self._end_trace()
+        if self.tracker is not None:
+            self.tracker.close()
+
+    def _end_trace(self) -> None:
         if self._steps is not None and not self._tracing:
             logging.warning(
                 "--profile=%d:%d: the run has ended without these steps; none is traced.",
