@@ -46,8 +46,12 @@ phenaki("prepare", f"--input={clips}", captions, "--output=data", "--size=64", "
 data = "--config.data.sources=data"
 phenaki("train-cvivit", "--config=cvivit:small", data, "--workdir=runs/cvivit", *QUICK)
 
+# %% [markdown]
+# The preset also learns from single images; a folder of clips alone has none.
+
 # %%
-stage2 = ["--config=maskgit:small", data, "--tokenizer=runs/cvivit", "--workdir=runs/maskgit"]
+stage2 = ["--config=maskgit:small", data, "--config.data.image_batch=0"]
+stage2 += ["--tokenizer=runs/cvivit", "--workdir=runs/maskgit"]
 phenaki("train-maskgit", *stage2, *QUICK)
 
 # %%
