@@ -168,3 +168,9 @@ def test_warnings_read_the_metrics_of_images():
     assert found == {"the loss is below chance": False, "predictions vary": True}
     clips_too = [line | {"video/loss": 1.0} for line in lines]
     assert next(f for f in health.read(clips_too, options) if "chance" in f.check).healthy
+
+
+def test_a_set_of_clips_alone_names_the_field_of_images(tmp_path):
+    with pytest.raises(UserError, match=r"it has video_train; config\.data\.image_batch=0 trains"):
+        raise format.no_split(tmp_path, "image_train", ["video_train"])
+    assert "image_batch" not in str(format.no_split(tmp_path, "video_train", ["image_train"]))

@@ -205,8 +205,15 @@ def test_a_model_that_the_hub_has_not_is_one_line(served, name, reason):
 
 
 def test_a_misspelt_path_contacts_nobody(served, tmp_path):
-    (tmp_path / "runs").mkdir()
-    for path in ("runs/maskgti", "./org/name", "a/b/c", str(tmp_path / "none"), "laptopp"):
+    (tmp_path / "mine").mkdir()
+    for path in (
+        "mine/maskgti",
+        "runs/cvivit",
+        "./org/name",
+        "a/b/c",
+        str(tmp_path / "none"),
+        "laptopp",
+    ):
         with pytest.raises(UserError, match="no such directory"):
             Phenaki.load(path)
     assert not served.requests

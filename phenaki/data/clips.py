@@ -12,7 +12,7 @@ from phenaki.data.host_rows import ALL, HostRows
 from phenaki.data.mixture import Stream
 from phenaki.data.mixture_state import MixtureState, stream_of
 from phenaki.data.records import THREADS, Records
-from phenaki.errors import UserError, one_of
+from phenaki.errors import one_of
 
 WHOLE = Stream()
 # config.data.captions: which of the captions of a clip an example has.
@@ -124,8 +124,7 @@ class _ClipSource:
         data, self.form = format.open_set(directory)
         name = stored_split(kind, split, spec.frames, data.info.splits)
         if name not in data.info.splits:
-            known = ", ".join(sorted(data.info.splits))
-            raise UserError(f"{directory}: has no split {name}; it has {known}.")
+            raise format.no_split(directory, name, data.info.splits)
         kind = name.partition("_")[0]
         self.frames = spec.frames if kind == "video" else 1
         stored = self.form.frames if kind == "video" else 1

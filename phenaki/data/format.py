@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,3 +184,10 @@ def open_set(directory: PathLike):
         )
     stored = {field.name: metadata[field.name] for field in fields if field.name in metadata}
     return builder, ClipFormat(**stored)
+
+
+def no_split(directory: PathLike, name: str, known: Iterable[str]) -> UserError:
+    """The error of a data set without the split `name`, which the config asks for."""
+    hint = "; config.data.image_batch=0 trains without images" if name == "image_train" else ""
+    there = ", ".join(sorted(known))
+    return UserError(f"{directory}: has no split {name}; it has {there}{hint}.")

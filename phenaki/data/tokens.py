@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from phenaki.data import clip_records, clips, mixture, tensorflow, token_files
+from phenaki.data import clip_records, clips, format, mixture, tensorflow, token_files
 from phenaki.data.host_rows import HostRows
 from phenaki.data.mixture_state import MixtureState, stream_of
 from phenaki.data.records import Records
 from phenaki.data.token_files import EMBEDDING, MORE, Origin, Sizes
-from phenaki.errors import UserError
 from phenaki.io.paths import PathLike
 
 MANY = ("caption", "ids", "embeddings")  # of which a record may have several
@@ -26,8 +25,7 @@ class _TokenSource:
         token_files.check_origin(directory, manifest, origin)
         name = _stored_split(manifest, kind, split)
         if name not in manifest["files"]:
-            known = ", ".join(sorted(manifest["files"]))
-            raise UserError(f"{directory}: has no split {name}; it has {known}.")
+            raise format.no_split(directory, name, manifest["files"])
         self.sizes = Sizes(**manifest["sizes"])
         files = manifest["files"][name]
         self.records = Records(

@@ -146,7 +146,9 @@ def examine_tokenizer(model: Any, params: Any, clips: np.ndarray) -> list[Findin
             "clips are reconstructed",
             better > 3,
             f"{-10 * math.log10(error):.1f} dB, {better:.1f} dB above one colour per clip",
-            "train longer, or raise config.optim.rate; see whether the codebook is used.",
+            # Colourful clips collapse to one colour at rates that plainer ones need.
+            "lower config.optim.rate, by four, if it does not rise over the steps; else train "
+            "longer.",
         ),
     ]
 

@@ -22,6 +22,8 @@ with epy.lazy_imports():
     import huggingface_hub
 
 INSTALL = "pip install 'phenaki[hub]'"
+# What people call folders of models: runs/maskgit is never asked for, wherever one works.
+_FOLDERS = {"checkpoints", "data", "export", "model", "models", "out", "run", "runs", "shared"}
 _NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -34,8 +36,10 @@ def find(given: PathLike) -> AnyPath:
     found = shipped.find(given, shipped.MODELS)
     if paths.is_remote(found) or found.exists() or not (match := _NAME.fullmatch(str(given))):
         return found
-    # runs/maskgit is a path that was misspelt where there are runs, and org/name@commit never is.
-    if match["revision"] is None and (Path(str(given)).parent.exists() or not _installed()):
+    parent = Path(str(given)).parent
+    # A path that was misspelt; org/name@commit never is one.
+    is_path = parent.exists() or str(parent) in _FOLDERS
+    if match["revision"] is None and (is_path or not _installed()):
         return found
     return fetch(str(given), shared_model.READ)
 
