@@ -137,7 +137,7 @@ def test_a_job_survives_a_reload_and_can_be_cancelled(page):
     page.wait("/window [2-9]/.test(document.querySelector('#story-progress .state')?.textContent)")
     page.reload()
     page.wait("/window /.test(document.querySelector('#story-progress .state')?.textContent)")
-    assert page.run("return document.querySelector('#story-progress canvas').width") > 1
+    page.wait("document.querySelector('#story-progress canvas').width > 1")
     page.click("#story-progress .cancel")
     page.wait("document.querySelector('#story-progress .state')?.textContent == 'cancelled'")
 

@@ -37,7 +37,7 @@ def test_runs_are_compared(folder):
     points = told["curves"]["loss/masked"]["group/run0"]
     assert runs.POINTS <= len(points) + 2 <= runs.POINTS + 5
     assert (points[0], points[-1][0]) == ([0, 1.0], 900)
-    assert told["differences"] == [("optim.rate", ["0.1", "0.2"])]
+    assert told["differences"] == [["optim.rate", "0.1", "0.2"]]
     assert told["samples"]["group/run0"] == ["9.png", "20.png", "100.png"]
     with pytest.raises(UserError, match="there is no such run"):
         found.compared(["../.."], "loss")

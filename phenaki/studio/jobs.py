@@ -17,6 +17,7 @@ from phenaki.errors import UserError
 
 ALONE = 5.0  # seconds without a listener: longer than a reload takes
 WAITING_EACH, WAITING = 4, 40  # jobs that may wait, of one owner and of all
+LARGE = ("preview", "tokens", "grid")  # fields of running jobs only
 REMEMBERED_EACH, REMEMBERED = 20, 400  # finished jobs that are remembered, of one owner and of all
 
 
@@ -78,6 +79,8 @@ class Job:
         """Changes the state."""
         self.shown = self.shown | fields
         self.state = state
+        if self.over:  # of hundreds that are remembered, the small fields
+            self.shown = {name: x for name, x in self.shown.items() if name not in LARGE}
         self.version += 1
 
     @property

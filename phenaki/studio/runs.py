@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.errors import UserError
+from phenaki.reports.compare import differences
 from phenaki.train import logs
 
 DEPTH = 3  # folders below the given one
@@ -58,7 +59,7 @@ class Runs:
         return {
             "curves": dict(sorted(curves.items())[:CURVES]),
             "samples": {name: _samples(folder)[-SAMPLES:] for name, folder in folders.items()},
-            "differences": _differences([_config(folder) for folder in folders.values()]),
+            "differences": differences({name: _config(x) for name, x in folders.items()}),
         }
 
     def sample(self, name: str, file: str) -> Path:
@@ -98,25 +99,9 @@ def _by_number(name: str) -> tuple[int, str]:
     return int(digits[:18] or 0), name
 
 
-def _config(folder: Path) -> dict[str, str]:
+def _config(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:
         return {}
-    return dict(_flat(content, ""))
-
-
-def _flat(content: Any, before: str) -> list[tuple[str, str]]:
-    if not isinstance(content, dict):
-        return [(before, json.dumps(content)[:200])]
-    return [
-        pair
-        for name, value in content.items()
-        for pair in _flat(value, f"{before}.{name}" if before else str(name))
-    ]
-
-
-def _differences(configs: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
-    fields = dict.fromkeys(field for config in configs for field in config)
-    rows = ((field, [config.get(field, "–") for config in configs]) for field in fields)
-    return [(field, values) for field, values in rows if len(set(values)) > 1]
+    return content if isinstance(content, dict) else {}

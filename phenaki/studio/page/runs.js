@@ -46,6 +46,6 @@ async function refresh() {
       make("figcaption", {}, `${name}: ${file}`)))));
   at("run-differences").replaceChildren(
     make("tr", {}, make("th", {}, "field"), ...chosen.map((name) => make("th", {}, name))),
-    ...told.differences.map(([field, values]) => make("tr", {}, make("th", { scope: "row" }, field),
+    ...told.differences.map(([field, ...values]) => make("tr", {}, make("th", { scope: "row" }, field),
       ...values.map((value) => make("td", {}, value)))));
 }
