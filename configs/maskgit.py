@@ -6,11 +6,12 @@
 Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small (own clips), demo,
 mini and laptop (moving shapes). "t2v,mix=50/50" mixes clips and images in a step; the paper has
 100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of images (§3.1). classes has class
-names as captions; "small,text=t5_1_1_base" encodes captions with that encoder. Clip, patch and
-codebook sizes are those of the tokenizer's run.
+names as captions; "small,text=t5_1_1_base" encodes captions with that encoder, "demo,text=none" is
+a model without text. Clip, patch and codebook sizes are those of the tokenizer's run.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from phenaki.configs import cvivit
 from phenaki.errors import UserError
@@ -21,10 +22,14 @@ from phenaki.text import sizes
 SAMPLER = dict(
     schedule="cosine",
     temperature=1.0,
+    top_k=0,  # 0: all
+    top_p=1.0,
     min_p=0.0,
     order="confidence",
+    guidance_schedule="constant",  # or linear, falling
     guidance_limit=0.0,  # 0: not bounded
     guidance_min_p=0.0,
+    guidance_interval=(0.0, 1.0),  # of the steps: all
     continued={},  # options of later windows that differ
 )
 PRESETS = dict(
@@ -43,17 +48,37 @@ FEW_PASSES = dict(
     min_p=0.05,
     choice_temperature=1.0,
     guidance=0.0,
-    continued=dict(
-        steps=3,
-        schedule="linear",
-        order="frames",
-        temperature=0.0,
-        min_p=0.0,
-        guidance=1.0,
-        guidance_limit=2.0,
-        guidance_interval=(0.0, 0.34),  # the first step
-    ),
 )
+FEW_PASSES_LATER = dict(
+    steps=3,
+    schedule="linear",
+    order="frames",
+    temperature=0.0,
+    min_p=0.0,
+    guidance=1.0,
+    guidance_limit=2.0,
+    guidance_interval=(0.0, 0.34),  # the first step
+)
+
+
+def later_windows(**given):
+    """Options of windows after the first: those `given`; None, which flags may set, is no other."""
+    kinds = dict(
+        steps=int,
+        choice_temperature=float,
+        guidance=float,
+        schedule=str,
+        temperature=float,
+        top_k=int,
+        top_p=float,
+        min_p=float,
+        order=str,
+        guidance_schedule=str,
+        guidance_limit=float,
+        guidance_min_p=float,
+        guidance_interval=tuple,
+    )
+    return {name: placeholder(kind) for name, kind in kinds.items()} | given
 
 
 def paper() -> ConfigDict:
@@ -102,12 +127,10 @@ def paper() -> ConfigDict:
         steps=24,
         choice_temperature=4.0,
         guidance=6.0,
-        guidance_schedule="constant",  # or linear, falling
-        top_k=0,  # 0 = all
-        top_p=1.0,
         **SAMPLER,
         context=5,  # K frames handed from window to window
     )
+    c.sample.continued = later_windows()
     c.presets = PRESETS
     # Fine-tuning: the run or bundle of a whole model of the same sizes, whose MaskGIT starts this.
     c.start = ""
@@ -127,7 +150,7 @@ def paper() -> ConfigDict:
 
 def _t5(name):
     """The public encoder of that name; docs/text.md has the source of its files."""
-    numbers = _known("text encoder", name, sizes.T5)
+    numbers = _known("text encoder", name, sizes.T5)  # or none, see `text`
     return ConfigDict(
         dict(
             vocabulary="data/t5/sentencepiece.model", length=128, vocab_size=sizes.VOCAB_SIZE,
@@ -228,6 +251,7 @@ def laptop(c):
     c.optim.update(rate=1.5e-3, ema=0.999)
     c.data.world = ConfigDict(cvivit.world(radius=5.5, then=0.5))
     c.sample = ConfigDict({**c.sample.to_dict(), **FEW_PASSES})
+    c.sample.continued = later_windows(**FEW_PASSES_LATER)
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 
@@ -251,7 +275,16 @@ def mix(c, percentages: str):
 
 
 def text(c, name):
-    """Encodes captions with the public encoder `name`; caches their embeddings if `c` did."""
+    """Encodes captions with the public encoder `name`; caches their embeddings if `c` did.
+
+    "none" is a model without text, as bair and k600, at the size of `c`.
+    """
+    if name == "none":
+        c.text = None
+        c.sample.guidance = 0.0
+        c.sample.continued.guidance = 0.0
+        c.train.sample_count = 0  # its scores are of prompts
+        return
     cached = bool(c.text and c.text.cached)
     c.text = _t5(name)
     c.text.cached = cached
@@ -277,7 +310,10 @@ OPTIONS = dict(mix=mix, text=text)
 
 
 def get_config(variant: str = "t2v") -> ConfigDict:
-    """The config of a variant, "NAME" or "NAME,mix=PERCENTAGES,text=ENCODER" with either option."""
+    """The config of a variant, "NAME" or "NAME,mix=PERCENTAGES,text=ENCODER" with either option.
+
+    ENCODER may be none.
+    """
     name, *options = variant.split(",")
     c = paper()
     _known("variant", name, VARIANTS)(c)

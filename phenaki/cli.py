@@ -251,7 +251,7 @@ def _unknown_field(name: str, field: str, fields: list[str]) -> str:
 
 
 def _help(module: str) -> str:
-    """The docstring of a module, and the flags that it defines."""
+    """The docstring of a module, the flags that it defines, and its `CONFIG_FIELDS`."""
     lines = [(sys.modules[module].__doc__ or "").strip(), "", "flags:"]
     own = flags.FLAGS.get_key_flags_for_module(sys.modules[module])
     for flag in sorted(own, key=lambda flag: flag.name):
@@ -263,4 +263,5 @@ def _help(module: str) -> str:
         text += "" if silent else f" (default: {flag.default})"
         lines.append(f"  --{flag.name}" if flag.boolean else f"  --{flag.name}={value}")
         lines.append(textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    lines += getattr(sys.modules[module], "CONFIG_FIELDS", [])
     return "\n".join(lines) + "\n"

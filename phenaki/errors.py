@@ -37,18 +37,6 @@ def one_of(field: str, value: Any, table: Mapping[Any, Value]) -> Value:
     raise UserError(f"{field}={value!r} must be one of {known}{did_you_mean(value, table)}.")
 
 
-def check_seed(field: str, seed: int, bits: int) -> int:
-    """`seed`, if it has at most `bits` bits; `field` is the config path or flag of the error.
-
-    Raises:
-        UserError: it is negative or too large.
-    """
-    if not 0 <= seed < 2**bits:
-        nearest = min(max(seed, 0), 2**bits - 1)
-        raise UserError(f"{field}={seed} must lie in [0, 2**{bits} - 1]; nearest is {nearest}.")
-    return seed
-
-
 def did_you_mean(given: object, known: Iterable[object]) -> str:
     """ "; did you mean NAME?" for the nearest of `known`, or "" where none is near."""
     near = difflib.get_close_matches(str(given), [str(name) for name in known], 1)

@@ -24,7 +24,7 @@ from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.options import Critic, Defaults, SamplingOptions, resolve
 from phenaki.sampling.seeds import stream
-from phenaki.sampling.windows import Scene, places, segments, windows
+from phenaki.sampling.windows import Scene, check_context, places, segments, windows
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 from phenaki.types import Text
 
@@ -154,13 +154,24 @@ class Phenaki:
         return self.sample(prompts, seed=seed, video=first, **options).video
 
     def extend(
-        self, videos: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
+        self,
+        videos: np.ndarray,
+        prompts: Prompts,
+        *,
+        seed: int,
+        context: int | None = None,
+        **options: Any,
     ) -> Float[np.ndarray, "b f h w 3"]:
         """`videos` [b k h w 3] and one window after them, from their last K frames (§2.2).
 
-        K is `context`, or fewer for shorter videos, always 1 + a multiple of the patch.
+        K is `context`, by default the model's, or fewer for shorter videos; always 1 + a multiple
+        of the patch.
         """
-        context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
+        if context is None:
+            context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
+        check_context(self.spec, context, "context")
+        if videos.shape[1] < context:
+            raise UserError(f"context={context}: there are {videos.shape[1]} frames only.")
         new = self.follow(videos[:, -context:], prompts, seed=seed, **options)
         return np.concatenate([given_values.frames(videos), new], axis=1)
 
@@ -235,11 +246,14 @@ class Phenaki:
         return Sample(pixels, tokens.reshape(given.tokens.shape), trace, passes)
 
     def story(
-        self, scenes: Sequence[Scene], *, seed: int, **options: Any
+        self, scenes: Sequence[Scene], *, seed: int, context: int | None = None, **options: Any
     ) -> tuple[Float[np.ndarray, "f h w 3"], list[tuple[int, int]]]:
-        """A video of scenes one after another, and each scene's (first frame, end)."""
-        parts = list(self.story_windows([scenes], seed=seed, **options))
-        plan = windows(scenes, self.spec, self.context)
+        """A video of scenes one after another, and each scene's (first frame, end).
+
+        K is `context`, by default the model's, of scenes without one of their own.
+        """
+        parts = list(self.story_windows([scenes], seed=seed, context=context, **options))
+        plan = windows(scenes, self.spec, self.context if context is None else context)
         return np.concatenate(parts, axis=1)[0], segments(plan)
 
     def story_windows(
@@ -247,23 +261,29 @@ class Phenaki:
         stories: Sequence[Sequence[Scene]],
         *,
         seed: int,
+        context: int | None = None,
         progress: watch.Given = None,
         **options: Any,
     ) -> Iterator[Float[np.ndarray, "b f h w 3"]]:
-        """The new frames of window after window, for stories of equal scene lengths."""
-        plans = [windows(scenes, self.spec, self.context) for scenes in stories]
-        if any(plan != plans[0] for plan in plans):
-            raise UserError("stories sampled together must have scenes of the same lengths.")
+        """The new frames of window after window, for stories of equal scene lengths and K."""
+        context = self.context if context is None else context
+        plans = [windows(scenes, self.spec, context) for scenes in stories]
+        given_counts = [[scene.context_of(context) for scene in scenes] for scenes in stories]
+        if any(plan != plans[0] for plan in plans) or any(
+            counts != given_counts[0] for counts in given_counts
+        ):
+            raise UserError("stories sampled together must have scenes of the same lengths and K.")
         given, observer = None, watch.observer(progress)
         for count, (window, number) in enumerate(zip(plans[0], places(plans[0]), strict=True), 1):
             prompts = [scenes[window.scene].prompt for scenes in stories]
             if window.starts:
                 given = None
+            if given is not None:
+                given = given[:, -given_counts[0][window.scene] :]
             seen = watch.of_window(observer, count, len(plans[0]))
             call: Any = dict(seed=stream(seed, number), progress=seen)
             new = self.follow(given, prompts, **call, **options)
             given = new if given is None else np.concatenate([given, new], axis=1)
-            given = given[:, -self.context :]
             yield new
 
     def check_texts(self, prompts: Prompts, chosen: SamplingOptions) -> None:

@@ -57,6 +57,10 @@ class VideoSpec:
         """The legal clip length at or below `frames`, at least 1."""
         return 1 + max(frames - 1, 0) // self.patch[0] * self.patch[0]
 
+    def covering_frames(self, frames: int) -> int:
+        """The shortest legal clip length that has `frames` frames."""
+        return 1 + -(-(frames - 1) // self.patch[0]) * self.patch[0]
+
     def grid(self, frames: int | None = None) -> tuple[int, int, int]:
         """Latent (t, m, n) of a clip of `frames` frames, by default of the longest clip."""
         frames = self.frames if frames is None else frames

@@ -115,21 +115,3 @@ def test_errors_of_the_thread_are_raised_by_next():
         pytest.raises(UserError, match="no captions like 'a "),
     ):
         next(made)
-
-
-def test_an_unknown_source_names_the_known_ones():
-    config = tiny.tokenizer_config(data=dict(source="moving_shape"))
-    with pytest.raises(
-        UserError, match=r"config\.data\.source='moving_shape' must be one of moving_shapes, tfds"
-    ):
-        batches.make(config, encode)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
-def test_a_seed_that_keys_would_wrap_is_refused(seed):
-    config = tiny.tokenizer_config()
-    config.seed = seed
-    line = rf"config\.seed={seed} must lie in \[0, 2\*\*32 - 1\]; nearest is "
-    for call in (lambda: batches.make(config, encode), lambda: batches.world(config)):
-        with pytest.raises(UserError, match=line):
-            call()

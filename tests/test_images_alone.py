@@ -142,7 +142,7 @@ def test_a_clip_of_one_frame_is_an_image_of_a_set_without_clips(data, sizes):
     "sizes, line",
     [
         (dict(batch=0, image_batch=0), "a step needs clips or images; give .*image_batch=8"),
-        (dict(batch=-8, image_batch=8), r"config\.data\.batch=-8 must be 0 or more; nearest is 0"),
+        (dict(batch=-8, image_batch=8), r"config\.data\.batch=-8 must be at least 0"),
     ],
 )
 def test_no_data_at_all_is_refused(sizes, line, tmp_path):

@@ -14,6 +14,7 @@ from phenaki.pipeline import Phenaki
 from phenaki.sampling import decode, guidance, options, orders, schedules
 from phenaki.sampling.calibrate import calibrated_order
 from phenaki.sampling.options import Defaults, SamplingOptions
+from phenaki.stories import notes
 
 GRID = (6, 2, 2)
 MASK = 7
@@ -67,11 +68,37 @@ def test_guidance_outside_of_its_interval_is_none_and_costs_nothing():
     call = dict(seed=5, steps=8, choice_temperature=1.0)
     plain = model.sample(PROMPTS, guidance=0.0, **call)
     all_steps = model.sample(PROMPTS, guidance=9.0, **call)
-    never = model.sample(PROMPTS, guidance=9.0, guidance_interval=(0.0, 0.1), **call)
+    # Half of the steps are not guided: at the ones that are, λ has no effect.
+    idle = model.sample(PROMPTS, guidance=1e-9, guidance_interval=(0.0, 0.5), **call)
     first = model.sample(PROMPTS, guidance=9.0, guidance_interval=(0.0, 0.25), **call)
-    np.testing.assert_array_equal(never.tokens, plain.tokens)
-    assert (plain.passes, never.passes, first.passes, all_steps.passes) == (8, 8, 10, 16)
+    np.testing.assert_array_equal(idle.tokens, plain.tokens)
+    assert (plain.passes, idle.passes, first.passes, all_steps.passes) == (8, 12, 10, 16)
     assert np.any(first.tokens != plain.tokens) and np.any(first.tokens != all_steps.tokens)
+
+
+@pytest.mark.parametrize(("interval", "steps", "nearest"), [
+    ((0.0, 0.1), 8, "(0.0, 0.125)"), ((0.4, 0.45), 3, "(0.4, 0.667)"), ((0.99, 1), 4, None),
+])  # fmt: skip
+def test_an_interval_without_a_step_is_refused(interval, steps, nearest):
+    own = {"choice_temperature": 1.0, "guidance": 1.0}
+    given = dict(guidance_interval=interval, steps=steps)
+    if nearest is None:
+        assert options.resolve(Defaults(own), **given).guided_steps() == 1
+        return
+    with pytest.raises(UserError, match=f"holds none of the {steps} steps; nearest is ") as caught:
+        options.resolve(Defaults(own), **given)
+    assert str(caught.value).endswith(f"nearest is {nearest}.")
+    nearest = tuple(map(float, nearest.strip("()").split(",")))
+    options.resolve(Defaults(own), **given | {"guidance_interval": nearest})
+
+
+def test_an_interval_of_the_model_that_a_call_leaves_without_a_step_is_told():
+    own = {"choice_temperature": 1.0, "guidance": 1.0, "guidance_interval": [0.0, 0.34]}
+    chosen = options.resolve(Defaults(own), steps=2, guidance_limit=2.0)
+    reasons = chosen.without_effect(["guidance_limit"])
+    assert reasons == {"guidance_limit": "guidance_interval=[0.0, 0.34] holds no step of 2"}
+    sentence = "steps=2 guides no step: guidance_interval=0,0.34 holds none."
+    assert notes.of_options([chosen], ["steps"], True) == [sentence]
 
 
 def test_bounds_change_samples_and_compile_nothing_new():
@@ -205,9 +232,12 @@ def test_given_frames_take_the_options_of_later_windows():
     ("given", "message"),
     [
         (dict(order="midle"), r"order='midle' must be one of .*; did you mean middle\?"),
-        (dict(guidance_interval=(0.5, 0.5)), r"guidance_interval=0\.5,0\.5 must be two rising"),
-        (dict(guidance_interval=(0, 1.5)), r"guidance_interval=0,1\.5 must be two rising"),
-        (dict(temperature=(1, -1)), r"temperature=\(1, -1\) must be at least 0\."),
+        (
+            dict(guidance_interval=(0.5, 0.5)),
+            r"guidance_interval=\(0\.5, 0\.5\) must be two",
+        ),
+        (dict(guidance_interval=(0, 1.5)), r"guidance_interval=\(0, 1\.5\) must be two rising"),
+        (dict(temperature=(1, -1)), r"temperature\[1\]=-1 must be at least 0\."),
         (dict(guidance_limit=-1), r"guidance_limit=-1 must be at least 0\."),
         (dict(min_p=2), r"min_p=2 must be at most 1\."),
     ],

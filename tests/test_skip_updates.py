@@ -102,7 +102,37 @@ def test_what_a_checkpoint_stores_of_skipped_updates_keeps_its_names():
         skips = skip_updates.SkipUpdates(20.0, 3, 3, objective={"loss": {"l2": 1.0}})
         skips.restore(content, step=9)
         assert (skips.consecutive_skips, skips.skipped, skips.rollbacks) == (2, 5, 1)
-        assert skips.state() == stored | since
+        assert skips.state() == stored | since | {"block": [], "lowest": None}
+
+
+def test_a_loss_that_climbs_is_warned_of_and_ends_the_run(tmp_path, caplog):
+    """7 % a step: from 1 to 10^12 in 400 steps, never 20 times the mean of the last 200."""
+    climb = {step: float(np.exp(0.069 * step)) for step in range(500)}
+    options = dict(steps=400, save_every=40, log_every=20)
+    guard = dict(spike=20.0, patience=10, tries=1)
+    with pytest.raises(skip_updates.Diverged, match=r"loss/total is \S+, above \S+ at step"):
+        toy.run(tmp_path, climb, guard=guard, **options)
+    warned = [text for text in caplog.messages if "loss/total climbs: its mean over 20" in text]
+    assert len(warned) == 1 and "was" in warned[0]
+    assert max(line["loss/total"] for line in lines(tmp_path)) < 1e9
+    caplog.clear()
+    toy.run(tmp_path / "off", climb, guard=guard | dict(spike=0.0), **options)
+    assert "climbs" in caplog.text
+
+
+def test_a_climb_is_measured_from_the_lowest_mean_and_a_resumed_run_knows_it():
+    def steps(*losses):
+        return [{"loss/total": x, "grad_norm": 1.0, skip_updates.SKIPPED: False} for x in losses]
+
+    skips = skip_updates.SkipUpdates(20.0, 3, 3)
+    skips.update(steps(*[5.0] * 100, *[2.0] * 100), 200)
+    assert skips.limits(200)["loss/total"] == 40  # a spike is above 20 x 3.5
+    resumed = skip_updates.SkipUpdates(20.0, 3, 3)
+    resumed.restore(json.loads(json.dumps(skips.state())), 200)
+    assert resumed.limits(200)["loss/total"] == 40
+    below = skip_updates.SkipUpdates(20.0, 3, 3)  # a loss below 0 has no ratio
+    below.update(steps(*[-2.0] * 200), 200)
+    assert below.limits(200)["loss/total"] == 40
 
 
 # --- a changed objective

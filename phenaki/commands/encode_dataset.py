@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.commands import training_flags
 from phenaki.progress import Progress
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
@@ -29,9 +30,7 @@ OUTPUT = flags.DEFINE_string("output", None, "directory of the tokens", required
 BATCH = flags.DEFINE_integer("batch", 8, "clips per call, over this host's devices", lower_bound=1)
 ESTIMATE = flags.DEFINE_bool("estimate", False, "only print size and time")
 
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "number of processes of the job, if not detected")
-PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
+training_flags.define_processes()
 
 
 def main(argv):
@@ -39,13 +38,12 @@ def main(argv):
     del argv
     import jax
 
-    from phenaki import sharding
     from phenaki.io import outputs
     from phenaki.train import encode_dataset, maskgit
 
     inputs = [("input", INPUT.value), ("tokenizer", TOKENIZER.value)]
     outputs.admit("output", OUTPUT.value, "tokens", inputs)  # before a job is joined
-    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    training_flags.join()
     encoder = maskgit.open_encoder(
         CONFIG.value, TOKENIZER.value, INPUT.value, OUTPUT.value, BATCH.value
     )

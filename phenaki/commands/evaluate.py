@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from phenaki import cli
+from phenaki.commands import training_flags
 from phenaki.errors import UserError, one_of
 from phenaki.io import outputs
 
@@ -36,15 +37,17 @@ LIMIT = flags.DEFINE_integer(
     "limit", None, "at most so many clips of the data set, chosen at random", lower_bound=2
 )
 BATCH = flags.DEFINE_integer("batch", 64, "clips sampled and stored together", lower_bound=1)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 1, "samplings with seeds from --seed on; scores are their mean ± deviation",
+    lower_bound=1,
+)  # fmt: skip
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0, upper_bound=2**32 - 1)
 PRESET = flags.DEFINE_enum("preset", None, ["laptop"], "with --table=all: which measures")
 TABLE3 = flags.DEFINE_string(
     "table3", None, "--workdir of experiments/compare_tokenizers.py, for the scoreboard"
 )
 
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
-PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
+training_flags.define_processes()
 
 
 def main(argv):
@@ -86,16 +89,15 @@ def _write_scoreboard(model, output):
 def _row(number):
     import jax
 
-    from phenaki import sharding
     from phenaki.configs import tables
 
-    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    training_flags.join()
     table = tables.TABLES[number]
     row_name, row = _find(table, number)
     model_path, directory = _inputs(row)
 
     from phenaki.data.prepare import manifest
-    from phenaki.evaluation import devices, protocol
+    from phenaki.evaluation import devices
     from phenaki.evaluation.references import ClipWindows, Prepared
     from phenaki.evaluation.score import save_scores
     from phenaki.evaluation.task import task_of, with_template
@@ -121,7 +123,7 @@ def _row(number):
         clips = ClipWindows(clips, task.frames, windows)
     with outputs.claimed("output", OUTPUT.value, "evaluation", shared=True) as claim:
         output = claim.directory
-        scores = protocol.evaluate(task, model, clips, output, WEIGHTS.value, SEED.value)
+        scores = _scores(task, model, clips, output)
     if jax.process_index():
         return
     camera = manifest.camera(directory)
@@ -133,10 +135,22 @@ def _row(number):
     _print(scores, row, table["others"], camera, differs)
     path = output / f"table{number}-{row_name}.json"
     facts = dict(
-        model=model_path, data=directory, split=SPLIT.value, limit=LIMIT.value, camera=camera
-    )
+        model=model_path, data=directory, split=SPLIT.value, limit=LIMIT.value, camera=camera,
+        repeats=REPEATS.value,
+    )  # fmt: skip
     save_scores(path, scores, table=number, row=row_name, **facts)
     print(path)
+
+
+def _scores(task, model, clips, output):
+    """The scores of every sampling, or their means."""
+    from phenaki.evaluation import protocol
+    from phenaki.evaluation.score import repeated
+
+    seeds = range(SEED.value, SEED.value + REPEATS.value)
+    return repeated(
+        [protocol.evaluate(task, model, clips, output, WEIGHTS.value, seed) for seed in seeds]
+    )
 
 
 def _print(scores, row, others, camera, differs):
@@ -145,7 +159,7 @@ def _print(scores, row, others, camera, differs):
 
     if "camera" in row:
         print(f"camera: {camera or 'unknown'}; that of the published numbers: {row['camera']}")
-    print(text_table(compare(scores, row["printed"], differs)))
+    print(text_table(compare(scores, row["printed"], differs, row.get("deviations", {}))))
     if any(score.proxy for score in scores):
         return
     for name, values in others.items():
@@ -163,6 +177,8 @@ def _differs(row, camera):
 
 def _inputs(row):
     """(model, data set), apart from --output."""
+    if row["task"] == "reconstruction" and REPEATS.value > 1:
+        raise UserError(f"--repeats={REPEATS.value}: a reconstruction is no sample; nearest is 1.")
     if not MODEL.value:
         raise UserError(
             f"--model is required: a checkpoint that {row['config']} trained for this row."

@@ -43,7 +43,7 @@ def _fill(output):
     model = Phenaki.load(sampling_flags.value("model"))
     options = sampling_flags.options(model)
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value] or [None]
-    prompts.say(model, texts, options)
+    prompts.say(model, texts, options, continues=True)
     frames = prompts.read_video(VIDEO.value, model.spec, first=model.spec.frames)
     known = _known(model.spec, len(frames))
     clips = np.repeat(frames[None].astype(np.float32) / 255, len(texts), 0)

@@ -93,7 +93,9 @@ def _workload():
     from phenaki.train.maskgit import with_tokenizer
 
     config = ConfigDict(migrations.with_kind(CONFIG.value.to_dict()))
-    if config.kind != "tokenizer":
+    if config.kind == "tokenizer":
+        migrations.of_kind("tokenizer", config.to_dict())
+    else:
         if STAGE1.value is None:
             raise UserError("--stage1 is required with a config of stage 2.")
         config = with_tokenizer(config, STAGE1.value, "")

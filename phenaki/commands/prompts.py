@@ -32,7 +32,7 @@ def sample(
 
     The last `context` frames of `video` condition the new ones (§2.2); all are kept before them.
     """
-    say(model, prompts, options)
+    say(model, prompts, options, continues=bool(video or image))
     call = dict(seed=seed, **options)
     if video:
         given = read_video(video, model.spec)
@@ -61,17 +61,19 @@ def _context(model, frames, context):
     return context
 
 
-def say(model: Any, prompts: list[str | None], options: dict[str, Any]) -> None:
-    """Notes what of prompts and options has no effect or is cut.
+def say(
+    model: Any, prompts: list[str | None], options: dict[str, Any], continues: bool = False
+) -> None:
+    """Notes what of prompts and options has no effect or is cut, in a call that `continues`.
 
     Raises:
         UserError: an option is out of its range, or the model takes no text.
     """
-    chosen = resolve(model.defaults, **options)
+    chosen = resolve(model.defaults, continues=continues, **options)
     model.check_texts(prompts, chosen)
     for sentence in [
         *notes.of_texts(prompts, chosen, sampling_flags.is_cut(model)),
-        *notes.of_options(chosen, list(options), model.has_text),
+        *notes.of_options([chosen], list(options), model.has_text),
         *sampling_flags.overridden_preset(model, options),
     ]:
         sampling_flags.note(sentence)

@@ -22,6 +22,7 @@ those of the command line.
 from absl import flags
 
 from phenaki.commands import prompts, sampling_flags, stories
+from phenaki.errors import UserError
 from phenaki.io import outputs
 from phenaki.io.clean_text import clean
 from phenaki.sampling import flag_rules
@@ -30,7 +31,9 @@ sampling_flags.define_model()
 sampling_flags.define_options()
 sampling_flags.define_story()
 PROMPT = flags.DEFINE_multi_string("prompt", [], "a video's text; may be given several times")
-UNCONDITIONAL = flags.DEFINE_bool("unconditional", False, "one video without text")
+UNCONDITIONAL = flags.DEFINE_bool(
+    "unconditional", False, "one video without text; the default of a model that takes none"
+)
 IMAGE = flags.DEFINE_string("image", None, "first frame of every video")
 VIDEO = flags.DEFINE_string("video", None, "a video to continue, by one window per --prompt")
 FRAMES = flags.DEFINE_integer("frames", None, "1 for an image; default: the model's clip length")
@@ -39,7 +42,9 @@ FRAMES = flags.DEFINE_integer("frames", None, "1 for an image; default: the mode
 def main(argv):
     """Samples and writes."""
     del argv
-    for sentence in flag_rules.check(sampling_flags.switched_on()):
+    given = sampling_flags.switched_on()
+    unconditional = UNCONDITIONAL.value or _by_default(given)
+    for sentence in flag_rules.check(given | ({"unconditional": True} if unconditional else {})):
         sampling_flags.note(sentence)
     scenes = stories.scenes()
     inputs = [
@@ -49,17 +54,29 @@ def main(argv):
         ("video", VIDEO.value),
     ]
     with outputs.claimed("output", sampling_flags.value("output"), "samples", inputs) as claim:
-        _sample(scenes, claim.directory)
+        _sample(scenes, claim.directory, unconditional)
 
 
-def _sample(scenes, output):
+def _by_default(given):
+    """Whether there is one sample without text: of a model that takes none, without a task."""
+    from phenaki.io import checkpoint
+
+    if any(task in given for task in flag_rules.TASKS):
+        return False
+    try:
+        return not checkpoint.takes_text(sampling_flags.value("model"))
+    except (UserError, OSError):
+        return False  # what is missing is told where it is loaded
+
+
+def _sample(scenes, output, unconditional):
     from phenaki.pipeline import Phenaki
 
     model = Phenaki.load(sampling_flags.value("model"))
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value]
     if "" in texts:
         sampling_flags.note("an empty --prompt is a sample without text, as of --unconditional.")
-    texts += [None] * UNCONDITIONAL.value
+    texts += [None] * unconditional
     options = sampling_flags.options(model)
     if texts:
         videos = prompts.sample(

@@ -11,9 +11,8 @@ from phenaki import __version__, cli
 from phenaki.errors import UserError
 from phenaki.io import shipped
 from phenaki.io.paths import AnyPath
-from phenaki.sampling import orders
-from phenaki.sampling.guidance import RAMPS
-from phenaki.sampling.schedules import SAMPLER_SCHEDULES
+from phenaki.schema import sampling as schema
+from phenaki.schema.rules import Choice, Either, Field, Interval, Number, OrNone
 
 flags.disclaim_key_flags()  # they are of the command that defines them
 # Of `phenaki.sampling.options`, by the names of flags; --critic is loaded for the model.
@@ -40,61 +39,27 @@ def define_model() -> None:
 
 def define_options() -> None:
     """Defines the sampler's options; the default of each is the model's."""
-    flags.DEFINE_integer("steps", None, "decoding steps", lower_bound=1)
-    _define_guidance()
-    flags.DEFINE_float("choice_temperature", None, "noise on the choice of tokens", lower_bound=0)
-    flags.DEFINE_float("temperature", None, "of the sampled tokens", lower_bound=0)
-    flags.DEFINE_integer("top_k", None, "sample from the k likeliest codes; 0: all", lower_bound=0)
-    flags.DEFINE_float(
-        "top_p", None, "sample from the likeliest codes of this mass", lower_bound=0, upper_bound=1
-    )
-    flags.DEFINE_float(
-        "min_p",
-        None,
-        "sample codes this likely only, relative to the likeliest",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_enum(
-        "order",
-        None,
-        orders.NAMES,
-        "which tokens are kept first: the most confident, or a fixed order",
-    )
-    flags.DEFINE_enum("schedule", None, list(SAMPLER_SCHEDULES), "of the masked fraction")
-    flags.DEFINE_string("negative", None, "a text that guidance leads away from")
+    for name in OPTIONS:
+        if name in schema.OPTIONS:
+            _define(name, schema.OPTIONS[name])
     flags.DEFINE_string("preset", None, "named options of the model's config")
     flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")
-    flags.DEFINE_float("critic_guidance", None, "lambda of the critic's logits")
-    flags.DEFINE_float("critic_noise", None, "noise on the critic's logits", lower_bound=0)
 
 
-def _define_guidance() -> None:
-    flags.DEFINE_float("guidance", None, "lambda; 0 is off, other tools' scale is 1 + lambda")
-    flags.DEFINE_enum(
-        "guidance_schedule",
-        None,
-        list(RAMPS),
-        "of lambda: the same in all steps, or rising or falling",
-    )
-    flags.DEFINE_float(
-        "guidance_limit",
-        None,
-        "most that guidance adds to a log-probability, such as 2; 0: no bound",
-        lower_bound=0,
-    )
-    flags.DEFINE_float(
-        "guidance_min_p",
-        None,
-        "guide codes this likely only, relative to the likeliest, such as 0.1",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    flags.DEFINE_list(
-        "guidance_interval",
-        None,
-        "the fractions of the steps between which samples are guided: 0,0.25",
-    )
+def _define(name: str, field: Field) -> None:
+    """Defines the flag of a sampling option by its rule."""
+    rule = field.rule
+    if isinstance(rule, Choice):
+        flags.DEFINE_enum(name, None, list(rule.names), field.meaning)
+    elif isinstance(rule, Interval):
+        flags.DEFINE_list(name, None, f"{field.meaning}, such as 0,0.25")
+    elif isinstance(rule, OrNone):
+        flags.DEFINE_string(name, None, field.meaning)
+    else:
+        number = rule.one if isinstance(rule, Either) else rule
+        assert isinstance(number, Number)
+        define: Any = flags.DEFINE_integer if number.whole else flags.DEFINE_float
+        define(name, None, field.meaning, lower_bound=number.least, upper_bound=number.most)
 
 
 def define_story() -> None:

@@ -9,38 +9,26 @@ checkpoint in --workdir.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.commands import training_flags
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/critic.py:VARIANT")
-flags.mark_flag_as_required("config")
+CONFIG_FIELDS = training_flags.define_training("critic", "configs/critic.py")
 GENERATOR = flags.DEFINE_string(
     "generator", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "where checkpoints, logs and samples go", required=True
-)
-
-PROFILE = flags.DEFINE_string(
-    "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
-)
-TRACK = flags.DEFINE_enum(
-    "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
-)
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
-PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki import sharding
-    from phenaki.planning import speed
     from phenaki.train import critic
 
-    observe = speed.observe(PROFILE.value, TRACK.value)
-    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    critic.train(CONFIG.value, GENERATOR.value, WORKDIR.value, observe=observe)
+    observe = training_flags.start()
+    critic.train(
+        training_flags.value("config"),
+        GENERATOR.value,
+        training_flags.value("workdir"),
+        observe=observe,
+    )

@@ -7,37 +7,22 @@ checkpoint in --workdir. --start fine-tunes a trained model (docs/finetuning.md)
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/cvivit.py:VARIANT")
-flags.mark_flag_as_required("config")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "where checkpoints, logs and samples go", required=True
-)
+from phenaki.commands import training_flags
+
+CONFIG_FIELDS = training_flags.define_training("tokenizer", "configs/cvivit.py")
 START = flags.DEFINE_string(
     "start", None, "a tokenizer's run or bundle, whose parameters this run starts with: fine-tuning"
 )
-
-PROFILE = flags.DEFINE_string(
-    "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
-)
-TRACK = flags.DEFINE_enum(
-    "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
-)
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
-PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
 
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki import sharding
-    from phenaki.planning import speed
     from phenaki.train import tokenizer
 
+    config = training_flags.value("config")
     if START.value:
-        CONFIG.value.start = START.value
-    observe = speed.observe(PROFILE.value, TRACK.value)
-    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    tokenizer.train(CONFIG.value, WORKDIR.value, observe=observe)
+        config.start = START.value
+    observe = training_flags.start()
+    tokenizer.train(config, training_flags.value("workdir"), observe=observe)

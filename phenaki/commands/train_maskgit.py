@@ -8,18 +8,14 @@ checkpoint in --workdir. --start fine-tunes a trained model (docs/finetuning.md)
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.commands import training_flags
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/maskgit.py:VARIANT")
-flags.mark_flag_as_required("config")
+CONFIG_FIELDS = training_flags.define_training("maskgit", "configs/maskgit.py")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "stage 1: the --workdir of its run, or a bundle", required=True
-)
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "where checkpoints, logs and samples go", required=True
 )
 START = flags.DEFINE_string(
     "start",
@@ -27,26 +23,14 @@ START = flags.DEFINE_string(
     "a whole model's run or bundle, whose parameters this run starts with: fine-tuning",
 )
 
-PROFILE = flags.DEFINE_string(
-    "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
-)
-TRACK = flags.DEFINE_enum(
-    "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
-)
-COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
-PROCESSES = flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
-PROCESS = flags.DEFINE_integer("process", -1, "index of this process, from 0")
-
 
 def main(argv):
     """Trains until config.train.steps."""
     del argv
-    from phenaki import sharding
-    from phenaki.planning import speed
     from phenaki.train import maskgit
 
+    config = training_flags.value("config")
     if START.value:
-        CONFIG.value.start = START.value
-    observe = speed.observe(PROFILE.value, TRACK.value)
-    sharding.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    maskgit.train(CONFIG.value, TOKENIZER.value, WORKDIR.value, observe=observe)
+        config.start = START.value
+    observe = training_flags.start()
+    maskgit.train(config, TOKENIZER.value, training_flags.value("workdir"), observe=observe)

@@ -15,7 +15,7 @@ from phenaki.data.host_rows import HostRows
 from phenaki.data.mixture_state import MixtureState, MixtureStates
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
-from phenaki.errors import UserError, check_seed, one_of
+from phenaki.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
@@ -23,7 +23,6 @@ Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...
 # state of its mixture
 Source = Callable[[str, HostRows, int, MixtureState | None], Rows]
 FIELDS = {"video": "batch", "image": "image_batch"}  # of config.data: rows of a global batch
-SEED_BITS = 32  # of config.seed: the keys of a training run have no more
 PREFETCH = 4  # batches made in advance; uint8 clips are small
 JOIN_TIMEOUT = 10.0  # seconds that `close` waits for a batch in progress
 
@@ -166,11 +165,8 @@ def sizes_of(data) -> dict[str, int]:
     """Rows of a global batch by kind, of the kinds that `config.data` trains on.
 
     Raises:
-        UserError: there are neither clips nor images, or a number is negative.
+        UserError: there are neither clips nor images.
     """
-    for field in FIELDS.values():
-        if data[field] < 0:
-            raise UserError(f"config.data.{field}={data[field]} must be 0 or more; nearest is 0.")
     sizes = {kind: data[field] for kind, field in FIELDS.items() if data[field]}
     if not sizes:
         raise UserError(
@@ -214,13 +210,11 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
-    check_seed("config.seed", seed, SEED_BITS)
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 
 def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
     """That of `config.data.source`, from values of the config."""
-    check_seed("config.seed", seed, SEED_BITS)
     captions = data.get("captions", "sampled")
     sources: dict[str, Callable[[], Source]] = {
         "moving_shapes": lambda: functools.partial(_shapes, _world(data, video, seed)),
@@ -229,7 +223,7 @@ def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:
             mixture_state.rates_of(data), video, seed, text, fingerprint, captions
         ),
     }
-    return one_of("config.data.source", data.source, sources)()
+    return sources[data.source]()
 
 
 def _shapes(

@@ -71,7 +71,9 @@ def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -
     Raises:
         UserError: the tokenizer is missing or not one, or the config is wrong.
     """
-    if migrations.with_kind(config.to_dict())["kind"] == "tokenizer":
+    fields = migrations.with_kind(config.to_dict())
+    if fields["kind"] == "tokenizer":
+        migrations.of_kind("tokenizer", fields)
         case = tokenizer_case(config, steps)
         state = jax.jit(case.stage.init)(jax.random.key(case.seed))
         return [

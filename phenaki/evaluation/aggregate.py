@@ -176,9 +176,8 @@ def _inception_score(evaluation) -> Score:
 
 def _code_score(evaluation, metric) -> Score:
     if metric == "tokens":
-        return _score(
-            evaluation, metric, "", "", value=float(next(evaluation.fake.read("codes")).shape[1])
-        )
+        count, frames = float(evaluation.tokens), evaluation.task.view_frames
+        return _score(evaluation, metric, "", "", value=count, frames=frames)
     counts = np.zeros(evaluation.codebook, np.int64)
     for tokens in evaluation.fake.read("codes"):
         counts += codebook.count(tokens, evaluation.codebook)

@@ -1,7 +1,9 @@
 """Scores with everything they depend on, and their comparison with the paper's numbers."""
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from phenaki.io.artifacts import write_json
@@ -31,6 +33,7 @@ class Score:
     interval: tuple[float, float] | None = None  # 95 %, of resampled clips and their samples
     floor: float | None = None  # the same score of two disjoint parts of the real clips
     floor_n: int = 0  # clips of each part: n where there are enough
+    deviation: float | None = None  # of repeated samplings, whose mean `value` is
     note: str = ""
     settings: Mapping[str, Any] | None = None  # all else that it depends on; None in old records
 
@@ -51,7 +54,9 @@ def number(value: int | float | None) -> str:
 
 
 def value_cell(score: Score) -> str:
-    """The value ± half of its interval."""
+    """The value ± half of its interval, or ± the deviation of repeated samplings."""
+    if score.deviation is not None:
+        return f"{score.value:.4g} ± {score.deviation:.2g}"
     if score.interval is None:
         return number(score.value)
     low, high = score.interval
@@ -75,12 +80,30 @@ def sampler_cell(sampler: Mapping[str, Any]) -> str:
     )
 
 
+def repeated(runs: Sequence[Sequence[Score]]) -> list[Score]:
+    """Mean and deviation of every score over several samplings, each with a seed of its own."""
+    if len(runs) == 1:
+        return list(runs[0])
+    result = []
+    for scores in zip(*runs, strict=True):
+        values = [score.value for score in scores]
+        note = _joined(scores[0].note, f"± of {len(runs)} samplings")
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        changed: Any = dict(value=mean, deviation=deviation, interval=None, note=note)
+        result.append(dataclasses.replace(scores[0], **changed))
+    return result
+
+
 def compare(
-    scores: Sequence[Score], printed: Mapping[str, int | float], differs: Mapping[str, str]
+    scores: Sequence[Score],
+    printed: Mapping[str, int | float],
+    differs: Mapping[str, str],
+    deviations: Mapping[str, float] = MappingProxyType({}),
 ) -> list[list[str]]:
     """Rows (measure, ours, noise floor, n, paper, remark) for a table.
 
-    `printed` are the paper's numbers by measure; `differs` says why a measure is not the paper's.
+    `printed` are the paper's numbers by measure, `deviations` what it prints after ±; `differs`
+    says why a measure is not the paper's.
     The row of a proxy never has a number of the paper.
     """
     rows = []
@@ -91,6 +114,7 @@ def compare(
             remark = _joined("untrained features", remark)
         elif measure in printed:
             paper = number(printed[measure])
+            paper += f" ± {deviations[measure]:g}" if measure in deviations else ""
             why = differs.get(measure)
             remark = _joined(f"not comparable: {why}" if why else "comparable", remark)
         rows.append([score.name, value_cell(score), floor_cell(score), str(score.n), paper, remark])

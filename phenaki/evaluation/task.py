@@ -62,6 +62,11 @@ class Task:
         return self.views or {"": (0, self.frames)}
 
     @property
+    def view_frames(self) -> int:
+        """The frames of the shortest view."""
+        return min(stop - start for start, stop in self.scored.values())
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """The feature networks that the measures need."""
         return tuple(dict.fromkeys(NETWORKS[m] for m in self.metrics if m in NETWORKS))
@@ -77,6 +82,7 @@ class Evaluation(NamedTuple):
     facts: Mapping[str, Any]  # of every score: size, fps, seed, sampler, settings
     codebook: int
     windows: int = 1  # reference clips that are windows of one: resampled and halved together
+    tokens: int = 0  # of the shortest clip that has the frames of a view
 
 
 def with_template(task: Task, template: str) -> Task:

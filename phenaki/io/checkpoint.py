@@ -164,6 +164,18 @@ def load_config(directory: PathLike) -> ConfigDict:
     return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
+def takes_text(directory: PathLike) -> bool:
+    """False for an unconditional model, in a bundle, shared model or run, by its config alone.
+
+    Raises:
+        UserError: there is none.
+    """
+    directory = hub.find(directory)
+    facts = _json(directory / ("config.json" if is_run(directory) else "bundle.json"))
+    fields = facts.get("config", facts)
+    return "model" not in fields or fields.get("text") is not None
+
+
 def save_config(directory: PathLike, fields: Mapping[str, Any]) -> None:
     """Makes `directory` a training run of the plain config `fields`."""
     content = {"schema": SCHEMA, **with_kind(fields)}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from phenaki.errors import UserError, one_of
+from phenaki.schema.check import check, check_whole
 
 SCHEMA = 3
 # What a config trains -> the script that trains it.
@@ -28,7 +29,8 @@ def of_kind(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The config `fields` with "kind", which must be `kind`.
 
     Raises:
-        UserError: it is another one; names the script that trains it.
+        UserError: it is another one, named with the script that trains it; or a field is unknown,
+            missing or cannot be meant (`phenaki.schema`).
     """
     fields = with_kind(fields)
     script = one_of("config.kind", fields["kind"], KINDS)
@@ -37,6 +39,7 @@ def of_kind(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
             f"config.kind={fields['kind']!r} must be {kind!r} for {KINDS[kind]}; {script} trains "
             "this config."
         )
+    check_whole(kind, fields)
     return fields
 
 
@@ -57,7 +60,7 @@ def migrate(fields: Any, schema: Any, where: object) -> dict[str, Any]:
     """The config `fields`, stored at `where` with `schema`, in the current schema.
 
     Raises:
-        UserError: a newer version of phenaki wrote it.
+        UserError: a newer version of phenaki wrote it, or a value cannot be meant.
     """
     if type(schema) is not int or not 1 <= schema or not isinstance(fields, dict):
         raise UserError(f"{where}: has no config of phenaki (schema {schema!r}).")
@@ -71,4 +74,5 @@ def migrate(fields: Any, schema: Any, where: object) -> dict[str, Any]:
             fields = MIGRATIONS[version](fields)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: its config is damaged ({error!r}).") from error
+    check(fields, str(where))
     return fields

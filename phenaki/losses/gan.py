@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from phenaki.errors import UserError
 from phenaki.types import Video
 
 Scalar = Float[Array, ""]
@@ -174,13 +173,7 @@ def make_gan_loss(
 
     with respect to (generator_params, discriminator_params). XLA merges the two forward passes
     over `fake`.
-
-    Raises:
-        UserError: `frames` or `r1_every` is below 1.
     """
-    for name, value in (("frames", frames), ("r1_every", r1_every)):
-        if value is not None and value < 1:
-            raise UserError(f"config.gan.{name}={value} must be at least 1; nearest is 1.")
 
     def gan_loss(params, real, fake, averages, step, key) -> GANLosses:
         real = jax.lax.stop_gradient(pick_frames(key, real, frames))

@@ -14,10 +14,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from phenaki.blocks import attention_impl
 from phenaki.blocks.quantizer import QUANTIZERS
-from phenaki.blocks.transformer import REMAT
-from phenaki.errors import UserError, one_of
+from phenaki.errors import UserError
 from phenaki.models.conv3d_vqgan import Conv3DVQGAN
 from phenaki.models.conv_vqgan import ConvVQGAN
 from phenaki.models.critic import SelfCritic, TokenCritic
@@ -26,6 +24,7 @@ from phenaki.models.maskgit import MaskGIT
 from phenaki.models.tokenizer import Tokenizer
 from phenaki.models.vit_vqgan import ViTVQGAN
 from phenaki.sampling.options import Defaults
+from phenaki.schema.check import check
 from phenaki.text.one_hot import OneHot
 from phenaki.text.t5 import T5Encoder, random_encoder
 from phenaki.text.vocabulary import (
@@ -52,19 +51,22 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def dtype(name: str) -> Any:
     """The compute type that `config.dtype` names; parameters are float32 whatever it is."""
-    return one_of("config.dtype", name, DTYPES)
+    return DTYPES[name]
 
 
 def _compute(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of every transformer that say how it computes, not what."""
-    one_of("config.remat", fields["remat"], REMAT)
-    one_of("config.attention", fields["attention"], attention_impl.CHOICES)
     names = ("remat", "unroll", "attention")
     return {name: fields[name] for name in names} | {"dtype": dtype(fields["dtype"])}
 
 
 def video_spec(config: ConfigDict) -> VideoSpec:
-    """The clip sizes of `config.video` and the patch sizes of `config.tokenizer`, checked."""
+    """The clip sizes of `config.video` and the patch sizes of `config.tokenizer`.
+
+    Raises:
+        UserError: a value of the config cannot be meant (`phenaki.schema`), or sizes do not fit.
+    """
+    check(config.to_dict())
     return VideoSpec(**config.video, patch=tuple(config.tokenizer.patch))
 
 
@@ -72,16 +74,16 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
     """The tokenizer network of `config.tokenizer` for clips of `config.video`.
 
     Raises:
-        UserError: an unknown name, or sizes that do not fit each other.
+        UserError: see `video_spec`; or sizes of the network do not fit each other.
     """
     spec = video_spec(config)
     # Stored configs have lists where configs have tuples.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.tokenizer.items()}
     fields["patch"] = spec.patch
-    name = fields.pop("name")
-    quantizer = fields.pop("quantizer", "vq")
-    fields["quantizer_type"] = one_of("config.tokenizer.quantizer", quantizer, QUANTIZERS)
-    network: Any = one_of("config.tokenizer.name", name, TOKENIZERS)
+    name: Any = fields.pop("name")
+    quantizer: Any = fields.pop("quantizer", "vq")
+    fields["quantizer_type"] = QUANTIZERS[quantizer]
+    network: Any = TOKENIZERS[name]
     if "heads" in fields:
         _check_heads("config.tokenizer", fields)
     _check_patch(name, fields)
@@ -111,7 +113,7 @@ def discriminator(network: str, width: int) -> "Discriminator | StyleGAN2Discrim
     """The discriminator of `config.gan`: its kind and the channels of its maps up to 32 px."""
     from phenaki.models.discriminator import DISCRIMINATORS
 
-    return one_of("config.gan.network", network, DISCRIMINATORS)(width)
+    return DISCRIMINATORS[network](width)
 
 
 def frozen_features(loss: Mapping[str, Any], directory: str) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def maskgit(config: ConfigDict) -> MaskGIT:
 def critic(config: ConfigDict) -> TokenCritic | SelfCritic:
     """The token critic of `config.critic` for the tokens and the MaskGIT of `config.model`."""
     fields = dict(config.critic)
-    head = one_of("config.critic.kind", fields.pop("kind"), {"network": False, "head": True})
+    head = fields.pop("kind") == "head"
     reads_text = fields.pop("text") and bool(config.text)
     if head:
         return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config.dtype))

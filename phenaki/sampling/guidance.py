@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from phenaki.errors import UserError
 from phenaki.sampling.decode import plausible
+from phenaki.schema.rules import Number, check
 from phenaki.types import Text
 
 Guide = Callable[[Array, Array, Array | float], Array]  # (conditional, unconditional, λ) -> logits
@@ -99,12 +100,13 @@ def given_scale(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with `guidance`, λ, for a `guidance_scale` of 1 + λ, as other tools count.
 
     Raises:
-        UserError: both are given.
+        UserError: both are given, or it is no number.
     """
     scale, given = options.get("guidance_scale"), options.get("guidance")
     rest = {name: value for name, value in options.items() if name != "guidance_scale"}
     if scale is None:
         return rest
+    check("guidance_scale", scale, Number())
     if given is not None:
         raise UserError(f"guidance_scale={scale}, guidance={given}: give one; a scale is 1 + λ.")
     _log_once(float(scale))

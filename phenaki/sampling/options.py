@@ -11,26 +11,14 @@ from jaxtyping import Float
 from phenaki.errors import UserError, did_you_mean, one_of
 from phenaki.io.clean_text import clean
 from phenaki.sampling import orders
-from phenaki.sampling.guidance import RAMPS, given_scale
-from phenaki.sampling.schedules import SAMPLER_SCHEDULES
+from phenaki.sampling.guidance import given_scale
+from phenaki.schema.rules import check
+from phenaki.schema.sampling import OPTIONS
 
 Whole = int | np.integer
 Number = float | Whole | np.floating
 
-LARGE = 1e6  # what any number may be: more is a slip, or loses all digits of float32
-# Least and greatest value of an option.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "steps": (1, 10_000),
-    "choice_temperature": (0, LARGE),
-    "guidance": (-LARGE, LARGE),
-    "top_k": (0, 2**31 - 1),
-    "top_p": (0, 1),
-    "critic_guidance": (-LARGE, LARGE),
-    "critic_noise": (0, LARGE),
-    "min_p": (0, 1),
-    "guidance_limit": (0, LARGE),
-    "guidance_min_p": (0, 1),
-}
+EDGE = 1e-6  # by which a step's fraction may miss the end of an interval
 # Options that came after the first caches of windows.
 LATER = (
     "guidance_limit",
@@ -104,32 +92,20 @@ class SamplingOptions:
     trace: bool = False  # return every step's tokens and scores
 
     def __post_init__(self):
-        one_of("schedule", self.schedule, SAMPLER_SCHEDULES)
-        one_of("guidance_schedule", self.guidance_schedule, RAMPS)
-        one_of("order", self.order, dict.fromkeys(orders.NAMES))
+        for name, field in OPTIONS.items():
+            check(name, getattr(self, name), field.rule)
         if self.critic is not None and self.schedule == "late":
             # A critic may mask again what was kept: every step would begin from nothing.
             raise UserError(
                 "schedule=late keeps no token with a critic before the last step; "
                 "nearest is schedule=cosine."
             )
-        ends = [float(end) for end in self.guidance_interval]
-        if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= 1:
-            raise UserError(
-                f"guidance_interval={','.join(f'{end:g}' for end in ends)} must be two rising "
-                "fractions of the steps, such as 0,0.25 for the first quarter."
-            )
-        heats = _several(self.temperature)
-        if not heats or not all(0 <= heat <= LARGE for heat in heats):  # also for NaN
-            finite = all(math.isfinite(heat) for heat in heats)
-            rule = "at least 0" if finite and min(heats, default=-1) < 0 else "finite"
-            raise UserError(f"temperature={self.temperature} must be {rule}.")
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
-            if not least <= value <= most:  # also for NaN
-                rule = f"at least {least:g}" if value < least else f"at most {most:g}"
-                rule = rule if math.isfinite(value) else "a finite number"
-                raise UserError(f"{name}={value} must be {rule}.")
+
+    def guided_steps(self) -> int:
+        """How many of the steps `guidance_interval` holds."""
+        start, stop = self.guidance_interval
+        done = np.arange(1, int(self.steps) + 1) / int(self.steps)
+        return int(((done > start + EDGE) & (done < stop + EDGE)).sum())
 
     def static(self) -> StaticOptions:
         """What is compiled in; hashable."""
@@ -177,6 +153,7 @@ class SamplingOptions:
         if self.critic is not None:
             facts["critic"] = self.critic.fingerprint
         own = {field.name: field.default for field in dataclasses.fields(self)}
+        facts["guidance_interval"] = tuple(self.guidance_interval)  # stored configs have lists
         return {name: x for name, x in facts.items() if name not in LATER or x != own[name]}
 
     def negatives(self, count: int) -> Sequence[str | None] | None:
@@ -207,6 +184,10 @@ class SamplingOptions:
         if float(self.guidance) == 0:
             others = [name for name in NAMES if name.startswith("guidance_")]
             reasons |= dict.fromkeys(("negative", *others), "guidance is 0")
+        elif not self.guided_steps():
+            others = [name for name in NAMES if name.startswith("guidance")]
+            within = f"guidance_interval={self.guidance_interval} holds no step of {self.steps}"
+            reasons |= dict.fromkeys(("negative", *others), within)
         if self.steps == 1:
             reasons["guidance_schedule"] = "there is one step"
         if self.order != orders.CONFIDENCE:
@@ -239,7 +220,7 @@ class Defaults:
     """A model's own options, and named presets of options (docs/paper.md#presets).
 
     Both may have a mapping `CONTINUED`, which goes before the others where tokens of a clip are
-    given: in every window of a story but the first.
+    given: in every window of a story but the first. None there is no other option.
     """
 
     sample: Mapping[str, Any]
@@ -270,7 +251,7 @@ def resolve(
     options = {**defaults.sample}
     if preset is not None:
         options |= one_of("preset", preset, defaults.presets)
-    later = options.get(CONTINUED) or {}
+    later = {name: x for name, x in (options.get(CONTINUED) or {}).items() if x is not None}
     given = {name: x for name, x in given.items() if x is not None}
     by_critic = "critic" in given
     if continues and not (by_critic and (_few_passes(options) or _few_passes(options | later))):
@@ -282,7 +263,16 @@ def resolve(
     if negative is not None:
         one = isinstance(negative, str)
         options["negative"] = clean(negative) if one else [clean(text) for text in negative]
-    return SamplingOptions(**options)
+    chosen = SamplingOptions(**options)
+    if "guidance_interval" in given and not chosen.guided_steps():
+        start, steps = chosen.guidance_interval[0], int(chosen.steps)
+        end = (math.floor(start * steps + EDGE) + 1) / steps
+        nearest = (start, math.ceil(1000 * end - EDGE) / 1000)
+        raise UserError(
+            f"guidance_interval={chosen.guidance_interval} holds none of the {steps} steps; "
+            f"nearest is {nearest}."
+        )
+    return chosen
 
 
 def _few_passes(options: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from phenaki.sampling import decode, guidance, orders, seeds
 from phenaki.sampling.decode import Decoded
-from phenaki.sampling.options import StaticOptions
+from phenaki.sampling.options import EDGE, StaticOptions
 from phenaki.sampling.schedules import SAMPLER_SCHEDULES
 from phenaki.types import Text
 
@@ -82,7 +82,7 @@ def _scale(traced, static):
 
     def scale(step):
         done = (step + 1) / static.steps
-        inside = (done > start + 1e-6) & (done < stop + 1e-6)
+        inside = (done > start + EDGE) & (done < stop + EDGE)
         ramp = guidance.RAMPS[static.guidance_schedule](done, static.steps)
         return jnp.where(inside, traced["guidance"] * ramp, 0.0)
 

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from phenaki.errors import check_seed
-
-BITS = 64  # seeds are 0 .. 2**64 - 1, and every one has a key of its own
+from phenaki.schema.rules import check
+from phenaki.schema.sampling import SEED
 
 
 def root_key(seed: int | Array) -> Array:
@@ -20,7 +19,8 @@ def root_key(seed: int | Array) -> Array:
     """
     if isinstance(seed, jax.Array):
         return jax.random.key(seed)
-    high, low = divmod(check_seed("seed", operator.index(seed), BITS), 2**32)
+    check("seed", seed, SEED)
+    high, low = divmod(operator.index(seed), 2**32)
     # jax.random.key drops the upper half unless 64-bit types are enabled.
     key = jax.random.key(np.uint32(low))
     if not high:
@@ -36,4 +36,5 @@ def stream(seed: int, number: int) -> int:
     Raises:
         UserError: `seed` is outside of the range.
     """
-    return (check_seed("seed", operator.index(seed), BITS) + 1_000_003 * number) % 2**BITS
+    check("seed", seed, SEED)
+    return (operator.index(seed) + 1_000_003 * number) % 2**SEED.bits

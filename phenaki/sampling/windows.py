@@ -1,7 +1,7 @@
 """Windows of a long video: the frames that each call of the model adds (docs/paper.md#long-videos).
 
 A story is a list of scenes. Each window after the first is conditioned on the last K = `context`
-frames before it, and adds the rest of a clip.
+frames before it, and adds the rest of a clip. A scene may have a K of its own.
 """
 
 import dataclasses
@@ -16,11 +16,19 @@ LONGEST = 24 * 3600  # seconds of a scene; more is a slip
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A prompt and its duration; after a hard `cut` it does not depend on the scene before."""
+    """A prompt and its duration; after a hard `cut` it does not depend on the scene before.
+
+    `context` is the K of its windows; None: that of the story.
+    """
 
     prompt: str | None
     seconds: float
     cut: bool = False
+    context: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def context_of(self, story: int) -> int:
+        """K of its windows in a story of K = `story`."""
+        return story if self.context is None else self.context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +83,6 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
         raise UserError(
             "a story needs at least one scene, such as --scene='a red circle moves left@2'."
         )
-    new = spec.frames - context
     result: list[Window] = []
     owed = 0.0  # frames asked since the last hard cut, less those of windows
     for index, scene in enumerate(scenes):
@@ -87,10 +94,14 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
             raise UserError(
                 f"scene {index + 1}: {scene.seconds:g} seconds must be at most {LONGEST}, a day."
             )
+        given = scene.context_of(context)
+        if scene.context is not None:
+            check_context(spec, given, f"scene {index + 1}: context")
+        new = spec.frames - given
         anew = scene.cut or not result
         owed = (0.0 if anew else owed) + scene.seconds * spec.fps
-        # A window without context has `context` frames more than the others.
-        owed -= context if anew else 0
+        # A window without context has K frames more than the others.
+        owed -= given if anew else 0
         count = max(1, round(owed / new))
         # What the shortest scenes last longer than asked is not taken from scenes after them.
         owed = max(owed - count * new, -new / 2 + 1e-6)

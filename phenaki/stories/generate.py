@@ -123,8 +123,10 @@ def generate_windows(
     context: Frames | None = None
     anchor: Frames | None = None  # the first window of the scene
     numbers = places(plan)
+    longest = max(shot.context_of(storyboard.context) for shot in storyboard.shots)
     for number, window in enumerate(plan):
         shot = storyboard.shots[window.scene]
+        count = shot.context_of(storyboard.context)
         first_of_scene = number == 0 or plan[number - 1].scene != window.scene
         image = None
         if window.starts:
@@ -136,10 +138,10 @@ def generate_windows(
             "image": image is not None and hashlib.sha256(image.tobytes()).hexdigest(),
             "before": key,
         }
-        key = _key(model, shot, seed, storyboard.context, drift, facts)
+        key = _key(model, shot, seed, count, drift, facts)
         stored = cache.read(key)
         if stored is None:
-            given = context
+            given = None if context is None else context[-count:]
             if given is not None and anchor is not None and not first_of_scene:
                 given = match_colours(given, anchor)
             frames, tokens = _sample(
@@ -152,7 +154,7 @@ def generate_windows(
         if drift.match_colours and first_of_scene:
             anchor = frames
         context = frames if context is None else np.concatenate([context, frames])
-        context = context[-storyboard.context :].copy()  # a view would keep all frames alive
+        context = context[-longest:].copy()  # a view would keep all frames alive
         yield GeneratedWindow(window, frames, tokens, sampled=stored is None)
 
 

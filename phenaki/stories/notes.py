@@ -17,26 +17,42 @@ def of_texts(prompts: Sequence[str | None], chosen: SamplingOptions, is_cut: IsC
     return [f"the text encoder cuts the end of {text!r}." for text, cut in pairs if cut]
 
 
-def of_options(chosen: SamplingOptions, given: Sequence[str], has_text: bool) -> list[str]:
-    """A sentence for every option that was `given` and has no effect."""
-    reasons = chosen.without_effect(given, has_text)
-    return [f"{name} has no effect: {reason}." for name, reason in reasons.items()]
+def of_options(
+    chosen: Sequence[SamplingOptions], given: Sequence[str], has_text: bool
+) -> list[str]:
+    """A sentence for every option that was `given` and has no effect.
+
+    `chosen` are the options of all windows: those after the first may have others.
+    """
+    reasons = [options.without_effect(given, has_text) for options in chosen]
+    found = [
+        f"{name} has no effect: {reason}."
+        for name, reason in reasons[0].items()
+        if all(name in others for others in reasons)
+    ]
+    unguided = [x for x in chosen if has_text and x.guidance and not x.guided_steps()]
+    if "steps" in given and unguided:
+        interval = ",".join(f"{end:g}" for end in unguided[0].guidance_interval)
+        found.append(
+            f"steps={unguided[0].steps} guides no step: guidance_interval={interval} holds none."
+        )
+    return found
 
 
 def of_story(
     shots: Sequence[Shot],
     plan: Sequence[Window],
-    chosen: Sequence[SamplingOptions],
+    chosen: Sequence[Sequence[SamplingOptions]],
     fps: float,
     is_cut: IsCut,
     has_text: bool,
 ) -> list[str]:
-    """All sentences of a story, `plan` its windows and `chosen` the options of each shot."""
+    """All sentences of a story, `plan` its windows and `chosen` the options of each shot's."""
     scenes: dict[str, list[int]] = {}  # by sentence
     for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
         given = [name for name, value in shot.sampler.items() if value is not None]
         found = _length(shot, [w for w in plan if w.scene == number - 1], fps)
-        found += of_texts([shot.prompt], options, is_cut)
+        found += of_texts([shot.prompt], options[0], is_cut)
         for sentence in found + of_options(options, given, has_text):
             scenes.setdefault(sentence, []).append(number)
     result = [_scenes(sentence, numbers) for sentence, numbers in scenes.items()]
@@ -63,7 +79,7 @@ def _equal_starts(shots, chosen):
     """Scenes after a hard cut that begin with the same clip: seeds count from the cut."""
     first: dict[tuple, int] = {}
     found = []
-    for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
+    for number, (shot, (options, *_)) in enumerate(zip(shots, chosen, strict=True), 1):
         if shot.cut or number == 1:
             key = (shot.prompt, shot.seed, shot.image, repr(options.facts()))
             before = first.setdefault(key, number)

@@ -196,6 +196,7 @@ def _made(facts, model, storyboard):
             "cut": shot.cut,
             "image": None if shot.image is None else str(shot.image),
             "options": facts_of(model.defaults, **shot.sampler),
+            **({} if shot.context is None else {"context": shot.context}),
         }
         for shot in storyboard.shots
     ]

@@ -7,17 +7,22 @@ from typing import Any
 from phenaki.errors import UserError
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import SamplingOptions, resolve
+from phenaki.sampling.windows import Window
 from phenaki.stories.storyboard import Shot
 
 PREVIEW_STEPS = 6
 
 
 def given(
-    model: Phenaki, shots: Sequence[Shot], options: Mapping[str, Any], preview: bool = False
-) -> tuple[list[Shot], list[SamplingOptions]]:
+    model: Phenaki,
+    shots: Sequence[Shot],
+    options: Mapping[str, Any],
+    plan: Sequence[Window],
+    preview: bool = False,
+) -> tuple[list[Shot], list[list[SamplingOptions]]]:
     """(`shots` with the `options` of the call before their own, what each comes to).
 
-    A preview takes `PREVIEW_STEPS` steps at most.
+    The first window of a shot and those that continue it may have other options (`plan`). A preview takes `PREVIEW_STEPS` steps at most.
 
     Raises:
         UserError: an option is out of its range, or the model takes no text; names the scene.
@@ -28,8 +33,10 @@ def given(
         try:
             if preview and resolve(model.defaults, **shot.sampler).steps > PREVIEW_STEPS:
                 shot = dataclasses.replace(shot, sampler={**shot.sampler, "steps": PREVIEW_STEPS})
-            found.append(resolve(model.defaults, **shot.sampler))
-            model.check_texts([shot.prompt], found[-1])
+            own = [window for window in plan if window.scene == number - 1]
+            continued = dict.fromkeys(not x.starts or shot.image is not None for x in own)
+            found.append([resolve(model.defaults, continues=x, **shot.sampler) for x in continued])
+            model.check_texts([shot.prompt], found[-1][0])
         except UserError as error:
             raise UserError(f"scene {number}: {error}") from None
         result.append(shot)

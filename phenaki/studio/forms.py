@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from phenaki.errors import UserError, check_seed
+from phenaki.errors import UserError
 from phenaki.io.clean_text import clean
-from phenaki.sampling import seeds
+from phenaki.schema.rules import check
+from phenaki.schema.sampling import SEED
 from phenaki.types import VideoSpec
 
 TEXT = 2000  # characters of a prompt
@@ -82,7 +83,8 @@ def seed(form: Mapping[str, Any]) -> int:
     given = str(form.get("seed") or "0").strip()
     if not given.isascii() or not given.isdigit() or len(given) > 20:
         raise UserError(f"seed={given[:40]} must be a whole number from 0 to 2**64 - 1.")
-    return check_seed("seed", int(given), seeds.BITS)
+    check("seed", int(given), SEED)
+    return int(given)
 
 
 def mask(form: Mapping[str, Any], spec: VideoSpec, frames: int) -> Bool[np.ndarray, "f h w"]:

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from phenaki import pipeline
 from phenaki.data import batches
-from phenaki.errors import one_of
 from phenaki.io import migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
@@ -151,8 +150,8 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
         prefix=config.prefix,
         ema=optim.ema,
         accumulate=optim.accumulate,
-        label=one_of("config.labels", config.labels, LABELS),
-        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
+        label=LABELS[config.labels],
+        schedule=schedules.SCHEDULES[config.mask.schedule],
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from phenaki import pipeline
 from phenaki.blocks import sharding
 from phenaki.data import batches, token_files
-from phenaki.errors import UserError, one_of
+from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations, outputs
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
@@ -148,8 +148,8 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         drop_text=config.drop_text,
         ema=optim.ema,
         accumulate=optim.accumulate,
-        schedule=one_of("config.mask.schedule", config.mask.schedule, schedules.SCHEDULES),
-        weigh=one_of("config.loss.reduction", config.loss.reduction, masked_tokens.REDUCTIONS),
+        schedule=schedules.SCHEDULES[config.mask.schedule],
+        weigh=masked_tokens.REDUCTIONS[config.loss.reduction],
         smoothing=config.loss.smoothing,
     )
     sizes = factory.video_spec(config).tokens(), (text.length, text.width) if text else None

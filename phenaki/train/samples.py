@@ -36,9 +36,10 @@ def measure_alignment(
 ) -> dict[str, float]:
     """The scores of `alignment.measure` with `count` prompts per row, as metrics by name.
 
-    {} where `count` is 0, or without a `world` of moving shapes: other data have no detector.
+    {} where `count` is 0, for a model without text, or without a `world` of moving shapes: other
+    data have no detector.
     """
-    if world is None or not count:
+    if world is None or not count or not model.has_text:
         return {}
     rows = alignment.measure(model, world, count, **sampler)
     return {

@@ -1,12 +1,14 @@
 """Skips non-finite or spiking updates; rolls back to the last checkpoint after many in a row.
 
-A spike is measured against the same objective. Where the objective changes, because the
-discriminator joins at `config.gan.start` or a resumed run has other loss weights, the recent means
-start anew.
+A loss that climbs too slowly for a spike is compared with its own lowest mean: a line warns of it,
+then its updates count as spikes. Both are measured against the same objective. Where it changes,
+because the discriminator joins at `config.gan.start` or a resumed run has other loss weights, the
+means start anew.
 """
 
 import dataclasses
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +25,9 @@ WATCHED = ("loss/total", "grad_norm", "gan/grad_norm")
 SPIKING = WATCHED[:2]
 SKIPPED = "skipped"  # metric: 1 where an update was skipped
 RECENT = 200  # applied updates that a spike is compared with; before there are as many, none is one
+LOSS = "loss/total"
+BLOCK = 20  # updates over which the lowest mean of the loss is taken
+CLIMB = 4.0  # times that mean a loss is warned of
 
 
 ADVICE = "lower config.optim.rate, lengthen config.optim.warmup, or look at the data of these steps"
@@ -59,8 +64,8 @@ class SkipUpdates:
     Its `state()` goes into the checkpoint.
 
     Args:
-        spike: skip an update where a metric exceeds this many times its recent mean; 0: only where
-            it is not finite.
+        spike: skip an update where a metric exceeds this many times its recent mean, or the loss
+            its lowest one; 0: only where it is not finite.
         patience: skipped updates in a row before a roll-back.
         max_rollbacks: roll-backs before training stops with `Diverged`.
         objective: the plain sections of the config that define the loss.
@@ -80,6 +85,8 @@ class SkipUpdates:
         self._joins, self._joined = joins, False
         self._change, self._since = "", 0  # of the objective: what changed, the first step after it
         self._recent = _no_values()
+        self._block: deque[float] = deque(maxlen=BLOCK)
+        self._lowest, self._climbs = math.inf, False
         self.consecutive_skips = 0
         self.skipped = 0
         self.rollbacks = 0
@@ -94,6 +101,8 @@ class SkipUpdates:
         for name, values in self._recent.items():
             enough = like and self._spike and name in SPIKING and len(values) == RECENT
             limit = self._spike * np.mean(values) if enough else np.finfo(np.float32).max
+            if enough and name == LOSS and 0 < self._lowest < math.inf:
+                limit = min(limit, self._spike * self._lowest)
             limits[name] = np.asarray(limit, np.float32)
         return limits
 
@@ -111,15 +120,37 @@ class SkipUpdates:
                 for name in WATCHED:
                     if name in step and number >= self._since:
                         self._recent[name].append(abs(float(step[name])))
+                if LOSS in step and number >= self._since:
+                    self._watch_climb(number, float(step[LOSS]))
         return applied
+
+    def _watch_climb(self, step: int, loss: float) -> None:
+        """Keeps the lowest mean of the loss; warns once where the loss has climbed far above it."""
+        self._block.append(loss)
+        if len(self._block) < BLOCK:
+            return
+        mean = float(np.mean(self._block))
+        self._lowest = min(self._lowest, mean)
+        climbs = 0 < CLIMB * self._lowest < mean  # a loss below 0 has no ratio
+        if climbs and not self._climbs:
+            logging.warning(
+                "step %d: %s climbs: its mean over %d updates is %.4g and was %.4g. %s%s.",
+                step, LOSS, BLOCK, mean, self._lowest, ADVICE[0].upper(), ADVICE[1:],
+            )  # fmt: skip
+        self._climbs = climbs
 
     def _enter(self, step: int) -> None:
         """Starts the recent means anew where `step` has another objective than the one before."""
         joined = self._joined_at(step)
         if joined != self._joined:
             self._joined, self._recent = joined, _no_values()
+            self._forget_lowest()
             at = f"the discriminator joined at step {self._joins} (config.gan.start)"
             self._change = at if joined else ""
+
+    def _forget_lowest(self) -> None:
+        self._lowest, self._climbs = math.inf, False
+        self._block.clear()
 
     @property
     def healthy(self) -> bool:
@@ -172,6 +203,8 @@ class SkipUpdates:
             "objective": self._objective,
             "joined": self._joined,
             "change": self._change,
+            "block": list(self._block),
+            "lowest": self._lowest if self._lowest < math.inf else None,
         }
 
     def restore(self, state: Mapping[str, Any], step: int) -> None:
@@ -185,9 +218,13 @@ class SkipUpdates:
         self.rollbacks = state["went_back"]
         self._joined = state.get("joined", self._joined_at(step - 1))
         self._change = state.get("change", "")
+        lowest = state.get("lowest")
+        self._lowest = math.inf if lowest is None else lowest
+        self._block = deque(state.get("block", ()), maxlen=BLOCK)
         if changed := _changed(state.get("objective", self._objective), self._objective):
             self._change = f"{changed} changed at step {step}, on resuming"
             self._recent, self._joined, self._since = _no_values(), self._joined_at(step), step
+            self._forget_lowest()
             logging.warning(
                 "%s; spikes are measured from here on, once there are %d updates.",
                 self._change, RECENT,

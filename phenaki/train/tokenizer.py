@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from phenaki.blocks import sharding
 from phenaki.data import batches
-from phenaki.errors import one_of
 from phenaki.io import checkpoint, migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import gan, perceptual
@@ -160,7 +159,7 @@ def make_adversary(
     """The adversary of `config.gan`; `options` are those of `gan.make_gan_loss`."""
     gan_loss = gan.make_gan_loss(
         lambda params, clips: discriminator.apply({"params": params}, clips),
-        one_of("config.gan.loss", loss, gan.LOSSES),
+        gan.LOSSES[loss],
         start=start,
         **options,
     )

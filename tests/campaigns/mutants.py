@@ -281,8 +281,8 @@ MUTANTS = (
     Mutant(
         "a story window starts from the last five frames",
         "pipeline.py",
-        "given = given[:, -self.context :]",
-        "given = given[:, : self.context]",
+        "given = given[:, -given_counts[0][window.scene] :]",
+        "given = given[:, : given_counts[0][window.scene]]",
         ("test_pipeline.py", "story_is_windows"),
     ),
 )

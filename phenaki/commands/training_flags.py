@@ -1,0 +1,60 @@
+"""The flags that the training commands have, and those of the processes of a job."""
+
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from phenaki.schema.help import lines
+
+flags.disclaim_key_flags()  # they are of the command that defines them
+
+
+def define_training(kind: str, file: str) -> list[str]:
+    """Defines what every training command has; the presets of `file` are configs of `kind`.
+
+    Returns the lines of --help on the fields of such a config.
+    """
+    config_flags.DEFINE_config_file("config", None, f"{file}:VARIANT")
+    flags.mark_flag_as_required("config")
+    flags.DEFINE_string("workdir", None, "where checkpoints, logs and samples go", required=True)
+    flags.DEFINE_string(
+        "profile", "", "FIRST:END, steps to trace for xprof, such as 100:110; see docs/speed.md"
+    )
+    flags.DEFINE_enum(
+        "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
+    )
+    define_processes()
+    return lines(kind)
+
+
+def define_processes() -> None:
+    """Defines how the processes of a job find each other."""
+    flags.DEFINE_string("coordinator", "", "host:port of process 0; see docs/launch.md")
+    flags.DEFINE_integer("processes", 0, "of the job, where JAX does not find them itself")
+    flags.DEFINE_integer("process", -1, "index of this process, from 0")
+
+
+def value(name: str) -> Any:
+    """The value of a flag of the command line, or its default."""
+    return flags.FLAGS[name].value
+
+
+def start() -> Any:
+    """Joins the processes of the job; returns what observes its steps, for --profile and --track.
+
+    Raises:
+        UserError: --profile is no range of steps, or the job cannot be joined.
+    """
+    from phenaki.planning import speed
+
+    observe = speed.observe(value("profile"), value("track"))
+    join()
+    return observe
+
+
+def join() -> None:
+    """Joins the processes of the job."""
+    from phenaki import sharding
+
+    sharding.start(value("coordinator"), value("processes"), value("process"))
