@@ -422,6 +422,8 @@ def test_the_page_has_every_table_and_nothing_of_the_papers(
             for measure, value in row["printed"].items():
                 assert measure == "tokens" or f">{value:g}<" not in shown
     kept = json.loads((tmp_path / "scoreboard.json").read_text())
+    assert set(kept["without_text"]) == {"samples without text", "unseen clips"}
+    assert "Samples without text" in text
     assert set(kept["alignment"]) == {
         "ceiling",
         "seen",

@@ -107,14 +107,14 @@ def test_what_a_checkpoint_stores_of_skipped_updates_keeps_its_names():
 
 def test_a_loss_that_climbs_is_warned_of_and_ends_the_run(tmp_path, caplog):
     """7 % a step: from 1 to 10^12 in 400 steps, never 20 times the mean of the last 200."""
-    climb = {step: float(np.exp(0.069 * step)) for step in range(500)}
-    options = dict(steps=400, save_every=40, log_every=20)
+    climb = {step: float(np.exp(0.069 * step)) for step in range(260)}
+    options = dict(steps=240, save_every=40, log_every=20)
     guard = dict(spike=20.0, patience=10, tries=1)
     with pytest.raises(skip_updates.Diverged, match=r"loss/total is \S+, above \S+ at step"):
         toy.run(tmp_path, climb, guard=guard, **options)
     warned = [text for text in caplog.messages if "loss/total climbs: its mean over 20" in text]
     assert len(warned) == 1 and "was" in warned[0]
-    assert max(line["loss/total"] for line in lines(tmp_path)) < 1e9
+    assert max(line.get("loss/total", 0) for line in lines(tmp_path)) < 1e7
     caplog.clear()
     toy.run(tmp_path / "off", climb, guard=guard | dict(spike=0.0), **options)
     assert "climbs" in caplog.text

@@ -86,6 +86,23 @@ def accuracy(verdict: detector.Verdict) -> dict[str, float]:
     return {name: float(getattr(verdict, name).mean()) for name in ATTRIBUTES}
 
 
+def clarity(world: World, video: Float[np.ndarray, "b f h w 3"]) -> dict[str, float]:
+    """The fraction of clips with one clear object, by attribute, whatever its attributes are.
+
+    A colour or a shape is clear where most frames show the same one, a direction where the object
+    moves in one of the world's: what a sample without text can be judged by.
+    """
+    reading = detector.read(world, video)
+    colour = _most_frequent(np.where(reading.colour >= 0, reading.colour, -1))
+    shape = _most_frequent(reading.shape)
+    every = [
+        detector.judge(world, reading, colour, shape, np.full(len(video), direction))
+        for direction in range(len(world.directions))
+    ]
+    moves = np.any([one.direction for one in every], axis=0)
+    return accuracy(dataclasses.replace(every[0], direction=moves))
+
+
 def confusion(
     world: World, rows: Sequence[JudgedClips]
 ) -> dict[str, tuple[list[str], list[str], Int[np.ndarray, "n m"]]]:
@@ -157,7 +174,7 @@ def judged_clips(
 
 
 def sample(
-    model: Phenaki, texts: Sequence[str], seed: int, **options: Any
+    model: Phenaki, texts: Sequence[str | None], seed: int, **options: Any
 ) -> Float[np.ndarray, "b f h w 3"]:
     """One video per text, video i of `seed` and i; in groups of one size: they compile once."""
 

@@ -26,7 +26,7 @@ from phenaki.io import paths
 from phenaki.io.html_report import Report
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.reports import figures
-from phenaki.reports.text_alignment import add_text_alignment
+from phenaki.reports.text_alignment import add_text_alignment, add_without_text
 from phenaki.sampling.windows import Scene
 
 SHOWN = 6  # clips per figure
@@ -68,6 +68,7 @@ def scoreboard(
     )
     count = preset["alignment"]
     results = {"alignment": add_text_alignment(report, model, world, count, seed)}
+    results["without_text"] = add_without_text(report, model, world, count, seed)
     results["alignment_settings"] = settings.of_alignment(model, world, count, seed)
     report.text("# Tables 1 to 5 in miniature")
     report.text(_about(weights))

@@ -53,6 +53,32 @@ def add_text_alignment(
     return fractions
 
 
+def add_without_text(
+    report: Report, model: Any, world: World, count: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Adds how clear `count` samples without text are, compared with clips of the test split.
+
+    Returns the fractions, 0..1, by row and attribute.
+    """
+    samples = alignment.sample(model, [None] * count, seed)
+    truth = render.render(world, "test", np.arange(count))["video"].astype(np.float32) / 255
+    rows = {"samples without text": samples, "unseen clips": truth}
+    fractions = {name: alignment.clarity(world, video) for name, video in rows.items()}
+    report.text("## Without text")
+    report.text(
+        "Fractions of clips that show one object of one colour and one shape, which moves in one "
+        "direction, whichever they are. Few samples of training have no text."
+    )
+    lines = [
+        [name, count, *(f"{100 * fraction:.1f} %" for fraction in found.values())]
+        for name, found in fractions.items()
+    ]
+    report.table(["clips", "n", *alignment.ATTRIBUTES], lines)
+    items = [(figures.clip(video, model.spec.fps), "(no text)", None) for video in samples[:SHOWN]]
+    report.figures(items, heading="Samples without text")
+    return fractions
+
+
 def _figures(report, world, fps, rows):
     """Confusion matrices of every row, the scenes together; then samples, mistakes first."""
     single = {name: row for name, row in rows.items() if not name.startswith("scene")}

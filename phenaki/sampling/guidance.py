@@ -100,7 +100,7 @@ def given_scale(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with `guidance`, λ, for a `guidance_scale` of 1 + λ, as other tools count.
 
     Raises:
-        UserError: both are given, or it is no number.
+        UserError: both are given, or the scale is not a finite number.
     """
     scale, given = options.get("guidance_scale"), options.get("guidance")
     rest = {name: value for name, value in options.items() if name != "guidance_scale"}

@@ -25,6 +25,13 @@ class Mutant(NamedTuple):
 
 
 CVIVIT, STEP = "models/cvivit.py", "train/maskgit.py"
+# Presets, and the tests that pin what docs/paper.md settles.
+STAGE_1, STAGE_2 = "../configs/cvivit.py", "../configs/maskgit.py"
+PINNED_OPTIMIZER = ("test_pinned.py", "tokenizers_optimizer_and_schedule")
+PINNED_GAN = ("test_pinned.py", "gan_loss_its_penalty")
+PINNED_EMA = ("test_pinned.py", "ema_in_bfloat16")
+PINNED_STAGE_2 = ("test_pinned.py", "dropout_masks_and_smoothing")
+PINNED_SAMPLERS = ("test_pinned.py", "lambda_temperature")
 MUTANTS = (
     Mutant(
         "the encoder is causal, by gradient",
@@ -284,6 +291,100 @@ MUTANTS = (
         "given = given[:, -given_counts[0][window.scene] :]",
         "given = given[:, : given_counts[0][window.scene]]",
         ("test_pipeline.py", "story_is_windows"),
+    ),
+    Mutant(
+        "the discriminator has the tokenizer's rate",
+        "train/tokenizer.py",
+        "make_adversary(discriminator, make_optimizer(optim), **options)",
+        "make_adversary(discriminator, make_optimizer("
+        "dataclasses.replace(optim, rate=2 * optim.rate)), **options)",
+        PINNED_OPTIMIZER,
+    ),
+    Mutant(
+        "the discriminator has the tokenizer's schedule",
+        "train/tokenizer.py",
+        "make_adversary(discriminator, make_optimizer(optim), **options)",
+        "make_adversary(discriminator, make_optimizer("
+        "dataclasses.replace(optim, decay=None)), **options)",
+        PINNED_OPTIMIZER,
+    ),
+    Mutant("R1 costs 10", STAGE_1, "r1=10.0,", "r1=1.0,", PINNED_GAN),
+    Mutant(
+        "the GAN loss is non-saturating",
+        STAGE_1,
+        'loss="non_saturating"',
+        'loss="hinge"',
+        PINNED_GAN,
+    ),
+    Mutant("all frames are judged", STAGE_1, "frames=None,", "frames=8,", PINNED_GAN),
+    Mutant(
+        "L_VP compares I3D's logits",
+        STAGE_1,
+        'i3d=("logits_mean",)',
+        'i3d=("pool_mean",)',
+        ("test_pinned.py", "layer_of_i3d"),
+    ),
+    Mutant("the EMA of stage 1 decays by 0.999", STAGE_1, "ema=0.999,", "ema=0.9999,", PINNED_EMA),
+    Mutant("the EMA of stage 2 decays by 0.999", STAGE_2, "ema=0.999,", "ema=0.9999,", PINNED_EMA),
+    Mutant(
+        "Kinetics-600 has the rate of its files",
+        STAGE_1,
+        "c.video.fps = 25.0",
+        "c.video.fps = 10.0",
+        ("test_pinned.py", "frame_rate_of_each_set"),
+    ),
+    Mutant("dropout is 0.1", STAGE_2, " dropout=0.1,", " dropout=0.0,", PINNED_STAGE_2),
+    Mutant(
+        "training masks follow the cosine",
+        STAGE_2,
+        'c.mask = dict(schedule="cosine")',
+        'c.mask = dict(schedule="linear")',
+        PINNED_STAGE_2,
+    ),
+    Mutant("labels are not smoothed", STAGE_2, "smoothing=0.0", "smoothing=0.1", PINNED_STAGE_2),
+    Mutant("λ is 6 in Table 2", STAGE_2, "guidance=6.0", "guidance=7.0", PINNED_SAMPLERS),
+    Mutant("λ is 12 for the videos", STAGE_2, "guidance=12.0", "guidance=11.0", PINNED_SAMPLERS),
+    Mutant(
+        "Table 4 prints 36.4",
+        "../configs/tables.py",
+        "36.4,",
+        "46.4,",
+        ("test_tables.py", "printed_number"),
+    ),
+    Mutant(
+        "Table 2 is sampled with λ 6",
+        "../configs/tables.py",
+        "MIX = dict(guidance=6.0",
+        "MIX = dict(guidance=7.0",
+        ("test_tables.py", "every_sampler"),
+    ),
+    Mutant(
+        "tokens are those of the scored frames",
+        "types.py",
+        "1 + -(-(frames - 1) // self.patch[0]) * self.patch[0]",
+        "1 + frames",
+        ("test_tables.py", "table_3_counts"),
+    ),
+    Mutant(
+        "a loss that climbs is skipped",
+        "train/skip_updates.py",
+        "limit = min(limit, self._spike * self._lowest)",
+        "limit = limit",
+        ("test_skip_updates.py", "climb_is_measured"),
+    ),
+    Mutant(
+        "a number below its range is refused",
+        "schema/rules.py",
+        "if value < self.least or",
+        "if value < self.least - 1 or",
+        ("test_schema.py", "cannot_be_meant"),
+    ),
+    Mutant(
+        "bool is no whole number",
+        "schema/rules.py",
+        "isinstance(value, kind) and not isinstance(value, bool)",
+        "isinstance(value, kind)",
+        ("test_schema.py", "cannot_be_meant"),
     ),
 )
 
