@@ -186,6 +186,7 @@ KINDS: Mapping[str, Fields] = {
         **_below("data", CAPTIONED),
         **_WORLD,
         **_SAMPLE,
+        "start": Field(Text(empty=True), "run or bundle of a model to start from; empty: none"),
         **_below("presets.NAME", {k.removeprefix("sample."): v for k, v in _SAMPLE.items()}),
         **_below("train", {**TRAIN, "sample_count": SAMPLE_COUNT}),
         **RUN,
