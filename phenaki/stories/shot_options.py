@@ -22,7 +22,8 @@ def given(
 ) -> tuple[list[Shot], list[list[SamplingOptions]]]:
     """(`shots` with the `options` of the call before their own, what each comes to).
 
-    The first window of a shot and those that continue it may have other options (`plan`). A preview takes `PREVIEW_STEPS` steps at most.
+    The first window of a shot and those that continue it may have other options (`plan`). A
+    preview takes `PREVIEW_STEPS` steps at most.
 
     Raises:
         UserError: an option is out of its range, or the model takes no text; names the scene.
