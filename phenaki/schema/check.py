@@ -36,7 +36,8 @@ def check(fields: Mapping[str, Any], where: str = "") -> None:
         UserError: by the path of the field, with the rule and the nearest good value.
     """
     start = f"{where}: " if where else ""
-    for path, value in _leaves(fields):
+    # First those that others refer to, as the decay of small presets to the number of steps.
+    for path, value in sorted(_leaves(fields), key=lambda leaf: not leaf[0].startswith("train.")):
         name = _rule_of(path)
         if name in _SECTIONS:
             if not (isinstance(value, Mapping) or (value is None and _may_lack(path))):
