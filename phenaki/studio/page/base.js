@@ -54,17 +54,18 @@ const remembered = (room) => sessionStorage.getItem(`job-${room}`);
 export function follow(room, id, seen) {
   sessionStorage.setItem(`job-${room}`, id);
   const events = new EventSource(`/api/jobs/${id}/events`);
-  let last = null;
   events.onmessage = (event) => {
-    last = JSON.parse(event.data);
+    const last = JSON.parse(event.data);
     const over = ["done", "cancelled", "failed"].includes(last.state);
     if (over) events.close();
     if (over) sessionStorage.removeItem(`job-${room}`);
     seen(last);
   };
   events.onerror = async () => {
-    if (events.readyState !== EventSource.CLOSED && last) return; // it asks again by itself
-    events.close();
+    if (events.readyState !== EventSource.CLOSED) return; // it asks again by itself
+    // A page that is left ends here: what it waits for is remembered.
+    const answer = await fetch(`/api/jobs/${id}`).catch(() => null);
+    if (answer?.status !== 404) return void setTimeout(() => follow(room, id, seen), 1000);
     sessionStorage.removeItem(`job-${room}`);
     seen({ id, state: "failed", error: "the studio has no such job any more" });
   };
