@@ -70,9 +70,7 @@ def split_product(
 def join_product(x: Streams, kernel: Float[Array, "n_f d"], bias: Float[Array, " d"]) -> Streams:
     """The product of all heads' outputs, streams [n b s f], to [b s d]."""
     groups = sharding.axis_size("sequence")
-    kernel = kernel.reshape(groups, len(kernel) // groups, -1)
-    # The gradient is scattered along the last axis: `groups` divide no split of the first two.
-    kernel = sharding.replicated(kernel, split=2)
+    kernel = sharding.replicated(kernel).reshape(groups, len(kernel) // groups, -1)
     return jax.tree.map(lambda x: jnp.einsum("nbsf,nfd->bsd", x, kernel) + bias, x)
 
 
