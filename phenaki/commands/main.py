@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,11 +92,28 @@ def run(command: str) -> NoReturn:
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Ends the process with the code of `cli.run` where an interrupt comes before it."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except Exception:
+        if not came:  # an extension that is interrupted while it loads raises an ImportError
+            raise
+        _interrupted()
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        _interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted() -> NoReturn:
+    sys.stderr.write("interrupted\n")
+    sys.exit(130)
 
 
 def _load(command: str) -> Any:
