@@ -72,6 +72,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host.strip("[]"), port))
+        listening.listen(128)  # before the address is told: a page that is opened at once waits
     except OSError as error:
         line = f"--host={host} --port={port}: {error.strerror or error}"
         raise UserError(f"{line}; --port=0 takes any that is free.") from None
