@@ -40,11 +40,13 @@ def phenaki(*arguments):
 
 
 captions = f"--captions={clips / 'captions.csv'}"
-phenaki("prepare", f"--input={clips}", captions, "--output=data", "--size=64", "--fps=8")
+phenaki("prepare", f"--input={clips}", captions, "--output=data", "--size=32", "--fps=8")
 
 # %%
 data = "--config.data.sources=data"
-phenaki("train-cvivit", "--config=cvivit:small", data, "--workdir=runs/cvivit", *QUICK)
+small = ["--config.video.height=32", "--config.video.width=32"]  # the preset's own are 64
+stage1 = ["--config=cvivit:small", data, *small, "--workdir=runs/cvivit"]
+phenaki("train-cvivit", *stage1, *QUICK)
 
 # %% [markdown]
 # The preset also learns from single images; a folder of clips alone has none.
