@@ -5,6 +5,9 @@ import threading
 import pytest
 import tiny
 
+from phenaki.data import token_files
+from phenaki.data.prepare import manifest
+from phenaki.errors import UserError
 from phenaki.io import artifacts, checkpoint, paths
 
 
@@ -63,3 +66,25 @@ def test_a_marker_is_read_back_or_none(tmp_path):
     for content in ('{"origin"', "3"):
         marker.write_text(content)
         assert artifacts.marked(marker) is None
+
+
+@pytest.mark.parametrize("content", ['{"schema": 3, "fi', "", "[1]"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.json", checkpoint.load_config),
+        (token_files.MANIFEST, token_files.read_manifest),
+        (manifest.NAME, manifest.camera),
+    ],
+)
+def test_damaged_json_is_one_line_that_names_the_file(tmp_path, name, read, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name}: (is cut short|must be a dictionary)") as found:
+        read(str(tmp_path))
+    assert "\n" not in str(found.value)
+
+
+def test_tokens_without_a_schema_are_encoded_again(tmp_path):
+    (tmp_path / token_files.MANIFEST).write_text("{}")
+    with pytest.raises(UserError, match="schema None is not"):
+        token_files.read_manifest(tmp_path)

@@ -6,14 +6,13 @@ A second call resumes what was interrupted and reuses what is complete. `make de
 environment.
 """
 
-import json
 import time
 
 import numpy as np
 from absl import flags
 
 from phenaki.io import outputs, paths, shipped
-from phenaki.io.artifacts import write_json
+from phenaki.io.artifacts import read_dict, write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything is written")
 RELEASED = flags.DEFINE_string(
@@ -88,7 +87,7 @@ def _train(what, config, directory, train):
 def _add_seconds(workdir, seconds):
     """Adds the training seconds of this call to those of earlier calls."""
     path = workdir / "seconds.json"
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    before = read_dict(path) if path.is_file() else {}
     total = {name: round(before.get(name, 0) + value, 1) for name, value in seconds.items()}
     write_json(path, total)
 
@@ -104,7 +103,7 @@ def _report(workdir):
     if (released / "bundle.json").is_file():
         models["released"] = Phenaki.load(released)
         if (released / "scores.json").is_file():  # measured when it was made
-            known["released"] = json.loads((released / "scores.json").read_text())
+            known["released"] = read_dict(released / "scores.json")
     scenes = [Scene(*scene) for scene in STORY]
     page = demo.page(models, workdir, scenes, count=COUNT.value, seed=SEED.value, known=known)
     own = models["trained just now"]  # the page shows the released model's, too

@@ -232,9 +232,9 @@ def read_manifest(directory: PathLike) -> dict[str, Any]:
             f"{directory}: has no {MANIFEST}: not stored tokens, or not all of them yet; "
             "scripts/encode_dataset.py writes and resumes them."
         )
-    manifest = json.loads(paths.path(path).read_text(encoding="utf-8"))
-    if manifest["schema"] != SCHEMA:
-        raise UserError(f"{path}: schema {manifest['schema']} is not {SCHEMA}; encode it again.")
+    manifest = artifacts.read_dict(path)
+    if (schema := manifest.get("schema")) != SCHEMA:
+        raise UserError(f"{path}: schema {schema} is not {SCHEMA}; encode it again.")
     return manifest
 
 

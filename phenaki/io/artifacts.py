@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.paths import PathLike
 
@@ -58,6 +59,21 @@ def mark(marker: PathLike, key: dict[str, Any], **options: Any) -> None:
         key: what the file was made from, and whatever its reader wants to know.
     """
     write_json(marker, key, **options)
+
+
+def read_dict(path: PathLike) -> dict[str, Any]:
+    """The dictionary in a JSON file.
+
+    Raises:
+        UserError: it is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(paths.path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is cut short or damaged ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a dictionary, not a {type(content).__name__}.")
+    return content
 
 
 def marked(marker: PathLike) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
 from phenaki.io import checksums, failures, hub, outputs, paths, shared_model, stored_params
-from phenaki.io.artifacts import write_json
+from phenaki.io.artifacts import read_dict, write_json
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.io.checkpoint_steps import COMMITTED, check_name, complete_steps
 from phenaki.io.checksums import digest
@@ -95,7 +95,7 @@ def is_bundle(directory: AnyPath) -> bool:
 def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
     """Changes sampling options in the config of a bundle, and the checksum with it."""
     file = paths.absolute(directory) / "bundle.json"
-    content = _json(file)
+    content = read_dict(file)
     sums = content.pop("sums", {})
     content["config"]["sample"] |= options
     if sums:
@@ -114,7 +114,7 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
     file = directory / (shared_model.CONFIG if shared else "bundle.json")
     if not paths.is_file(file):
         raise UserError(f"{directory}: is no model: it has no bundle.json; copy it again.")
-    facts = _json(file)
+    facts = read_dict(file)
     if "schema" not in facts:
         raise UserError(f"{file}: is no description of a bundle: it has no schema.")
     sums = facts.pop("sums", {})
@@ -137,17 +137,6 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
     return params, ConfigDict(fields), known
 
 
-def _json(file: AnyPath) -> dict[str, Any]:
-    """A file with one JSON dictionary."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: is cut short or damaged ({_reason(error)}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must be a dictionary, not a {type(content).__name__}.")
-    return content
-
-
 def _reason(error: Exception) -> str:
     """The first error in one line: Orbax raises others while it ends."""
     return bucket_reason(error) or " ".join(str(error).split())[:200] or type(error).__name__
@@ -160,7 +149,7 @@ def is_run(directory: PathLike) -> bool:
 
 def load_config(directory: PathLike) -> ConfigDict:
     """The config of a training run."""
-    fields = _json(paths.path(directory) / "config.json")
+    fields = read_dict(paths.path(directory) / "config.json")
     return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
@@ -171,7 +160,7 @@ def takes_text(directory: PathLike) -> bool:
         UserError: there is none.
     """
     directory = hub.find(directory)
-    facts = _json(directory / ("config.json" if is_run(directory) else "bundle.json"))
+    facts = read_dict(directory / ("config.json" if is_run(directory) else "bundle.json"))
     fields = facts.get("config", facts)
     return "model" not in fields or fields.get("text") is not None
 

@@ -1,7 +1,6 @@
 """The demo's report: curves, reconstructions, samples with verdicts, token maps, a story."""
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from phenaki.data import batches
 from phenaki.data.shapes import attributes, render
 from phenaki.evaluation import alignment, settings
 from phenaki.io import media
-from phenaki.io.artifacts import write_json
+from phenaki.io.artifacts import read_dict, write_json
 from phenaki.io.html_report import Report
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Scene
@@ -62,7 +61,7 @@ def page(
 
 def _scores(report, models, workdir, count, seed, known):
     path = workdir / "scores.json"
-    scores = json.loads(path.read_text()) if path.is_file() else {}
+    scores = read_dict(path) if path.is_file() else {}
     rows = []
     for name, model in models.items():
         world = batches.world(model.config)
@@ -80,7 +79,7 @@ def _scores(report, models, workdir, count, seed, known):
             )
     write_json(path, scores, indent=2)
     report.table(["model", "row", *ATTRIBUTES, "start entropy, bits"], rows)
-    seconds = json.loads((workdir / "seconds.json").read_text())
+    seconds = read_dict(workdir / "seconds.json")
     report.text("Training took " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()) + ".")
 
 

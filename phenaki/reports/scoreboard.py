@@ -6,7 +6,6 @@ networks FID, FVD and LPIPS are proxies, which only compare runs of this project
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from phenaki.evaluation.score import Score, floor_cell, sampler_cell, save_score
 from phenaki.evaluation.task import task_of
 from phenaki.evaluation.tokenizer import FrozenTokenizer
 from phenaki.io import paths
+from phenaki.io.artifacts import read_dict
 from phenaki.io.html_report import Report
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.reports import figures
@@ -171,7 +171,7 @@ def _detected(report, world, real, fake, given):
 def _table3(report, workdir):
     """The tokenizers that experiments/compare_tokenizers.py trained alike."""
     path = workdir / "table3.json"
-    results = json.loads(path.read_text())
+    results = read_dict(path)
     rows = []
     for system, values in results["systems"].items():
         cells = [f"{np.mean(values[k]):.4g} ± {np.std(values[k]):.2g}" for k in TABLE3_MEASURES]

@@ -4,7 +4,6 @@ OUTPUT/takes/OWNER/TAKE/ has film.mp4, take.json and frames.npy, and original.mp
 reconstruction. Where the limit is reached, the oldest takes that are not kept are removed.
 """
 
-import json
 import re
 import secrets
 import shutil
@@ -87,7 +86,7 @@ class Takes:
         """
         with self._lock:
             folder = self.find(owner, name)
-            content = json.loads((folder / "take.json").read_text())
+            content = artifacts.read_dict(folder / "take.json")
             artifacts.write_json(folder / "take.json", content | {"kept": kept})
 
     def remove(self, owner: str, name: str) -> None:
@@ -119,10 +118,11 @@ class Takes:
         return self.directory / "takes" / owner
 
     def _all(self, folder: Path) -> list[Path]:
-        return [path.parent for path in folder.glob("*/take.json")]
+        found = folder.glob("*/take.json")
+        return [path.parent for path in found if artifacts.marked(path) is not None]
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        return {"id": folder.name, **json.loads((folder / "take.json").read_text())}
+        return {"id": folder.name, **artifacts.read_dict(folder / "take.json")}
 
     def _make_room(self, owner: str | None) -> None:
         """Removes the oldest takes that are not kept: of `owner`, or of all if the disk is full."""
@@ -132,7 +132,8 @@ class Takes:
                 shutil.rmtree(folder)
         if size_of(self.directory) < self.limit:
             return
-        there = [path.parent for path in self.directory.glob("takes/*/*/take.json")]
+        owners = self.directory.glob("takes/*")
+        there = [folder for each in owners for folder in self._all(each)]
         for folder in sorted((x for x in there if not self._is_kept(x)), key=_age):
             shutil.rmtree(folder)
             if size_of(self.directory) < self.limit:

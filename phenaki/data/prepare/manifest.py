@@ -56,7 +56,7 @@ def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, NAME)
     if not paths.is_file(path):
         return {}
-    return json.loads(paths.path(path).read_text(encoding="utf-8"))
+    return artifacts.read_dict(path)
 
 
 def checksums(directory: str) -> dict[str, str]:
