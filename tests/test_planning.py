@@ -366,6 +366,15 @@ def test_the_script_plans_gpus(run_script):
         "--config.tokenizer.patch=(2,7,7)",
     )  # fmt: skip
     assert "MB/s of pixels over 4 hosts, 4 of which load each sample" in done.stdout, done.stderr
+    demo = ("scripts/plan.py", "--config=configs/cvivit.py:demo")
+    done = run_script(*demo, "--topology=v5e:4x4", "--config.mesh.data=7")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "config.mesh={'data': 7, " in done.stderr and "nearest is {'data': 16, " in done.stderr
+    done = run_script(*demo, "--topology=v5e:4x4", "--config.mesh.slices=2")
+    assert "config.mesh.slices=2: v5e:4x4 has 1; nearest is config.mesh.slices=1." in done.stderr
+    done = run_script(*demo, "--topology=gpu:1xH100", "--config.data.batch=200000")
+    assert done.returncode == 2 and "steps/s" not in done.stdout
+    assert "has 74.51 GiB; --search looks for a mesh, remat policy, batch" in done.stderr
     done = run_script("scripts/plan.py", "--config=configs/cvivit.py:mit", "--topology=v5e:4")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 

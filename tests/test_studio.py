@@ -217,3 +217,12 @@ def test_a_full_folder_loses_takes_and_then_refuses(tmp_path):
     with pytest.raises(UserError, match=r"the studio's folder has .* MB .*--disk_mb"):
         add(store, "e")
     assert [len(store.of(who)) for who in "bcde"] == [1, 1, 1, 0]
+
+
+def test_a_damaged_take_hides_no_other(tmp_path):
+    store = takes.Takes(tmp_path, 10**9)
+    names = [add(store, number=number) for number in range(2)]
+    (store.find("a", names[0]) / "take.json").write_text('{"made": 1')
+    assert [take["id"] for take in store.of("a")] == [names[1]]
+    with pytest.raises(UserError, match="take.json: is cut short"):
+        store.keep("a", names[0], True)

@@ -71,7 +71,7 @@ def main(argv):
         workload, sizes = same[0].workload, same[0].mesh
         if not JSON.value:
             print(search.table(search.pareto(ranked)), end="\n\n")
-    elif any(workload.mesh[axis] > 1 for axis in ("fsdp", "sequence", "tensor")):
+    elif any(size > 1 for size in workload.mesh.values()):
         sizes = _given(workload, topology)
     made = plan.make(
         workload, topology, mfu=MFU.value, sizes=sizes, process_grid=compiled.process_grid
@@ -85,6 +85,12 @@ def main(argv):
         streams.result(json.dumps(made, indent=1))
     else:
         _print_plan(workload, made)
+        if made["needed"] > made["memory"]:
+            raise UserError(
+                f"--topology={TOPOLOGY.value}: a device needs {_size(made['needed'])} and has "
+                f"{_size(made['memory'])}; --search looks for a mesh, remat policy, batch or "
+                "config.optim.accumulate that fits."
+            )
 
 
 def _workload():
@@ -178,10 +184,13 @@ def _print_plan(workload, made):
         f"a step         {made['compute_seconds']:.3g} s of products at {made['mfu']:.0%} of the "
         f"peak, {made['exchange_seconds']:.3g} s of traffic over the links"
     )
-    print(
-        f"so             {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} days on "
-        f"{made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
-    )
+    if made["needed"] <= made["memory"]:
+        print(
+            f"so             {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} days on "
+            f"{made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
+        )
+    else:
+        print("so             it does not fit")
     loads = made["hosts_per_row"]
     print(
         f"data           {made['samples_per_second']:,.0f} samples/s, "

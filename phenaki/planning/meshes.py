@@ -40,8 +40,14 @@ def resolve(workload: Workload, topology: Topology) -> MeshShape:
     """`config.mesh` on the topology's devices, -1 filled in.
 
     Raises:
-        UserError: the mesh has another number of devices.
+        UserError: the mesh has another number of devices, or of slices.
     """
+    slices = workload.mesh.get("slices", 1)
+    if slices not in (1, topology.slices):
+        raise UserError(
+            f"config.mesh.slices={slices}: {topology.name} has {topology.slices}; nearest is "
+            f"config.mesh.slices={topology.slices}."
+        )
     sizes = {axis: workload.mesh.get(axis, 1) for axis in AXES}
     fixed = math.prod(size for size in sizes.values() if size > 0)
     for axis, size in sizes.items():
