@@ -292,7 +292,7 @@ def rendered(model, shots, output, folder=None):
 def test_ten_times_the_story_needs_no_more_memory(model, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
 
-    def sample(prompts, *, seed, video):
+    def sample(prompts, *, seed, video, progress):
         frames = random.uniform(size=(1, 11, 16, 16, 3)).astype(np.float32)
         return Sample(frames, np.zeros((1, 6, 2, 2), np.int32), None)
 
