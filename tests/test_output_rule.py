@@ -81,6 +81,13 @@ FOLDERS = {
         ],
     ),
     "export": ("output", "model", [("model",), ("model", "--programs")]),
+    "push": ("output", "shared model", [("model",)]),
+    "pull": ("output", "shared model", [("model",)]),
+    "studio": (
+        "output",
+        "studio",
+        [("model",), ("critic", "--model=x"), ("runs", "--model=x")],
+    ),
     "convert_weights": ("output", "weights", [("input", "--network=vgg16")]),
     "compare_tokenizers": ("workdir", "experiment", [("weights",)]),
     "compare_samplers": ("output", "experiment", [("model",)]),
@@ -90,6 +97,7 @@ FOLDERS = {
 # -> (flag of its output file, all others).
 FILES = {
     "inspect_data": ("output", ["--data=x"]),
+    "compare": ("output", ["--run=x"]),
     "plan": ("results", [CVIVIT, "--topology=v5e:4x4", "--compile"]),
     "accelerator": ("output", []),
     "input_pipeline": ("output", []),
@@ -100,7 +108,7 @@ FILES = {
     "scaling": ("figure", []),
 }
 WRITES_NOTHING = {"doctor"}
-SHARED = {"sampling_flags"}  # flags of several commands, which are in the table
+SHARED = {"sampling_flags", "training_flags"}  # flags of several commands, which are in the table
 # Of no flag: benchmarks/peers.py writes one file, which `record` checks.
 FLAGS = {"output", "workdir", "results", "figure", "windows"}
 

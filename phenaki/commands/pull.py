@@ -24,12 +24,13 @@ def main(argv):
     from phenaki.io import hub, shared_model
     from phenaki.models.load import load_stored
 
-    source = paths.path(MODEL.value)
-    if not (paths.is_remote(source) or source.exists()):
-        source = hub.fetch(MODEL.value)
-    if not shared_model.is_one(source):
-        raise UserError(f"--model={MODEL.value}: is no shared model; phenaki push makes one.")
-    with outputs.claimed("output", OUTPUT.value, "shared model", [("model", source)]) as claim:
+    inputs = [("model", MODEL.value)]
+    with outputs.claimed("output", OUTPUT.value, "shared model", inputs) as claim:
+        source = paths.path(MODEL.value)
+        if not (paths.is_remote(source) or source.exists()):
+            source = hub.fetch(MODEL.value)
+        if not shared_model.is_one(source):
+            raise UserError(f"--model={MODEL.value}: is no shared model; phenaki push makes one.")
         shared_model.copy(source, claim.directory)
         stored = load_stored(claim.directory)
         print(f"{claim.directory}: {stored.kind} {stored.fingerprint}")

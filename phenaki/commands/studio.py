@@ -47,10 +47,10 @@ def main(argv):
     inputs = [("model", model), ("critic", CRITIC.value), ("runs", RUNS.value)]
     if paths.is_remote(OUTPUT.value):
         raise UserError(f"--output={OUTPUT.value}: must be a folder of this machine.")
-    runs = None if RUNS.value is None else paths.path(RUNS.value)
-    if runs is not None and not runs.is_dir():
-        raise UserError(f"--runs={RUNS.value}: is no folder.")
     with outputs.claimed("output", OUTPUT.value, "studio", inputs) as claim:
+        runs = None if RUNS.value is None else paths.path(RUNS.value)
+        if runs is not None and not runs.is_dir():
+            raise UserError(f"--runs={RUNS.value}: is no folder.")
         listening = _listen(HOST.value, PORT.value)
         serve.serve(
             claim.directory.resolve(),
