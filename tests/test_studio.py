@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import script_calls
 import tiny
 from studio import Client, running
 
@@ -166,7 +167,7 @@ def test_a_password_is_asked_for(bundle, tmp_path):
 
 
 def test_other_hosts_need_a_password():
-    with pytest.raises(UserError, match=r"--host=0\.0\.0\.0: other machines reach .* --password"):
+    with pytest.raises(UserError, match=r"--host=0\.0\.0\.0: other machines reach .*, or leave"):
         guard.check_host("0.0.0.0", None)
     with pytest.raises(UserError, match="at least 8 characters"):
         guard.check_host("0.0.0.0", "short")
@@ -183,6 +184,14 @@ def test_the_command_refuses_other_hosts_first(run_script, tmp_path):
     assert run.returncode == 2
     assert run.stderr.startswith("error: --host=0.0.0.0: other machines reach the studio there;")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_password_may_lie_in_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("STUDIO_PASSWORD", "short")
+    with pytest.raises(UserError, match="the password must have at least 8 characters"):
+        script_calls.call(
+            "phenaki/commands/studio.py", "--model=laptop", f"--output={tmp_path}", "--host=::"
+        )
 
 
 # --- takes on disk

@@ -4,10 +4,11 @@
     phenaki studio --model=runs/maskgit --runs=runs --output=films --port=8080
 
 The page is at 127.0.0.1, for this machine alone; nothing outside is contacted. --host opens it to
-others and needs --password (user name "studio"): without encryption, for networks that you trust.
+others and needs a password (user name "studio"): without encryption, for networks that you trust.
 Films, uploads and stories are in --output, each browser's apart. Needs the extra "studio".
 """
 
+import os
 import socket
 
 from absl import flags
@@ -28,7 +29,9 @@ OUTPUT = flags.DEFINE_string("output", "studio", "folder of films, uploads and s
 RUNS = flags.DEFINE_string("runs", None, "a folder of training runs, to compare them")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "the address that it listens on")
 PORT = flags.DEFINE_integer("port", 7860, "0: any that is free", lower_bound=0, upper_bound=65535)
-PASSWORD = flags.DEFINE_string("password", None, "asked for by the page; needed with --host")
+PASSWORD = flags.DEFINE_string(
+    "password", None, "asked for by the page; default: $STUDIO_PASSWORD, which ps does not show"
+)
 DISK_MB = flags.DEFINE_integer("disk_mb", 2000, "most that --output may have", lower_bound=10)
 UPLOAD_MB = flags.DEFINE_integer("upload_mb", 64, "most that a file may have", lower_bound=1)
 
@@ -42,7 +45,8 @@ def main(argv):
         if error.name not in ("starlette", "uvicorn"):
             raise
         raise UserError(f'{error.name} is missing: pip install "phenaki[studio]".') from None
-    guard.check_host(HOST.value, PASSWORD.value)
+    password = PASSWORD.value or os.environ.get("STUDIO_PASSWORD")
+    guard.check_host(HOST.value, password)
     model = shipped.find(MODEL.value, shipped.MODELS)
     inputs = [("model", model), ("critic", CRITIC.value), ("runs", RUNS.value)]
     if paths.is_remote(OUTPUT.value):
@@ -58,7 +62,7 @@ def main(argv):
             CRITIC.value,
             listening,
             HOST.value,
-            PASSWORD.value,
+            password,
             disk=DISK_MB.value * 10**6,
             upload=UPLOAD_MB.value * 10**6,
             runs=runs,

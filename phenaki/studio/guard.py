@@ -38,11 +38,11 @@ def check_host(host: str, password: str | None) -> None:
     """Raises `UserError` unless `host` is loopback or there is a password."""
     if not is_loopback(host) and not password:
         raise UserError(
-            f"--host={host}: other machines reach the studio there; give a --password, too, or "
-            "leave --host out for 127.0.0.1."
+            f"--host={host}: other machines reach the studio there; give a password, too, "
+            "by --password or STUDIO_PASSWORD, or leave --host out for 127.0.0.1."
         )
     if password is not None and len(password) < 8:
-        raise UserError("--password: must have at least 8 characters.")
+        raise UserError("the password must have at least 8 characters.")
 
 
 class Guard(NamedTuple):
