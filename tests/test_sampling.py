@@ -633,11 +633,12 @@ def test_presets_are_the_papers_and_what_is_given_goes_before_them():
         chosen = options.resolve(defaults(), **given)
         return chosen.guidance, chosen.steps, chosen.choice_temperature, chosen.top_k
 
-    assert three(preset="nuwa") == (0.1, 12, 4.0, 5)  # B.3.3
-    assert three(preset="ablation") == (6.0, 24, 4.0, 5)  # B.3.4
-    assert three(preset="videos", steps=None) == (12.0, 48, 8.0, 5)  # B.3.5
-    assert three(preset="videos", steps=6, guidance=0.0) == (0.0, 6, 8.0, 5)
-    assert three()[:2] == (config.sample.guidance, config.sample.steps)
+    assert three(preset="nuwa") == (0.1, 12, 4.0, 0)  # B.3.3
+    assert three(preset="ablation") == (6.0, 24, 4.0, 0)  # B.3.4
+    assert three(preset="videos", steps=None) == (12.0, 48, 8.0, 0)  # B.3.5
+    assert three(preset="videos", steps=6, guidance=0.0, top_k=5) == (0.0, 6, 8.0, 5)
+    own = config.sample
+    assert three() == (own.guidance, own.steps, own.choice_temperature, 5)
     del config.sample["top_p"], config["presets"]  # as stored before they were
     assert options.resolve(defaults()).top_p == 1.0
     with pytest.raises(UserError, match=r"preset='nuwa' must be one of none\."):
