@@ -144,18 +144,21 @@ def generate_windows(
             given = None if context is None else context[-count:]
             if given is not None and anchor is not None and not first_of_scene:
                 given = match_colours(given, anchor)
-            frames, tokens = _sample(
-                model, shot, given, image, seed, drift,
-                watch.of_window(observer, number + 1, len(plan)),
-            )  # fmt: skip
+            seen = watch.of_window(observer, number + 1, len(plan))
+            frames, tokens = _sample(model, shot, given, image, seed, drift, seen)
             cache.write(key, frames, tokens)
         else:
             frames, tokens = stored
         if drift.match_colours and first_of_scene:
             anchor = frames
-        context = frames if context is None else np.concatenate([context, frames])
-        context = context[-longest:].copy()  # a view would keep all frames alive
+        context = _last(longest, context, frames)
         yield GeneratedWindow(window, frames, tokens, sampled=stored is None)
+
+
+def _last(count: int, before: Frames | None, frames: Frames) -> Frames:
+    """The last frames of both; a copy, as a view would keep all of them alive."""
+    every = frames if before is None else np.concatenate([before, frames])
+    return every[-count:].copy()
 
 
 def match_colours(frames: Frames, like: Float[np.ndarray, "g h w 3"]) -> Frames:
