@@ -85,12 +85,16 @@ def main(argv):
         streams.result(json.dumps(made, indent=1))
     else:
         _print_plan(workload, made)
-        if made["needed"] > made["memory"]:
-            raise UserError(
-                f"--topology={TOPOLOGY.value}: a device needs {_size(made['needed'])} and has "
-                f"{_size(made['memory'])}; --search looks for a mesh, remat policy, batch or "
-                "config.optim.accumulate that fits."
-            )
+        _check_memory(made)
+
+
+def _check_memory(made):
+    if made["needed"] > made["memory"]:
+        raise UserError(
+            f"--topology={TOPOLOGY.value}: a device needs {_size(made['needed'])} and has "
+            f"{_size(made['memory'])}; --search looks for a mesh, remat policy, batch or "
+            "config.optim.accumulate that fits."
+        )
 
 
 def _workload():
@@ -197,7 +201,11 @@ def _print_plan(workload, made):
         f"{made['bytes_per_second'] / 1e6:,.0f} MB/s of pixels over {made['hosts']} hosts"
         + (f", {loads:.3g} of which load each sample" if loads > 1 else "")
     )
-    for program, found in made.get("compiled", {}).items():
+    _print_compiled(made.get("compiled", {}))
+
+
+def _print_compiled(programs):
+    for program, found in programs.items():
         ratio = f", {found['ratio']:.3f} of the model's FLOPs" if "ratio" in found else ""
         print(
             f"{program:14} compiled in {found['seconds']} s: {_size(found['memory'])} per device "

@@ -155,7 +155,9 @@ def generate_windows(
         yield GeneratedWindow(window, frames, tokens, sampled=stored is None)
 
 
-def _last(count: int, before: Frames | None, frames: Frames) -> Frames:
+def _last(
+    count: int, before: Float[np.ndarray, "g h w 3"] | None, frames: Frames
+) -> Float[np.ndarray, "k h w 3"]:
     """The last frames of both; a copy, as a view would keep all of them alive."""
     every = frames if before is None else np.concatenate([before, frames])
     return every[-count:].copy()
