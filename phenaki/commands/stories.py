@@ -64,7 +64,9 @@ def _storyboard(model, scenes, given):
         shots = [storyboard.Shot(prompt, seconds, seed=seed) for prompt, seconds in scenes]
         story = storyboard.Storyboard(shots, context)
     plan = windows(story.shots, model.spec, story.context)
-    shots, options = shot_options.given(model, story.shots, given, plan, preview=value("preview"))
+    shots, options = shot_options.given(
+        model.defaults, model.check_texts, story.shots, given, plan, preview=value("preview")
+    )
     shots = _rerolled(story.shots, shots)
     is_cut = sampling_flags.is_cut(model)
     for sentence in [

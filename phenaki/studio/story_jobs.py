@@ -50,7 +50,9 @@ def of_story(
         model, spec = engine.model, engine.spec
         story = stories.read(folder, engine)
         plan = windows(story.shots, spec, story.context)
-        shots, chosen = shot_options.given(model, story.shots, {}, plan, preview)
+        shots, chosen = shot_options.given(
+            model.defaults, model.check_texts, story.shots, {}, plan, preview
+        )
         film, cut = folder / "film", getattr(model.vocabulary, "is_cut", None)
         is_cut = cut or (lambda texts: [False] * len(texts))
         found = notes.of_story(shots, plan, chosen, spec.fps, is_cut, model.has_text)
