@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import script_calls
 import tiny
-from studio import Client, running
+from studio import Client, running, visitor
 
 from phenaki.errors import UserError
 from phenaki.io import media
@@ -34,9 +34,7 @@ def studio(bundle, tmp_path_factory):
 
 @pytest.fixture
 def client(studio):
-    one = Client(studio[1])
-    one.ask("GET", "/")
-    return one
+    return visitor(studio[1])
 
 
 def test_a_prompt_becomes_the_films_of_its_seed(studio, client):

@@ -9,11 +9,9 @@ import threading
 import browser
 import numpy as np
 import pytest
-import tiny
-from studio import running, wait
+from studio import running_tiny, wait
 
 from phenaki.io import media
-from phenaki.studio.engine import Engine
 
 pytestmark = [
     pytest.mark.skipif(not browser.FOUND, reason=browser.MISSING),
@@ -27,11 +25,7 @@ PLAYS = "[...document.querySelectorAll('{} video')].some(v => v.currentTime > 0.
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny.phenaki().save(folder)
-    engine = Engine(folder)
-    with running(engine, tmp_path_factory.mktemp("studio")) as (rooms, port):
-        engine.ready.wait()
+    with running_tiny(tmp_path_factory) as (rooms, port):
         yield rooms, f"http://127.0.0.1:{port}/"
 
 

@@ -4,13 +4,12 @@ import json
 
 import pytest
 import tiny
-from studio import Client, running
+from studio import Client, running_tiny, visitor
 
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import windows
 from phenaki.stories import generate, rerolls, storyboard
 from phenaki.studio import stories
-from phenaki.studio.engine import Engine
 
 SCENES = [
     {"prompt": "a red circle moves left", "seconds": 1.4},
@@ -22,19 +21,13 @@ FORM = {"name": "three scenes", "seed": "7", "steps": 2, "scenes": SCENES}
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny.phenaki().save(folder)
-    engine = Engine(folder)
-    with running(engine, tmp_path_factory.mktemp("studio")) as (rooms, port):
-        engine.ready.wait()
+    with running_tiny(tmp_path_factory) as (rooms, port):
         yield rooms, port
 
 
 @pytest.fixture
 def client(studio):
-    one = Client(studio[1])
-    one.ask("GET", "/")
-    return one
+    return visitor(studio[1])
 
 
 def rendered(client, story, what="render", **more):

@@ -10,6 +10,7 @@ from IPython.display import Video  # the only line that needs a notebook
 
 from phenaki.io import media
 from phenaki.pipeline import Phenaki
+from phenaki.sampling.windows import Scene
 
 model = Phenaki.load("laptop")
 
@@ -28,8 +29,6 @@ Video("first.mp4", embed=True, html_attributes="controls loop autoplay muted")
 # five frames before it.
 
 # %%
-from phenaki.sampling.windows import Scene  # noqa: E402
-
 scenes = [
     Scene("a red circle moves right", 1.4),
     Scene("then a blue circle moves left", 1.5),

@@ -153,10 +153,12 @@ _SAMPLE: Fields = {
 MASK: Fields = {"mask.schedule": Field(choice(*sampling.SCHEDULES), "of the masked fraction")}
 DROP_TEXT: Fields = {"drop_text": Field(FRACTION, "of samples that train without text")}
 
+KIND = Field(choice("tokenizer", "maskgit", "critic"), "what is trained")
+
 # What each kind of config has, in the order of its file.
 KINDS: Mapping[str, Fields] = {
     "tokenizer": {
-        "kind": Field(choice("tokenizer", "maskgit", "critic"), "what is trained"),
+        "kind": KIND,
         **_below("video", VIDEO),
         **_below("tokenizer", TOKENIZER),
         **_below("optim", OPTIM),
@@ -172,7 +174,7 @@ KINDS: Mapping[str, Fields] = {
         **RUN,
     },
     "maskgit": {
-        "kind": Field(choice("tokenizer", "maskgit", "critic"), "what is trained"),
+        "kind": KIND,
         **_below("model", MASKGIT),
         **_below("optim", OPTIM),
         **_below("text", TEXT),
@@ -192,7 +194,7 @@ KINDS: Mapping[str, Fields] = {
         **RUN,
     },
     "critic": {
-        "kind": Field(choice("tokenizer", "maskgit", "critic"), "what is trained"),
+        "kind": KIND,
         **_below("critic", CRITIC),
         "labels": Field(
             choice("masked", "differs"), "fake: every masked token, or one that was sampled wrong"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import environment  # noqa: F401
+import environment  # noqa: F401  it makes the helpers importable
 
 # isort: split
 import stored_inputs

@@ -7,7 +7,10 @@ import socket
 import threading
 import time
 
+import tiny
+
 from phenaki.studio import serve
+from phenaki.studio.engine import Engine
 from phenaki.studio.rooms import Rooms
 
 
@@ -25,6 +28,24 @@ def running(engine, directory, *, host="127.0.0.1", password=None, upload=10**6,
             server.should_exit = True
             thread.join(30)
             listening.close()
+
+
+@contextlib.contextmanager
+def running_tiny(tmp_path_factory):
+    """`running` with the tiny model, which is loaded."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny.phenaki().save(folder)
+    engine = Engine(folder)
+    with running(engine, tmp_path_factory.mktemp("studio")) as (rooms, port):
+        engine.ready.wait()
+        yield rooms, port
+
+
+def visitor(port):
+    """A client that has its cookie."""
+    client = Client(port)
+    client.ask("GET", "/")
+    return client
 
 
 class Client:
