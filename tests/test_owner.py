@@ -144,6 +144,30 @@ def test_the_lease_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
     assert json.loads(path.read_text()) == other  # the other's place is not freed
 
 
+def test_a_renewal_under_way_at_the_end_does_not_take_the_place_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "RENEWED", 0.001)
+    begun, answered = threading.Event(), threading.Event()
+    write = owner.artifacts.write_json
+
+    def slow(self):  # as a bucket that answers late
+        begun.set()
+        answered.wait(60)
+        write(tmp_path / owner.OWNER, self._own)
+
+    monkeypatch.setattr(owner.Lease, "_touch", slow)
+    lease = owner.Lease(tmp_path, "--output=x")
+    begun.wait(60)
+    end = threading.Thread(target=lease.release)
+    end.start()
+    end.join(0.2)  # time enough to remove the file before the renewal writes it
+    answered.set()
+    end.join(60)
+    renewal = next((t for t in threading.enumerate() if t.name == "lease"), None)
+    if renewal is not None:
+        renewal.join(60)
+    assert not (tmp_path / owner.OWNER).exists()
+
+
 def test_one_of_many_that_start_at_once_has_the_place(tmp_path):
     start, taken, release = threading.Barrier(8), threading.Semaphore(0), threading.Event()
 

@@ -41,6 +41,9 @@ class Lease:
         self._own = _this_process()
         self._taken_by: dict[str, Any] | None = None
         self._ended = threading.Event()
+        # Held while the file is written or removed: a renewal under way at the end of a run would
+        # otherwise write it once more after its removal.
+        self._writing = threading.Lock()
         _await_lost(self._path, what)
         with _alone(directory):
             if (found := _read(self._path)) is not None and not _is_free(self._path, found):
@@ -53,8 +56,8 @@ class Lease:
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED):
             # A disk or bucket that does not answer now may do so the next time.
-            with contextlib.suppress(Exception):
-                if self._is_own():
+            with contextlib.suppress(Exception), self._writing:
+                if not self._ended.is_set() and self._is_own():
                     self._touch()
 
     def _is_own(self) -> bool:
@@ -82,7 +85,7 @@ class Lease:
         if self._ended.is_set() or self._own["pid"] != os.getpid():
             return
         self._ended.set()
-        with contextlib.suppress(Exception):  # the lease ends by itself
+        with contextlib.suppress(Exception), self._writing:  # the lease ends by itself
             if self._is_own():
                 self._path.unlink(missing_ok=True)
 
