@@ -1,4 +1,4 @@
-"""StableHLO programs of a model, which run without this package: encode, decode and sample.
+"""StableHLO programs, which run without this package: encode, decode and, of a model, sample.
 
 Programs take the weights as their first argument, a dictionary of arrays by path, so that one file
 of weights serves all of them.
@@ -16,35 +16,55 @@ from ml_collections import ConfigDict
 from phenaki.errors import one_of
 from phenaki.io import artifacts, outputs, paths
 from phenaki.io.paths import PathLike
+from phenaki.models.frozen import Tokenizer
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options, sampler
+from phenaki.types import VideoSpec
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS, MANIFEST = "weights.npz", "programs.json"
 PROGRAMS = tuple(f"{name}.stablehlo" for name in ("encode", "decode", "sample"))
 
 
-def programs(
-    model: Phenaki, rows: int, **given: Any
-) -> dict[str, tuple[Callable[..., jax.Array], dict[str, jax.ShapeDtypeStruct]]]:
+# name -> (function, shapes of its inputs but the weights).
+Programs = dict[str, tuple[Callable[..., jax.Array], dict[str, jax.ShapeDtypeStruct]]]
+
+
+def programs(model: Phenaki | Tokenizer, rows: int, **given: Any) -> Programs:
     """name -> (function of the weights and further inputs, shapes of those inputs by name).
 
     encode: video float32 [b f h w 3] in [0, 1] -> codes int32 [b t m n], the tokens. decode: the
-    reverse. sample: codes int32 [b s], of which those equal to `mask_id` are sampled; ids int32
-    [b l] of the texts, all 0 for none; seed uint32; guidance and choice_temperature float32 ->
-    codes [b s]. The same inputs give the same tokens as `Phenaki.sample`. `given` are the other
-    sampling options, which are compiled in; `continued` ones of the model are not used.
+    reverse. sample, of a whole model: codes int32 [b s], of which those equal to `mask_id` are
+    sampled; ids int32 [b l] of the texts, all 0 for none; seed uint32; guidance and
+    choice_temperature float32 -> codes [b s]. The same inputs give the same tokens as
+    `Phenaki.sample`. `given` are the other sampling options, which are compiled in; `continued`
+    ones of the model are not used.
     """
-    spec = model.spec
-    chosen = options.resolve(model.defaults, **given)
-    static = chosen.static()._replace(trace=False)
+    if isinstance(model, Tokenizer):
+        return _of_tokenizer(model.network, model.spec, rows)
+    return _of_tokenizer(model.networks["tokenizer"], model.spec, rows) | {
+        "sample": _sampling(model, rows, given)
+    }
 
+
+def _of_tokenizer(network: Any, spec: VideoSpec, rows: int) -> Programs:
     def encode(weights, video):
-        return model.apply_tokenizer(_nested(weights)["tokenizer"], video, method="encode")
+        return network.apply({"params": _nested(weights)["tokenizer"]}, video, method="encode")
 
     def decode(weights, tokens):
-        video = model.apply_tokenizer(_nested(weights)["tokenizer"], tokens, method="decode")
-        return jnp.clip(video, 0, 1)
+        params = {"params": _nested(weights)["tokenizer"]}
+        return jnp.clip(network.apply(params, tokens, method="decode"), 0, 1)
+
+    video = _shape((rows, spec.frames, spec.height, spec.width, 3), jnp.float32)
+    return {
+        "encode": (encode, {"video": video}),
+        "decode": (decode, {"codes": _shape((rows, *spec.grid()), jnp.int32)}),
+    }
+
+
+def _sampling(model: Phenaki, rows: int, given: dict[str, Any]) -> Any:
+    chosen = options.resolve(model.defaults, **given)
+    static = chosen.static()._replace(trace=False)
 
     def sample(weights, tokens, ids, seed, guidance, choice_temperature):
         inputs = {"guidance": guidance, "choice_temperature": choice_temperature}
@@ -55,25 +75,19 @@ def programs(
             _nested(weights), tokens, ids, None, keys, traced, static=static
         ).tokens
 
-    length = model.settings.text_length or 1
-    video = _shape((rows, spec.frames, spec.height, spec.width, 3), jnp.float32)
     inputs = {
-        "codes": _shape((rows, spec.tokens()), jnp.int32),
-        "ids": _shape((rows, length), jnp.int32),
+        "codes": _shape((rows, model.spec.tokens()), jnp.int32),
+        "ids": _shape((rows, model.settings.text_length or 1), jnp.int32),
         "seed": _shape((), jnp.uint32),
         "guidance": _shape((), jnp.float32),
         "choice_temperature": _shape((), jnp.float32),
     }
-    return {
-        "encode": (encode, {"video": video}),
-        "decode": (decode, {"codes": _shape((rows, *spec.grid()), jnp.int32)}),
-        "sample": (sample, inputs),
-    }
+    return sample, inputs
 
 
 def write(
     directory: PathLike,
-    model: Phenaki,
+    model: Phenaki | Tokenizer,
     *,
     rows: int,
     platforms: Sequence[str] = PLATFORMS,
@@ -90,10 +104,9 @@ def write(
         one_of("--platforms", name, dict.fromkeys(PLATFORMS))
     directory = paths.path(directory)
     _begin(directory)
-    # The kernels of one platform are not StableHLO that others run.
-    config = ConfigDict({**model.config.to_dict(), "attention": "xla"})
-    model = Phenaki(config, model.params)
-    weights = traverse_util.flatten_dict(model.params, sep="/")
+    model = _portable(model)
+    params = model.params if isinstance(model, Phenaki) else {"tokenizer": model.params}
+    weights = traverse_util.flatten_dict(params, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
     with artifacts.atomic(directory / WEIGHTS) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
@@ -110,19 +123,30 @@ def write(
             "output": _text(exported.out_avals[0]),
             **artifacts.checksum(directory / f"{name}.stablehlo"),
         }
-    manifest = {
+    manifest: dict[str, Any] = {
         "fingerprint": model.fingerprint,
         "platforms": list(platforms),
         "calling_convention": jax.export.maximum_supported_calling_convention_version,
         "jax": jax.__version__,
-        "mask_id": model.network.mask_id,
         "fps": model.spec.fps,
-        "vocabulary": model.settings.vocabulary,
         "weights": artifacts.checksum(directory / WEIGHTS),
         "programs": written,
     }
+    if isinstance(model, Phenaki):
+        manifest |= dict(mask_id=model.network.mask_id, vocabulary=model.settings.vocabulary)
     artifacts.write_json(directory / MANIFEST, manifest, indent=2)
     return manifest
+
+
+def _portable(model: Phenaki | Tokenizer) -> Phenaki | Tokenizer:
+    """`model` without the kernels of one platform, which are not StableHLO that others run."""
+    if isinstance(model, Phenaki):
+        config = ConfigDict({**model.config.to_dict(), "attention": "xla"})
+        return Phenaki(config, model.params)
+    network = model.network
+    if hasattr(network, "attention"):
+        network = network.clone(attention="xla")
+    return Tokenizer(network, model.params, model.spec, model.fingerprint)
 
 
 def _begin(directory: paths.AnyPath) -> None:

@@ -1,13 +1,16 @@
 """Ends and odd places: lost connections, second writers, odd files, misread names."""
 
+import importlib
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 import toy
 from PIL import Image
 
+from phenaki.commands import main
 from phenaki.data.prepare import run
 from phenaki.errors import UserError
 from phenaki.io import artifacts, checkpoint_manager, checkpoint_steps, owner
@@ -42,6 +45,25 @@ def test_nohup_is_obeyed():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path, monkeypatch, capsys):
+    code = "import signal; signal.raise_signal(signal.SIGINT); whole = True"
+    (tmp_path / "slow_to_load.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as ended, main._interruptible():
+        loaded = importlib.import_module("slow_to_load")
+        threading.Event().wait(60)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert loaded.whole
+
+
+def test_an_interrupt_after_loading_is_obeyed_at_once(capsys):
+    with pytest.raises(SystemExit, match="130"), main._interruptible():
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not interrupted")
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 # --- two writers

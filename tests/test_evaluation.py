@@ -385,6 +385,7 @@ def test_a_row_from_the_command_line(evaluate, prepared, model, tmp_path, capsys
     "flags, message",
     (
         (dict(table="3", row="vae"), "--row='vae' must be one of conv, conv_video, vit"),
+        (dict(table="3", row="vit", repeats=2), "--repeats=2: a reconstruction is no sample"),
         (dict(table="4"), "--model is required: a checkpoint that configs/maskgit.py:k600 trained"),
         (dict(table="all"), "--table=all goes with --preset=laptop"),
     ),

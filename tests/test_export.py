@@ -9,11 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import script_calls
 import tiny
 
 from phenaki import export
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
+from phenaki.models.frozen import Tokenizer
 from phenaki.pipeline import Phenaki
 
 ALONE = """
@@ -75,6 +77,29 @@ def test_the_script_writes_both(run_script, tmp_path):
     assert model.fingerprint == whole.fingerprint  # it was in bfloat16 before
     facts = json.loads((tmp_path / "out" / "bundle.json").read_text())
     assert facts["schema"] == migrations.SCHEMA and facts["fingerprint"] == whole.fingerprint
+
+
+def test_a_tokenizer_alone_has_programs_too(tmp_path, monkeypatch, capsys):
+    params, run = {"tokenizer": tiny.phenaki().params["tokenizer"]}, tmp_path / "run"
+    checkpoint.save_bundle(run, params, tiny.tokenizer_config().to_dict(), kind="tokenizer")
+    tokenizer = Tokenizer.load(run)
+    flags = (f"--model={run}", f"--output={tmp_path / 'out'}", "--programs", "--platforms=cpu")
+    script_calls.call("export.py", *flags)
+    assert "encode.stablehlo: video float32[1, 11, 16, 16, 3]" in capsys.readouterr().out
+    folder = tmp_path / "out/programs"
+    manifest = json.loads((folder / "programs.json").read_text())
+    assert sorted(manifest["programs"]) == ["decode", "encode"] and "mask_id" not in manifest
+    weights = dict(np.load(folder / "weights.npz"))
+    call = {
+        name: jax.export.deserialize((folder / f"{name}.stablehlo").read_bytes()).call
+        for name in ("encode", "decode")
+    }
+    clip = np.random.default_rng(0).uniform(size=(1, 11, 16, 16, 3)).astype(np.float32)
+    tokens = np.asarray(call["encode"](weights, clip))
+    np.testing.assert_array_equal(tokens, tokenizer.encode(clip))
+    np.testing.assert_allclose(call["decode"](weights, tokens), tokenizer.decode(tokens), atol=1e-5)
+    with pytest.raises(UserError, match="--steps: .*run is a tokenizer, which samples nothing"):
+        script_calls.call("export.py", *flags, "--steps=3")
 
 
 def test_unknown_platforms_are_named(tmp_path):

@@ -48,12 +48,8 @@ def test_an_image_is_a_clip_of_one_frame(model):
     assert model.generate(PROMPTS, seed=0, frames=1).shape == (2, 1, 16, 16, 3)
 
 
-def test_a_model_without_text_takes_no_prompts(model):
-    config, params = model.config.copy_and_resolve_references(), dict(model.params)
-    config.text = None
-    del params["text"]
-    params["maskgit"] = tiny.without_text(params["maskgit"])
-    alone = Phenaki(config, params)
+def test_a_model_without_text_takes_no_prompts():
+    alone = tiny.unconditional()
     assert alone.generate([None, " "], seed=0, guidance=2.0).shape == (2, *GIVEN.shape[1:])
     with pytest.raises(UserError, match=r"prompt='a red circle moves left': .* no text encoder"):
         alone.generate([None, PROMPTS[0]], seed=0)
@@ -156,6 +152,16 @@ def test_a_video_is_kept_and_goes_on(model, frames, context):
     np.testing.assert_array_equal(video[:, frames:], again[:, frames:])
 
 
+def test_a_call_may_have_its_own_context(model):
+    given = GIVEN[:, :7]
+    video = model.extend(given, PROMPTS, seed=0, context=3)
+    assert video.shape[1] == 7 + 11 - 3
+    sample = model.sample(PROMPTS, seed=0, video=given[:, -3:])
+    np.testing.assert_array_equal(sample.video[:, 3:], video[:, 7:])
+    with pytest.raises(UserError, match="context=9: there are 7 frames only"):
+        model.extend(given, PROMPTS, seed=0, context=9)
+
+
 def test_given_frames_must_have_the_models_size(model):
     with pytest.raises(UserError, match=r"\(2, 1, 8, 16, 3\); they must be \[b f 16 16 3\]"):
         model.animate(GIVEN[:, 0, :8], PROMPTS, seed=0)
@@ -172,6 +178,15 @@ def test_a_story_is_windows_that_share_five_frames(model):
     expected = model.generate(PROMPTS[:1], seed=5)
     for number, scene in ((1, scenes[0]), (2, scenes[1])):
         expected = model.extend(expected, [scene.prompt], seed=5 + 1_000_003 * number)
+    np.testing.assert_array_equal(video, expected[0])
+
+
+def test_a_story_may_have_its_own_context(model):
+    scenes = [Scene(PROMPTS[0], 1.4), Scene(PROMPTS[1], 1.0)]
+    video, parts = model.story(scenes, seed=5, context=3)
+    assert parts == [(0, 11), (11, 19)]
+    first = model.generate(PROMPTS[:1], seed=5)
+    expected = model.extend(first, PROMPTS[1:], seed=5 + 1_000_003, context=3)
     np.testing.assert_array_equal(video, expected[0])
 
 

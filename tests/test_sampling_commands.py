@@ -193,6 +193,20 @@ def test_unconditional_samples_have_no_text(call, written):
     np.testing.assert_array_equal(written[0], expected[0])
 
 
+def test_a_model_without_text_samples_without_a_prompt_and_takes_none(
+    call, written, tmp_path, monkeypatch
+):
+    model = tiny.unconditional()
+    model.save(tmp_path / "alone")
+    monkeypatch.setattr(Phenaki, "load", lambda directory: model)
+    given = (f"--model={tmp_path / 'alone'}", f"--output={tmp_path / 'out'}", "--steps=2")
+    script_calls.call("sample.py", *given, "--seed=3")
+    np.testing.assert_array_equal(written[0], model.generate([None], seed=3, steps=2)[0])
+    with pytest.raises(UserError, match="prompt='a circle': this model has no text encoder"):
+        script_calls.call("sample.py", *given, "--prompt=a circle")
+    assert len(written) == 1
+
+
 def test_the_critic_that_a_model_loads_has_a_fingerprint(monkeypatch):
     from phenaki.models import load
 

@@ -6,9 +6,11 @@
 
 The first writes a bundle (Orbax), which every --model takes; a tokenizer's or a critic's run has
 one, too, which --tokenizer and --critic take. --programs adds encode.stablehlo,
-decode.stablehlo, sample.stablehlo, weights.npz and programs.json in OUTPUT/programs: they run with
-JAX alone, on the platforms named (docs/export.md).
+decode.stablehlo, of a whole model sample.stablehlo, weights.npz and programs.json in
+OUTPUT/programs: they run with JAX alone, on the platforms named (docs/export.md).
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -43,8 +45,12 @@ def main(argv):
     ) as claim:
         output = claim.directory
         stored = load_stored(MODEL.value)
-        if PROGRAMS.value and stored.kind != "phenaki":
-            raise UserError(f"--programs: needs a whole model; {MODEL.value} is a {stored.kind}.")
+        if PROGRAMS.value and stored.kind == "critic":
+            raise UserError(
+                f"--programs: are of a whole model or a tokenizer; {MODEL.value} is a critic."
+            )
+        if STEPS.value and stored.kind != "phenaki":
+            raise UserError(f"--steps: {MODEL.value} is a {stored.kind}, which samples nothing.")
         params = jax.tree.map(lambda x: x.astype(jnp.dtype(DTYPE.value)), stored.params)
         facts = {**stored.facts, "fingerprint": stored.fingerprint}
         fields = stored.config.to_dict()
@@ -56,10 +62,18 @@ def main(argv):
 
 def _write_programs(stored, folder):
     from phenaki import export
+    from phenaki.models import factory
+    from phenaki.models.frozen import Tokenizer
     from phenaki.pipeline import Phenaki
 
-    model = Phenaki(stored.config, stored.params)
-    options = {"steps": STEPS.value} if STEPS.value else {}
+    options = {}
+    if stored.kind == "tokenizer":
+        spec = factory.video_spec(stored.config)
+        network = factory.tokenizer(stored.config)
+        model: Any = Tokenizer(network, stored.params["tokenizer"], spec, stored.fingerprint)
+    else:
+        model = Phenaki(stored.config, stored.params)
+        options = {"steps": STEPS.value} if STEPS.value else {}
     made = export.write(folder, model, rows=ROWS.value, platforms=PLATFORMS.value, **options)
     for name, facts in made["programs"].items():
         inputs = ", ".join(f"{key} {shape}" for key, shape in facts["inputs"].items())

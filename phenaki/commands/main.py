@@ -6,6 +6,7 @@ import importlib
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,6 +46,7 @@ GROUPS = {
 }
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
 SHELLS = ("bash", "zsh", "fish")
+AGAIN = 0.05  # seconds until an interrupt is tried again that came while a library loads
 _SCRIPT = re.compile(r"(?:python )?scripts/(\w+)\.py")  # as help and errors name it in a clone
 
 
@@ -91,24 +93,34 @@ def run(command: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ends the process with the code of `cli.run` where an interrupt comes before it."""
-    came: list[int] = []
+    """Ends the process with the code of `cli.run` where an interrupt comes before it.
+
+    An interrupt waits until no module loads: what is raised within the start of an extension is
+    turned into other errors by some, and ends the process of others.
+    """
 
     def interrupt(number: int, frame: Any) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
+        if _loads(frame):
+            again = threading.Timer(AGAIN, signal.raise_signal, [number])
+            again.daemon = True
+            again.start()
+        else:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except Exception:
-        if not came:  # an extension that is interrupted while it loads raises an ImportError
-            raise
-        _interrupted()
     except KeyboardInterrupt:
         _interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _loads(frame: Any) -> bool:
+    """Whether an import is under way in `frame` or its callers."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _interrupted() -> NoReturn:

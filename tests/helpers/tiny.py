@@ -97,3 +97,13 @@ def phenaki() -> Phenaki:
         "text": text,
     }
     return Phenaki(config, params)
+
+
+@functools.cache
+def unconditional() -> Phenaki:
+    """`phenaki` less its text."""
+    model = phenaki()
+    config, params = model.config.copy_and_resolve_references(), dict(model.params)
+    config.text = None
+    del params["text"]
+    return Phenaki(config, params | {"maskgit": without_text(params["maskgit"])})
