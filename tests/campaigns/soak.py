@@ -3,11 +3,13 @@
 python tests/campaigns/soak.py [MINUTES]
 
 Both processes are killed, or one of them, or one is preempted (SIGTERM); then the same command runs
-again. Every run that completes is compared with an undisturbed one: each step's logged line, and
-every bit of the parameters.
+again. Before every second fault another run starts in the same --workdir, and must be refused;
+after every other one a bit of the newest checkpoint flips. Every run that completes is compared
+with an undisturbed one: each step's logged line, and every bit of the parameters.
 """
 
 import collections
+import json
 import random
 import signal
 import socket
@@ -19,8 +21,22 @@ from pathlib import Path
 
 import kill_runs
 
+from phenaki.io import checkpoint_steps, owner
+
 STEPS = 600
+FAULTS = ("both killed", "one killed", "preempted")
 GRACE = 120  # seconds in which the other process must end by itself
+
+
+def command(work: Path, output: Path) -> list[str]:
+    """The flags of a run that ends in `output`."""
+    return [
+        "--config=configs/maskgit.py:small", *kill_runs.TINY,
+        f"--config.data.sources={work / 'set'}", f"--config.train.steps={STEPS}",
+        "--config.train.log_every=1", "--config.train.save_every=20",
+        "--config.train.sample_every=100000", f"--tokenizer={work / 'tokenizer'}",
+        f"--workdir={output}",
+    ]  # fmt: skip
 
 
 def start(work: Path, output: Path) -> list[subprocess.Popen]:
@@ -28,14 +44,30 @@ def start(work: Path, output: Path) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    flags = [
-        "--config=configs/maskgit.py:small", *kill_runs.TINY,
-        f"--config.data.sources={work / 'set'}", f"--config.train.steps={STEPS}",
-        "--config.train.log_every=1", "--config.train.save_every=20",
-        "--config.train.sample_every=100000", f"--tokenizer={work / 'tokenizer'}",
-        f"--workdir={output}", f"--coordinator=localhost:{port}", "--processes=2",
-    ]  # fmt: skip
+    flags = [*command(work, output), f"--coordinator=localhost:{port}", "--processes=2"]
     return [kill_runs.start("train_maskgit.py", *flags, f"--process={index}") for index in range(2)]
+
+
+def rival(work: Path, output: Path) -> str:
+    """What became of a run that starts in the place of another."""
+    other = kill_runs.start("train_maskgit.py", *command(work, output))
+    if not ended([other], GRACE):
+        other.kill()
+        other.wait()
+    return "rival refused" if other.returncode == 2 else f"rival ended with {other.returncode}"
+
+
+def flip(output: Path, chance: random.Random) -> str:
+    """Flips a bit of one file of the newest checkpoint where there is an earlier one."""
+    steps = checkpoint_steps.complete_steps(output / "checkpoints")
+    if len(steps) < 2:
+        return ""
+    files = sorted((output / "checkpoints" / str(steps[-1])).rglob("*"))
+    file = chance.choice([path for path in files if path.is_file() and path.stat().st_size])
+    content = bytearray(file.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    file.write_bytes(content)
+    return "bit flipped"
 
 
 def ended(processes: list[subprocess.Popen], seconds: float) -> bool:
@@ -50,10 +82,7 @@ def ended(processes: list[subprocess.Popen], seconds: float) -> bool:
 
 def strike(processes: list[subprocess.Popen], chance: random.Random) -> str:
     """Injects a fault and returns its name; a process that continues alone is an error."""
-    fault, victim = (
-        chance.choice(("both killed", "one killed", "preempted")),
-        chance.choice((0, 1)),
-    )
+    fault, victim = chance.choice(FAULTS), chance.choice((0, 1))
     if fault == "preempted":
         processes[victim].send_signal(signal.SIGTERM)
     else:
@@ -64,6 +93,14 @@ def strike(processes: list[subprocess.Popen], chance: random.Random) -> str:
         process.kill()
         process.wait()
     return f"{fault}, and the other never ended" if alone else fault
+
+
+def _holds(output: Path, process: subprocess.Popen) -> bool:
+    """Whether `process` has the place already; while it loads libraries it has not."""
+    try:
+        return json.loads((output / owner.OWNER).read_text())["pid"] == process.pid
+    except (OSError, ValueError):
+        return False
 
 
 def soak(work: Path, minutes: float, seed: int = 0) -> tuple[collections.Counter, list[str]]:
@@ -79,9 +116,12 @@ def soak(work: Path, minutes: float, seed: int = 0) -> tuple[collections.Counter
         processes = start(work, output)
         last = time.monotonic() > finish
         if not ended(processes, 3600 if last else chance.uniform(20, 60)):
-            fault = strike(processes, chance)
-            done[fault] += 1
-            print(f"{fault} ({sum(done.values())})", flush=True)
+            turn = sum(count for name, count in done.items() if name in FAULTS) % 2
+            faults = [rival(work, output)] if turn and _holds(output, processes[0]) else []
+            faults.append(strike(processes, chance))
+            faults += [] if turn else filter(None, [flip(output, chance)])
+            done.update(faults)
+            print(f"{', '.join(faults)} ({sum(done.values())})", flush=True)
             continue
         codes = [process.returncode for process in processes]
         if codes != [0, 0]:
@@ -100,7 +140,7 @@ def main(minutes: float = 30) -> int:
     """Prints the counts; returns 1 if something was lost."""
     with tempfile.TemporaryDirectory() as directory:
         done, wrong = soak(Path(directory), float(minutes))
-    never = [fault for fault in done if "never" in fault]
+    never = [fault for fault in done if "never" in fault or "rival ended" in fault]
     counts = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
     print("\n".join([*wrong, f"soak: {minutes} min: {counts}; {len(wrong)} differences"]))
     return int(bool(wrong or never))
