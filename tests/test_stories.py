@@ -433,8 +433,12 @@ def test_windows_of_true_clips_are_right_and_of_others_wrong():
         assert (
             whole
             == later
-            == dict.fromkeys(("colour", "shape", "present", "direction", "all"), True)
+            == dict.fromkeys(("colour", "shape", "present", "direction", "all", "identity"), True)
         )
+        changed = np.concatenate([video[:-1], 1 - video[-1:]])  # another colour in one frame
+        last = prompt_check.check_window(world, changed[5:], video[4], caption)
+        assert last is not None
+        assert (last["colour"], last["identity"]) == (True, False)
         back = prompt_check.check_window(world, video[::-1], None, caption)
         assert back is not None
         assert (back["colour"], back["direction"], back["all"]) == (True, False, False)

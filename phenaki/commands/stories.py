@@ -188,5 +188,8 @@ def _print(report, output):
         f"after the tenth, {memory['last']:.0f} after the last"
     )
     if "windows_right" in report:
-        right = ", ".join(f"{name} {x:.1%}" for name, x in report["windows_right"].items())
+        found = dict(report["windows_right"])
+        identity = found.pop("identity")
+        right = ", ".join(f"{name} {x:.1%}" for name, x in found.items())
         print(f"windows that the detector finds right: {right}")
+        print(f"windows whose every frame has the right colour and shape: {identity:.1%}")

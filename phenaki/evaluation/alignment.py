@@ -14,7 +14,7 @@ from phenaki.evaluation import devices
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Scene, segments, windows
 
-ATTRIBUTES = ("colour", "shape", "direction", "present", "all")
+ATTRIBUTES = ("colour", "shape", "direction", "present", "all", "identity")
 SCENES = 3
 GROUP = 50  # videos sampled together
 

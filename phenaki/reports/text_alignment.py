@@ -30,8 +30,9 @@ def add_text_alignment(
     report.text("# Exact text alignment: the primary figure")
     report.text(
         "Fractions of prompts that the videos obey, read from the pixels by an exact detector; ± "
-        "is half a 95 % interval. The ceiling is ground truth through the tokenizer. Scenes are "
-        "those of stories, each judged on its own frames."
+        "is half a 95 % interval. Colour, shape and presence are right in 80 % of the frames, "
+        "identity is colour and shape in all. The ceiling is ground truth through the tokenizer. "
+        "Scenes are those of stories, each judged on its own frames."
     )
     rows = alignment.judged_clips(model, world, count, seed)
     truth = render.render(world, "test", np.arange(count))
@@ -43,9 +44,9 @@ def add_text_alignment(
         verdict = row.verdict(world)
         fractions[name] = alignment.accuracy(verdict)
         low, high = bootstrap.mean_interval(verdict.all, seed=seed)
-        cells = [f"{100 * fraction:.1f} %" for fraction in fractions[name].values()]
-        cells[-1] = f"{cells[-1]} ± {50 * (high - low):.1f}"
-        lines.append([NAMES.get(name, name.replace("_", " ")), len(verdict.all), *cells])
+        cells = {k: f"{100 * fraction:.1f} %" for k, fraction in fractions[name].items()}
+        cells["all"] += f" ± {50 * (high - low):.1f}"
+        lines.append([NAMES.get(name, name.replace("_", " ")), len(verdict.all), *cells.values()])
     report.table(["prompts", "n", *alignment.ATTRIBUTES], lines)
     if not world.still_colours:
         report.text("No row for colours that only images show: this model's world has none.")

@@ -31,7 +31,8 @@ def check_window(
     """Whether a window's new frames obey its prompt, by attribute; None for other prompts.
 
     `before` is the last frame of the window before, from which the first step of a movement starts.
-    An object that rests at the wall that it was sent to is right, too.
+    An object that rests at the wall that it was sent to is right, too. "all" is the conjunction of
+    the others but "identity", which is stricter: colour and shape are right in every new frame.
     """
     prompts = parse_prompt(world, prompt)
     if prompts is None:
@@ -41,8 +42,8 @@ def check_window(
     looks = alignment.verdict(world, video[None], prompts, new, walls=True)
     moves = alignment.verdict(world, video[None], prompts, walls=True)
     right = {name: bool(getattr(looks, name)[0]) for name in ("colour", "shape", "present")}
-    direction = bool(moves.direction[0])
-    return right | {"direction": direction, "all": direction and all(right.values())}
+    right["direction"] = bool(moves.direction[0])
+    return right | {"all": all(right.values()), "identity": bool(looks.identity[0])}
 
 
 def accuracy(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:

@@ -26,12 +26,16 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether each attribute of a clip is the requested one [b]; `all` is their conjunction."""
+    """Whether each attribute of a clip is the requested one [b]; `all` is their conjunction.
+
+    `identity` is stricter than `colour` and `shape`: both are the requested ones in every frame.
+    """
 
     colour: np.ndarray
     shape: np.ndarray
     direction: np.ndarray
     present: np.ndarray
+    identity: np.ndarray
 
     @property
     def all(self) -> np.ndarray:
@@ -140,10 +144,10 @@ def judge(
 ) -> Verdict:
     """Compares the frames `frames` of a reading with the requested attributes, index arrays [b].
 
-    Colour and shape must be right, and one object present, in 80 % of the frames. The direction is
-    right if the net displacement along it exceeds half the world's speed per frame, and twice the
-    displacement across it. With `walls`, rest at the wall in that direction is right as well: in a
-    story an object may arrive there.
+    Colour and shape must be right, and one object present, in 80 % of the frames; for `identity`
+    colour and shape in all of them. The direction is right if the net displacement along it exceeds
+    half the world's speed per frame, and twice the displacement across it. With `walls`, rest at
+    the wall in that direction is right as well: in a story an object may arrive there.
     """
     pick = functools.partial(_pick, frames)
     ok = (pick(reading.overlap) > PRESENT_IOU) & (pick(reading.foreign) < FOREIGN)
@@ -158,11 +162,16 @@ def judge(
         distance = (edge * abs(steps)).sum(-1)
         rest = (along > -0.5) & (aside < world.speed) & (distance < 1.44 * world.radius + 1)
         right |= rest
+    colours, shapes = (
+        pick(read) == asked[:, None]
+        for read, asked in ((reading.colour, colour), (reading.shape, shape))
+    )
     return Verdict(
-        colour=_mostly(pick(reading.colour) == colour[:, None]),
-        shape=_mostly(pick(reading.shape) == shape[:, None]),
+        colour=_mostly(colours),
+        shape=_mostly(shapes),
         direction=right,
         present=_mostly(ok),
+        identity=(colours & shapes).all(1),
     )
 
 
