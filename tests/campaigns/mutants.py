@@ -32,6 +32,7 @@ PINNED_GAN = ("test_pinned.py", "gan_loss_its_penalty")
 PINNED_EMA = ("test_pinned.py", "ema_in_bfloat16")
 PINNED_STAGE_2 = ("test_pinned.py", "dropout_masks_and_smoothing")
 PINNED_SAMPLERS = ("test_pinned.py", "lambda_temperature")
+LAYER_ORDER = ("test_cvivit.py", "encoder_is_space_then_time_and_the_decoder")
 MUTANTS = (
     Mutant(
         "the encoder is causal, by gradient",
@@ -39,6 +40,24 @@ MUTANTS = (
         "self.encoder_time = Transformer(self.time_depth, causal=True",
         "self.encoder_time = Transformer(self.time_depth, causal=False",
         ("test_cvivit.py", "encoder_is_causal_by_gradient"),
+    ),
+    Mutant(
+        "the encoder is space, then time",
+        CVIVIT,
+        "x = self._over_space(x, self.encoder_space_position, self.encoder_space)\n"
+        "        x = self._over_time(x, self.encoder_time_position, self.encoder_time)",
+        "x = self._over_time(x, self.encoder_time_position, self.encoder_time)\n"
+        "        x = self._over_space(x, self.encoder_space_position, self.encoder_space)",
+        LAYER_ORDER,
+    ),
+    Mutant(
+        "the decoder is time, then space",
+        CVIVIT,
+        "x = self._over_time(x, self.decoder_time_position, self.decoder_time)\n"
+        "        x = self._over_space(x, self.decoder_space_position, self.decoder_space)",
+        "x = self._over_space(x, self.decoder_space_position, self.decoder_space)\n"
+        "        x = self._over_time(x, self.decoder_time_position, self.decoder_time)",
+        LAYER_ORDER,
     ),
     Mutant(
         "the encoder is causal, by perturbation",
