@@ -29,6 +29,7 @@ from phenaki.io.paths import AnyPath, PathLike
 OWNER = ".owner.json"
 STALE = 120.0  # seconds after which a lease that was not renewed is free
 RENEWED = 15.0  # seconds between two renewals
+ENDS = 20.0  # seconds that an end waits for a renewal under way
 LOOKS = 2.0  # seconds between two looks at the lease of another machine
 
 
@@ -41,9 +42,6 @@ class Lease:
         self._own = _this_process()
         self._taken_by: dict[str, Any] | None = None
         self._ended = threading.Event()
-        # Held while the file is written or removed: a renewal under way at the end of a run would
-        # otherwise write it once more after its removal.
-        self._writing = threading.Lock()
         _await_lost(self._path, what)
         with _alone(directory):
             if (found := _read(self._path)) is not None and not _is_free(self._path, found):
@@ -51,13 +49,14 @@ class Lease:
             artifacts.write_json(self._path, self._own)
         # In a bucket nothing is created at once by one of two: the later writer has it.
         self.check()
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewal.start()
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED):
             # A disk or bucket that does not answer now may do so the next time.
-            with contextlib.suppress(Exception), self._writing:
-                if not self._ended.is_set() and self._is_own():
+            with contextlib.suppress(Exception):
+                if self._is_own():
                     self._touch()
 
     def _is_own(self) -> bool:
@@ -85,7 +84,9 @@ class Lease:
         if self._ended.is_set() or self._own["pid"] != os.getpid():
             return
         self._ended.set()
-        with contextlib.suppress(Exception), self._writing:  # the lease ends by itself
+        # A renewal under way would write the file once more after its removal.
+        self._renewal.join(ENDS)
+        with contextlib.suppress(Exception):  # the lease ends by itself
             if self._is_own():
                 self._path.unlink(missing_ok=True)
 
