@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import socket
 import socketserver
 import threading
@@ -25,7 +26,10 @@ PLAYS = "[...document.querySelectorAll('{} video')].some(v => v.currentTime > 0.
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    with running_tiny(tmp_path_factory) as (rooms, port):
+    folder = tmp_path_factory.mktemp("runs")
+    for number in range(2):
+        a_run(folder / f"run{number}", rate=number / 10 + 0.1)
+    with running_tiny(tmp_path_factory, runs=folder) as (rooms, port):
         yield rooms, f"http://127.0.0.1:{port}/"
 
 
@@ -57,6 +61,19 @@ def clip(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (11, 1, 1, 3), np.uint8)
     media.write_mp4(path, np.broadcast_to(frames, (11, 16, 16, 3)), 8)
     return path
+
+
+def a_run(folder, rate):
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"optim": {"rate": rate}}))
+    for step in (1, 2):
+        log(folder, step)
+    media.write_png(folder / "samples/1.png", np.zeros((8, 8, 3), np.uint8))
+
+
+def log(folder, step):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, "loss/total": 1 / step, "seconds": step}) + "\n")
 
 
 def make(page, prompt=PROMPT, **fields):
@@ -227,6 +244,19 @@ def test_the_page_fits_a_narrow_window_dark_and_light(page):
     night = page.run(back)
     page.dark(False)
     assert page.run(back) != night
+
+
+def test_runs_are_drawn_and_followed(page, studio):
+    page.click("#tab-runs")
+    page.wait("document.querySelectorAll('#curves svg').length > 0")
+    page.type("#run-filter", "loss")
+    page.wait("document.querySelectorAll('#curves svg').length == 1")
+    page.wait("document.querySelectorAll('#run-samples img').length == 2")
+    page.wait("[...document.querySelectorAll('#run-samples img')].every(x => x.naturalWidth == 8)")
+    rows = "return document.querySelector('#run-differences').textContent"
+    assert "optim.rate0.10.2" in page.run(rows)
+    log(studio[0].runs.directory / "run0", 7)
+    page.wait("document.querySelector('#curves svg').textContent.includes('7')")
 
 
 def test_the_keyboard_is_enough(page):

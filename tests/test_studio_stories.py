@@ -55,7 +55,9 @@ def cached(model: Phenaki, folder):
 def test_the_command_finds_what_the_studio_sampled(studio, client):
     story = client.post("/api/stories", FORM)["id"]
     told = rendered(client, story)
-    assert {"story.mp4", "story.srt", "story.png", "drift.json", "drift.png"} <= set(told["files"])
+    films = {"story.mp4", "story.gif", "story.srt", "story.png"}
+    assert films | {"drift.json", "drift.png"} <= set(told["files"])
+    assert told["right"].keys() == {"colour", "shape", "present", "direction", "all"}
     assert [line["scene"] for line in told["drift"]["windows"]] == [1, 2, 3]
     folder = folder_of(studio, story)
     assert cached(studio[0].engine.model, folder) == [True] * 3
@@ -126,6 +128,21 @@ def test_a_wrong_story_is_refused_and_leaves_nothing(studio, client, change, err
     before = list(studio[0].directory.glob("stories/*/*"))
     assert error in client.post("/api/stories", FORM | change, status=400)["error"]
     assert list(studio[0].directory.glob("stories/*/*")) == before
+
+
+def test_a_story_shows_drift_while_it_is_made_and_is_not_removed(studio, client):
+    form = FORM | {"scenes": [{"prompt": "a red circle moves left", "seconds": stories.SECONDS}]}
+    story = client.post("/api/stories", form)["id"]
+    job = client.post(f"/api/stories/{story}/render", {"form": form})
+    seen = client.follow(job)
+    drift = next(x["drift"] for x in seen if len(x.get("drift", [])) > 1)
+    assert drift[0].keys() == {"start", "scene", "mean", "sharpness", "seam", "step"}
+    status, _, content = client.ask("DELETE", f"/api/stories/{story}")
+    assert (status, b"is being made" in content) == (409, True)
+    client.post(f"/api/jobs/{job['id']}/cancel", {})
+    last = list(seen)[-1]
+    assert (last["state"], "drift" in last) == ("cancelled", False)
+    assert client.ask("DELETE", f"/api/stories/{story}")[0] == 200
 
 
 def test_yaml_of_a_caption_is_text(studio, client):

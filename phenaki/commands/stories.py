@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from phenaki.commands import sampling_flags
@@ -100,7 +99,8 @@ def _rerolled(own, shots):
 
 
 def _story(model, storyboard, plan, output, facts):
-    from phenaki.io import images, media, sample_files
+    from phenaki.data import batches
+    from phenaki.io import images, media
     from phenaki.stories import drift, generate, render
 
     spec = model.spec
@@ -109,7 +109,7 @@ def _story(model, storyboard, plan, output, facts):
         output = output / "preview"
         outputs.admit("output", output, "samples")
         output.mkdir(exist_ok=True)
-    distance, world = drift.distance(value("weights")), _world(model)
+    distance, world = drift.distance(value("weights")), batches.known_world(model.config)
     options = generate.DriftOptions(
         match_colours=value("reanchor"),
         candidates=value("best_of"),
@@ -136,19 +136,7 @@ def _story(model, storyboard, plan, output, facts):
         scale=scale,
         facts=facts,
     )
-    if plan[-1].stop <= sample_files.GIF_FRAMES:
-        parts = generate.generate_windows(model, storyboard, plan, cache, read_image, options)
-        video = np.concatenate([part.frames for part in parts])
-        media.write_gif(output / "story.gif", video, spec.fps, scale, report.get("made"))
     _print(report, output)
-
-
-def _world(model):
-    """The world of a model of moving shapes; None for other models."""
-    from phenaki.data import batches
-
-    data = model.config.data
-    return batches.world(model.config) if data.source == "moving_shapes" else None
 
 
 def _score(world, distance):
@@ -183,9 +171,10 @@ def _print(report, output):
     if report["seconds_per_second_of_video"]:
         print(f"{report['seconds_per_second_of_video']:.2f} s per second of video")
     memory = report["peak_mb"]
+    tenth = f"{memory['tenth']:.0f} after the tenth, " if report["windows"] > 10 else ""
     print(
-        f"peak memory: {memory['first']:.0f} MB after the first window, {memory['tenth']:.0f} "
-        f"after the tenth, {memory['last']:.0f} after the last"
+        f"peak memory: {memory['first']:.0f} MB after the first window, {tenth}"
+        f"{memory['last']:.0f} after the last"
     )
     if "windows_right" in report:
         found = dict(report["windows_right"])

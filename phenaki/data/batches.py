@@ -201,6 +201,11 @@ def world(config) -> World:
     return _world(config.data, config.video, config.seed)
 
 
+def known_world(config) -> World | None:
+    """`world` of a model of moving shapes, whose films a detector reads; None for others."""
+    return world(config) if config.data.source == "moving_shapes" else None
+
+
 def _world(data, video, seed: int) -> World:
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.world.items()

@@ -1,6 +1,7 @@
 """Renders a story to disk: video, subtitles, contact sheet, drift report.
 
 story.mp4         with a chapter per scene; story.png, a row of frames per scene
+story.gif         of stories up to 30 seconds
 story.srt         the prompts as subtitles
 drift.json, .png  statistics of every window (`phenaki.stories.drift`)
 story_report.json time, memory and, for moving shapes, how many windows obey their prompts
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from phenaki.data.shapes.world import World
-from phenaki.io import media, outputs
+from phenaki.io import media, outputs, sample_files
 from phenaki.io.artifacts import atomic, write_json
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
@@ -147,14 +148,15 @@ def render(
     scale: int = 1,
     facts: Mapping[str, Any] | None = None,
     observer: watch.Observer | None = None,
+    measured: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
 ) -> dict[str, Any]:
     """Generates the windows `plan` of `storyboard`, writes the folder `output`, returns its report.
 
     `progress` (number of windows) is a context manager whose `update(note=...)` is called once per
     window. `world` is that of a model of moving shapes. `scale` enlarges pixels. `facts` are those
     of the call (`phenaki.io.provenance`); each scene adds its own. `observer` sees every decoding
-    step. Memory does not grow with the
-    story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
+    step, `measured` after every window the lines of drift.json so far. Memory does not grow with
+    the story: it holds one window, `SHEET_FRAMES` uint8 images per scene, and statistics.
     """
     outputs.enlist(output, FILES, replaced=r"story\.gif")  # a long story has none
     shots, fps, parts = storyboard.shots, model.spec.fps, segments(plan)
@@ -174,6 +176,8 @@ def render(
             seconds = time.monotonic() - begun  # sampling, storing and encoding; not measuring
             sheet.add(part)
             metrics.add(part, seconds)
+            if measured is not None:
+                measured(metrics.lines)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
     with atomic(output / "story.srt") as partial:
@@ -181,6 +185,10 @@ def render(
     media.write_png(
         output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES), facts=made
     )
+    if plan[-1].stop <= sample_files.GIF_FRAMES:  # from the cache, where all windows are now
+        again = generate_windows(model, storyboard, plan, cache, read_image, options)
+        video = np.concatenate([media.as_uint8(part.frames) for part in again])
+        media.write_gif(output / "story.gif", video, fps, scale, made)
     return metrics.write(output, distance[1], parts, made)
 
 

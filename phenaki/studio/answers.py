@@ -55,9 +55,11 @@ async def _read(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-def started(request: Request, kind: str, work: Callable[[jobs.Job], Any]) -> JSONResponse:
-    """Queues `work`, and tells its job."""
-    job = rooms_of(request).queue.add(owner_of(request), kind, work)
+def started(
+    request: Request, kind: str, work: Callable[[jobs.Job], Any], about: str = ""
+) -> JSONResponse:
+    """Queues `work`, and tells its job; `about` is the story that it makes."""
+    job = rooms_of(request).queue.add(owner_of(request), kind, work, about)
     return JSONResponse(job.snapshot())
 
 

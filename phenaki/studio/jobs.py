@@ -17,7 +17,7 @@ from phenaki.errors import UserError
 
 ALONE = 5.0  # seconds without a listener: longer than a reload takes
 WAITING_EACH, WAITING = 4, 40  # jobs that may wait, of one owner and of all
-LARGE = ("preview", "tokens", "grid")  # fields of running jobs only
+LARGE = ("preview", "tokens", "grid", "drift")  # fields of running jobs only
 REMEMBERED_EACH, REMEMBERED = 20, 400  # finished jobs that are remembered, of one owner and of all
 
 
@@ -34,12 +34,14 @@ class Job:
 
     Attributes:
         state: "waiting", "running", "done", "cancelled" or "failed".
+        about: the story that it makes; empty for other jobs.
         shown: what a page shows of it, replaced by each `show`; plain JSON.
         version: changes with what a page shows.
     """
 
-    def __init__(self, owner: str, kind: str, work: Callable[["Job"], Any]):
+    def __init__(self, owner: str, kind: str, work: Callable[["Job"], Any], about: str = ""):
         self.id, self.owner, self.kind, self.work = secrets.token_urlsafe(12), owner, kind, work
+        self.about = about
         self.state, self.version, self.place = "waiting", 0, 0
         self.shown: dict[str, Any] = {}
         self._cancelled, self._listeners, self._left = False, 0, time.monotonic()
@@ -106,13 +108,13 @@ class Queue:
         self._thread = threading.Thread(target=self._run, name="studio jobs", daemon=True)
         self._thread.start()
 
-    def add(self, owner: str, kind: str, work: Callable[[Job], Any]) -> Job:
+    def add(self, owner: str, kind: str, work: Callable[[Job], Any], about: str = "") -> Job:
         """A new last job; `work` returns the fields that are shown when it is done.
 
         Raises:
             QueueFull: too many wait.
         """
-        job = Job(owner, kind, work)
+        job = Job(owner, kind, work, about)
         with self._change:
             own = sum(other.owner == owner for other in self._waiting)
             if own >= WAITING_EACH or len(self._waiting) >= WAITING:
@@ -139,6 +141,11 @@ class Queue:
                 self._waiting.remove(job)
                 job.move("cancelled")
                 self._number()
+
+    def makes(self, about: str) -> bool:
+        """Whether a job that runs or waits makes this story."""
+        with self._change:
+            return any(job.about == about and not job.over for job in self._jobs.values())
 
     def busy(self) -> int:
         """How many jobs run or wait."""

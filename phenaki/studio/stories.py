@@ -29,6 +29,7 @@ HISTORY = 50  # states that can be undone
 ID = re.compile(r"[\w-]{8,40}")
 FILES = {
     "story.mp4": "video/mp4",
+    "story.gif": "image/gif",
     "story.srt": "application/x-subrip",
     "story.png": "image/png",
     "drift.png": "image/png",
@@ -145,13 +146,14 @@ class Stories:
         state = self._state(folder)
         film = folder / "film"
         shown = {name: (film / name).stat().st_mtime for name in FILES if (film / name).is_file()}
-        drift = {}
-        if "drift.json" in shown:
-            drift = json.loads((film / "drift.json").read_text())
+        drift, report = (
+            json.loads((film / name).read_text()) if name in shown else {}
+            for name in ("drift.json", "story_report.json")
+        )
         return {
             "id": folder.name, "name": state["name"], "form": state["form"], "files": shown,
             "preview": (film / "preview/story.mp4").is_file(), "drift": drift,
-            "can_undo": bool(self._history(folder)),
+            "right": report.get("windows_right", {}), "can_undo": bool(self._history(folder)),
         }  # fmt: skip
 
     def _history(self, folder: Path) -> list[dict[str, Any]]:

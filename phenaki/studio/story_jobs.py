@@ -1,13 +1,14 @@
 """The job of a story: window by window, with the files of `phenaki story`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from phenaki import __version__
+from phenaki.data import batches
 from phenaki.io import images, outputs
 from phenaki.io.media import scale_to_see
 from phenaki.sampling.windows import windows
@@ -16,6 +17,7 @@ from phenaki.studio.engine import Engine, observer
 from phenaki.studio.jobs import Job
 from phenaki.studio.stories import Stories
 
+SHOWN = 120  # windows of the drift chart of a story that is being made
 WEIGHTS = "weights"  # where the command looks for LPIPS, too
 
 
@@ -56,7 +58,7 @@ def of_story(
         film, cut = folder / "film", getattr(model.vocabulary, "is_cut", None)
         is_cut = cut or (lambda texts: [False] * len(texts))
         found = notes.of_story(shots, plan, chosen, spec.fps, is_cut, model.has_text)
-        job.show(notes=found, windows=len(plan), window=1)
+        job.show(story=folder.name, notes=found, windows=len(plan), window=1)
         with outputs.claimed("output", film, "samples"):
             counts = rerolls.read(film / "rerolls.json")
             board = type(story)(rerolls.reroll(shots, counts), story.context, story.own_seeds)
@@ -65,7 +67,8 @@ def of_story(
             render.render(
                 model, board, plan, target, generate.WindowCache(film / "windows"),
                 read_image=functools.partial(_image, engine, found.append),
-                distance=_distance(), progress=lambda total: _Windows(job, total),
+                distance=_distance(), world=batches.known_world(model.config),
+                progress=lambda total: _Windows(job, total), measured=_drift(job),
                 scale=scale_to_see(spec.height, spec.width),
                 facts={"phenaki": __version__, "model": engine.fingerprint},
                 observer=observer(job),
@@ -73,6 +76,17 @@ def of_story(
         return {"story": folder.name, "notes": found}
 
     return work
+
+
+def _drift(job: Job) -> Callable[[Sequence[Mapping[str, Any]]], None]:
+    """Shows the statistics of the windows so far, evenly chosen where there are many."""
+    fields = ("start", "scene", "mean", "sharpness", "seam", "step")
+
+    def show(lines: Sequence[Mapping[str, Any]]) -> None:
+        chosen = lines[:: -(-len(lines) // SHOWN)]
+        job.show(drift=[{name: line[name] for name in fields} for line in chosen])
+
+    return show
 
 
 def _image(engine: Engine, note: Callable[[str], Any], path: Any) -> np.ndarray:

@@ -34,6 +34,8 @@ async def _all(request: Request) -> JSONResponse:
 async def _one(request: Request) -> JSONResponse:
     rooms, folder = answers.rooms_of(request), _folder(request)
     if request.method == "DELETE":
+        if rooms.queue.makes(folder.name):
+            raise answers.Refused(409, "this story is being made: cancel that first.")
         await run_in_threadpool(rooms.stories.remove, folder)
         return JSONResponse({})
     return JSONResponse(await run_in_threadpool(rooms.stories.told, folder))
@@ -65,7 +67,7 @@ async def _change(request: Request) -> JSONResponse:
         return JSONResponse(told)
     await run_in_threadpool(rooms.takes.check_room)
     work = story_jobs.of_story(rooms.engine, rooms.stories, folder, preview=what == "preview")
-    return answers.started(request, "story", work)
+    return answers.started(request, "story", work, about=folder.name)
 
 
 async def _file(request: Request) -> Response:

@@ -31,12 +31,12 @@ def running(engine, directory, *, host="127.0.0.1", password=None, upload=10**6,
 
 
 @contextlib.contextmanager
-def running_tiny(tmp_path_factory):
+def running_tiny(tmp_path_factory, **options):
     """`running` with the tiny model, which is loaded."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
     tiny.phenaki().save(folder)
     engine = Engine(folder)
-    with running(engine, tmp_path_factory.mktemp("studio")) as (rooms, port):
+    with running(engine, tmp_path_factory.mktemp("studio"), **options) as (rooms, port):
         engine.ready.wait()
         yield rooms, port
 

@@ -14,6 +14,7 @@ export function start() {
   clock = new Clock(at("film-clock"), "the film");
   panel = new Panel(at("story-progress"), "story", (job, over) => {
     at("story-notes").replaceChildren(...(job.notes || []).map((line) => make("li", {}, line)));
+    if (job.drift && job.story === now?.id) drift(job.drift);
     if (over && job.state === "done") open(job.story, job.preview ? undefined : true);
   });
   at("story-form").addEventListener("submit", tried(async (event) => {
@@ -111,16 +112,17 @@ function show(story) {
   at("story-branch").disabled = at("story-remove").disabled = !story.id;
   const time = story.files["story.mp4"];
   at("film").hidden = !time && !story.preview;
+  drift(story.drift.windows || []);
+  right(story.right || {});
   if (at("film").hidden) return;
   const film = time ? "story.mp4" : "preview.mp4";
   at("film-name").textContent = time ? "Film" : "Preview";
   at("film-video").src = `/stories/${story.id}/${film}?${time || Date.now()}`;
   clock.use([at("film-video")], 8);
-  const names = ["story.mp4", "story.srt", "story.yaml", "drift.json", "story.png"];
+  const names = ["story.mp4", "story.gif", "story.srt", "story.yaml", "drift.json", "story.png"];
   const links = names.filter((name) => name === "story.yaml" || story.files[name]).map((name) =>
     make("a", { href: `/stories/${story.id}/${name}?download`, className: "small" }, name));
   at("film-files").replaceChildren("Download: ", ...links);
-  drift(story.drift.windows || []);
 }
 
 function number() {
@@ -186,6 +188,12 @@ function caption() {
   const cards = [...document.querySelectorAll(".scene")];
   cards.forEach((card, place) => card.classList.toggle("now", last?.scene === place + 1));
   at("film-scene").textContent = cards[last?.scene - 1]?.querySelector(".prompt").value || "";
+}
+
+// How many windows show what their prompts ask for, where the model's films can be read.
+function right(found) {
+  const parts = Object.entries(found).map(([name, x]) => `${name} ${(100 * x).toFixed(0)} %`);
+  at("film-right").textContent = parts.length ? `Windows that a detector finds right: ${parts.join(", ")}` : "";
 }
 
 function drift(lines) {
