@@ -7,6 +7,7 @@ import os
 import bucket as loopback
 import numpy as np
 import pytest
+import script_calls
 import test_processes
 import tiny
 import toy
@@ -105,6 +106,15 @@ def test_caches_of_stories_and_evaluations_resume(bucket):
     paths.path(store.directory / "0000002-0000004.npz").unlink()
     store.fill(make, "clips")
     assert made == [0, 2, 4, 2] and store.array("n").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_model_is_shared_in_a_bucket_and_loads_from_there(bucket, tmp_path):
+    tiny.phenaki().save(tmp_path / "bundle")
+    script_calls.call("push.py", f"--model={tmp_path / 'bundle'}", f"--output={ROOT}/shared")
+    script_calls.call("pull.py", f"--model={ROOT}/shared", f"--output={tmp_path / 'copy'}")
+    for place in (f"{ROOT}/shared", tmp_path / "copy"):
+        assert Phenaki.load(place).fingerprint == tiny.phenaki().fingerprint
+    assert f'load("{ROOT}/shared")' in (tmp_path / "copy/README.md").read_text()
 
 
 def test_a_run_resumes_from_its_newest_complete_checkpoint(bucket):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import script_calls
 import tiny
 
 from configs import critic as configs
@@ -255,6 +256,17 @@ def test_a_critic_chooses_while_sampling(run):
     known = model.encode(image).reshape(2, -1)
     np.testing.assert_array_equal(sample.trace.tokens[:, :4], known)
     assert (sample.trace.history[:, :, :4] == known).all()
+
+
+def test_a_critic_travels(run, tmp_path):
+    script_calls.call("push.py", f"--model={run[0]}", f"--output={tmp_path / 'shared'}")
+    script_calls.call("pull.py", f"--model={tmp_path / 'shared'}", f"--output={tmp_path / 'copy'}")
+    assert [x.name for x in (tmp_path / "copy").glob("*.safetensors")] == ["critic.safetensors"]
+    assert f'load_critic("{tmp_path}/shared")' in (tmp_path / "copy/README.md").read_text()
+    model = tiny.phenaki()
+    here, there = (model.load_critic(place) for place in (run[0], tmp_path / "copy"))
+    assert here.fingerprint == there.fingerprint
+    jax.tree.map(np.testing.assert_array_equal, here.params, there.params)
 
 
 def test_the_score_is_the_critics_logit_of_what_was_filled_in(run):

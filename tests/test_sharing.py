@@ -82,6 +82,7 @@ def test_the_card_says_what_the_bundle_knows_and_prompts_are_inert(shared):
     assert fields["license"] == "apache-2.0" and fields["pipeline_tag"] == "text-to-video"
     assert fields["library_name"] == "phenaki"
     assert f"Fingerprint: {tiny.phenaki().fingerprint}" in body
+    assert f'Phenaki.load("{shared}")' in body
     assert "| seed | 7 |" in body and "## Limits and responsible use" in body
     assert "a red circle \\| &#60;b&#62;moves&#60;/b&#62; left](samples/sample_0.mp4)" in body
     fence = body.split("```")[1]

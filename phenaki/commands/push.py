@@ -84,6 +84,7 @@ def _write(folder):
     text = card(
         REPO.value or folder.name,
         stored,
+        place=REPO.value or str(OUTPUT.value),
         licence=LICENCE.value,
         scores=scores,
         samples=samples,

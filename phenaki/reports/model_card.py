@@ -20,13 +20,13 @@ WHAT = {
 USE = {
     "phenaki": """from phenaki.pipeline import Phenaki
 
-model = Phenaki.load("{name}")
+model = Phenaki.load({place})
 videos = model.generate([{prompt!r}], seed=0)  # float32 [1 f h w 3] in [0, 1]""",
     "tokenizer": """from phenaki.models.frozen import Tokenizer
 
-tokenizer = Tokenizer.load("{name}")
+tokenizer = Tokenizer.load({place})
 again = tokenizer.reconstruct(videos)  # float32 [b f h w 3] in [0, 1]""",
-    "critic": """critic = model.load_critic("{name}")  # of the model that it was trained for
+    "critic": """critic = model.load_critic({place})  # of the model that it was trained for
 videos = model.generate([{prompt!r}], seed=0, critic=critic)""",
 }
 _MARKS = {ord(mark): f"\\{mark}" for mark in "\\`*_[]|#!"} | {
@@ -42,6 +42,7 @@ def card(
     name: str,
     stored: Stored,
     *,
+    place: str,
     licence: str | None = None,
     scores: Mapping[str, Any] | None = None,
     samples: Sequence[tuple[str, str]] = (),
@@ -50,6 +51,7 @@ def card(
     """README.md of the model `name`.
 
     Args:
+        place: what loads it: its name on the hub, or its folder.
         licence: an identifier of SPDX; None: not given, which the card says.
         scores: {file name: its JSON}, as evaluation writes it or nested numbers by row.
         samples: (file, prompt) of each film.
@@ -58,7 +60,7 @@ def card(
     prompt = samples[0][1] if samples else "a caption"
     parts = [
         f"# {_plain(name)}\n\n{WHAT[stored.kind]}",
-        "```python\n" + USE[stored.kind].format(name=name, prompt=prompt) + "\n```",
+        "```python\n" + USE[stored.kind].format(place=json.dumps(place), prompt=prompt) + "\n```",
         _samples(samples, sampled),
         "## Networks\n\n" + _networks(stored),
         "## Training\n\n" + _training(stored),
