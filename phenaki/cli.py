@@ -212,6 +212,8 @@ def _find_presets(argv: list[str]) -> None:
             raise UserError(f"--{name}={path}{colon}{variant}: {_no_such_config(Path(path))}")
         if "get_config" not in file.read_text():
             raise UserError(f"--{name}={path}: has no get_config, as a config file must.")
+        if not variant and "\nVARIANTS = " in file.read_text():
+            sys.stderr.write(f"--{name}={path}: no variant is named, so the paper's is taken\n")
         argv[place] = f"{argv[place][:start]}{file}{colon}{variant}"
 
 

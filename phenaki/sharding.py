@@ -4,6 +4,7 @@ import importlib.util
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     detection. Anywhere else the process stays alone. A second call does nothing.
 
     Raises:
-        UserError: only some of the three are given.
+        UserError: only some of the three are given, or there is no such process.
     """
     given = (bool(coordinator), processes > 0, process >= 0)
     if any(given) and not all(given):
@@ -57,9 +58,16 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
             "--coordinator, --processes and --process go together: host:port of process 0, the "
             "number of processes, and the index of this one, from 0."
         )
+    if process >= max(processes, 1):
+        raise UserError(
+            f"--process={process}: must be 0 to {processes - 1}, an index of the --processes="
+            f"{processes}."
+        )
     if jax.distributed.is_initialized():
         return
     if all(given):
+        # Only when all have come does anything else happen.
+        sys.stderr.write(f"process {process} of {processes}: joining at {coordinator}\n")
         jax.distributed.initialize(coordinator, processes, process)
     elif in_job(os.environ):
         jax.distributed.initialize()

@@ -57,6 +57,15 @@ def test_logged_metrics_are_checked(config, logged, check, healthy):
     assert by_name(health.read(lines[-1:], options, least=1))[check].healthy is healthy
 
 
+@pytest.mark.parametrize(("decibels", "healthy"), [(9.0, False), (8.6, False), (13.9, True)])
+def test_three_lines_show_a_collapse_to_one_colour(decibels, healthy):
+    lines = [{"step": 900 + i, "psnr/rest": decibels, "psnr/flat": 9.1} for i in range(health.FEW)]
+    options = health.HealthOptions.of(CONFIG.to_dict())
+    (finding,) = health.read(lines, options)
+    assert finding.healthy is healthy and "config.optim.rate lowered" in finding.advice
+    assert health.read(lines[1:], options) == []
+
+
 def test_lines_before_the_first_window_or_the_end_of_the_warmup_are_left_out():
     lines = [{"step": 1, "codebook/usage": 0.0}] * health.RECENT
     assert health.read(lines, health.HealthOptions.of(CONFIG.to_dict())) == []

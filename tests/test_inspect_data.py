@@ -41,6 +41,13 @@ def test_it_counts_the_records(directory):
     assert split.warnings() == ["1 clips are nearly black", "1 clips equal an earlier one"]
 
 
+def test_sources_slower_than_the_clips_are_named():
+    split = inspect.SplitStatistics(3, seen=3, fps=[8.0] * 3, source_fps=[1.0, 5.0, 25.0])
+    split.lowest, split.highest, split.brightness = [0], [255], [99.0, 98.0, 97.0]
+    found = "2 clips are of sources slower than 8 frames per second: their frames repeat"
+    assert split.warnings() == [found]
+
+
 def test_a_part_is_spread_evenly(directory):
     split = inspect.measure(directory, 2)["video_train"]
     assert (split.seen, split.stored) == (2, 5)

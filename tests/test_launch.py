@@ -125,6 +125,11 @@ def test_a_job_is_described_whole(given):
         sharding.start(*given)
 
 
+def test_an_index_beyond_the_processes_is_refused():
+    with pytest.raises(UserError, match="--process=5: must be 0 to 1"):
+        sharding.start("host:1", 2, 5)
+
+
 def test_two_processes_join_by_flags(tmp_path):
     program = (
         "import sys, jax\n"

@@ -276,7 +276,8 @@ def test_a_mesh_for_every_pod(config, name):
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("v5e:4x4x4", "must be a TPU with its grid"),
+        ("v5e:4x4x4", "a grid of v5e has 2 numbers, such as v5e:16x16"),
+        ("v5p-100", "must be a TPU with its grid"),
         ("v7:2x2", "known chips"),
         ("gpu:12xH100", "nearest is gpu:8xH100"),
     ],
@@ -284,6 +285,17 @@ def test_a_mesh_for_every_pod(config, name):
 def test_unknown_topologies_are_explained(name, nearest):
     with pytest.raises(UserError, match=nearest):
         chips.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        *[("v5litepod-256", "v5e:16x16"), ("v6e-8", "v6e:2x4"), ("v4-8", "v4:2x2x1")],
+        *[("v5p-256", "v5p:4x4x8"), ("v4-512", "v4:4x8x8")],
+    ],
+)
+def test_types_of_google_cloud_are_grids(name, grid):
+    assert chips.parse(name) == chips.parse(grid)
 
 
 def test_a_mesh_that_does_not_fit_names_the_nearest():

@@ -256,10 +256,10 @@ def sheet(
         raise ValueError(f"{len(videos)} videos and {len(captions)} captions: pass one of each.")
     strips = [_strip(as_uint8(video), frames, scale) for video in videos]
     width = max([480, *(strip.shape[1] for strip in strips)])
-    font = ImageFont.truetype(_font_file(), 15)
+    letters = font(15)
     rows = []
     for strip, caption in zip(strips, captions, strict=True):
-        rows.append(_label(caption or "(no caption)", font, width))
+        rows.append(_label(caption or "(no caption)", letters, width))
         filling = ((0, 0), (0, width - strip.shape[1]), (0, 0))
         rows.append(np.pad(strip, filling, constant_values=255))
     return np.concatenate(
@@ -267,11 +267,15 @@ def sheet(
     )
 
 
-def _font_file() -> Path:
-    """Matplotlib's own font, found without the import, which takes longer than a sheet."""
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font, found without the import, which takes longer than a sheet.
+
+    Pillow's has few letters beyond those of English.
+    """
     found = importlib.util.find_spec("matplotlib")
     assert found is not None and found.origin is not None
-    return Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    file = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(file, size)
 
 
 def _strip(video: UInt8[np.ndarray, "f h w 3"], frames: int, scale: int | None) -> np.ndarray:
@@ -283,15 +287,15 @@ def _strip(video: UInt8[np.ndarray, "f h w 3"], frames: int, scale: int | None) 
     return np.concatenate(list(gaps), axis=1)[:, :-4]
 
 
-def _label(text: str, font: ImageFont.FreeTypeFont, width: int) -> np.ndarray:
+def _label(text: str, letters: ImageFont.FreeTypeFont, width: int) -> np.ndarray:
     """Renders black text on white, wrapped at words to `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
+        if lines[-1] and letters.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     image = Image.new("RGB", (width, 20 * len(lines)), "white")
-    ImageDraw.Draw(image).multiline_text((0, 0), "\n".join(lines), "black", font, spacing=4)
+    ImageDraw.Draw(image).multiline_text((0, 0), "\n".join(lines), "black", letters, spacing=4)
     return np.asarray(image)

@@ -100,11 +100,15 @@ class TokenizerLoss:
 
 
 def _errors(real, fake) -> dict[str, jax.Array]:
-    """Mean squared errors of the first frame, which is encoded alone, and of the others."""
+    """Mean squared errors of the first frame, which is encoded alone, and of the others.
+
+    "mse/flat" is that of one colour per clip, its mean: what a collapsed tokenizer reaches.
+    """
     error = jnp.square(fake - real)
     metrics = {"mse/first": error[:, :1].mean()}
     if real.shape[1] > 1:
         metrics["mse/rest"] = error[:, 1:].mean()
+        metrics["mse/flat"] = real.var((1, 2, 3)).mean()
     return metrics
 
 

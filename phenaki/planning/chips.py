@@ -40,6 +40,9 @@ GPUS = {
 }
 
 
+# Types of Google Cloud, such as v5p-256, by their names: (chip, units counted per chip).
+CLOUD = {"v4": ("v4", 2), "v5p": ("v5p", 2), "v5litepod": ("v5e", 1), "v6e": ("v6e", 1)}
+
 # The TPU compiler queries the metadata of its machine unless these are set. It opens no device, so
 # several processes may compile at once.
 ENVIRONMENT = {
@@ -108,11 +111,14 @@ class Topology(NamedTuple):
 def parse(name: str) -> Topology:
     """The topology of a name: v5e:16x16, v4:4x4x8, v5e:16x16*2 (two slices), gpu:8xH100.
 
+    A type of Google Cloud, such as v5p-256, is the grid of 128 chips that it stands for.
+
     Raises:
         UserError: the name has another form, or the chip is unknown.
     """
     gpu = re.fullmatch(r"gpu:(\d+)x(\w+)", name)
-    tpu = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:\*(\d+))?", name)
+    grid = _of_cloud(name)
+    tpu = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)(?:\*(\d+))?", grid)
     if gpu and gpu[2] in GPUS and int(gpu[1]):
         chip = GPUS[gpu[2]]
         count = int(gpu[1])
@@ -127,9 +133,31 @@ def parse(name: str) -> Topology:
         shape = tuple(map(int, tpu[2].split("x")))
         chip = TPUS[tpu[1]]
         if len(shape) == chip.axes and min(shape):
-            return Topology(name, "tpu", tpu[1], shape, int(tpu[3] or 1), chip)
+            return Topology(grid, "tpu", tpu[1], shape, int(tpu[3] or 1), chip)
+        if len(shape) != chip.axes:
+            example = {2: "16x16", 3: "4x4x8"}[chip.axes]
+            raise UserError(
+                f"--topology={name}: a grid of {tpu[1]} has {chip.axes} numbers, such as "
+                f"{tpu[1]}:{example}."
+            )
     raise UserError(
         f"--topology={name}: must be a TPU with its grid (v5e:16x16, v6e:8x8, v4:4x4x8, v5p:4x4x8, "
         "tpu7x:4x4x4; *2 behind it for two slices) or a number of GPUs (gpu:8xH100); known chips: "
         f"{', '.join((*TPUS, *GPUS))}."
     )
+
+
+def _of_cloud(name: str) -> str:
+    """A Google Cloud type as the grid that it has by default; any other name as it is."""
+    found = re.fullmatch(r"(\w+)-(\d+)", name)
+    if found is None or found[1] not in CLOUD:
+        return name
+    kind, units = CLOUD[found[1]]
+    doublings = (int(found[2]) // units).bit_length() - 1
+    if int(found[2]) != units << max(doublings, 0):  # no power of two: no type
+        return name
+    axes = TPUS[kind].axes
+    grid = [2 ** ((doublings + axis) // axes) for axis in range(axes)]
+    if grid == [1, 2, 2]:
+        grid = [2, 2, 1]  # of the four chips of one host
+    return f"{kind}:{'x'.join(map(str, grid))}"

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 RECENT = 20  # logged lines that a check averages
+FEW = 3  # lines that show a collapse: short runs have no more to lose
 
 
 class Finding(NamedTuple):
@@ -50,17 +51,18 @@ def read(
 
     A check takes the mean over the last `RECENT` lines that contain its metrics and come after its
     first step (twice the warm-up, the first usage window, or the discriminator's start); it needs
-    at least `least` of them. Metrics are those of clips, of a run on images alone those of images.
+    at least `least` of them, or its own number where that is smaller. Metrics are those of clips,
+    of a run on images alone those of images.
     """
     findings = []
-    for of_clips, first_step, check in _CHECKS:
+    for of_clips, first_step, check, own_least in _CHECKS:
         of_images = tuple(f"image/{name.removeprefix('video/')}" for name in of_clips)
         for names in (of_clips, of_images):
             logged = [line for line in lines if all(name in line for name in names)]
             if logged:
                 break
         late = [line for line in logged if line["step"] > first_step(options)][-RECENT:]
-        if len(late) >= least:
+        if len(late) >= min(least, own_least):
             means = (float(np.mean([line[name] for line in late])) for name in names)
             findings.append(check(options, *means))
     return findings
@@ -95,6 +97,17 @@ def _usage(options, usage):
         usage >= 0.05,
         f"{usage:.1%} of the codes over the last windows",
         "it has collapsed: set config.codebook.revive_until to most of the run's steps.",
+    )
+
+
+def _reconstruction(options, psnr, flat):
+    del options
+    return Finding(
+        "clips come back as more than one colour",
+        psnr > flat + 1,
+        f"{psnr:.1f} dB; one colour per clip has {flat:.1f} dB",
+        "it has collapsed, as colourful clips do at rates that plainer ones need: start again "
+        "with config.optim.rate lowered by four.",
     )
 
 
@@ -139,13 +152,19 @@ def _unconditional(options, fraction):
     )
 
 
-# (metrics, the last step before the check applies, the check of their means).
+# (metrics, the last step before the check applies, the check of their means, lines it needs).
 _CHECKS: tuple[
-    tuple[tuple[str, ...], Callable[[HealthOptions], int], Callable[..., Finding]], ...
+    tuple[tuple[str, ...], Callable[[HealthOptions], int], Callable[..., Finding], int], ...
 ] = (
-    (("codebook/usage",), lambda options: options.usage_window, _usage),
-    (("gan/accuracy_real", "gan/accuracy_fake"), lambda options: options.gan_start, _accuracy),
-    (("video/loss",), lambda options: 2 * options.warmup, _entropy),
-    (("video/predicted",), lambda options: 2 * options.warmup, _variety),
-    (("video/unconditional",), lambda options: 0, _unconditional),
+    (("codebook/usage",), lambda options: options.usage_window, _usage, RECENT),
+    (("psnr/rest", "psnr/flat"), lambda options: 2 * options.warmup, _reconstruction, FEW),
+    (
+        ("gan/accuracy_real", "gan/accuracy_fake"),
+        lambda options: options.gan_start,
+        _accuracy,
+        RECENT,
+    ),
+    (("video/loss",), lambda options: 2 * options.warmup, _entropy, RECENT),
+    (("video/predicted",), lambda options: 2 * options.warmup, _variety, RECENT),
+    (("video/unconditional",), lambda options: 0, _unconditional, RECENT),
 )

@@ -26,11 +26,12 @@ from phenaki.train.profiler import NOTHING, Observe, Observer
 from phenaki.train.skip_updates import SKIPPED, SkipUpdates, skip_bad_updates
 from phenaki.train.stage import RunOptions, Stage
 from phenaki.train.watchdog import PreemptionSignal, Watchdog
-from phenaki.train.workdir import claim, open_workdir, record
+from phenaki.train.workdir import changes, claim, open_workdir, record
 
 # Steps dispatched before the newest one is waited for. With one, the devices would wait for the
 # host; many would hold as many batches in memory, and a preemption would wait for all of them.
 AHEAD = 2
+LOSSES = ("loss/total", "video/loss", "image/loss")  # the first of them is shown
 
 Sampler = Callable[[Any, Any, int, AnyPath], tuple[Mapping, Mapping]]
 OpenBatches = Callable[[Mapping[str, HostRows]], Batches]  # of this host's rows by kind
@@ -95,10 +96,18 @@ def _run(stack, stage, batches, options, output, sample, mesh, rows, observer):
         return sample(state, frozen, number, directory / "samples") if sample else ({}, {})
 
     training = _Training(stack, output, batches, options, init, observer)
-    before = load_config(directory).to_dict()["data"]
-    state = training.resume(before)
-    # Only now: a config that the checkpoint refused must not replace the run's own.
-    record(directory, options.stored)
+    before = load_config(directory).to_dict()
+    state = training.resume(before["data"])
+    if int(state.step) >= options.steps:
+        logging.warning(
+            "%s: has %d steps; raise config.train.steps above that to train longer.",
+            directory, int(state.step),
+        )  # fmt: skip
+    else:
+        for line in changes(before, options.stored):
+            logging.warning("from step %d on: %s", int(state.step), line)
+        # Only now: a config that the checkpoint refused must not replace the run's own.
+        record(directory, options.stored)
     stack.enter_context(jax.set_mesh(mesh))
     return training.loop(state, step, write_samples)
 
@@ -146,6 +155,7 @@ class _Training:
             options.spike, options.patience, options.max_rollbacks, options.objective, options.joins
         )
         self.health = HealthMonitor(options.health)
+        self.note = ""  # ends the line of progress
         # They stay on the devices until a log is due: reading them would wait for the devices.
         self.pending: list[Mapping[str, Any]] = []
 
@@ -194,7 +204,7 @@ class _Training:
                 number += 1
                 self.pending.append(metrics)
                 jax.block_until_ready(self.pending[-1 - AHEAD : -AHEAD])
-                progress.update(note=self.observer.note)
+                progress.update(note=self.note)
                 preempted = preemption.given() and number < options.steps
                 log_due = options.due(options.log_every, number)
                 save_due = options.due(options.save_every, number)
@@ -232,6 +242,8 @@ class _Training:
         speed = self.observer.measure(number, self.logs.waited)
         self.logs.scalars(number, means | speed)
         self.health.update(number, means)
+        loss = next((f"loss {means[name]:.3g}" for name in LOSSES if name in means), "")
+        self.note = ", ".join(filter(None, (loss, self.observer.note)))
         return metrics[-1]
 
     def _roll_back(self, state, number: int, last: Mapping[str, Any]):

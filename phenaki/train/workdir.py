@@ -153,6 +153,20 @@ def refusal(before: Mapping[str, Any], now: Mapping[str, Any], started: bool = T
     return ""
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for every field that `now` changes, of those that `before` has."""
+    old, new = (flatten_dict(dict(fields), sep=".") for fields in (before, now))
+    return [
+        f"config.{path} is {new[path]!r}, no longer {value!r}"
+        for path, value in old.items()
+        if path in new and _plain(new[path]) != _plain(value)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))  # a stored tuple is a list
+
+
 def _remedy(kind: str | None, path: str, value: Any) -> str:
     """What a user gives so that the field `path` of a config of `kind` has `value`."""
     section = path.split(".")[0]

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from phenaki.data import format, records, tensorflow
+from phenaki.io import media
 from phenaki.io.paths import PathLike
 
 THUMBNAIL = 96  # pixels
@@ -59,7 +60,7 @@ def write(directory: PathLike, path: Path | io.BytesIO, chosen: list[tuple[str, 
     sheet = Image.new(
         "RGB", (FRAMES * (size[0] + 2) + TEXT_WIDTH, row * len(clips) + MARGIN), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), media.font(11)
     for number, (name, clip) in enumerate(clips):
         top = MARGIN + number * row
         count = min(FRAMES, len(clip["video"]))
