@@ -84,8 +84,8 @@ def test_a_second_training_is_refused_and_changes_nothing(tmp_path):
 def test_a_resumed_run_says_what_changed_and_a_finished_one_keeps_its_config(tmp_path, caplog):
     toy.run(tmp_path, steps=2, save_every=2, log_every=1)
     toy.run(tmp_path, steps=4, save_every=4, log_every=1)
-    said = [record.getMessage() for record in caplog.records]
-    assert "from step 2 on: config.train.steps is 4, no longer 2" in said
+    logged = [record.getMessage() for record in caplog.records]
+    assert "from step 2 on: config.train.steps is 4, no longer 2" in logged
     before = (tmp_path / "config.json").read_text()
     toy.run(tmp_path, steps=3, save_every=1, log_every=1)
     assert "has 4 steps; raise config.train.steps above that" in caplog.records[-1].getMessage()

@@ -1,6 +1,9 @@
 """The studio's queue: order, places, cancelling, and jobs that nobody waits for."""
 
+import platform
+import resource
 import threading
+from pathlib import Path
 
 import pytest
 from studio import wait
@@ -134,3 +137,26 @@ def test_finished_jobs_are_forgotten_in_time(queue):
         wait(lambda job=last: job.over)
     assert len(queue._jobs) <= jobs.REMEMBERED_EACH + 1
     assert queue.find("a", last.id) is last
+
+
+def test_a_job_is_known_by_what_it_makes_until_it_is_over(queue):
+    work = Steps()
+    job = queue.add("a", "story", work, about="one")
+    assert queue.makes("one") and not queue.makes("other")
+    work.allowed.release(100)
+    wait(lambda: job.over)
+    assert not queue.makes("one")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="trims memory of glibc alone")
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    pieces = [bytearray(60_000) for _ in range(4000)]  # below what malloc maps by itself
+    kept, held = pieces[-1], resident()
+    del pieces
+    assert jobs.give_back()
+    assert resident() < held - 150
+    del kept

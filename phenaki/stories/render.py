@@ -44,10 +44,19 @@ class WindowMetrics:
     """Statistics of every window: a few numbers each, so that memory does not grow with frames."""
 
     def __init__(
-        self, shots: Sequence[Shot], fps: float, distance: drift.Distance, world: World | None
+        self,
+        shots: Sequence[Shot],
+        fps: float,
+        distance: drift.Distance,
+        world: World | None,
+        measured: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
     ):
-        """`world` is that of a model of moving shapes, whose prompts can be checked."""
+        """`world` is that of a model of moving shapes, whose prompts can be checked.
+
+        `measured` is called after every window with the lines so far.
+        """
         self.shots, self.fps, self.distance, self.world = shots, fps, distance, world
+        self.measured = measured
         self.lines: list[dict[str, Any]] = []  # per window, of drift.json
         self.verdicts: dict[int, list] = collections.defaultdict(list)  # per scene
         self._last = None  # frame
@@ -73,6 +82,8 @@ class WindowMetrics:
             if verdict is not None:
                 self.verdicts[window.scene].append(verdict)
         self._last = generated.frames[-1].copy()
+        if self.measured is not None:
+            self.measured(self.lines)
 
     def write(
         self,
@@ -164,7 +175,7 @@ def render(
     chapters = [(prompt or "", *part) for prompt, part in zip(prompts, parts, strict=True)]
     made = _made(facts, model, storyboard)
     sheet = _ContactSheet(parts)
-    metrics = WindowMetrics(shots, fps, distance[0], world)
+    metrics = WindowMetrics(shots, fps, distance[0], world, measured)
     generated = generate_windows(model, storyboard, plan, cache, read_image, options, observer)
     with (
         progress(len(plan)) as shown,
@@ -176,20 +187,22 @@ def render(
             seconds = time.monotonic() - begun  # sampling, storing and encoding; not measuring
             sheet.add(part)
             metrics.add(part, seconds)
-            if measured is not None:
-                measured(metrics.lines)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
-    with atomic(output / "story.srt") as partial:
-        partial.write_text(srt(prompts, parts, fps), encoding="utf-8")
-    media.write_png(
-        output / "story.png", media.sheet(sheet.rows(), prompts, SHEET_FRAMES), facts=made
-    )
+    _write_prompts(output, prompts, parts, fps, sheet, made)
     if plan[-1].stop <= sample_files.GIF_FRAMES:  # from the cache, where all windows are now
         again = generate_windows(model, storyboard, plan, cache, read_image, options)
         video = np.concatenate([media.as_uint8(part.frames) for part in again])
         media.write_gif(output / "story.gif", video, fps, scale, made)
     return metrics.write(output, distance[1], parts, made)
+
+
+def _write_prompts(output, prompts, parts, fps, sheet, made):
+    """Subtitles, and the contact sheet with a prompt above each row."""
+    with atomic(output / "story.srt") as partial:
+        partial.write_text(srt(prompts, parts, fps), encoding="utf-8")
+    rows = media.sheet(sheet.rows(), prompts, SHEET_FRAMES)
+    media.write_png(output / "story.png", rows, facts=made)
 
 
 def _made(facts, model, storyboard):
