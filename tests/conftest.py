@@ -30,10 +30,13 @@ os.environ["GCS_REQUEST_IDLE_TIMEOUT_SECS"] = "2"
 os.environ["GCS_STAT_CACHE_MAX_AGE"] = "0"  # as phenaki.io.paths, whoever loads it first
 
 
-# The longest files, in minutes: they run first, so that all workers are busy until the end.
+# The longest files: they run first, so that all workers are busy until the end.
 LONG = (
-    "planning", "stories", "processes", "skip_updates", "train", "baselines", "sampling",
-    "encode_dataset", "tokenizer_loss", "experiments", "prepare_restart", "doctor", "critic",
+    "processes", "planning", "train", "skip_updates", "experiments", "stories", "buckets",
+    "packed_attention", "encode_dataset", "tokenizer_loss", "sampling", "baselines", "site",
+    "recipe", "sampling_commands", "studio_browser", "critic", "stored", "one_pass",
+    "studio_stories", "doctor", "attention_impl", "compare_tokenizers", "evaluation", "accelerator",
+    "quantizer", "warm_start",
 )  # fmt: skip
 
 
