@@ -15,7 +15,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from phenaki import hosts
-from phenaki.blocks.sharding import AXES, WIDE, batch_parts
+from phenaki.blocks.sharding import AXES, HEADS, WIDE, batch_parts
 from phenaki.blocks.sharding import BATCH as BATCH_AXES
 from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
@@ -30,8 +30,11 @@ RULES = (
     (r"attention/qkv/bias", (None, "tensor", None)),
     (r"cross/query/kernel", (WIDE, "tensor", None)),
     (r"cross/query/bias", ("tensor", None)),
-    (r"(attention|cross)/out/kernel", (("tensor", *WIDE), None)),
-    (r"text_key_value/kernel", (WIDE, None, None, "tensor", None)),
+    (r"(layers_\d+/attention|cross)/out/kernel", (("tensor", *WIDE), None)),  # layers_: T5
+    # By columns: the rows are two axes of the product on a mesh, and a gradient that is split along
+    # both would be summed on every device.
+    (r"attention/out/kernel", ("tensor", WIDE)),
+    (r"text_key_value/kernel", ("fsdp", None, None, HEADS, None)),
     (r"text_key_value/bias", (None, None, "tensor", None)),
     (r"wi/kernel", (WIDE, "tensor")),
     (r"wi/bias", ("tensor",)),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from phenaki.blocks import attention_impl, sharding
 from phenaki.blocks import packed_attention as packed
-from phenaki.blocks.dense import Dense, Streams
+from phenaki.blocks.dense import Dense, Streams, matrix_product
 from phenaki.blocks.dropout import Dropout
 
 
@@ -73,7 +73,8 @@ class SelfAttention(nn.Module):
         if all(packed.supports(shape, self.heads, mask, self.attention) for shape in shapes):
             mixed = jax.tree.map(in_groups, x, qkv(product=packed.split_product)(x))
             return out(product=packed.join_product, inputs=width)(mixed)
-        return out()(jax.tree.map(plain, x, qkv()(x)))
+        by_columns = functools.partial(matrix_product, split=sharding.COLUMNS)
+        return out(product=by_columns)(jax.tree.map(plain, x, qkv()(x)))
 
 
 class CrossAttention(nn.Module):

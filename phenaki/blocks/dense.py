@@ -49,14 +49,43 @@ class Dense(nn.Module):
         kernel = self.param("kernel", init, (inputs, *features))
         bias = self.param("bias", nn.initializers.zeros_init(), features)
         x, kernel, bias = jax.tree.map(lambda value: value.astype(self.dtype), (x, kernel, bias))
-        return checkpoint_name((self.product or _product)(x, kernel, bias), SAVE_PRODUCT)
+        return checkpoint_name((self.product or matrix_product)(x, kernel, bias), SAVE_PRODUCT)
 
 
-def _product(x, kernel, bias):
+def product_by_heads(
+    x: Streams, kernel: Float[Array, "d *n h e"], bias: Float[Array, "*n h e"]
+) -> Streams:
+    """The product of streams [b l d], of which "sequence" splits the heads, not the positions.
+
+    Each of its devices holds whole heads' parameters and needs no others': where positions are few,
+    as those of texts are, gathering these moves less.
+    """
+    heads = kernel.ndim - 2
+    parts = sharding.axis_size("tensor") * sharding.axis_size("sequence")
+    if sharding.axis_size("sequence") == 1 or kernel.shape[heads] % parts:
+        return matrix_product(x, kernel, bias)
+    own: sharding.Axes = {heads: sharding.HEADS}
+    kernel = sharding.all_gather_with_sharded_gradient(kernel, own, {0: "fsdp", **own})
+
+    def one(x):
+        x = sharding.constrain(x, {0: sharding.BATCH})
+        out = jnp.tensordot(x, kernel, 1) + bias
+        return sharding.constrain(out, {0: sharding.BATCH, out.ndim - 2: sharding.HEADS})
+
+    return jax.tree.map(one, x)
+
+
+def matrix_product(
+    x: Streams,
+    kernel: Float[Array, "d *n"],
+    bias: Float[Array, "*n"],
+    split: sharding.Axes = sharding.ROWS,
+) -> Streams:
+    """x @ kernel + bias of streams [.. d]; `split` is the layout of the stored matrix."""
     # A reshape would merge the split axis of heads with an unsplit one.
     if sharding.axis_size("tensor") > 1:
         return jax.tree.map(lambda x: jnp.tensordot(x, kernel, 1) + bias, x)
-    matrix = sharding.replicated(kernel.reshape(len(kernel), -1))
+    matrix = sharding.replicated(kernel.reshape(len(kernel), -1), split)
 
     def one(x):
         # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.

@@ -70,7 +70,8 @@ def split_product(
 def join_product(x: Streams, kernel: Float[Array, "n_f d"], bias: Float[Array, " d"]) -> Streams:
     """The product of all heads' outputs, streams [n b s f], to [b s d]."""
     groups = sharding.axis_size("sequence")
-    kernel = sharding.replicated(kernel).reshape(groups, len(kernel) // groups, -1)
+    kernel = sharding.replicated(kernel, sharding.COLUMNS)
+    kernel = kernel.reshape(groups, len(kernel) // groups, -1)
     return jax.tree.map(lambda x: jnp.einsum("nbsf,nfd->bsd", x, kernel) + bias, x)
 
 
@@ -100,9 +101,9 @@ def cross_attend(
         *rows, columns = packed_flash.words(dropout.rows, dropout.columns, width)
     columns = packed_flash.visible(columns, mask)
     axes: sharding.Axes = {0: sharding.BATCH}
-    split: sharding.Axes = {0: sharding.BATCH, 1: "sequence"}
-    key_value = key_value.reshape(batch, keys, -1)
+    split: sharding.Axes = {0: sharding.BATCH, 3: "sequence"}
     key_value = sharding.all_gather_with_sharded_gradient(key_value, axes, split)
+    key_value = key_value.reshape(batch, keys, -1)
     key_value = checkpoint_name(key_value, SAVE_PRODUCT)  # so that it is gathered once
 
     def local(query, key_value, columns, *rows):

@@ -20,10 +20,13 @@ from jaxtyping import Array
 AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = ("data", "fsdp")
 WIDE = ("fsdp", "sequence")  # both hold parts of every parameter
+HEADS = ("tensor", "sequence")  # split the heads of a text's keys and values
 # Sequences up to this length are never split, and attended without matrix products.
 SHORT_SEQUENCE = 16
 
 Axes = Mapping[int, str | tuple[str, ...]]  # dimension -> what splits it
+ROWS: Axes = {0: WIDE}  # layouts of stored matrices
+COLUMNS: Axes = {1: WIDE}
 
 
 def axis_size(axis: str) -> int:
@@ -81,18 +84,16 @@ def all_gather_with_sharded_gradient(x: Array, axes: Axes, split: Axes) -> Array
     return gather(x) if is_split() else x
 
 
-def replicated(kernel: Array, split: int = 0) -> Array:
+def replicated(kernel: Array, split: Axes = ROWS) -> Array:
     """`kernel` gathered on every device, unless "tensor" splits heads and hidden units.
 
-    `split` is the dimension that the stored parameter is split along.
+    `split` is the layout of the stored parameter, which its gradient gets.
     """
     # With this constraint before a product, XLA gathers a layer's parameters once. Without it, XLA
     # may exchange partial sums of activations instead, or pass the parameters around in pieces, in
     # loops that take its TPU compiler minutes.
     return (
-        kernel
-        if axis_size("tensor") > 1
-        else all_gather_with_sharded_gradient(kernel, {}, {split: WIDE})
+        kernel if axis_size("tensor") > 1 else all_gather_with_sharded_gradient(kernel, {}, split)
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from phenaki.blocks import sharding
-from phenaki.blocks.dense import Dense, Streams
+from phenaki.blocks.dense import Dense, Streams, product_by_heads
 from phenaki.blocks.dropout import Dropout
 from phenaki.blocks.transformer import Transformer
 from phenaki.types import Text
@@ -73,7 +73,9 @@ class TokenTransformer(nn.Module):
         if self.text_dim is not None:
             # One product for all layers. Sampling computes it once for all decoding steps.
             self.text_key_value = Dense(
-                (self.depth, 2, self.heads, self.width // self.heads), self.dtype
+                (self.depth, 2, self.heads, self.width // self.heads),
+                self.dtype,
+                product=product_by_heads,
             )
         self.transformer = Transformer(
             depth=self.depth,
@@ -101,8 +103,10 @@ class TokenTransformer(nn.Module):
         return sharding.constrain(key_value, {1: sharding.BATCH}), mask
 
     def shared_params(self, params):
-        """`params`, gathered once for all decoding steps."""
-        return sharding.gather_parameters(params, self.dtype)
+        """`params`, those of the decoding steps gathered once for all of them."""
+        before = {name: params[name] for name in params if name == "text_key_value"}
+        steps = {name: params[name] for name in params if name not in before}
+        return sharding.gather_parameters(steps, self.dtype) | before
 
     def features(
         self,
@@ -122,7 +126,7 @@ class TokenTransformer(nn.Module):
         if text is not None:
             context = self.context(text)
         key_value, text_mask = context if context is not None else (None, None)
-        table = sharding.replicated(self.embedding, split=1)
+        table = sharding.replicated(self.embedding, sharding.COLUMNS)
 
         def embed(tokens):
             x = sharding.split_tokens(jnp.take(table, tokens, axis=0))

@@ -72,7 +72,8 @@ class MaskGIT(TokenTransformer):
         images pass together as {kind: tokens}, with {kind: text}, and without `valid`.
         """
         x = self.features(tokens, text, context=context, valid=valid, deterministic=deterministic)
-        table = sharding.replicated(self.embedding[: self.codebook].astype(self.dtype), split=1)
+        table = self.embedding[: self.codebook].astype(self.dtype)
+        table = sharding.replicated(table, sharding.COLUMNS)
 
         def predict(x):
             x = self.head_norm(nn.gelu(x))
