@@ -1,10 +1,12 @@
 """benchmarks/pods.py counts the programs of both checkouts alike, as a plan counts its own."""
 
 import json
+import subprocess
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl.testing import flagsaver
 from jax.experimental import pallas as pl
 from script_calls import loaded
 
@@ -57,6 +59,30 @@ def test_a_checkouts_program_is_counted_with_its_kernels(tmp_path):
     assert found["modelled seconds"] == pytest.approx(7200 / chip.clock + 96 / chip.link)
     assert found["GiB of memory"] == 3
     assert "| GB received | 1.92e-07 | 9.6e-08 | 0.500 |" in table
+
+
+def test_a_kept_program_is_counted_per_row_without_compiling(tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "x").write_text("1")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "x"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], cwd=tree, check=True)
+    with loaded("benchmarks/pods.py") as (pods, _), flagsaver.flagsaver(keep=str(tmp_path)):
+        monkeypatch.setattr(pods.metadata, "version", lambda name: "1")
+        case = pods.CASES["full-batch"]
+        folder = pods.kept(case, tree)
+        assert folder != pods.kept(case._replace(mesh=case.after), tree)
+        assert folder.parent == tmp_path
+        (folder / "schedules").mkdir(parents=True)
+        (folder / "grids.json").write_text("[]")
+        (folder / "program.txt").write_text(PROGRAM.replace("custom-call(%q)", "copy(%q)"))
+        (folder / "memory.json").write_text(json.dumps(3 * 2**30))
+        found = pods.measure(case, tree)
+        (tree / "x").write_text("2")
+        assert pods.kept(case, tree) is None
+    assert found["GB received"] == pytest.approx(96e-9 / 32)
+    assert found["GiB of memory"] == 3
 
 
 def test_frozen_text_has_the_types_of_a_run():
