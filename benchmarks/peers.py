@@ -1,24 +1,27 @@
-"""Seconds compared with phenaki-pytorch at the paper's sizes: in one run, in turn, on equal cores.
+"""Seconds of this checkout, of an earlier one and of phenaki-pytorch at the paper's sizes, in turn.
 
-    pip install -e '.[peers]'
-    python benchmarks/peers.py --repeats=5
+    git worktree add ../before REVISION
+    python -m venv ../peer && ../peer/bin/pip install phenaki-pytorch torch
+    python benchmarks/peers.py --before=../before --peer=../peer/bin/python --turns=3
 
 C-ViViT on one clip of 11 x 128 x 128 (encode, decode, a train step of L_2 + L_VQ) and a MaskGIT 512
 wide of 6 layers over its 1536 tokens (a train step, a guided clip in 12 steps), in float32, with
-random weights and clips. The peer has its own process, which waits while ours is timed, so that
-neither competes with the other's threads. Prints a table and writes
-benchmarks/results/peers_DEVICE.json. "At most" is the ratio if ours ran at the machine's own matmul
-rate throughout.
+random weights and clips. Each program is a process that is alone while it runs, with all cores:
+another that holds its memory would slow it down. A turn runs each once, with all its cases. Prints
+a table and writes benchmarks/results/peers_cpu.json. Seconds are medians over the turns, a ratio is
+the median of those of the turns, with the lowest and the highest. The matmul rate of both libraries
+is measured in the same processes.
 """
 
-import contextlib
-import importlib
-import multiprocessing
+import json
 import os
 import statistics
-import time
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
 
-import jax
 import record
 import speed
 from absl import flags
@@ -26,168 +29,124 @@ from absl import flags
 from phenaki import cli
 from phenaki.errors import UserError
 
-FLAGS = flags.FLAGS
-PEER = "phenaki-pytorch"
+HERE = Path(__file__).resolve().parents[1]
+FLAGS = flags.FLAGS  # --repeats and --output are those of speed.py
+BEFORE = flags.DEFINE_string("before", None, "an earlier checkout of this repository")
+PEER = flags.DEFINE_string("peer", None, "the python of an environment with phenaki-pytorch")
+TURNS = flags.DEFINE_integer("turns", 3, "processes of each program", lower_bound=1)
+# Sampler of the released model, compared with the paper's of the others.
+RELEASED = speed.RELEASED
+CASES = (
+    "C-ViViT encode, 1 clip",
+    "C-ViViT decode, 1 clip",
+    "C-ViViT train step, 1 clip",
+    "MaskGIT 512x6 train step, 1 clip",
+    speed.GUIDED,
+    RELEASED,
+)
 
 
 def main(argv):
-    """Times every case that both have, in turn."""
+    """Runs every program in every turn, and prints the table."""
     del argv
-    peer, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-    process.start()
-    there.close()  # so that `recv` ends if the other process dies
-    theirs = peer.recv()
-    if isinstance(theirs, str):
-        raise UserError(f"{theirs}: the peer is missing. Run pip install -e '.[peers]'.")
-    print(f"{'seconds; medians in turn':34} {'ours':>9} {'peer':>9} {'ratio':>7} {'at most':>8}")
-    rows, rate = [], []
-    for name, function, arguments, flops in speed.cases():
-        if name not in theirs:
-            continue
-        ours, its = in_turn(
-            lambda function=function, arguments=arguments: seconds(
-                lambda: jax.block_until_ready(function(*arguments))
-            ),
-            lambda name=name: answer(peer, name),
-        )
-        rate.append(speed.matmul_rate())
-        limit = its * statistics.median(rate) / flops  # ours at the matmul rate throughout
-        rows.append(dict(case=name, ours=ours, peer=its, ratio=its / ours, limit=limit))
-        print(f"{name:34} {ours:9.3f} {its:9.3f} {its / ours:7.2f} {limit:8.2f}", flush=True)
-    missing = set(theirs) - {row["case"] for row in rows}
-    assert not missing, missing
-    print(f"matmul {statistics.median(rate) / 1e9:.0f} GFLOP/s")
-    record.write(
-        FLAGS.output or f"benchmarks/results/peers_{jax.default_backend()}.json",
-        ("jax", "jaxlib", "flax", "torch", PEER),
-        device=jax.devices()[0].device_kind,
-        matmul_gflops=[r / 1e9 for r in rate],
-        rows=rows,
-    )
-
-
-def in_turn(ours, theirs):
-    """Medians of both results over alternating calls; the first two of each do not count."""
-    kept = [(ours(), theirs()) for _ in range(FLAGS.repeats + 2)]
-    return tuple(map(statistics.median, zip(*kept[2:], strict=True)))
-
-
-def seconds(function) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def answer(connection, name) -> float:
-    """The peer's seconds for one call of a case."""
-    connection.send(name)
-    return connection.recv()
-
-
-def serve(connection):
-    """The peer's process: receives names of cases, runs them and sends their seconds."""
-    try:
-        cases = peer_cases()
-    except ImportError as error:
-        connection.send(str(error))
-        return
-    connection.send(list(cases))
-    with contextlib.suppress(EOFError):  # the other process has ended
-        while True:
-            connection.send(seconds(cases[connection.recv()]))
-
-
-def peer_cases():
-    """{case of speed.py: a function that does the same with the peer}, at the same sizes."""
-    import torch
-
-    import_torchvision()
-    from phenaki_pytorch import CViViT, MaskGit, Phenaki
-    from phenaki_pytorch.t5 import DEFAULT_T5_NAME, T5_CONFIGS
-    from transformers import T5Config
-
-    torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    tokenizer = CViViT(
-        dim=512,
-        codebook_size=8192,
-        image_size=128,
-        patch_size=8,
-        temporal_patch_size=2,
-        spatial_depth=4,
-        temporal_depth=4,
-        dim_head=64,
-        heads=8,
-        use_vgg_and_gan=False,
-        lookup_free_quantization=False,  # a codebook of vectors, as the paper's
-    )
-    video = torch.rand(1, 3, 11, 128, 128)
-    # Otherwise the peer would download the configuration to know its width.
-    T5_CONFIGS[DEFAULT_T5_NAME] = dict(config=T5Config(d_model=512))
-    model = Phenaki(
-        cvivit=tokenizer,
-        maskgit=MaskGit(
-            dim=512, num_tokens=8192, max_seq_len=1536, dim_context=512, depth=6, heads=8
-        ),
-        steps=speed.STEPS,
-        text_embed_dim=512,
-        cond_drop_prob=0.1,
-    )
-    text = torch.randn(1, speed.TEXT, 512)
-    model.encode_texts = lambda texts, output_device=None: text
-    with torch.no_grad():
-        tokens = tokenizer(video, return_only_codebook_ids=True)
-
-    @torch.inference_mode()
-    def encode():
-        tokenizer.eval()(video, return_only_codebook_ids=True)
-
-    @torch.inference_mode()
-    def decode():
-        tokenizer.eval().decode_from_codebook_indices(tokens.flatten(1))
-
-    def trained(network, loss):
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
-
-        def step():
-            network.train()
-            optimizer.zero_grad()
-            loss().backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-            optimizer.step()
-
-        return step
-
-    return {
-        "C-ViViT encode, 1 clip": encode,
-        "C-ViViT decode, 1 clip": decode,
-        "C-ViViT train step, 1 clip": trained(tokenizer, lambda: tokenizer(video)),
-        "MaskGIT 512x6 train step, 1 clip": trained(
-            model.maskgit, lambda: model(video_codebook_ids=tokens, text_embeds=text)
-        ),
-        f"MaskGIT 512x6 guided clip, {speed.STEPS} steps": lambda: model.sample(
-            texts=["a clip"], num_frames=11, cond_scale=3.0
-        ),
+    record.admit(FLAGS.output)
+    all_given = {"before": BEFORE.value, "after": str(HERE), "peer": PEER.value}
+    programs = {name: given for name, given in all_given.items() if given}
+    check(programs)
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
+    for turn in range(TURNS.value):
+        for name, given in programs.items():
+            turns[name].append(run(name, given))
+            print(f"turn {turn + 1} of {TURNS.value}: {name} measured", file=sys.stderr, flush=True)
+    rows = [row(case, turns) for case in CASES]
+    print(table(rows))
+    rates = {
+        name: statistics.median(rate for t in of for rate in t["matmul"]) / 1e9
+        for name, of in turns.items()
     }
+    print("matmul, GFLOP/s: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()))
+    record.write(
+        FLAGS.output or "benchmarks/results/peers_cpu.json",
+        ("jax", "jaxlib", "flax"),
+        matmul_gflops=rates,
+        rows=rows,
+        turns=turns,
+    )
 
 
-def import_torchvision():
-    """Imports torchvision, which the peer imports without need.
+def check(programs: dict[str, str]) -> None:
+    """Raises `UserError` if a checkout or an interpreter is none."""
+    if "before" in programs and not (Path(programs["before"]) / "benchmarks/speed.py").is_file():
+        raise UserError(f"--before={programs['before']}: is no checkout of this repository.")
+    if "peer" in programs:
+        needed = [
+            programs["peer"],
+            "-c",
+            "import torch, importlib.metadata as m; m.version('phenaki-pytorch')",
+        ]
+        if (
+            not Path(programs["peer"]).is_file()
+            or subprocess.run(needed, capture_output=True).returncode
+        ):
+            raise UserError(
+                f"--peer={programs['peer']}: no python with the peer; in a new environment, run "
+                "pip install phenaki-pytorch torch, and give its bin/python."
+            )
 
-    Its CUDA wheel needs operators that a CPU build of torch lacks: they are declared first.
-    """
-    import torch
 
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        for name in ("nms", "qnms"):
-            library.define(name + boxes)
-        importlib.import_module("torchvision")
+def run(name: str, given: str) -> dict[str, Any]:
+    """What one process of a program measured: seconds by case, matmul FLOP/s, versions."""
+    options = dict(
+        repeats=FLAGS.repeats, cases=CASES, steps=speed.STEPS, text=speed.TEXT, guided=speed.GUIDED
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "measured.json")
+        script = "peers_torch.py" if name == "peer" else "peers_ours.py"
+        python = given if name == "peer" else sys.executable
+        command = [python, str(HERE / "benchmarks" / script), json.dumps(options), str(output)]
+        environment = dict(os.environ)
+        if name != "peer":
+            environment["PYTHONPATH"] = str(Path(given).resolve())
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        return json.loads(output.read_text())
+
+
+def row(case: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Seconds of a case by program, and its ratios: after / before and peer / after."""
+
+    def seconds(name):
+        # Where others have no such sampler, the guided clip is what it is compared with.
+        return [
+            statistics.median(turn["seconds"].get(case) or turn["seconds"][speed.GUIDED])
+            for turn in turns[name]
+        ]
+
+    found: dict[str, Any] = dict(case=case, n=len(turns["after"]))
+    for name in turns:
+        found[name] = statistics.median(seconds(name))
+    for ratio, (above, below) in dict(ratio=("after", "before"), faster=("peer", "after")).items():
+        if above in turns and below in turns:
+            each = [a / b for a, b in zip(seconds(above), seconds(below), strict=True)]
+            found[ratio] = [statistics.median(each), min(each), max(each)]
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| seconds | before | after | after / before | peer | peer / after |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def one(value):
+        if isinstance(value, list):
+            return f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"
+        return "-" if value is None else f"{value:.3f}"
+
+    for found in rows:
+        columns = (one(found.get(name)) for name in ("before", "after", "ratio", "peer", "faster"))
+        lines.append(f"| {found['case']} | {' | '.join(columns)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ CASES = {
     # As many prompts as chips: the same parts of the parameters, seen as another mesh.
     "full-batch": Case("t2v", "v5e:16x16", (16, 2, 8, 1), "sampler", (16, 16, 1, 1)),
 }
-LAST = "memory.json"  # that a compiled program leaves
+MEMORY = "memory.json"  # that a compiled program leaves
 BEFORE = flags.DEFINE_string("before", None, "the earlier checkout", required=True)
 CHOSEN = flags.DEFINE_list("cases", list(CASES), f"of {', '.join(CASES)}")
 CACHED = flags.DEFINE_bool("cached", False, "captions come encoded, so that no step has T5 in it")
@@ -78,20 +78,20 @@ def main(argv):
     for name in CHOSEN.value:
         case = CASES[name]
         sides = (case, before), (case._replace(mesh=case.after or case.mesh), HERE)
-        both = [measure(*side) for side in sides]
+        both = [measure(*side, CACHED.value, KEEP.value) for side in sides]
         title = name + (" cached" if CACHED.value else "")
         rows[title] = dict(case=case._asdict(), before=both[0], after=both[1])
         print(table(title, *both), end="\n\n", flush=True)
         record.write(output, ("jax", "jaxlib", "libtpu"), rows=rows)
 
 
-def measure(case: Case, tree: Path) -> dict[str, float]:
+def measure(case: Case, tree: Path, cached: bool, keep: str | None) -> dict[str, float]:
     """The figures of one device for `case`, of the checkout `tree`; of a row if `case.after`."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = kept(case, tree) or Path(temporary)
-        if not (folder / LAST).is_file():
+        folder = kept(case, tree, cached, keep) or Path(temporary)
+        if not (folder / MEMORY).is_file():
             command = [sys.executable, str(Path(__file__).with_name("pods_program.py"))]
-            given = json.dumps(case._asdict() | {"cached": CACHED.value})
+            given = json.dumps(case._asdict() | {"cached": cached})
             paths = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
             environment = os.environ | {"PYTHONPATH": paths}
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,9 +103,9 @@ def measure(case: Case, tree: Path) -> dict[str, float]:
     return {name: value / (1 if name == whole else rows) for name, value in found.items()}
 
 
-def kept(case: Case, tree: Path) -> Path | None:
-    """The folder of `--keep` for a program of a checkout; None if there is none for it."""
-    if KEEP.value is None:
+def kept(case: Case, tree: Path, cached: bool, keep: str | None) -> Path | None:
+    """The folder in `keep` for a program of a checkout; None if there is none for it."""
+    if keep is None:
         return None
     git = functools.partial(subprocess.run, cwd=tree, check=True, capture_output=True, text=True)
     if git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout:
@@ -113,8 +113,8 @@ def kept(case: Case, tree: Path) -> Path | None:
     revision = git(["git", "rev-parse", "HEAD"]).stdout[:12]
     mesh = "x".join(map(str, case.mesh))
     parts = (revision, case.preset, case.topology, mesh, case.program, metadata.version("libtpu"))
-    name = "-".join(parts) + ("-cached" if CACHED.value else "")
-    return Path(KEEP.value).resolve() / re.sub(r"[^\w.-]", "_", name)
+    name = "-".join(parts) + ("-cached" if cached else "")
+    return Path(keep).resolve() / re.sub(r"[^\w.-]", "_", name)
 
 
 def figures(folder: Path, chip: chips.Chip) -> dict[str, float]:
@@ -136,7 +136,7 @@ def figures(folder: Path, chip: chips.Chip) -> dict[str, float]:
         "GB received": received / 1e9,
         "GB outside of products": found.outside / 1e9,
         "GB gathered": found.collectives.get("all-gather", (0, 0.0))[1] / 1e9,
-        "GiB of memory": json.loads((folder / LAST).read_text()) / 2**30,
+        "GiB of memory": json.loads((folder / MEMORY).read_text()) / 2**30,
         "teraFLOPs": sum(found.flops.values()) / 1e12,
     }
 

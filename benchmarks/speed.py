@@ -18,13 +18,14 @@ import timing
 from absl import flags
 
 from configs import cvivit as cvivit_config
+from configs import maskgit as maskgit_config
 from phenaki import cli
 from phenaki.blocks.attention import attend
 from phenaki.losses import masked_tokens
 from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.maskgit import MaskGIT
-from phenaki.sampling import decode, guidance, schedules
+from phenaki.sampling import decode, guidance, orders, schedules
 from phenaki.train import maskgit, optim, state, tokenizer
 from phenaki.types import Text
 
@@ -36,6 +37,8 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", list(factory.DTYPES), "compute typ
 
 TEXT = 128  # tokens of text
 STEPS = 12  # of sampling
+GUIDED = f"MaskGIT 512x6 guided clip, {STEPS} steps"
+RELEASED = "MaskGIT 512x6 clip, sampler of the released model"
 WIDE: dict[str, Any] = dict(width=512, depth=6, heads=8, mlp_dim=2048)
 
 
@@ -150,31 +153,40 @@ def maskgit_cases(tokens, spec, to_video, side):
 
     yield "MaskGIT 512x6 guided forward", guided, (params, masked, context), 2 * forward
 
-    @jax.jit
-    def sample(params, tokens, context, key):
-        def logits(tokens, _):
-            doubled: Any = model.apply(
-                {"params": params}, jnp.tile(tokens, (2, 1)), context=context
+    def sampler(logits_of, **options):
+        @jax.jit
+        def sample(params, context, key):
+            decoded = decode.decode(
+                functools.partial(logits_of, params, context),
+                jnp.full_like(tokens, model.mask_id),
+                key[None],
+                mask_id=model.mask_id,
+                **options,
             )
-            conditional, unconditional = jnp.split(doubled, 2)
-            return guidance.guide(conditional, unconditional, 2.0)
+            return to_video(decoded.tokens.reshape(1, *spec.grid()))
 
-        decoded = decode.decode(
-            logits,
-            jnp.full_like(tokens, model.mask_id),
-            key[None],
-            steps=STEPS,
-            choice_temperature=4.0,
-            mask_id=model.mask_id,
-        )
-        return to_video(decoded.tokens.reshape(1, *spec.grid()))
+        return sample
 
-    yield (
-        f"MaskGIT 512x6 guided clip, {STEPS} steps",
-        sample,
-        (params, tokens, context, jax.random.key(6)),
-        STEPS * 2 * forward + side,
+    def guided_logits(params, context, tokens, _):
+        doubled: Any = model.apply({"params": params}, jnp.tile(tokens, (2, 1)), context=context)
+        conditional, unconditional = jnp.split(doubled, 2)
+        return guidance.guide(conditional, unconditional, 2.0)
+
+    given = params, context, jax.random.key(6)
+    sample = sampler(guided_logits, steps=STEPS, choice_temperature=4.0)
+    yield GUIDED, sample, given, STEPS * 2 * forward + side
+    few: dict[str, Any] = maskgit_config.FEW_PASSES
+    sample = sampler(
+        lambda params, context, tokens, _: model.apply({"params": params}, tokens, context=context),
+        schedule=schedules.SAMPLER_SCHEDULES[few["schedule"]],
+        ranks=orders.ranks(few["order"], model.grid),
+        narrow=functools.partial(decode.plausible, min_p=few["min_p"]),
+        trace=False,
+        **{name: few[name] for name in ("steps", "temperature", "choice_temperature")},
     )
+    alone = jax.tree.map(lambda x: x[:, :1] if x.ndim > 2 else x[:1], context)
+    given = params, alone, jax.random.key(6)
+    yield RELEASED, sample, given, few["steps"] * forward + side
 
 
 def train_step_parts(tokens, trained, optimizer):

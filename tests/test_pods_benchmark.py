@@ -6,7 +6,6 @@ import subprocess
 import jax
 import jax.numpy as jnp
 import pytest
-from absl.testing import flagsaver
 from jax.experimental import pallas as pl
 from script_calls import loaded
 
@@ -30,6 +29,15 @@ def double(x, y):
     y[...] = 2 * x[...].astype(jnp.float32)
 
 
+def compiled_into(folder):
+    """Writes what a compiled program leaves, but the grids of its kernels."""
+    (folder / "schedules").mkdir(parents=True)
+    (folder / "program.txt").write_text(PROGRAM)
+    (folder / "memory.json").write_text(json.dumps(3 * 2**30))
+    name = "179-double.1-71-schedule-analysis_final_bundles.txt"
+    (folder / "schedules" / name).write_text("\ttotal scheduled bundles:    100\n")
+
+
 def test_a_checkouts_program_is_counted_with_its_kernels(tmp_path):
     block = pl.BlockSpec((8, 128), lambda i: (i, 0))
     shape = jax.ShapeDtypeStruct((16, 128), jnp.float32)
@@ -44,11 +52,7 @@ def test_a_checkouts_program_is_counted_with_its_kernels(tmp_path):
     jaxpr = jax.make_jaxpr(looped)(jnp.ones((16, 128), jnp.bfloat16)).jaxpr
     with loaded("benchmarks/pods_program.py") as (program, _):
         (tmp_path / "grids.json").write_text(json.dumps(program.kernels(jaxpr)))
-    (tmp_path / "program.txt").write_text(PROGRAM)
-    (tmp_path / "memory.json").write_text(json.dumps(3 * 2**30))
-    (tmp_path / "schedules").mkdir()
-    name = "179-double.1-71-schedule-analysis_final_bundles.txt"
-    (tmp_path / "schedules" / name).write_text("\ttotal scheduled bundles:    100\n")
+    compiled_into(tmp_path)
     chip = chips.TPUS["v5e"]
     with loaded("benchmarks/pods.py") as (pods, _):
         found = pods.figures(tmp_path, chip)
@@ -68,19 +72,18 @@ def test_a_kept_program_is_counted_per_row_without_compiling(tmp_path, monkeypat
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "x"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], cwd=tree, check=True)
-    with loaded("benchmarks/pods.py") as (pods, _), flagsaver.flagsaver(keep=str(tmp_path)):
+    with loaded("benchmarks/pods.py") as (pods, _):
         monkeypatch.setattr(pods.metadata, "version", lambda name: "1")
         case = pods.CASES["full-batch"]
-        folder = pods.kept(case, tree)
-        assert folder != pods.kept(case._replace(mesh=case.after), tree)
+        folder = pods.kept(case, tree, False, str(tmp_path))
+        assert folder != pods.kept(case._replace(mesh=case.after), tree, False, str(tmp_path))
         assert folder.parent == tmp_path
-        (folder / "schedules").mkdir(parents=True)
-        (folder / "grids.json").write_text("[]")
-        (folder / "program.txt").write_text(PROGRAM.replace("custom-call(%q)", "copy(%q)"))
-        (folder / "memory.json").write_text(json.dumps(3 * 2**30))
-        found = pods.measure(case, tree)
+        compiled_into(folder)
+        kernel = [["bfloat16", [16, 128]], ["float32", [16, 128]]], 2
+        (folder / "grids.json").write_text(json.dumps([kernel]))
+        found = pods.measure(case, tree, False, str(tmp_path))
         (tree / "x").write_text("2")
-        assert pods.kept(case, tree) is None
+        assert pods.kept(case, tree, False, str(tmp_path)) is None
     assert found["GB received"] == pytest.approx(96e-9 / 32)
     assert found["GiB of memory"] == 3
 
