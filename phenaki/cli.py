@@ -34,12 +34,13 @@ _CONVERSION = re.compile(r"invalid literal|could not convert|Non-boolean argumen
 def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -> NoReturn:
     """Parses the flags, runs ``main(argv)`` and exits.
 
-    The exit code is 0 (or what ``main`` returns), 2 for a user's mistake, 130 for an interrupt and
-    143 for a run that was preempted and saved its checkpoint. A mistake is a ``UserError``, a wrong
-    flag, config path or config override, or a file that cannot be opened or written: it is reported
-    as one line ``error: ...`` on stderr. Anything else keeps its traceback. The processes of a job
-    end together, with the exit code of the first. What JAX compiles is kept for the next command
-    (`compilation_cache`). `wording` changes help and mistakes to how the command was called.
+    The exit code is 0 (or the integer that ``main`` returns), 2 for a user's mistake, 130 for an
+    interrupt and 143 for a run that was preempted and saved its checkpoint. A mistake is a
+    ``UserError``, a wrong flag, config path or config override, or a file that cannot be opened or
+    written: it is reported as one line ``error: ...`` on stderr. Anything else keeps its traceback.
+    The processes of a job end together, with the exit code of the first. What JAX compiles is kept
+    for the next command (`compilation_cache`). `wording` changes help and mistakes to how the
+    command was called.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with streams.enduring():
@@ -50,7 +51,8 @@ def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -
 def _run(main: Callable[[list[str]], Any], wording: Callable[[str], str]) -> None:
     def start(argv: list[str]) -> Any:
         compilation_cache.enable()
-        return _call(main, argv)
+        code = _call(main, argv)
+        return code if isinstance(code, int) else 0  # sys.exit would print anything else, and fail
 
     try:
         app.run(start, flags_parser=functools.partial(_parse, main, wording=wording))

@@ -51,6 +51,8 @@ def main(argv):
         raise PermissionError(13, "Permission denied", "/out.mp4")
     if HAPPENS.value == "interrupt":
         raise KeyboardInterrupt
+    if HAPPENS.value.startswith("return "):
+        return eval(HAPPENS.value[7:])
     config = CONFIG.value
     print(config.data.frames, config.data.patch, config.data.flip, config.optim.lr, SEED.value)
 
@@ -182,6 +184,12 @@ def test_a_defect_keeps_its_traceback(script, arguments, last):
 def test_an_interrupt_is_no_error(script):
     result = script(*GIVEN, "--happens=interrupt")
     assert (result.returncode, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(("value", "code"), [("3", 3), ("None", 0), ("[1]", 0)])
+def test_an_integer_that_main_returns_is_the_exit_code(script, value, code):
+    result = script(*GIVEN, f"--happens=return {value}")
+    assert (result.returncode, result.stderr) == (code, "")
 
 
 def test_help_is_the_docstring_and_the_flags(script):
