@@ -173,10 +173,31 @@ def _reason(name: str, value: str, reason: str) -> str:
     choices = getattr(flag.parser, "enum_values", None)
     if choices:
         return f"must be one of {', '.join(choices)}{did_you_mean(value, choices)}"
+    if outside := _outside(flag.parser, value):
+        return outside
     if _CONVERSION.search(reason):
         example = "" if flag.default is None else f", such as {flag.default}"
         return f"must be of type {flag.flag_type()}{example}"
     return reason
+
+
+def _outside(parser: Any, value: str) -> str | None:
+    """Between which numbers `value` must lie, and the nearest; None if it lies there."""
+    low, high = getattr(parser, "lower_bound", None), getattr(parser, "upper_bound", None)
+    if low is None and high is None:
+        return None
+    try:
+        number = parser.convert(value)
+    except (TypeError, ValueError):
+        return None
+    if low is not None and number < low:
+        nearest = low
+    elif high is not None and number > high:
+        nearest = high
+    else:
+        return None
+    one = f"at most {high}" if low is None else f"at least {low}"
+    return f"must be {one if None in (low, high) else f'{low} to {high}'}; nearest is {nearest}"
 
 
 def _config_flags() -> Iterator[flags.Flag]:

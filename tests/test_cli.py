@@ -36,6 +36,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "what to train")
 WORKDIR = flags.DEFINE_string("workdir", None, "where the run goes")
 FORMAT = flags.DEFINE_enum("format", "gif", ["gif", "mp4"], "kind of file")
 SEED = flags.DEFINE_integer("seed", 0, "random seed", lower_bound=0)
+flags.DEFINE_integer("size", 4, "in pixels", lower_bound=1, upper_bound=8)
 HAPPENS = flags.DEFINE_string("happens", "", "what happens")
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -91,7 +92,9 @@ def test_overrides_reach_main(script):
         ([*GIVEN, "--sede=1"], "unknown flag --sede; did you mean --seed?"),
         ([*GIVEN, "--conifg.steps=1"], "unknown flag --conifg.steps; did you mean --config.steps?"),
         ([*GIVEN, "--seed=abc"], "--seed=abc: must be of type int, such as 0"),
-        ([*GIVEN, "--seed=-1"], "--seed=-1: -1 is not a non-negative integer"),
+        ([*GIVEN, "--seed=-1"], "--seed=-1: must be at least 0; nearest is 0"),
+        ([*GIVEN, "--size=9"], "--size=9: must be 1 to 8; nearest is 8"),
+        ([*GIVEN, "--size=0"], "--size=0: must be 1 to 8; nearest is 1"),
         ([*GIVEN, "--seed"], "Missing value for flag --seed"),
         (
             [*GIVEN, "--format=mp5"],
@@ -197,5 +200,5 @@ def test_help_is_the_docstring_and_the_flags(script):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Train a toy.\n")
     shown = [line.split("=")[0].strip() for line in result.stdout.splitlines() if "  --" in line]
-    assert shown == ["--config", "--format", "--happens", "--seed", "--workdir"]
+    assert shown == ["--config", "--format", "--happens", "--seed", "--size", "--workdir"]
     assert "random seed (default: 0)" in result.stdout
