@@ -25,7 +25,8 @@ from phenaki.io import checkpoint_steps, owner
 
 STEPS = 600
 FAULTS = ("both killed", "one killed", "preempted")
-GRACE = 120  # seconds in which the other process must end by itself
+# Seconds in which the other process must end by itself: while it starts, JAX waits 300 for its peer.
+GRACE = 400
 
 
 def command(work: Path, output: Path) -> list[str]:
