@@ -25,7 +25,7 @@ from phenaki.io import checkpoint_steps, owner
 
 STEPS = 600
 FAULTS = ("both killed", "one killed", "preempted")
-# Seconds in which the other process must end by itself: while it starts, JAX waits 300 for its peer.
+# Seconds in which the other process must end by itself; while it starts, JAX waits 300 for a peer.
 GRACE = 400
 
 
