@@ -31,9 +31,7 @@ RULES = (
     (r"cross/query/kernel", (WIDE, "tensor", None)),
     (r"cross/query/bias", ("tensor", None)),
     (r"(layers_\d+/attention|cross)/out/kernel", (("tensor", *WIDE), None)),  # layers_: T5
-    # By columns: the rows are two axes of the product on a mesh, and a gradient that is split along
-    # both would be summed on every device.
-    (r"attention/out/kernel", ("tensor", WIDE)),
+    (r"attention/out/kernel", ("tensor", WIDE)),  # rows are two axes on a mesh: join_product
     (r"text_key_value/kernel", ("fsdp", None, None, HEADS, None)),
     (r"text_key_value/bias", (None, None, "tensor", None)),
     (r"wi/kernel", (WIDE, "tensor")),

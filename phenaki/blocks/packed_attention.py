@@ -70,9 +70,9 @@ def split_product(
 def join_product(x: Streams, kernel: Float[Array, "n_f d"], bias: Float[Array, " d"]) -> Streams:
     """The product of all heads' outputs, streams [n b s f], to [b s d]."""
     groups = sharding.axis_size("sequence")
-    kernel = sharding.replicated(kernel, sharding.COLUMNS)
-    kernel = kernel.reshape(groups, len(kernel) // groups, -1)
-    return jax.tree.map(lambda x: jnp.einsum("nbsf,nfd->bsd", x, kernel) + bias, x)
+    # By columns, which are one axis: a gradient that is split along two is summed on every device.
+    kernel = sharding.replicated(kernel.T.reshape(kernel.shape[1], groups, -1))
+    return jax.tree.map(lambda x: jnp.einsum("nbsf,dnf->bsd", x, kernel) + bias, x)
 
 
 def flat_product(x: Streams, kernel: Float[Array, "d h e"], bias: Float[Array, "h e"]) -> Streams:
@@ -101,9 +101,10 @@ def cross_attend(
         *rows, columns = packed_flash.words(dropout.rows, dropout.columns, width)
     columns = packed_flash.visible(columns, mask)
     axes: sharding.Axes = {0: sharding.BATCH}
-    split: sharding.Axes = {0: sharding.BATCH, 3: "sequence"}
-    key_value = sharding.all_gather_with_sharded_gradient(key_value, axes, split)
+    # Sums are scattered over positions, which come first, though the product before is by heads.
+    split: sharding.Axes = {0: sharding.BATCH, 1: "sequence"}
     key_value = key_value.reshape(batch, keys, -1)
+    key_value = sharding.all_gather_with_sharded_gradient(key_value, axes, split)
     key_value = checkpoint_name(key_value, SAVE_PRODUCT)  # so that it is gathered once
 
     def local(query, key_value, columns, *rows):

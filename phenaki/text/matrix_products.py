@@ -8,6 +8,7 @@ splits them is in `phenaki.sharding`.
 import math
 
 import jax
+from jax.sharding import PartitionSpec
 
 from phenaki.blocks import sharding
 
@@ -26,9 +27,18 @@ def columns(x, kernel, *arguments, **options):
 
 
 def rows(x, kernel, *arguments, **options):
-    """x @ kernel by rows, a sum of which each device keeps its own positions."""
-    kernel = sharding.constrain(kernel, {0: sharding.WIDE})
-    return sharding.split_tokens(jax.lax.dot_general(x, kernel, *arguments, **options))
+    """x @ kernel by rows, a sum of which each device receives its own samples and positions."""
+
+    # XLA's own partitioner sums on every device: it scatters sums along one axis only.
+    def local(x, kernel):
+        out = jax.lax.dot_general(x, kernel, *arguments, **options)
+        for axis, dimension in (("sequence", 1), ("fsdp", 0)):
+            out = jax.lax.psum_scatter(out, axis, scatter_dimension=dimension, tiled=True)
+        return out
+
+    specs = PartitionSpec("data", None, sharding.WIDE), PartitionSpec(sharding.WIDE)
+    own = PartitionSpec(sharding.BATCH, "sequence")
+    return jax.shard_map(local, in_specs=specs, out_specs=own, check_vma=False)(x, kernel)
 
 
 def parameters_stay(shape: tuple[int, ...], heads: int, head_dim: int, mlp_dim: int) -> bool:

@@ -97,6 +97,8 @@ class EncoderStack(nn.Module):
         if not self.relpos_per_layer:
             bias += relpos()(x.shape[1])
         stay = parameters_stay(x.shape[:2], self.heads, self.head_dim, self.mlp_dim)
+        if stay:  # the lookup, too: each device reads its own columns of the embeddings
+            x = sharding.constrain(x, {0: "data", 2: sharding.WIDE})
         for index in range(self.layers):
             layer = EncoderLayer(
                 heads=self.heads,
