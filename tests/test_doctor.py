@@ -14,6 +14,7 @@ from phenaki.train import health, state
 from phenaki.train.stage import Stage
 
 CONFIG = tiny.tokenizer_config()
+CONTEST = tiny.tokenizer_config(loss={"adversarial": 0.1}, gan={"width": 8})
 STAGE2 = tiny.whole_config()
 
 
@@ -132,7 +133,7 @@ def test_each_terms_gradient_is_its_own(weight, healthy):
 
 
 def test_one_clip_is_learned_against_a_discriminator():
-    case = doctor.tokenizer_case(tiny.tokenizer_config(gan={"width": 8}), steps=400)
+    case = doctor.tokenizer_case(CONTEST, steps=400)
     stage = case.overfits["against a discriminator"]
     reached = overfit.clip(stage, case.clips[:1], bar=20.0, steps=400, seed=0, what="one clip")
     assert reached.value > 20
@@ -140,7 +141,7 @@ def test_one_clip_is_learned_against_a_discriminator():
 
 
 def test_a_clip_is_overfit_alone_and_against_a_discriminator(monkeypatch):
-    case = doctor.tokenizer_case(CONFIG, steps=7)
+    case = doctor.tokenizer_case(CONTEST, steps=7)
 
     def clip(stage, video, *, bar, steps, seed, what):
         against = stage is case.overfits["against a discriminator"]
@@ -151,7 +152,8 @@ def test_a_clip_is_overfit_alone_and_against_a_discriminator(monkeypatch):
     assert (alone.healthy, against.healthy) == (True, False)
     assert against.figure == "29.0 dB after 7 steps"
     assert "config.gan.r1" in against.advice
-    assert doctor.tokenizer_case(CONFIG, steps=0).overfits == {}
+    assert doctor.tokenizer_case(CONTEST, steps=0).overfits == {}
+    assert list(doctor.tokenizer_case(CONFIG, steps=7).overfits) == ["alone"]
 
 
 # --- stage 2

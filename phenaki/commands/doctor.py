@@ -37,11 +37,11 @@ def main(argv):
         findings = doctor.examine_run(RUN.value, STEPS.value)
     else:
         findings = doctor.examine_config(CONFIG.value, TOKENIZER.value, STEPS.value)
+    passed = failed = 0
     for finding in findings:
-        print(f"{'ok  ' if finding.healthy else 'FAIL'}  {finding.check}: {finding.figure}")
-        if not finding.healthy:
-            print(f"      {finding.advice}")
-    failed = sum(not finding.healthy for finding in findings)
-    print(f"{len(findings) - failed} of {len(findings)} checks passed")
+        line = f"{'ok  ' if finding.healthy else 'FAIL'}  {finding.check}: {finding.figure}"
+        print(line if finding.healthy else f"{line}\n      {finding.advice}", flush=True)
+        passed, failed = passed + finding.healthy, failed + (not finding.healthy)
+    print(f"{passed} of {passed + failed} checks passed")
     if failed:
         sys.exit(1)

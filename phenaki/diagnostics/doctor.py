@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,35 +37,34 @@ class TokenizerCase(NamedTuple):
     overfits: Mapping[str, Stage]  # see `overfit.check_clip`
 
 
-def examine_run(run: PathLike, steps: int) -> list[Finding]:
+def examine_run(run: PathLike, steps: int) -> Iterator[Finding]:
     """The checks of a run's kind: its newest checkpoint, its log, and what its networks can learn.
 
-    `steps` bounds each run on one sample; 0 leaves these out.
+    One after another, as each is done: some take minutes. `steps` bounds each run on one sample; 0
+    leaves these out.
 
     Raises:
         UserError: `run` is not the workdir of a training run with a checkpoint.
     """
     params, config, _ = checkpoint.load_run(run)
     lines = logs.read(run)
-    logged = health.read(lines, HealthOptions.of(config.to_dict()), least=1)
     fields = config.to_dict()
+    yield from health.read(lines, HealthOptions.of(fields), least=1)
     if fields["kind"] == "maskgit":
         model = Phenaki.load(run)
         clips, captions = captioned_clips(model)
-        findings = [*logged, *examine_maskgit(model, clips, captions, lines)]
-        return findings + overfit_pair(model, clips, captions, steps)
+        yield from examine_maskgit(model, clips, captions, lines)
+        yield from overfit_pair(model, clips, captions, steps)
+        return
     case = tokenizer_case(config, steps)
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         state, _ = checkpoints.restore(jax.jit(case.stage.init)(jax.random.key(case.seed)))
-    return [
-        *examine_tokenizer(case.stage.model, params, case.clips),
-        *logged,
-        gradients.check(case.stage, state, case.clips),
-        *overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed),
-    ]
+    yield from examine_tokenizer(case.stage.model, params, case.clips)
+    yield gradients.check(case.stage, state, case.clips)
+    yield from overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed)
 
 
-def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -> list[Finding]:
+def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -> Iterator[Finding]:
     """The checks that need no training run; stage 2's configs need a `tokenizer`, as training does.
 
     Raises:
@@ -76,11 +75,10 @@ def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -
         migrations.of_kind("tokenizer", fields)
         case = tokenizer_case(config, steps)
         state = jax.jit(case.stage.init)(jax.random.key(case.seed))
-        return [
-            examine_causality(case.stage.model, state.params, case.clips),
-            gradients.check(case.stage, state, case.clips),
-            *overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed),
-        ]
+        yield examine_causality(case.stage.model, state.params, case.clips)
+        yield gradients.check(case.stage, state, case.clips)
+        yield from overfit.check_clip(case.overfits, case.clips[:1], steps, case.seed)
+        return
     if tokenizer is None:
         raise UserError("--tokenizer is required with a config of stage 2.")
     params, stage1, digest = checkpoint.load_tokenizer(tokenizer)
@@ -89,7 +87,7 @@ def examine_config(config: ConfigDict, tokenizer: PathLike | None, steps: int) -
     model = Phenaki(whole, networks)
     if model.has_text:
         model.params["text"] = factory.text_params(whole)
-    return overfit_pair(model, *captioned_clips(model), steps)
+    yield from overfit_pair(model, *captioned_clips(model), steps)
 
 
 def tokenizer_case(config: ConfigDict, steps: int) -> TokenizerCase:

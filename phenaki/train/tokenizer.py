@@ -261,10 +261,12 @@ def overfit_stages(
     """Stages that learn a single clip in `steps`: "alone", and "against a discriminator".
 
     The first has the L2 and codebook terms only, the second the adversarial term, too, at its
-    weight in `config` (0.1 if that is 0).
+    weight in `config`; a config without a discriminator has the first alone.
     """
     stages = {}
-    weights = {"alone": 0.0, "against a discriminator": config.loss.adversarial or 0.1}
+    weights = {"alone": 0.0}
+    if config.loss.adversarial:
+        weights["against a discriminator"] = config.loss.adversarial
     for name, weight in weights.items():
         fresh = ConfigDict(config.to_dict())
         fresh.loss.update(perceptual=0.0, video_perceptual=0.0, adversarial=weight)
