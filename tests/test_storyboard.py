@@ -76,6 +76,10 @@ SCENE = "scenes:\n  - prompt: a\n    seconds: 1\n"
         ("scenes: [\n", r"story\.yaml:2: is not YAML: "),
         ("scenes:\n\t- a\n", r"story\.yaml:2: is not YAML: "),
         ("a: \x07\n", r"story\.yaml: is not YAML: "),
+        (
+            "scenes:\n- prompt: a scene: x\n",
+            r'story\.yaml:2: .*put a text that has ": " in quotes\.',
+        ),
         ("seconds: 1\n", r"scenes must be a list of at least one"),
         ("scenes: []\n", r"scenes must be a list of at least one"),
         ("scenes:\n  - a red circle\n", r":2: scene 1 must be keys with values"),

@@ -190,8 +190,8 @@ def _print_plan(workload, made):
     )
     if made["needed"] <= made["memory"]:
         print(
-            f"so             {made['steps_per_second']:.3g} steps/s, {made['days']:.3g} days on "
-            f"{made['chips']} chips, {made['chip_hours']:,.0f} chip-hours"
+            f"so             {_count(made['steps_per_second'], 'step')}/s, {_time(made['days'])} "
+            f"on {_count(made['chips'], 'chip')}, {_count(made['chip_hours'], 'chip-hour')}"
         )
     else:
         print("so             it does not fit")
@@ -202,6 +202,22 @@ def _print_plan(workload, made):
         + (f", {loads:.3g} of which load each sample" if loads > 1 else "")
     )
     _print_compiled(made.get("compiled", {}))
+
+
+def _time(days):
+    """Days in the unit that gives a number to read."""
+    for unit, size in (("day", 1), ("hour", 24), ("minute", 24 * 60)):
+        if days * size >= 1:
+            return _count(days * size, unit)
+    return _count(days * 86400, "second")
+
+
+def _count(number, what):
+    """Three digits, no more than the estimate has, without an exponent: "207 days", "1 chip"."""
+    if number < 0.001:
+        return f"less than 0.001 {what}s"
+    shown = f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    return f"{shown} {what}{'' if shown == '1' else 's'}"
 
 
 def _print_compiled(programs):

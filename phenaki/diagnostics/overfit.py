@@ -105,7 +105,8 @@ def check_clip(
 ) -> list[Finding]:
     """Whether fresh tokenizers learn one clip: "alone", and "against a discriminator".
 
-    `overfits` has their stages by these names, the second where there is one; `video` is uint8 [1 f h w 3].
+    `overfits` has their stages by these names, the second where there is one; `video` is uint8
+    [1 f h w 3].
     """
     advice = {
         "alone": "the network or its losses are broken, or --steps is too small for it.",

@@ -104,7 +104,10 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise UserError(f"{where}: is not YAML: {error.problem}.") from None
+        # A colon and a space begin a value, also in the middle of a prompt.
+        colon = "mapping values are not allowed" in str(error.problem)
+        quote = '; put a text that has ": " in quotes' if colon else ""
+        raise UserError(f"{where}: is not YAML: {error.problem}{quote}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from None
     own = story.pop("context", _Value(0, None))
