@@ -3,8 +3,7 @@
     python tests/campaigns/colourful_clips.py --output=colourful [--rate=2e-3]
 
 Prints PSNR every 50 steps, with that of one colour per clip, which a collapsed tokenizer reaches.
-Exits 1 below 12 dB at the end. At 2e-3 the tokenizer of configs/cvivit.py:small collapses, and the
-run must warn of it.
+Exits 1 below 12 dB at the end.
 """
 
 import colorsys
