@@ -85,6 +85,7 @@ def flat(process: subprocess.Popen, port: int) -> bool:
         held = []
         for number in range(count):
             one(number)
+            time.sleep(0.3)  # after a job's end its memory goes back to the system
             held.append(memory_of(process))
         warm = np.array(held[-(-3 * count // 10) :])
         slope, error = slope_of(warm)
