@@ -219,7 +219,7 @@ def run(bundle, tmp_path_factory):
 
 
 def lines(workdir):
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in logs.read(workdir)]
 
 
 def test_a_resumed_critic_equals_an_uninterrupted_one(run, bundle, tmp_path):

@@ -63,7 +63,7 @@ class Job:
 
 
 def lines(workdir):
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in logs.read(workdir)]
 
 
 def assert_close(run, other, rtol=1e-4):

@@ -35,7 +35,7 @@ def summed(*numbers):
 
 
 def lines(workdir):
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in logs.read(workdir)]
 
 
 @pytest.mark.parametrize("loss", [NAN, INF, -INF])

@@ -58,7 +58,7 @@ def train(kind: str, workdir: str, killed: bool, **fields) -> list[dict]:
         say(f"{kind}: both processes killed, checkpoints {done}")
     test_processes.Job(kind, workdir, 2, **fields, **job).wait(timeout=1200)
     say(f"{kind}: done, checkpoints {checkpoint_steps.complete_steps(f'{workdir}/checkpoints')}")
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in logs.read(workdir)]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in logs.read(workdir)]
 
 
 def all_stages(root: str, raw: str, killed: bool) -> dict[str, list[dict]]:

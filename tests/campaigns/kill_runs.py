@@ -104,7 +104,7 @@ def trained(output: Path, steps: int = STEPS) -> dict:
             line = json.loads(text)
         except ValueError:
             continue  # a kill cut it
-        lines[line["step"]] = {k: v for k, v in line.items() if "seconds" not in k}
+        lines[line["step"]] = {k: v for k, v in line.items() if "second" not in k}
     state = stored_params._restore(output.resolve() / "checkpoints" / str(steps) / "state")
     return {"lines": lines, "params": [leaf.tobytes() for leaf in _leaves(state)]}
 
