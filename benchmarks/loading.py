@@ -68,7 +68,7 @@ def main(argv):
 
 def _compared(bundle, checkouts, places):
     """Prints and returns how long a bundle takes to load in both checkouts."""
-    found = {name: [] for name in checkouts}
+    found: dict[str, list] = {name: [] for name in checkouts}
     with Progress(REPEATS.value, f"loading {bundle}") as progress:
         for number in range(REPEATS.value):
             names = list(checkouts)

@@ -22,7 +22,8 @@ def main(options, output: Path):
     from absl import flags
 
     flags.FLAGS(["speed", f"--repeats={options['repeats']}"])
-    seconds, rates = {}, [speed.matmul_rate()]
+    seconds: dict[str, list[float]] = {}
+    rates = [speed.matmul_rate()]
     for title, function, arguments, _ in speed.cases():
         if title not in options["cases"]:
             continue

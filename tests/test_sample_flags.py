@@ -129,7 +129,7 @@ def run(script, tmp_path, monkeypatch, capsys):
     clip = video.Clip(0.0, np.full((1, 16, 16, 3), 77, np.uint8), (16, 16))
     monkeypatch.setattr(video, "clips", lambda path, **sizes: iter([clip] * 4))
     monkeypatch.setattr(drift, "distance", lambda weights: log.append(weights) or (None, "d"))
-    monkeypatch.setattr(batches, "known_world", lambda config: World())
+    monkeypatch.setattr(batches, "known_world", lambda model: World())
     monkeypatch.setattr(stories, "_print", lambda report, output: None)
     monkeypatch.setattr(media, "write_gif", lambda *call: None)
 

@@ -109,7 +109,7 @@ def _story(model, storyboard, plan, output, facts):
         output = output / "preview"
         outputs.admit("output", output, "samples")
         output.mkdir(exist_ok=True)
-    distance, world = drift.distance(value("weights")), batches.known_world(model.config)
+    distance, world = drift.distance(value("weights")), batches.known_world(model)
     options = generate.DriftOptions(
         match_colours=value("reanchor"),
         candidates=value("best_of"),

@@ -201,9 +201,9 @@ def world(config) -> World:
     return _world(config.data, config.video, config.seed)
 
 
-def known_world(config) -> World | None:
-    """`world` of a model of moving shapes, whose films a detector reads; None for others."""
-    return world(config) if config.data.source == "moving_shapes" else None
+def known_world(model: Any) -> World | None:
+    """`world` of a `Phenaki` of moving shapes, whose films a detector reads; None for others."""
+    return world(model.config) if model.config.data.source == "moving_shapes" else None
 
 
 def _world(data, video, seed: int) -> World:

@@ -67,7 +67,7 @@ def of_story(
             render.render(
                 model, board, plan, target, generate.WindowCache(film / "windows"),
                 read_image=functools.partial(_image, engine, found.append),
-                distance=_distance(), world=batches.known_world(model.config),
+                distance=_distance(), world=batches.known_world(model),
                 progress=lambda total: _Windows(job, total), measured=_drift(job),
                 scale=scale_to_see(spec.height, spec.width),
                 facts={"phenaki": __version__, "model": engine.fingerprint},
