@@ -6,6 +6,7 @@ import pytest
 import tiny
 from studio import Client, running_tiny, visitor
 
+from phenaki.evaluation import alignment
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import windows
 from phenaki.stories import generate, rerolls, storyboard
@@ -57,7 +58,7 @@ def test_the_command_finds_what_the_studio_sampled(studio, client):
     told = rendered(client, story)
     films = {"story.mp4", "story.gif", "story.srt", "story.png"}
     assert films | {"drift.json", "drift.png"} <= set(told["files"])
-    assert told["right"].keys() == {"colour", "shape", "present", "direction", "all"}
+    assert told["right"].keys() == set(alignment.ATTRIBUTES)
     assert [line["scene"] for line in told["drift"]["windows"]] == [1, 2, 3]
     folder = folder_of(studio, story)
     assert cached(studio[0].engine.model, folder) == [True] * 3
