@@ -54,6 +54,7 @@ def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit) as ended, main._interruptible():
         loaded = importlib.import_module("slow_to_load")
         threading.Event().wait(60)
+        raise AssertionError("the wait was not interrupted")
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert loaded.whole

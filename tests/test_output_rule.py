@@ -102,6 +102,7 @@ FILES = {
     "accelerator": ("output", []),
     "input_pipeline": ("output", []),
     "objective": ("output", [CVIVIT]),
+    "loading": ("output", [f"--before={ROOT}"]),
     "pods": ("output", [f"--before={ROOT}"]),
     "segments": ("output", []),
     "speed": ("output", []),

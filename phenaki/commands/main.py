@@ -101,7 +101,9 @@ def _interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         if _loads(frame):
-            again = threading.Timer(AGAIN, signal.raise_signal, [number])
+            # To the main thread, which may wait by then: one of another thread does not wake it.
+            main_thread = threading.main_thread().ident
+            again = threading.Timer(AGAIN, signal.pthread_kill, [main_thread, number])
             again.daemon = True
             again.start()
         else:
