@@ -60,6 +60,18 @@ def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path, monkeypatch, caps
     assert loaded.whole
 
 
+def test_an_interrupt_while_garbage_is_collected_is_not_lost(capsys):
+    class Garbage:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit, match="130"), main._interruptible():
+        Garbage()
+        threading.Event().wait(60)
+        raise AssertionError("not interrupted")
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_an_interrupt_after_loading_is_obeyed_at_once(capsys):
     with pytest.raises(SystemExit, match="130"), main._interruptible():
         signal.raise_signal(signal.SIGINT)

@@ -46,7 +46,9 @@ GROUPS = {
 }
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
 SHELLS = ("bash", "zsh", "fish")
-AGAIN = 0.05  # seconds until an interrupt is tried again that came while a library loads
+AGAIN = 0.05  # seconds until an interrupt is tried again that came where it would be lost
+# Functions that the garbage collector calls: what they raise is printed and dropped.
+COLLECTED = ("__del__", "_xla_gc_callback")
 _SCRIPT = re.compile(r"(?:python )?scripts/(\w+)\.py")  # as help and errors name it in a clone
 
 
@@ -96,11 +98,12 @@ def _interruptible() -> Iterator[None]:
     """Ends the process with the code of `cli.run` where an interrupt comes before it.
 
     An interrupt waits until no module loads: what is raised within the start of an extension is
-    turned into other errors by some, and ends the process of others.
+    turned into other errors by some, and ends the process of others. So it does until the garbage
+    collector is done, which drops it.
     """
 
     def interrupt(number: int, frame: Any) -> None:
-        if _loads(frame):
+        if _would_be_lost(frame):
             # To the main thread, which may wait by then: one of another thread does not wake it.
             main_thread = threading.main_thread().ident
             again = threading.Timer(AGAIN, signal.pthread_kill, [main_thread, number])
@@ -118,11 +121,14 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _loads(frame: Any) -> bool:
-    """Whether an import is under way in `frame` or its callers."""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _would_be_lost(frame: Any) -> bool:
+    """Whether an import or the garbage collector is under way in `frame` or its callers."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name in COLLECTED:
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _interrupted() -> NoReturn:
