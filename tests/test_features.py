@@ -11,6 +11,7 @@ import pytest
 
 from phenaki.errors import UserError
 from phenaki.features import inception, resize, torch_names, vgg, weights
+from phenaki.stories import drift
 
 GOLDEN = Path(__file__).parent / "golden"
 PAIR = jnp.asarray((drawn.uniform(0, (2, 2, 37, 50, 3)) + 1) / 2)
@@ -86,6 +87,19 @@ def test_vgg_and_lpips_give_the_references_values(vgg_params, distance):
         np.testing.assert_allclose(tap.mean((1, 2)), golden[f"{name}/mean"], atol=1e-4)
         np.testing.assert_allclose(tap[:, -1, -1], golden[f"{name}/corner"], atol=1e-4)
     np.testing.assert_allclose(distance(*PAIR), golden["distance"], rtol=1e-5)
+
+
+def test_distances_of_neighbours_are_those_of_their_pairs(vgg_params, distance, monkeypatch):
+    frames = np.random.default_rng(5).uniform(size=(4, 32, 32, 3)).astype(np.float32)
+    expected = distance(frames[:-1], frames[1:])
+    found = jax.jit(vgg.lpips_of_neighbours)(vgg_params, frames)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    monkeypatch.setattr(weights, "random", lambda name, seed: vgg_params[name])
+    of_a_story, label = drift.distance("nowhere")
+    assert label == "lpips_proxy"
+    np.testing.assert_allclose(of_a_story(frames[:-1], frames[1:]), expected, rtol=1e-5)
+    other = of_a_story(frames[:1], frames[2:3])
+    np.testing.assert_allclose(other, distance(frames[:1], frames[2:3]), rtol=1e-5)
 
 
 def test_lpips_is_a_distance_per_image(distance):
