@@ -136,6 +136,7 @@ def _table(rows, label):
 
 def _figure(path, samples):
     from phenaki.io import media
+    from phenaki.io.contact_sheet import contact_sheet
 
     real = next(iter(samples.values()))[0]
     videos, labels = list(real), ["original"] * len(real)
@@ -144,7 +145,7 @@ def _figure(path, samples):
         labels += [NAMES[system]] * len(fake)
     # One clip after the other, each with every system below it.
     order = sorted(range(len(videos)), key=lambda i: i % len(real))
-    media.write_png(path, media.sheet([videos[i] for i in order], [labels[i] for i in order]))
+    media.write_png(path, contact_sheet([videos[i] for i in order], [labels[i] for i in order]))
 
 
 if __name__ == "__main__":

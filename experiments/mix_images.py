@@ -228,10 +228,11 @@ def _table(rows):
 
 def _figure(path, samples):
     from phenaki.io import media
+    from phenaki.io.contact_sheet import contact_sheet
 
     videos = [video for _, shown in samples for video in shown]
     labels = [label for label, shown in samples for _ in shown]
-    media.write_png(path, media.sheet(videos, labels))
+    media.write_png(path, contact_sheet(videos, labels))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from phenaki.io import media, outputs, sample_files
+from phenaki.io.contact_sheet import contact_sheet
 
 COLOURS = np.array(
     [
@@ -188,7 +189,7 @@ def test_gif_keeps_a_rare_colour(tmp_path):
 def test_sheet_has_a_row_per_clip_under_its_caption():
     colour = (80, 10, 160)
     videos = [np.full((frames, 16, 16, 3), colour, np.uint8) for frames in (11, 1)]
-    sheet = media.sheet(videos, ["a purple square " * 20, None], frames=4, scale=3)
+    sheet = contact_sheet(videos, ["a purple square " * 20, None], frames=4, scale=3)
     strip = (sheet == colour).all(-1)
     assert strip.sum() == (4 + 1) * 48 * 48
     first = np.flatnonzero(strip.any(1))[0]
@@ -222,7 +223,7 @@ def test_wrong_numbers_are_named(tmp_path):
     with pytest.raises(ValueError, match="scale=0 must"):
         media.write_png(tmp_path / "a.png", patches()[0], scale=0)
     with pytest.raises(ValueError, match="1 videos and 2 captions"):
-        media.sheet([patches()], ["a", "b"])
+        contact_sheet([patches()], ["a", "b"])
 
 
 @pytest.mark.parametrize("name", ["missing/a", "."])

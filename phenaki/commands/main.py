@@ -98,8 +98,8 @@ def _interruptible() -> Iterator[None]:
     """Ends the process with the code of `cli.run` where an interrupt comes before it.
 
     An interrupt waits until no module loads: what is raised within the start of an extension is
-    turned into other errors by some, and ends the process of others. So it does until the garbage
-    collector is done, which drops it.
+    turned into other errors by some, and ends the process of others. It waits for the garbage
+    collector, too, which drops what is raised in it.
     """
 
     def interrupt(number: int, frame: Any) -> None:

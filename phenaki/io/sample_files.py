@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from phenaki.io import artifacts, media, outputs, paths, provenance
+from phenaki.io.contact_sheet import contact_sheet
 from phenaki.io.paths import PathLike
 
 GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
@@ -39,7 +40,7 @@ def write(
     ]
     outputs.enlist(directory, files, replaced=_OWN)
     for row, (name, video, prompt) in enumerate(zip(names, videos, prompts, strict=True)):
-        sheet = media.sheet([video], [prompt])
+        sheet = contact_sheet([video], [prompt])
         own = None if facts is None else {"prompt": prompt, "row": row, **facts}
         if own is not None:
             with artifacts.atomic(directory / f"{name}.json") as partial:

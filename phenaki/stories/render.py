@@ -20,6 +20,7 @@ import numpy as np
 from phenaki.data.shapes.world import World
 from phenaki.io import media, outputs, sample_files
 from phenaki.io.artifacts import atomic, write_json
+from phenaki.io.contact_sheet import contact_sheet
 from phenaki.io.paths import AnyPath
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import watch
@@ -201,7 +202,7 @@ def _write_prompts(output, prompts, parts, fps, sheet, made):
     """Subtitles, and the contact sheet with a prompt above each row."""
     with atomic(output / "story.srt") as partial:
         partial.write_text(srt(prompts, parts, fps), encoding="utf-8")
-    rows = media.sheet(sheet.rows(), prompts, SHEET_FRAMES)
+    rows = contact_sheet(sheet.rows(), prompts, SHEET_FRAMES)
     media.write_png(output / "story.png", rows, facts=made)
 
 

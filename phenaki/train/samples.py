@@ -8,6 +8,7 @@ import numpy as np
 from phenaki.data.shapes.world import World
 from phenaki.evaluation import alignment
 from phenaki.io import media, paths
+from phenaki.io.contact_sheet import contact_sheet
 from phenaki.io.paths import PathLike
 from phenaki.pipeline import Phenaki
 
@@ -21,7 +22,7 @@ def write_samples(
 
     Returns the image for TensorBoard by name. Every process calls it; the first one writes.
     """
-    sheet = media.sheet(list(videos), captions)
+    sheet = contact_sheet(list(videos), captions)
     if jax.process_index() == 0:
         directory = paths.path(directory)
         directory.mkdir(parents=True, exist_ok=True)

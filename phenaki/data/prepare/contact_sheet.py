@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from phenaki.data import format, records, tensorflow
-from phenaki.io import media
+from phenaki.io.contact_sheet import font
 from phenaki.io.paths import PathLike
 
 THUMBNAIL = 96  # pixels
@@ -60,7 +60,7 @@ def write(directory: PathLike, path: Path | io.BytesIO, chosen: list[tuple[str, 
     sheet = Image.new(
         "RGB", (FRAMES * (size[0] + 2) + TEXT_WIDTH, row * len(clips) + MARGIN), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), media.font(11)
+    draw, letters = ImageDraw.Draw(sheet), font(11)
     for number, (name, clip) in enumerate(clips):
         top = MARGIN + number * row
         count = min(FRAMES, len(clip["video"]))
@@ -69,7 +69,7 @@ def write(directory: PathLike, path: Path | io.BytesIO, chosen: list[tuple[str, 
             small = frame.resize(size, Image.Resampling.BICUBIC)
             sheet.paste(small, (column * (size[0] + 2), top))
         left = FRAMES * (size[0] + 2) + MARGIN
-        draw.multiline_text((left, top), _text(name, clip), "black", font)
+        draw.multiline_text((left, top), _text(name, clip), "black", letters)
     sheet.save(path, "PNG")
 
 
