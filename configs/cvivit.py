@@ -178,7 +178,7 @@ def laptop(c):
 
 def world(radius: float, then: float) -> dict:
     """The moving shapes of both stages: radius in pixels, fraction of clips that change midway."""
-    return dict(radius=radius, sizes=("large",), then=then)
+    return dict(radius=radius, sizes=("large",), then=then, wander=0.0)
 
 
 VARIANTS = dict(

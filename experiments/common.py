@@ -53,6 +53,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0].replace("|  |", "| |"), "|---" * len(head) + "|", *lines[1:]]) + "\n"
 
 
+def seed(text: str) -> int:
+    """One of --seeds."""
+    if not text.isdecimal():
+        raise UserError(f"--seeds: {text!r} must be a whole number, such as 0.")
+    return int(text)
+
+
+def percent(right: int, count: int) -> str:
+    """ "99.0 (98.1-99.5)": a share in percent with its Wilson 95 % interval."""
+    low, high = wilson(right, count)
+    return f"{100 * right / count:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
 def wilson(right: int, count: int) -> tuple[float, float]:
     """The Wilson 95 % interval of a fraction."""
     z = 1.959964

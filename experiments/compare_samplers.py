@@ -54,7 +54,7 @@ def main(argv):
 
     for split in SPLITS.value:
         one_of("--splits", split, NAMES)
-    seeds = [_seed(text) for text in SEEDS.value]
+    seeds = [common.seed(text) for text in SEEDS.value]
     settings = _settings()
     output, inputs = paths.local_path("output", OUTPUT.value), [("model", MODEL.value)]
     outputs.admit("output", output, "experiment", inputs)
@@ -88,12 +88,6 @@ def _compare(model, world, settings, seeds, output):
     _chart(output / "samplers.png", report)
     print(table, end="")
     print(f"{output}/samplers.json, samplers.md and samplers.png")
-
-
-def _seed(text):
-    if not text.isdecimal():
-        raise UserError(f"--seeds: {text!r} must be a whole number, such as 0.")
-    return int(text)
 
 
 def _settings():
@@ -188,16 +182,11 @@ def _table(report):
     measures = [f"{truth[key]:.2f}" for key in (*MEASURES, "frechet")]
     rows.append(["truth", *[""] * 4, *measures, ""])
     for name, row in _rows(report):
-        cells = [_percent(*row[split]) if split in row else "" for split in NAMES]
+        cells = [common.percent(*row[split]) if split in row else "" for split in NAMES]
         passes = f"{row['passes']:.0f} ({row['later_passes']:.0f})"
         measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
         rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])
     return common.table(head, rows)
-
-
-def _percent(right, of):
-    low, high = common.wilson(right, of)
-    return f"{100 * right / of:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def _chart(path, report):

@@ -1,5 +1,7 @@
 """The programs that measure guidance and Table 2, at their smallest; and what they train on."""
 
+import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ import tiny
 
 from configs import maskgit
 from experiments import common
+from phenaki.data import batches
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
@@ -185,6 +188,32 @@ def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     again = run_script("experiments/compare_samplers.py", *flags, quick=True)
     assert "| few | 2 (1) | 75.0 (40.9-92.9) | " in again.stdout, again.stderr
     assert "| plain | 4 (" in again.stdout
+
+
+def test_long_stories_are_counted_window_by_window(run_script, tmp_path):
+    tiny.phenaki().save(tmp_path / "model")
+    flags = [f"--output={tmp_path}/out", "--windows=6", "--count=3", "--seeds=0,1"]
+    models = f"--models={tmp_path}/model"
+    done = run_script("experiments/long_stories.py", models, *flags, quick=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out/stories.json").read_text())
+    found = report["right"][f"{tmp_path}/model"]
+    assert (report["stories"], report["windows"]) == (6, 6)
+    assert [len(found[m]) for m in ("all", "identity")] == [6, 6]
+    assert "| windows first, % | windows later, % | windows 2-3, % |" in done.stdout
+    assert (tmp_path / "out/stories.png").stat().st_size > 5000
+    world = dataclasses.replace(batches.world(tiny.phenaki().config), then=0.0, pair=0.0)
+    combination = common.combinations(world, "test", 3)
+    scenes = alignment.stories(tiny.phenaki(), world, combination, 0, scenes=6)
+    whole = [
+        alignment.verdict(world, scene.video, scene.prompts, scene.frames, scene.walls)
+        for scene in scenes
+    ]
+    for scene, slow in zip(scenes, whole, strict=True):
+        np.testing.assert_array_equal(scene.verdict(world).all, slow.all)
+    starts = [(scene.frames.start, scene.frames.stop) for scene in scenes]
+    assert starts[0][0] == 0 and starts[-1][1] == scenes[0].video.shape[1]
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(starts))
 
 
 def test_a_calibrated_order_is_stored_in_its_bundle(run_script, tmp_path):

@@ -91,6 +91,7 @@ FOLDERS = {
     "convert_weights": ("output", "weights", [("input", "--network=vgg16")]),
     "compare_tokenizers": ("workdir", "experiment", [("weights",)]),
     "compare_samplers": ("output", "experiment", [("model",)]),
+    "long_stories": ("output", "experiment", [("models",)]),
     "mix_images": ("workdir", "experiment", []),
     "sweep_guidance": ("output", "experiment", [("model",), ("critic", "--model=x")]),
 }

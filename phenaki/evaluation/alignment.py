@@ -40,7 +40,7 @@ class JudgedClips:
 
     def verdict(self, world: World) -> detector.Verdict:
         """The detector's verdict."""
-        return verdict(world, self.video, self.prompts, self.frames, self.walls)
+        return verdict(world, self.video[:, self.frames], self.prompts, walls=self.walls)
 
     def seen(self, world: World) -> Combinations:
         """The combination that the frames show, -1 where an attribute is not clear."""
@@ -186,24 +186,32 @@ def sample(
 
 
 def stories(
-    model: Phenaki, world: World, combination: Combinations, seed: int, **options: Any
+    model: Phenaki,
+    world: World,
+    combination: Combinations,
+    seed: int,
+    scenes: int = SCENES,
+    **options: Any,
 ) -> list[JudgedClips]:
-    """Stories that change one attribute per scene, as clips of every scene to judge."""
+    """Stories of `scenes` windows that change one attribute, or none, from each to the next.
+
+    A scene is one window. Returns the same films for every scene, with its frames to judge.
+    """
     prompts = [prompts_of(world, combination)]
-    for scene in range(1, SCENES):
+    for scene in range(1, scenes):
 
         def random(slot, first=100 * scene):
             return attributes.uniform(world, "test", np.arange(len(combination)), first + slot)
 
         changed = attributes.changed(world, prompts[-1].combination, random)
         prompts.append(prompts_of(world, changed, then=True))
-    seconds = [model.spec.frames / model.spec.fps] + [0.1] * (SCENES - 1)  # one window each
+    seconds = [model.spec.frames / model.spec.fps] + [0.1] * (scenes - 1)  # one window each
 
     def generate(rows):
-        scenes = [
+        told = [
             [Scene(p.texts[row], s) for p, s in zip(prompts, seconds, strict=True)] for row in rows
         ]
-        parts = model.story_windows(scenes, seed=seed, first_row=int(rows[0]), **options)
+        parts = model.story_windows(told, seed=seed, first_row=int(rows[0]), **options)
         return np.concatenate(list(parts), axis=1)
 
     video = _in_groups(generate, len(combination))

@@ -11,6 +11,7 @@ from phenaki.data.shapes.world import (
     World,
     bounds,
     offsets,
+    room,
     start_bounds,
 )
 
@@ -75,6 +76,10 @@ def sample(world: World, split: str, indices: np.ndarray) -> ClipAttributes:
         )
         high = np.maximum(far, near)
     start = low + np.floor(where * ((high - low) * world.subpixel + 1)) / world.subpixel
+    if world.wander:
+        wanders = then & (random(14) < world.wander)
+        led = _wandered(world, shape[:, 0], size, direction[:, 0], where, random)
+        start = np.where(wanders[:, None], led, start)
     centre = _walk(world, shape, size, direction, start)
     clips = ClipAttributes(colour, shape, direction, size, background, centre, then, None, pair)
     if world.pair:
@@ -102,13 +107,23 @@ def changed(world, first, random):
 def _walk(world, shape, size, direction, start):
     """Centres [b, f, 2]: one step per frame; an object stops at a wall."""
     steps = np.array([DIRECTIONS[d] for d in world.directions], np.float64) * world.speed
-    rest = np.zeros((len(start), 1, 2))
-    walls = [bounds(world, shape[:, leg], size, rest) for leg in (0, 1)]
+    walls = [room(world, shape[:, leg], size) for leg in (0, 1)]
     centre = [start]
     for frame in range(1, world.frames):
         leg = int(frame >= world.turn)
         centre.append(np.clip(centre[-1] + steps[direction[:, leg]], *walls[leg]))
     return np.stack(centre, 1)
+
+
+def _wandered(world, shape, size, direction, where, random):
+    """Starts [b, 2] of objects that have moved before, in another direction and in their own."""
+    low, high = room(world, shape, size)
+    at = low + np.floor(where * ((high - low) * world.subpixel + 1)) / world.subpixel
+    steps = np.array([DIRECTIONS[d] for d in world.directions], np.float64) * world.speed
+    other = (random(15) * len(world.directions)).astype(int)
+    for heading, far in ((other, random(16)), (direction, random(17))):
+        at = np.clip(at + steps[heading] * np.floor(far * 2 * world.frames)[:, None], low, high)
+    return at
 
 
 def _other(world, clips, random):

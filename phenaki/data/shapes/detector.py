@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from phenaki.data.shapes import render
+from phenaki.data.shapes import render, templates
 from phenaki.data.shapes.world import COLOURS, DIRECTIONS, SIZES, World, palette
 
 PRESENT_IOU = 0.55  # minimum overlap of the object with the best shape template
@@ -19,6 +19,7 @@ class Reading:
 
     colour: np.ndarray  # [b, f]
     shape: np.ndarray  # [b, f]
+    distorted: np.ndarray  # [b, f] another shape, or a size that no object has, fits better
     overlap: np.ndarray  # [b, f] soft IoU with the best template, 0..1
     foreign: np.ndarray  # [b, f] fraction of object pixels of other colours
     centre: np.ndarray  # [b, f, 2] (y, x) of the centroid in pixels
@@ -28,7 +29,8 @@ class Reading:
 class Verdict:
     """Whether each attribute of a clip is the requested one [b]; `all` is their conjunction.
 
-    `identity` is stricter than `colour` and `shape`: both are the requested ones in every frame.
+    `identity` is stricter than `colour` and `shape`: both are the requested ones in every frame,
+    and no frame's object is distorted (`phenaki/data/shapes/templates.py`).
     """
 
     colour: np.ndarray
@@ -101,10 +103,13 @@ def _read(world, video, wanted):
     present = own > 0
     overlap = np.where(present, np.take_along_axis(overlap, best[..., None], -1)[..., 0], 0)
     colour = np.where(present, colour, -1)
+    shape = best % len(world.shapes)
+    frames = (-1, *cover.shape[2:])
+    distorted = templates.distorted(world, cover.reshape(frames), shape.ravel())
     foreign = np.where(
         wanted is None, 1 - own / total, 0
     )  # the other object of a pair is not foreign
-    return Reading(colour, best % len(world.shapes), overlap, foreign, centre)
+    return Reading(colour, shape, distorted.reshape(shape.shape), overlap, foreign, centre)
 
 
 def _near(mask):
@@ -145,9 +150,10 @@ def judge(
     """Compares the frames `frames` of a reading with the requested attributes, index arrays [b].
 
     Colour and shape must be right, and one object present, in 80 % of the frames; for `identity`
-    colour and shape in all of them. The direction is right if the net displacement along it exceeds
-    half the world's speed per frame, and twice the displacement across it. With `walls`, rest at
-    the wall in that direction is right as well: in a story an object may arrive there.
+    colour and shape in all of them, with no object distorted. The direction is right if the net
+    displacement along it exceeds half the world's speed per frame, and twice the displacement
+    across it. With `walls`, rest at the wall in that direction is right as well: in a story an
+    object may arrive there.
     """
     pick = functools.partial(_pick, frames)
     ok = (pick(reading.overlap) > PRESENT_IOU) & (pick(reading.foreign) < FOREIGN)
@@ -171,7 +177,7 @@ def judge(
         shape=_mostly(shapes),
         direction=right,
         present=_mostly(ok),
-        identity=(colours & shapes).all(1),
+        identity=(colours & shapes & ~pick(reading.distorted)).all(1),
     )
 
 

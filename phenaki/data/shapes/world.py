@@ -55,6 +55,7 @@ class World:
     held_out: int = 6  # one in `held_out` (colour, shape, direction) is not trained on
     then: float = 0.0  # fraction of clips that change at frame `turn`
     turn: int = 5
+    wander: float = 0.0  # of these: start where earlier windows of a story lead, also at a wall
     pair: float = 0.0  # fraction of clips with two objects
 
     def __post_init__(self):
@@ -103,7 +104,10 @@ class World:
         then = np.full(len(combos), self.then > 0)  # includes clips whose legs are equal
         total = 0
         for size in range(len(self.sizes)):
-            low, high = start_bounds(self, combos, np.full(len(combos), size), then)
+            sizes = np.full(len(combos), size)
+            low, high = start_bounds(self, combos, sizes, then)
+            if self.wander:
+                low, high = np.where(then[:, None], room(self, combos[:, 0, 1], sizes), (low, high))
             total += int(np.prod(np.floor((high - low) * self.subpixel) + 1, axis=-1).sum())
         return total * len(self.backgrounds)
 
@@ -128,6 +132,11 @@ def bounds(world, shape, size, path):
     low = np.ceil(np.stack([up, left], -1)) - path.min(1)
     high = np.floor(world.size - 1 - np.stack([down, right], -1)) - path.max(1)
     return low, high
+
+
+def room(world, shape, size):
+    """Lowest and highest centre (y, x) [b, 2] of objects between the walls."""
+    return bounds(world, shape, size, np.zeros((len(shape), 1, 2)))
 
 
 def start_bounds(world, combo, size, then):
