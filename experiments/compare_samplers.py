@@ -1,7 +1,7 @@
 """Trial bench of samplers: obedience, diversity, passes and seconds of any settings of a model.
 
     python experiments/compare_samplers.py --model=checkpoints/laptop --output=out/samplers \\
-        --settings=experiments/samplers.yaml --only=paper_12,few_5
+        --settings=experiments/samplers.yaml --only=middle_5,lambda_12
 
 --settings names settings, each a mapping of sampling options as in a config's `sample`, with those
 of later windows under `continued`; an option that is left out has its default, not the model's.
@@ -41,6 +41,7 @@ SEEDS = flags.DEFINE_list("seeds", ["0"], "of the samples")
 SPLITS = flags.DEFINE_list("splits", ["seen", "never_seen", "story"], "what to measure")
 
 NAMES = {"seen": "test", "never_seen": "held_out", "story": "test"}
+SHARES = (*NAMES, *(f"{name} identity" for name in NAMES))
 PROMPTS, EACH = 8, 25  # of diversity
 MEASURES = ("start_px", "start_bits", "ground_bits")
 
@@ -131,17 +132,16 @@ def _measure(model, world, options, seed, done):
     own = model.settings
     base = dict(choice_temperature=1.0, guidance=0.0)
     model.settings = dataclasses.replace(own, defaults=Defaults(base | options))
-    for split in [split for split in SPLITS.value if split not in done]:
+    for split in [x for x in SPLITS.value if "identity" not in done.get(x, {})]:
         combination = common.combinations(world, NAMES[split], COUNT.value)
         if split == "story":
             scenes = alignment.stories(model, world, combination, seed)
-            each = [int(scene.verdict(world).all.sum()) for scene in scenes]
-            done[split] = {"right": sum(each), "of": 3 * COUNT.value, "scenes": each}
+            found = [scene.verdict(world) for scene in scenes]
+            done[split] = _counts(found) | {"scenes": [int(one.all.sum()) for one in found]}
             continue
         prompts = alignment.prompts_of(world, combination)
         video = alignment.sample(model, prompts.texts, seed)
-        right = int(alignment.verdict(world, video, prompts).all.sum())
-        done[split] = {"right": right, "of": COUNT.value}
+        done[split] = _counts([alignment.verdict(world, video, prompts)])
         if split == "seen":
             real = render.render(world, "test", np.arange(COUNT.value))["video"]
             done["frechet"] = diversity.pixel_distance(video, real.astype(np.float32) / 255)
@@ -158,6 +158,15 @@ def _measure(model, world, options, seed, done):
     model.settings = own
 
 
+def _counts(verdicts):
+    """How many clips are right, and how many keep colour and shape in every frame."""
+    return {
+        "right": sum(int(one.all.sum()) for one in verdicts),
+        "identity": sum(int(one.identity.sum()) for one in verdicts),
+        "of": sum(len(one.all) for one in verdicts),
+    }
+
+
 def _rows(report):
     """(name, by measure its mean over seeds, or (right, of) of a split) of every setting."""
     for name, trial in report["trials"].items():
@@ -167,6 +176,7 @@ def _rows(report):
             found = [seed[split] for seed in seeds if split in seed]
             if found:
                 row[split] = tuple(sum(x[key] for x in found) for key in ("right", "of"))
+                row[f"{split} identity"] = sum(x["identity"] for x in found), row[split][1]
         for key in ("passes", "later_passes", "seconds", "frechet", *MEASURES):
             found = [seed[key] for seed in seeds if key in seed]
             if found:
@@ -175,14 +185,14 @@ def _rows(report):
 
 
 def _table(report):
-    head = ["setting", "passes (later)", *(f"{x}, %" for x in NAMES), "start px", "start bits"]
+    head = ["setting", "passes (later)", *(f"{x}, %" for x in SHARES), "start px", "start bits"]
     head += ["background bits", "Fréchet", "ms a clip"]
     rows = []
     truth = report["truth"]
     measures = [f"{truth[key]:.2f}" for key in (*MEASURES, "frechet")]
-    rows.append(["truth", *[""] * 4, *measures, ""])
+    rows.append(["truth", *[""] * (1 + len(SHARES)), *measures, ""])
     for name, row in _rows(report):
-        cells = [common.percent(*row[split]) if split in row else "" for split in NAMES]
+        cells = [common.percent(*row[split]) if split in row else "" for split in SHARES]
         passes = f"{row['passes']:.0f} ({row['later_passes']:.0f})"
         measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
         rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])

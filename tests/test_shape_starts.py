@@ -56,6 +56,16 @@ def test_every_place_between_the_walls_is_a_start_and_most_at_a_wall_rest(clips)
     assert 0.4 < there[then].mean() < 0.6  # half of the objects of a long story rest
 
 
+def test_what_no_first_window_shows_has_no_first_windows_caption(clips):
+    captions = render.render(WANDER, "train", np.arange(COUNT))["caption"]
+    still = (clips.centre == clips.centre[:, :1]).all((1, 2))
+    assert still.sum() > 200
+    for caption, then in zip(captions, clips.then, strict=True):
+        assert caption.startswith("then a ") == then
+    plain = render.render(PLAIN, "train", np.arange(COUNT))["caption"]
+    assert [a == b for a, b in zip(captions, plain, strict=True)].count(False) > 100
+
+
 def test_an_object_of_a_lattice_finer_than_pixels_stays_on_it():
     world = World(size=64, radius=10.0, speed=2.5, subpixel=4, then=1.0, wander=1.0)
     centre = attributes.sample(world, "train", np.arange(500)).centre

@@ -77,14 +77,18 @@ def sample(world: World, split: str, indices: np.ndarray) -> ClipAttributes:
         high = np.maximum(far, near)
     start = low + np.floor(where * ((high - low) * world.subpixel + 1)) / world.subpixel
     if world.wander:
-        wanders = then & (random(14) < world.wander)
         led = _wandered(world, shape[:, 0], size, direction[:, 0], where, random)
-        start = np.where(wanders[:, None], led, start)
+        start = np.where(wanders(world, split, indices, then)[:, None], led, start)
     centre = _walk(world, shape, size, direction, start)
     clips = ClipAttributes(colour, shape, direction, size, background, centre, then, None, pair)
     if world.pair:
         clips = dataclasses.replace(clips, other=_other(world, clips, random))
     return clips
+
+
+def wanders(world: World, split: str, indices: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Which of the clips with `then` [b] start where earlier windows of a story lead."""
+    return then & (uniform(world, split, indices, 14) < world.wander)
 
 
 def changed(world, first, random):

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from phenaki.data.shapes.attributes import ClipAttributes, uniform
+from phenaki.data.shapes.attributes import ClipAttributes, uniform, wanders
 from phenaki.data.shapes.world import World, palette
 
 SINGLE = (
@@ -36,6 +36,7 @@ def _object(world: World, clips: ClipAttributes, row: int, leg: int, nameless: n
 def of_videos(world: World, split: str, indices: np.ndarray, clips: ClipAttributes) -> list[str]:
     """Captions of the clips `indices` of `split`, whose attributes are `clips`."""
     random = functools.partial(uniform, world, split, indices)
+    led = wanders(world, split, indices, clips.then)
     nameless, which, sized = random(25) < world.nameless, random(7), random(8) >= 0.5
     captions = []
     for row in range(len(which)):
@@ -48,6 +49,8 @@ def of_videos(world: World, split: str, indices: np.ndarray, clips: ClipAttribut
         )
         differs = words["object"] != words["next"] or words["direction"] != words["next_direction"]
         templates = THEN if differs else SINGLE + THEN[1:] if clips.then[row] else SINGLE
+        if led[row]:  # the first window of a story never starts so
+            templates = THEN[1:]
         template = templates[int(which[row] * len(templates))]
         other = clips.other
         if other is not None and clips.pair is not None and clips.pair[row]:
