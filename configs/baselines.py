@@ -16,7 +16,7 @@ from phenaki.errors import UserError
 
 
 def vit(c):
-    """51.2M parameters: the layers of C-ViViT, all over space."""
+    """Table 3's per-frame ViT, 51.2M parameters: the layers of C-ViViT, all over space."""
     c.loss.video_perceptual = 0.0
     c.video.frames = 10  # none is special: Table 3's ten frames are 2560 tokens
     c.tokenizer = ConfigDict(
@@ -34,7 +34,7 @@ def vit(c):
 
 
 def conv(c):
-    """56.4M parameters, 2.1M of them in the codebook."""
+    """Table 3's convolutional VQGAN, 56.4M parameters, 2.1M of them in the codebook."""
     c.loss.video_perceptual = 0.0
     c.video.frames = 10
     c.tokenizer = ConfigDict(
@@ -54,7 +54,7 @@ def conv(c):
 
 
 def laion3d(c):
-    """43.4M parameters."""
+    """LAION's 3-D convolutional VQGAN, 43.4M parameters, 1536 tokens."""
     c.loss.video_perceptual = 0.0
     c.tokenizer = ConfigDict(
         dict(
@@ -72,7 +72,7 @@ def laion3d(c):
 
 
 def laion3d_images(c):
-    """The same network on images alone, each in 256 tokens."""
+    """The network of laion3d on images alone, each in 256 tokens."""
     laion3d(c)
     c.video.frames = 1
 
@@ -85,11 +85,12 @@ def with_video_loss(variant):
         variant(c)
         c.loss.video_perceptual = weight
 
+    apply.__doc__ = f"As {variant.__name__}, with C-ViViT's video loss."
     return apply
 
 
 def vit_mini(c):
-    """Four tokens per frame, 44 per clip, where C-ViViT has 24."""
+    """As vit, small: four tokens per frame, 44 per clip, where cvivit:mini has 24."""
     cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(
@@ -124,7 +125,7 @@ def conv_mini(c):
 
 
 def laion3d_mini(c):
-    """24 tokens per clip, as C-ViViT."""
+    """As laion3d, small: 24 tokens per clip, as cvivit:mini."""
     cvivit.mini(c)
     c.tokenizer = ConfigDict(
         dict(

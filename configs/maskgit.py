@@ -177,7 +177,7 @@ def nuwa(c):
 
 
 def bair(c):
-    """B.2.3, B.2.4: unconditional; constant rate after the warm-up, 2M steps."""
+    """B.2.3, B.2.4: unconditional, 64 px; constant rate after the warm-up, 2M steps."""
     c.model.update(depth=24, width=768, mlp_dim=3072, heads=16, dropout=0.1, attention_dropout=0.1)
     c.text = None
     c.optim.decay = None
@@ -187,7 +187,7 @@ def bair(c):
 
 
 def k600(c):
-    """As BAIR."""
+    """As bair, on Kinetics-600."""
     bair(c)
     c.data.sources = "data/k600"
 
@@ -275,9 +275,9 @@ def mix(c, percentages: str):
 
 
 def text(c, name):
-    """Encodes captions with the public encoder `name`; caches their embeddings if `c` did.
+    """Encodes captions with a public encoder, such as t5_1_1_base; "none" is a model without text.
 
-    "none" is a model without text, as bair and k600, at the size of `c`.
+    Their embeddings are cached if those of `c` were.
     """
     if name == "none":
         c.text = None

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from configs import baselines, critic, cvivit, maskgit
 from phenaki.blocks import attention_impl, quantizer, transformer
+from phenaki.commands import training_flags
 from phenaki.data import clips
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
@@ -281,3 +283,20 @@ def test_help_of_training_lists_the_fields(command, line):
     )
     assert line in run.stdout
     assert "  --coordinator=string" in run.stdout
+
+
+@pytest.mark.parametrize("file", ["cvivit", "baselines", "maskgit", "critic"])
+def test_help_has_a_line_for_every_preset(file):
+    lines = training_flags.presets(file)
+    module = importlib.import_module(f"phenaki.configs.{file}")
+    for name in module.VARIANTS:
+        line = lines[lines.index(f"  {file}:{name}") + 1]
+        assert re.fullmatch(r" {6}[A-Z0-9].{12,}[.)]", line) and len(line) <= 100, (name, line)
+
+
+@pytest.mark.parametrize("command", ["train_cvivit", "doctor", "plan"])
+def test_commands_with_a_config_list_the_presets(command):
+    call = [sys.executable, f"scripts/{command}.py", "--help"]
+    text = subprocess.run(call, env=HERE, capture_output=True, text=True, check=True).stdout
+    assert "\n  cvivit:small\n      Own clips" in text
+    assert "\n  baselines:vit_mini\n" in text

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from phenaki import cli
+from phenaki.commands import training_flags
 from phenaki.errors import UserError
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
@@ -24,6 +25,7 @@ TOKENIZER = flags.DEFINE_string("tokenizer", None, "stage 1's run or bundle, for
 STEPS = flags.DEFINE_integer(
     "steps", 1000, "at most so many per run on one sample; 0 leaves these out", lower_bound=0
 )
+CONFIG_FIELDS = training_flags.presets("cvivit", "baselines", "maskgit")
 
 
 def main(argv):

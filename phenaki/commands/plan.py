@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from phenaki.commands import training_flags
 from phenaki.errors import UserError
 from phenaki.io import artifacts, outputs, paths, streams
 
@@ -35,6 +36,7 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 RESULTS = flags.DEFINE_string(
     "results", "benchmarks/results/pods.json", "where --compile writes and --table reads figures"
 )
+CONFIG_FIELDS = training_flags.presets("cvivit", "baselines", "maskgit", "critic")
 
 
 def main(argv):

@@ -14,7 +14,7 @@ from phenaki import cli
 from phenaki.commands import training_flags
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
-CONFIG_FIELDS = training_flags.define_training("critic", "configs/critic.py")
+CONFIG_FIELDS = training_flags.define_training("critic", "critic")
 GENERATOR = flags.DEFINE_string(
     "generator", None, "a bundle, or the --workdir of train_maskgit.py", required=True
 )

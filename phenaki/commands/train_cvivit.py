@@ -8,9 +8,11 @@ checkpoint in --workdir. --start fine-tunes a trained model (docs/finetuning.md)
 
 from absl import flags
 
+from phenaki import cli
 from phenaki.commands import training_flags
 
-CONFIG_FIELDS = training_flags.define_training("tokenizer", "configs/cvivit.py")
+flags.declare_key_flag(cli.NO_VERIFY.name)
+CONFIG_FIELDS = training_flags.define_training("tokenizer", "cvivit", "baselines")
 START = flags.DEFINE_string(
     "start", None, "a tokenizer's run or bundle, whose parameters this run starts with: fine-tuning"
 )

@@ -13,7 +13,7 @@ from phenaki import cli
 from phenaki.commands import training_flags
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
-CONFIG_FIELDS = training_flags.define_training("maskgit", "configs/maskgit.py")
+CONFIG_FIELDS = training_flags.define_training("maskgit", "maskgit")
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "stage 1: the --workdir of its run, or a bundle", required=True
 )

@@ -1,5 +1,7 @@
 """The flags that the training commands have, and those of the processes of a job."""
 
+import importlib
+import inspect
 from typing import Any
 
 from absl import flags
@@ -10,12 +12,13 @@ from phenaki.schema.help import lines
 flags.disclaim_key_flags()  # they are of the command that defines them
 
 
-def define_training(kind: str, file: str) -> list[str]:
-    """Defines what every training command has; the presets of `file` are configs of `kind`.
+def define_training(kind: str, *files: str) -> list[str]:
+    """Defines what every training command has; the presets of `files` are configs of `kind`.
 
-    Returns the lines of --help on the fields of such a config.
+    Returns the lines of --help on these presets and on the fields of such a config.
     """
-    config_flags.DEFINE_config_file("config", None, f"{file}:VARIANT")
+    text = " or ".join(f"configs/{file}.py:VARIANT" for file in files)
+    config_flags.DEFINE_config_file("config", None, text)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string("workdir", None, "where checkpoints, logs and samples go", required=True)
     flags.DEFINE_string(
@@ -25,7 +28,21 @@ def define_training(kind: str, file: str) -> list[str]:
         "track", "", ["", "wandb", "trackio"], "send the metrics there, too; see docs/launch.md"
     )
     define_processes()
-    return lines(kind)
+    return [*presets(*files), *lines(kind)]
+
+
+def presets(*files: str) -> list[str]:
+    """The variants of the preset `files`, and what may follow their names, as lines of --help."""
+    result = ["", "presets, FILE:VARIANT:"]
+    for file in files:
+        module = importlib.import_module(f"phenaki.configs.{file}")
+        named = {f"{file}:{name}": variant for name, variant in module.VARIANTS.items()}
+        options = getattr(module, "OPTIONS", {})
+        named |= {f"{file}:VARIANT,{name}=...": option for name, option in options.items()}
+        for name, function in named.items():
+            result.append(f"  {name}")
+            result.append(f"      {(inspect.getdoc(function) or '').partition(chr(10))[0]}")
+    return result
 
 
 def define_processes() -> None:
