@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
-from phenaki.io import compilation_cache, shipped, streams
+from phenaki.io import compilation_cache, shipped, streams, verify
 
 PREEMPTED = 128 + signal.SIGTERM
 NO_VERIFY = flags.DEFINE_bool(
@@ -87,9 +87,7 @@ def _lack(error: Exception) -> str | None:
 def _call(main: Callable[[list[str]], Any], argv: list[str]) -> Any:
     if not NO_VERIFY.value:
         return main(argv)
-    from phenaki.io import checksums
-
-    with checksums.unverified():
+    with verify.unverified():
         return main(argv)
 
 

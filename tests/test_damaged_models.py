@@ -12,9 +12,10 @@ import optax
 import pytest
 import tiny
 
+from phenaki.data import token_files
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, checkpoint_manager, checksums, stored_params
-from phenaki.train import state
+from phenaki.io import checkpoint, checkpoint_manager, stored_params, verify
+from phenaki.train import state, workdir
 
 FACTS = dict(kind="tokenizer", note="größe")
 
@@ -99,7 +100,7 @@ def test_other_parameters_are_refused_unless_nothing_is_to_be_verified(bundle, t
     damage_values(copy)
     with pytest.raises(UserError, match="copy: is damaged .its checksums do not match.; copy it"):
         checkpoint.load_bundle(copy)
-    with checksums.unverified():
+    with verify.unverified():
         assert not equal(checkpoint.load_bundle(copy)[0], params())
     with pytest.raises(UserError, match="is damaged"):
         checkpoint.load_bundle(copy)
@@ -112,7 +113,7 @@ def test_an_edited_description_is_noticed(bundle, tmp_path):
     (copy / "bundle.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"bundle\.json: is damaged, or was edited"):
         checkpoint.load_bundle(copy)
-    with checksums.unverified():
+    with verify.unverified():
         assert checkpoint.load_bundle(copy)[1].tokenizer.heads == 4
 
 
@@ -140,6 +141,82 @@ def test_a_config_that_is_none_is_one_line(run, tmp_path, content):
         checkpoint.load_run(copy)
 
 
+def flipped(file):
+    """Writes `file` with each of its bits flipped in turn, of every third byte; then as it was."""
+    content = file.read_bytes()
+    for at in range(0, len(content), 3):
+        for bit in range(8):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            yield
+    file.write_bytes(content)
+
+
+def unnoticed(file, read):
+    """How many flipped bits of `file` make `read` give another value of a field than before."""
+    before, wrong = dict(read()), 0
+    for _ in flipped(file):
+        try:
+            now = dict(read())
+            wrong += {name: now.get(name) for name in before} != before
+        except UserError as error:
+            assert "damaged" in str(error) or "schema" in str(error), error
+    return wrong
+
+
+def test_a_flipped_bit_in_the_config_of_a_run_is_noticed(tmp_path):
+    checkpoint.save_config(tmp_path, {"kind": "tokenizer", "seed": 3, "dtype": "float32"})
+    assert unnoticed(tmp_path / "config.json", lambda: checkpoint.load_config(tmp_path)) == 0
+    checkpoint.save_config(tmp_path, config := tiny.tokenizer_config().to_dict())
+    assert checkpoint.load_config(tmp_path).to_dict() == json.loads(json.dumps(config))
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"beta": 0.25', '"beta": 0.75'))
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_config(tmp_path)
+    assert str(caught.value) == (
+        f"{file}: is damaged, or was edited: its checksum is another one; copy it again, or give "
+        "--no_verify."
+    )
+    with verify.unverified():
+        assert checkpoint.load_config(tmp_path).loss.beta == 0.75
+
+
+def test_a_flipped_bit_in_the_list_of_stored_tokens_is_noticed(tmp_path):
+    origin, sizes = token_files.Origin("a", "b", "", ""), token_files.Sizes(24, 4, 0, 0)
+    token_files.finish(str(tmp_path), {}, origin, sizes)
+    file = tmp_path / "codes.json"
+    assert unnoticed(file, lambda: token_files.read_manifest(tmp_path)) == 0
+    content = json.loads(file.read_text())
+    content["sizes"]["video"] = 25
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="checksum is another one; encode it again with the same"):
+        token_files.read_manifest(tmp_path)
+    with verify.unverified():
+        assert token_files.read_manifest(tmp_path)["sizes"]["video"] == 25
+    del content["sums"]  # of an earlier version
+    file.write_text(json.dumps(content))
+    assert token_files.read_manifest(tmp_path)["sizes"]["video"] == 25
+
+
+@pytest.mark.parametrize("read", [checkpoint.load_run, checkpoint.load_tokenizer])
+def test_readers_of_runs_refuse_an_edited_config(run, tmp_path, read):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    file = copy / "config.json"
+    file.write_text(file.read_text().replace('"heads": ', '"heads": 1'))
+    with pytest.raises(UserError, match=r"config\.json: is damaged, or was edited"):
+        read(copy)
+    with verify.unverified():
+        assert read(copy)
+
+
+def test_a_resumed_run_refuses_an_edited_config(tmp_path):
+    fields = tiny.tokenizer_config().to_dict()
+    workdir.claim(tmp_path, fields)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"config\.json: is damaged, or was edited"):
+        workdir.claim(tmp_path, fields)
+
+
 def test_the_released_bundle_has_checksums():
     facts = json.loads(Path("checkpoints/laptop/bundle.json").read_text())
     assert facts["sums"].keys() == {"facts", "params"}
@@ -159,7 +236,7 @@ def test_a_reader_of_a_run_uses_the_checkpoint_before_a_damaged_one(run, tmp_pat
     assert step == 1 and average["bias"][0] == 1
     assert "step 2 is damaged (its checksums do not match); using that of step 1" in caplog.text
     assert sorted(p.name for p in (copy / "checkpoints").iterdir()) == ["1", "2"]  # nothing moved
-    with checksums.unverified():
+    with verify.unverified():
         assert checkpoint.load_run(copy)[2] == 2
     before = copy / "checkpoints" / "1" / "data" / "metadata"
     before.write_text(json.dumps(json.loads(before.read_text()) | {"sums": changed}))

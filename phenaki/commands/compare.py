@@ -10,10 +10,12 @@ replaced. Curves by tenths of the masked fraction are left out unless --metric n
 
 from absl import flags
 
+from phenaki import cli
 from phenaki.errors import UserError
 
 ARGUMENTS = flags.DEFINE_multi_string("run", [], "a --workdir; --run= may be left out")
 OUTPUT = flags.DEFINE_string("output", None, "the HTML file", required=True)
+flags.declare_key_flag(cli.NO_VERIFY.name)
 METRIC = flags.DEFINE_multi_string("metric", [], "to plot; several times; default: all")
 
 

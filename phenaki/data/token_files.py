@@ -19,7 +19,7 @@ import numpy as np
 from phenaki.data import records, tensorflow
 from phenaki.data.clip_records import Spec
 from phenaki.errors import UserError
-from phenaki.io import artifacts, paths
+from phenaki.io import artifacts, paths, verify
 from phenaki.io.paths import PathLike
 
 MANIFEST = "codes.json"
@@ -201,7 +201,7 @@ def finish(directory: str, outputs: Mapping[str, list[str]], origin: Origin, siz
         "records": {split: sum(key["records"] for key in keys) for split, keys in files.items()},
         "files": files,
     }
-    artifacts.write_json(os.path.join(directory, MANIFEST), manifest, indent=2)
+    artifacts.write_json(os.path.join(directory, MANIFEST), verify.signed(manifest), indent=2)
 
 
 def _left(directory: str, names: set[str]) -> Iterator[str]:
@@ -224,7 +224,7 @@ def read_manifest(directory: PathLike) -> dict[str, Any]:
     """The manifest of a directory of stored tokens.
 
     Raises:
-        UserError: no such directory, or it is not complete yet.
+        UserError: no such directory, or it is not complete yet; or the manifest is damaged.
     """
     path = os.path.join(directory, MANIFEST)
     if not paths.is_file(path):
@@ -232,7 +232,8 @@ def read_manifest(directory: PathLike) -> dict[str, Any]:
             f"{directory}: has no {MANIFEST}: not stored tokens, or not all of them yet; "
             "scripts/encode_dataset.py writes and resumes them."
         )
-    manifest = artifacts.read_dict(path)
+    remedy = "encode it again with the same command"
+    manifest, _ = verify.check_facts(paths.path(path), artifacts.read_dict(path), remedy)
     if (schema := manifest.get("schema")) != SCHEMA:
         raise UserError(f"{path}: schema {schema} is not {SCHEMA}; encode it again.")
     return manifest

@@ -12,7 +12,7 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import checksums, failures, hub, outputs, paths, shared_model, stored_params
+from phenaki.io import failures, hub, outputs, paths, shared_model, stored_params, verify
 from phenaki.io.artifacts import read_dict, write_json
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.io.checkpoint_steps import COMMITTED, check_name, complete_steps
@@ -83,8 +83,7 @@ def save_shared(
 
 
 def _content(fields: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    content = {"schema": SCHEMA, **facts, "config": with_kind(fields)}
-    return {**content, "sums": {"facts": stored_params.facts_sum(content)}}
+    return verify.signed({"schema": SCHEMA, **facts, "config": with_kind(fields)})
 
 
 def is_bundle(directory: AnyPath) -> bool:
@@ -99,7 +98,7 @@ def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
     sums = content.pop("sums", {})
     content["config"]["sample"] |= options
     if sums:
-        content["sums"] = sums | {"facts": stored_params.facts_sum(content)}
+        content["sums"] = sums | {"facts": verify.facts_sum(content)}
     write_json(file, content, indent=2)
 
 
@@ -117,13 +116,8 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
     facts = read_dict(file)
     if "schema" not in facts:
         raise UserError(f"{file}: is no description of a bundle: it has no schema.")
-    sums = facts.pop("sums", {})
     fields = migrate(copy.deepcopy(facts.get("config", {})), facts["schema"], directory)
-    if "facts" in sums and checksums.verified() and sums["facts"] != stored_params.facts_sum(facts):
-        raise UserError(
-            f"{file}: is damaged, or was edited: its checksum is another. Copy it again, or give "
-            "--no_verify."
-        )
+    facts, sums = verify.check_facts(file, facts)
     known = {k: v for k, v in facts.items() if k not in ("schema", "config", "format", "files")}
     if shared:
         params = shared_model.read(directory, facts.get("files"))
@@ -148,8 +142,13 @@ def is_run(directory: PathLike) -> bool:
 
 
 def load_config(directory: PathLike) -> ConfigDict:
-    """The config of a training run."""
-    fields = read_dict(paths.path(directory) / "config.json")
+    """The config of a training run.
+
+    Raises:
+        UserError: it is damaged, or of a newer version. One of an earlier version has no checksum.
+    """
+    file = paths.path(directory) / "config.json"
+    fields, _ = verify.check_facts(file, read_dict(file))
     return ConfigDict(migrate(fields, fields.pop("schema", 1), directory))
 
 
@@ -167,7 +166,7 @@ def takes_text(directory: PathLike) -> bool:
 
 def save_config(directory: PathLike, fields: Mapping[str, Any]) -> None:
     """Makes `directory` a training run of the plain config `fields`."""
-    content = {"schema": SCHEMA, **with_kind(fields)}
+    content = verify.signed({"schema": SCHEMA, **with_kind(fields)})
     write_json(paths.path(directory) / "config.json", content, indent=2)
 
 

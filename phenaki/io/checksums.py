@@ -1,31 +1,11 @@
 """Checksums of parameter trees and of checkpointed arrays."""
 
-import contextlib
-import contextvars
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-_VERIFIED = contextvars.ContextVar("verified", default=True)
-
-
-@contextlib.contextmanager
-def unverified() -> Iterator[None]:
-    """Within the block what is loaded is not compared with its checksums: --no_verify."""
-    token = _VERIFIED.set(False)
-    try:
-        yield
-    finally:
-        _VERIFIED.reset(token)
-
-
-def verified() -> bool:
-    """Whether what is loaded is to be compared with its checksums."""
-    return _VERIFIED.get()
 
 
 def digest(tree: Any, header: bytes = b"") -> str:

@@ -15,7 +15,7 @@ from etils import epy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from phenaki.errors import UserError
-from phenaki.io import artifacts, checksums, outputs, paths
+from phenaki.io import artifacts, outputs, paths, verify
 from phenaki.io.paths import AnyPath
 
 with epy.lazy_imports():  # what is in a run or a bundle needs none
@@ -84,7 +84,7 @@ def read(directory: AnyPath, files: Any) -> dict[str, Any]:
     for name, sha256 in files.items():
         if not paths.is_file(directory / name):
             raise UserError(f"{directory / name}: is missing; copy the model again.")
-        if checksums.verified() and artifacts.checksum(directory / name)["sha256"] != sha256:
+        if verify.verified() and artifacts.checksum(directory / name)["sha256"] != sha256:
             raise UserError(
                 f"{directory / name}: is damaged, or another file: its SHA-256 is not the one in "
                 f"{CONFIG}. Copy the model again, or give --no_verify."

@@ -1,7 +1,6 @@
 """Parameters on disk as numpy, compared with the checksums that were written with them."""
 
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 from etils import epy
 
-from phenaki.io import checksums, failures
+from phenaki.io import checksums, failures, verify
 from phenaki.io.paths import AnyPath
 
 with epy.lazy_imports():  # half a second, for what loads and stores only
@@ -26,12 +25,6 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def facts_sum(facts: Mapping[str, Any]) -> int:
-    """The checksum of what is stored as JSON."""
-    plain = json.loads(json.dumps(facts))
-    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
-
-
 def load(path: AnyPath, sums: Mapping[str, int] | None) -> Any:
     """A checkpointed tree as float32 numpy, whatever devices and dtypes wrote it.
 
@@ -40,7 +33,7 @@ def load(path: AnyPath, sums: Mapping[str, int] | None) -> Any:
         Exception: others of Orbax, on a damaged file.
     """
     tree = _restore(path)
-    if sums is not None and checksums.verified() and tree_sums(tree) != sums:
+    if sums is not None and verify.verified() and tree_sums(tree) != sums:
         raise ValueError("its checksums do not match")
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
@@ -54,7 +47,7 @@ def load_average(checkpoint: AnyPath) -> Any:
     """
     state = checkpoint / "state"
     average = _restore(state, "ema")
-    if checksums.verified():
+    if verify.verified():
         content = json.loads((checkpoint / "data" / "metadata").read_text())
         if "sums" in content:  # not in an old checkpoint, from before checksums
             own = [checksums.bit_sum(leaf) for leaf in jax.tree.leaves(average)]

@@ -104,4 +104,6 @@ def _config(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: value for name, value in content.items() if name != "sums"}
