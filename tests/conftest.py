@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def same_numbers_each_run():
     """Seed the global generators, for the libraries that draw from them."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True)
+def interrupts_as_before():
+    """A command that ended ignores interrupts; the tests after it must not, nor their children."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import importlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -58,6 +60,26 @@ def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path, monkeypatch, caps
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert loaded.whole
+
+
+@pytest.mark.parametrize(("given", "code"), [("--help", 0), ("--nonsense", 2), ("sample", 2)])
+def test_an_interrupt_while_python_ends_is_ignored(given, code):
+    program = (
+        "import atexit, os, signal, sys, threading, time\n"
+        "def late():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+        "    print('whole', signal.getsignal(signal.SIGINT).name)\n"
+        "atexit.register(late)\n"
+        "threading.Thread(target=lambda: (threading.main_thread().join(), late())).start()\n"
+        "from phenaki.commands import main\n"
+        f"sys.argv = ['phenaki', {given!r}]\n"
+        "main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-2:] == ["whole SIG_IGN"] * 2
+    assert len(done.stderr.splitlines()) == (code > 0) and "interrupt" not in done.stderr
 
 
 def test_an_interrupt_while_garbage_is_collected_is_not_lost(capsys):

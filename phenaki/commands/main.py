@@ -99,7 +99,8 @@ def _interruptible() -> Iterator[None]:
 
     An interrupt waits until no module loads: what is raised within the start of an extension is
     turned into other errors by some, and ends the process of others. It waits for the garbage
-    collector, too, which drops what is raised in it.
+    collector, too, which drops what is raised in it. Once the process ends, its work done or its
+    mistake reported, an interrupt is ignored: libraries take a moment to end, and all is written.
     """
 
     def interrupt(number: int, frame: Any) -> None:
@@ -118,7 +119,14 @@ def _interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         _interrupted()
     finally:
-        signal.signal(signal.SIGINT, before)
+        ends = isinstance(sys.exception(), SystemExit) and not _waits_for_hosts()
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ends else before)
+
+
+def _waits_for_hosts() -> bool:
+    """Whether the end may be a long wait for the other processes of a job."""
+    hosts = sys.modules.get("phenaki.hosts")
+    return bool(hosts and hosts.joined())
 
 
 def _would_be_lost(frame: Any) -> bool:
