@@ -90,3 +90,18 @@ def test_the_page_is_self_contained(directory, run_script, tmp_path):
     assert "40.0%" in page  # the clips of a.mp4
     found = inspect.measure(directory, 100)["video_train"]
     assert inspect_page.sentence(found) in done.stdout
+
+
+def test_charts_name_their_axes_and_ends(directory):
+    split = inspect.measure(directory, 100)["video_train"]
+    charts = re.findall(r"<svg.*?</svg>", inspect_page.page(directory, {"video_train": split}))
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", chart) for chart in charts]
+    assert len(charts) == 5 and all({"0", "clips"} <= set(of_one) for of_one in texts)
+    units = ["frames of", "frames per second of a clip", "per second of a source", "tokens of"]
+    for unit, of_one in zip([*units, "pixels, 0 to 255"], texts, strict=True):
+        assert any(unit in text for text in of_one), (unit, of_one)
+    assert {"5", "9", "2"} <= set(texts[3])  # tokens from 5 to 9; two clips have 5
+    for chart in charts:
+        width, height = map(int, re.match(r'<svg width="(\d+)" height="(\d+)"', chart).groups())
+        places = re.findall(r'<(?:text|rect) x="(\d+)" y="(\d+)"', chart)
+        assert all(int(x) <= width and int(y) < height for x, y in places)

@@ -12,8 +12,10 @@ from phenaki.data.prepare.inspect import SplitStatistics
 from phenaki.io.paths import PathLike
 
 _STYLE = """body{font:14px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
-td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}img{max-width:100%}.bad{color:#b00}"""
+td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}
+svg text{font:11px sans-serif;fill:#333}img{max-width:100%}.bad{color:#b00}"""
 BINS = 24
+LEFT, TOP_MARGIN, WIDTH, HEIGHT = 56, 8, 480, 80  # pixels of a chart: room for its axes, its bars
 TOP = 12  # sources and duplicates listed
 
 
@@ -30,14 +32,14 @@ def page(directory: PathLike, found: dict[str, SplitStatistics]) -> str:
     for name, split in found.items():
         parts.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(sentence(split))}</p>")
         parts += [f'<p class="bad">{html.escape(line)}</p>' for line in split.warnings()]
-        for title, values in (
-            ("frames", split.frames),
-            ("frames per second", split.fps),
-            ("frames per second of the sources", split.source_fps),
-            ("caption tokens", split.tokens),
-            ("brightness, 0 to 255", split.brightness),
+        for title, values, axis in (
+            ("frames", split.frames, "frames of a clip"),
+            ("frames per second", split.fps, "frames per second of a clip"),
+            ("frames per second of the sources", split.source_fps, "frames per second of a source"),
+            ("caption tokens", split.tokens, "tokens of a caption"),
+            ("brightness, 0 to 255", split.brightness, "mean of a clip's pixels, 0 to 255"),
         ):
-            parts.append(f"<h3>{title}: {_range(values)}</h3>{_bars(values)}")
+            parts.append(f"<h3>{title}: {_range(values)}</h3>{_bars(values, axis)}")
         parts.append(
             f"<h3>range</h3><p>pixels from {min(split.lowest)} to {max(split.highest)}</p>"
         )
@@ -57,20 +59,36 @@ def _range(values: Sequence[int | float]) -> str:
     return f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}, median {middle:.4g}"
 
 
-def _bars(values: Sequence[int | float]) -> str:
+def _bars(values: Sequence[int | float], axis: str) -> str:
+    """A histogram: clips by a value, which `axis` names with its unit."""
     if not values:
         return ""
     counts, edges = np.histogram(values, min(BINS, max(1, len(set(values)))))
-    width = 480 // len(counts)
-    bars = []
+    width = WIDTH // len(counts)
+    end, bottom = LEFT + width * len(counts), TOP_MARGIN + HEIGHT
+    shapes = [f'<path d="M{LEFT} {TOP_MARGIN}V{bottom}H{end}" stroke="#777" fill="none"/>']
     for index, count in enumerate(counts):
-        height = round(80 * count / counts.max())
+        height = round(HEIGHT * count / counts.max())
         label = f"{edges[index]:.4g} to {edges[index + 1]:.4g}: {count}"
-        bars.append(
-            f'<rect x="{index * width}" y="{80 - height}" width="{width - 1}" height="{height}" '
-            f'fill="#47a"><title>{label}</title></rect>'
+        shapes.append(
+            f'<rect x="{LEFT + index * width}" y="{bottom - height}" width="{width - 1}" '
+            f'height="{height}" fill="#47a"><title>{label}</title></rect>'
         )
-    return f'<svg width="480" height="80">{"".join(bars)}</svg>'
+    middle = (LEFT + end) // 2
+    texts = [
+        (LEFT - 4, TOP_MARGIN + 8, "end", f"{counts.max()}"),
+        (LEFT - 4, bottom, "end", "0"),
+        (LEFT - 4, (TOP_MARGIN + bottom) // 2 + 4, "end", "clips"),
+        (LEFT, bottom + 14, "start", f"{min(values):.4g}"),
+        (end, bottom + 14, "end", f"{max(values):.4g}"),
+        (middle, bottom + 14, "middle", axis),
+    ]
+    shapes += [
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{html.escape(text)}</text>'
+        for x, y, anchor, text in texts
+    ]
+    size = f'width="{LEFT + WIDTH + 8}" height="{bottom + 20}"'
+    return f'<svg {size} role="img" aria-label="{html.escape(axis)}">{"".join(shapes)}</svg>'
 
 
 def _sources(split: SplitStatistics) -> str:
