@@ -6,12 +6,22 @@ Varies one of them at a time, with the values of `BASE` for the others, and coun
 --count prompts of moving shapes the samples obey, by the detector. With --critic it also varies the
 steps of decoding by a token critic instead of confidence. Writes guidance.json, guidance.md and
 guidance.png; a second call resumes.
+
+    python experiments/sweep_guidance.py --model=runs/maskgit --output=out/guidance \\
+        --prompt="cars driving on a road" --prompt="a beach"
+
+With --prompt it measures nothing, which needs moving shapes, but shows: every prompt with every λ
+and one seed, else with the model's own options, as grid.mp4 (a row per prompt, a column per λ) and
+grid.png (a row of frames per sample).
 """
 
 import dataclasses
 import json
+import shlex
+import sys
 import time
 
+import numpy as np
 from absl import flags
 
 from experiments import common
@@ -30,6 +40,7 @@ COUNT = flags.DEFINE_integer("count", 100, "prompts per point and split", lower_
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 GUIDANCE = flags.DEFINE_list("guidance", ["0", "0.5", "1", "3", "6", "12"], "values of lambda")
 STEPS = flags.DEFINE_list("steps", ["4", "8", "12", "24", "48"], "numbers of decoding steps")
+PROMPT = flags.DEFINE_multi_string("prompt", [], "to look at, with every lambda; several times")
 TEMPERATURE = flags.DEFINE_list("temperature", ["0", "1", "2", "4", "8"], "choice temperatures")
 
 # The paper's sampler: with a few-pass one of a model's own, choice temperature has no effect.
@@ -53,7 +64,7 @@ SHARES = ("colour", "shape", "direction", "all")
 
 
 def main(argv):
-    """Measures every missing point, then writes table and chart."""
+    """Measures every missing point, then writes table and chart; or the grid of --prompt."""
     del argv
     from phenaki.data import batches
     from phenaki.pipeline import Phenaki
@@ -62,10 +73,14 @@ def main(argv):
     inputs = [("model", MODEL.value), ("critic", CRITIC.value)]
     outputs.admit("output", output, "experiment", inputs)
     model = Phenaki.load(MODEL.value)
+    if PROMPT.value:
+        with outputs.claimed("output", output, "experiment", inputs):
+            _grid(model, output)
+        return
     if model.config.data.source != "moving_shapes":
         raise UserError(
             f"--model={MODEL.value}: was trained on {model.config.data.source}; only moving shapes "
-            "have a detector."
+            "have a detector; give --prompt for samples to look at."
         )
     critic = model.load_critic(CRITIC.value) if CRITIC.value else None
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
@@ -98,15 +113,52 @@ def _points(critic):
         ("steps", STEPS, int),
         ("choice_temperature", TEMPERATURE, float),
     ):
-        for text in flag.value:
-            try:
-                value = kind(text)
-            except ValueError:
-                raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
+        for value in _numbers(flag, kind):
             points.append((axis, value, BASE | {axis: value}))
             if critic is not None and axis == "steps":
                 points.append(("critic", value, BASE | dict(steps=value, critic=critic)))
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
+
+
+def _numbers(flag, kind):
+    """The values of a flag, each a number of `kind`."""
+    for text in flag.value:
+        try:
+            yield kind(text)
+        except ValueError:
+            raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
+
+
+def _grid(model, output):
+    """Samples every prompt with every λ, and writes them next to each other."""
+    from phenaki.io import media
+    from phenaki.io.clean_text import clean
+    from phenaki.io.contact_sheet import contact_sheet
+
+    prompts, scales = [clean(prompt) for prompt in PROMPT.value], list(_numbers(GUIDANCE, float))
+    options = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
+    columns = [
+        model.generate(prompts, seed=SEED.value, guidance=scale, **options) for scale in scales
+    ]
+    grid = np.concatenate([np.concatenate(list(videos), 1) for videos in columns], 2)
+    facts = {
+        "prompts": prompts,
+        "guidance": scales,
+        "seed": SEED.value,
+        "model": model.fingerprint,
+        "command": shlex.join(sys.argv),
+    }
+    outputs.enlist(output, ["grid.mp4", "grid.png"], kind="experiment")
+    scale = media.scale_to_see(model.spec.height, model.spec.width, side=128)
+    media.write_mp4(output / "grid.mp4", grid, model.spec.fps, scale, facts)
+    rows = [(row, column) for row in range(len(prompts)) for column in range(len(scales))]
+    sheet = contact_sheet(
+        [columns[column][row] for row, column in rows],
+        [f"λ {scales[column]:g}: {prompts[row]}" for row, column in rows],
+    )
+    media.write_png(output / "grid.png", sheet, facts=facts)
+    shown = ", ".join(f"{scale:g}" for scale in scales)
+    print(f"{output}/grid.mp4 and grid.png: a row per prompt, columns λ {shown}")
 
 
 def _resumed(path, model, world, critic):

@@ -6,9 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from configs import maskgit
 from experiments import common
@@ -155,6 +157,31 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
         in (again := run_script("experiments/sweep_guidance.py", *flags, quick=True)).stdout
     )
     assert " 77 % |" in again.stdout
+
+
+def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):
+    model = tiny.phenaki()
+    model.save(tmp_path / "model")
+    bundle = json.loads((tmp_path / "model/bundle.json").read_text())
+    bundle["config"]["data"] |= {"source": "tfds", "sources": "data/clips"}
+    del bundle["sums"]
+    (tmp_path / "model/bundle.json").write_text(json.dumps(bundle))
+    flags = [f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--guidance=0,3,6"]
+    done = run_script("experiments/sweep_guidance.py", *flags, quick=True)
+    assert done.returncode == 2 and "give --prompt for samples to look at" in done.stderr
+    asked = ["--prompt=a", "--prompt=b"]
+    done = run_script("experiments/sweep_guidance.py", *flags, *asked, quick=True)
+    assert done.returncode == 0, done.stderr
+    assert "a row per prompt, columns λ 0, 3, 6" in done.stdout
+    spec = model.spec
+    with av.open(str(tmp_path / "out/grid.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.frames == spec.frames
+        assert stream.width * 2 * spec.height == stream.height * 3 * spec.width
+        facts = json.loads(container.metadata["comment"])
+    assert (facts["guidance"], facts["prompts"]) == ([0, 3, 6], ["a", "b"])
+    with Image.open(tmp_path / "out/grid.png") as sheet:
+        assert sheet.height > 6 * 96
 
 
 def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
