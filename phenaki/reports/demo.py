@@ -19,7 +19,25 @@ from phenaki.sampling.windows import Scene
 from phenaki.train import logs
 
 SHOWN = 12  # samples per model
-ATTRIBUTES = ("colour", "shape", "direction", "all")
+ATTRIBUTES = ("colour", "shape", "direction", "present", "all")
+EXPLAINED = """
+- **colour**, **shape**, **direction**: the fraction of samples in which it is the prompt's;
+  **present**: exactly one object is seen; **all**: all four at once.
+- **seen**: combinations of the three that training showed; **held out**: never shown together;
+  **story**: windows that continue another one; **ceiling**: real clips through the tokenizer, the
+  best that stage 2 can reach with it.
+- **start entropy**: how evenly the objects' first places are spread, at most 4 bits; close to 0
+  where one sample repeats.
+- A **latent frame** is frame 0, or a group of frames that share their tokens.
+"""
+NEXT = """# Next
+
+- Other prompts of this model:
+  `phenaki sample --model={model} --output=out --prompt="a red circle moves left"`
+- In the browser: `phenaki studio --model={model}`
+- Whether the run is healthy: `phenaki doctor --run={model}`
+- Own clips: `phenaki prepare`, `train-cvivit`, `train-maskgit`; docs/own_clips.md says how.
+"""
 
 
 def page(
@@ -54,8 +72,10 @@ def page(
             heading="A story",
         )
     first = next(iter(models.values()))
+    report.text(f"# Tokens: {next(iter(models))}")
     _reconstructions(report, first)
     _token_maps(report, first, seed)
+    report.text(NEXT.format(model=workdir / "maskgit"))
     return report
 
 
@@ -79,6 +99,7 @@ def _scores(report, models, workdir, count, seed, known):
             )
     write_json(path, scores, indent=2)
     report.table(["model", "row", *ATTRIBUTES, "start entropy, bits"], rows)
+    report.text(EXPLAINED)
     seconds = read_dict(workdir / "seconds.json")
     report.text("Training took " + ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items()) + ".")
 
@@ -124,12 +145,19 @@ def _samples(report, model, seed):
             world, np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
         )
         videos = alignment.sample(model, prompts.texts, seed)
-        right = alignment.verdict(world, videos, prompts).all
+        verdict = alignment.verdict(world, videos, prompts)
         items = [
-            (_gif(v, model), p, bool(ok))
-            for v, p, ok in zip(videos, prompts.texts, right, strict=True)
+            (_gif(video, model), text + _wrong(verdict, row), bool(verdict.all[row]))
+            for row, (video, text) in enumerate(zip(videos, prompts.texts, strict=True))
         ]
         report.figures(items, heading=heading)
+
+
+def _wrong(verdict, row):
+    """Which attributes of a sample are not those of its prompt."""
+    names = [name for name in ATTRIBUTES[:-1] if not getattr(verdict, name)[row]]
+    words = ["one object" if name == "present" else name for name in names]
+    return f" (not right: {', '.join(words)})" if words else ""
 
 
 def _story(model, scenes, seed):
