@@ -274,15 +274,20 @@ def test_a_video_has_mp4_gif_and_sheet_and_an_image_is_an_image(tmp_path):
         np.testing.assert_array_equal(np.asarray(file), media.enlarge(image[0], 2))
 
 
-def test_samples_of_an_earlier_call_are_removed_and_nothing_else(tmp_path):
+def test_samples_are_numbered_on_from_those_of_earlier_calls_and_replace_nothing(tmp_path):
     video, image = np.zeros((3, 8, 8, 3)), np.zeros((1, 8, 8, 3))
-    others = ["story.mp4", "sample_x.mp4", "sample_0.txt", "my_sample_0.mp4", "sample_0.mp4.bak"]
-    for name in others:
+    expected = {"story.mp4", "sample_x.mp4", "my_sample_90.mp4", "sample_7.mp4.bak"}
+    for name in expected:
         (tmp_path / name).write_bytes(b"")
-    for call in ([video] * 12, [image], [video], [np.zeros((241, 8, 8, 3))]):
-        sample_files.write(tmp_path, call, ["a"] * len(call), 8)
+    first, before = 8, {}
+    for call in ([video] * 3, [image], [video], [np.zeros((241, 8, 8, 3))]):
+        numbers = range(first, first := first + len(call))
+        names = sample_files.write(tmp_path, call, ["a"] * len(call), 8)
+        assert names == [f"sample_{number}" for number in numbers]
         suffixes = [".gif", ".mp4", ".png"] if len(call[0]) > 1 else [".png", "_sheet.png"]
         suffixes = suffixes[1:] if len(call[0]) > 240 else suffixes
-        expected = {f"sample_{i}{suffix}" for i in range(len(call)) for suffix in suffixes}
-        names = {path.name for path in tmp_path.iterdir()} - {outputs.MARKER}
-        assert names == expected | set(others)
+        expected |= {f"sample_{number}{suffix}" for number in numbers for suffix in suffixes}
+        there = {path for path in tmp_path.iterdir() if path.name != outputs.MARKER}
+        assert {path.name for path in there} == expected
+        assert all(path.read_bytes() == content for path, content in before.items())
+        before = {path: path.read_bytes() for path in there}

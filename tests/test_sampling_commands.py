@@ -1,6 +1,7 @@
 """`phenaki sample | story | fill | reconstruct` on a tiny model: what they write, and how made."""
 
 import json
+import shutil
 
 import av
 import jax.numpy as jnp
@@ -164,6 +165,52 @@ def test_a_story_says_how_it_was_made_and_keeps_no_gif_of_another(
     monkeypatch.setattr(sample_files, "GIF_FRAMES", 3)
     call("story", f"--story={story}", "--steps=1", "--seed=7", "--context=3")
     assert not (output / "story.gif").exists()  # this one is too long
+
+
+@pytest.fixture
+def contents():
+    """A folder -> {name: bytes} of the files of a take in it."""
+
+    def read(folder):
+        files = (path for path in folder.iterdir() if path.is_file())
+        return {path.name: path.read_bytes() for path in files if path.name[0] != "."}
+
+    return read
+
+
+def test_another_story_in_the_folder_keeps_the_one_before(call, contents, capsys):
+    def tell(*flags):
+        output = call("story", *flags, "--steps=1", "--seed=7")
+        return output, contents(output), capsys.readouterr().err
+
+    output, first, notes = tell("--scene=a@0.7")
+    assert "is now in" not in notes and {"story.mp4", "story_report.json"} <= first.keys()
+    _, again, notes = tell("--scene=a@0.7")
+    assert "is now in" not in notes and again["story.mp4"] == first["story.mp4"]
+    _, second, notes = tell("--scene=b@0.7")
+    assert f"note: the story that was in {output} is now in {output}/take_1.\n" in notes
+    assert contents(output / "take_1") == again and second["story.mp4"] != first["story.mp4"]
+    (output / "take_1/story_report.json").unlink()  # as if ended while it moved them
+    assert tell("--scene=a@1.4")[2].count(f"{output}/take_1.\n") == 1
+    assert contents(output / "take_1") == second
+    assert tell("--scene=a@0.7", "--reanchor")[2].count(f"{output}/take_2.\n") == 1
+
+
+def test_another_reconstruction_in_the_folder_keeps_the_one_before(
+    call, files, contents, tmp_path_factory, capsys
+):
+    other = tmp_path_factory.mktemp("other") / "other.mp4"
+    shutil.copy(files / "clip.mp4", other)
+    for _ in range(2):
+        output = call("reconstruct", "--video=clip.mp4")
+    assert not (output / "take_1").exists()
+    first = contents(output)
+    call("reconstruct", f"--video={other}")
+    assert f"note: the reconstruction that was in {output} is now in {output}/take_1.\n" in (
+        capsys.readouterr().err
+    )
+    assert contents(output / "take_1") == first
+    assert json.loads((output / "reconstruction.json").read_text())["video"] == str(other)
 
 
 def test_a_critic_scores_the_windows_of_a_story_and_names_them(call, monkeypatch):

@@ -10,13 +10,13 @@
 Every --prompt gives one video, --unconditional one without text; --image is the first frame of all
 of them, --video is continued by one window per --prompt and kept in front of it. Writes NAME.mp4,
 NAME.gif of a short one, a sheet of frames NAME.png, and NAME.json, how it was made; an image
-(--frames=1) is NAME.png with NAME_sheet.png. Samples of an earlier call in OUTPUT are removed.
+(--frames=1) is NAME.png with NAME_sheet.png. Numbers continue those of earlier calls in OUTPUT.
 
 All --scene together give one story, each for its seconds after the "@"; --story reads one from a
 file (docs/stories.md). Writes story.mp4 with chapters, .srt, .png, .gif of a short one, drift.json
 and drift.png, story_report.json, and every window to --windows: a story that was interrupted
 resumes, one that was changed is sampled again from the change on. Options of the file go before
-those of the command line.
+those of the command line. A story in OUTPUT that was made otherwise is moved to take_1, take_2, ...
 """
 
 from absl import flags

@@ -8,7 +8,7 @@ from absl import flags
 from phenaki.commands import sampling_flags
 from phenaki.commands.sampling_flags import value
 from phenaki.errors import UserError
-from phenaki.io import outputs, paths, shipped
+from phenaki.io import artifacts, outputs, paths, shipped, takes
 from phenaki.io.clean_text import clean
 from phenaki.progress import Progress
 
@@ -109,6 +109,8 @@ def _story(model, storyboard, plan, output, facts):
         output = output / "preview"
         outputs.admit("output", output, "samples")
         output.mkdir(exist_ok=True)
+    elif (before := artifacts.marked(output / "story_report.json")) is not None:
+        _keep(output, render.made(facts, model, storyboard), before.get("made", {}))
     distance, world = drift.distance(value("weights")), batches.known_world(model)
     options = generate.DriftOptions(
         match_colours=value("reanchor"),
@@ -137,6 +139,14 @@ def _story(model, storyboard, plan, output, facts):
         facts=facts,
     )
     _print(report, output)
+
+
+def _keep(output, made, before):
+    """Moves the story that is in `output` aside, if `before`, how it was made, is not `made`."""
+    from phenaki.stories import render
+
+    if folder := takes.keep(output, render.FILES, made, before):
+        sampling_flags.note(f"the story that was in {output} is now in {folder}.")
 
 
 def _score(world, distance):

@@ -1,5 +1,6 @@
 """Files of samples: sample_0.mp4, .gif and a sheet of frames .png; an image is .png and a sheet."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from phenaki.io.contact_sheet import contact_sheet
 from phenaki.io.paths import PathLike
 
 GIF_FRAMES = 240  # longer videos have no gif, which needs all frames in memory
-_OWN = r"sample_\d+(\.mp4|\.gif|\.png|\.json|_sheet\.png)"
+_NUMBERED = re.compile(r"sample_(\d+)\D.*")
 
 
 def write(
@@ -21,24 +22,22 @@ def write(
     scale: int | None = None,
     facts: provenance.Facts | None = None,
 ) -> list[str]:
-    """Writes `videos` [f h w 3] to `directory` and returns their names; removes those before.
+    """Writes `videos` [f h w 3] to `directory` and returns their names.
 
-    Files of an earlier call would look like samples of this one; what the folder's marker does not
-    list is not of an earlier call and stays. `scale` enlarges pixels; None: to about 256. `facts`
-    are how all were made (`phenaki.io.provenance`).
-
-    Raises:
-        UserError: there is another file of such a name.
+    Numbers continue those that are there: samples of earlier calls stay. `scale` enlarges pixels;
+    None: to about 256. `facts` are how all were made (`phenaki.io.provenance`).
     """
     scale = scale or media.scale_to_see(*videos[0].shape[1:3])
     directory = paths.path(directory)
-    names = [f"sample_{number}" for number in range(len(videos))]
+    numbers = [int(found[1]) for found in map(_NUMBERED.fullmatch, paths.names(directory)) if found]
+    first = max(numbers, default=-1) + 1
+    names = [f"sample_{first + row}" for row in range(len(videos))]
     files = [
         f"{name}{end}"
         for name, video in zip(names, videos, strict=True)
         for end in (*_suffixes(len(video)), *([] if facts is None else [".json"]))
     ]
-    outputs.enlist(directory, files, replaced=_OWN)
+    outputs.enlist(directory, files)
     for row, (name, video, prompt) in enumerate(zip(names, videos, prompts, strict=True)):
         sheet = contact_sheet([video], [prompt])
         own = None if facts is None else {"prompt": prompt, "row": row, **facts}

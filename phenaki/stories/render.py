@@ -174,13 +174,13 @@ def render(
     shots, fps, parts = storyboard.shots, model.spec.fps, segments(plan)
     prompts = [shot.prompt for shot in shots]
     chapters = [(prompt or "", *part) for prompt, part in zip(prompts, parts, strict=True)]
-    made = _made(facts, model, storyboard)
+    how = made(facts, model, storyboard)
     sheet = _ContactSheet(parts)
     metrics = WindowMetrics(shots, fps, distance[0], world, measured)
     generated = generate_windows(model, storyboard, plan, cache, read_image, options, observer)
     with (
         progress(len(plan)) as shown,
-        media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters, facts=made) as writer,
+        media.Mp4Writer(output / "story.mp4", fps, scale, chapters=chapters, facts=how) as writer,
     ):
         begun = time.monotonic()
         for part in generated:
@@ -190,12 +190,12 @@ def render(
             metrics.add(part, seconds)
             shown.update(note=f"scene {part.window.scene + 1} of {len(shots)}")
             begun = time.monotonic()
-    _write_prompts(output, prompts, parts, fps, sheet, made)
+    _write_prompts(output, prompts, parts, fps, sheet, how)
     if plan[-1].stop <= sample_files.GIF_FRAMES:  # from the cache, where all windows are now
         again = generate_windows(model, storyboard, plan, cache, read_image, options)
         video = np.concatenate([media.as_uint8(part.frames) for part in again])
-        media.write_gif(output / "story.gif", video, fps, scale, made)
-    return metrics.write(output, distance[1], parts, made)
+        media.write_gif(output / "story.gif", video, fps, scale, how)
+    return metrics.write(output, distance[1], parts, how)
 
 
 def _write_prompts(output, prompts, parts, fps, sheet, made):
@@ -206,8 +206,8 @@ def _write_prompts(output, prompts, parts, fps, sheet, made):
     media.write_png(output / "story.png", rows, facts=made)
 
 
-def _made(facts, model, storyboard):
-    """How the story is made: `facts` of the call; of each scene its prompt, seed and options."""
+def made(facts: Mapping[str, Any] | None, model: Phenaki, storyboard: Storyboard) -> dict[str, Any]:
+    """How a story is made: `facts` of the call; of each scene its prompt, seed and options."""
     if facts is None:
         return {}
     scenes = [
