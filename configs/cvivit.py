@@ -61,7 +61,14 @@ def paper() -> ConfigDict:
     # Usage is counted over a window of 20 and more tokens per code. Not in the paper: revival of
     # unused codes until a step (0 = never), and an EMA codebook (0 = by gradient, equation 1).
     c.codebook = dict(usage_window=100, revive_until=0, decay=0.0)
-    c.data = dict(source="tfds", sources="data/mit", batch=128, image_batch=0, world={})
+    c.data = dict(
+        source="tfds",
+        sources="data/mit",  # a directory, or several with rates: "A=0.8,B=0.2"
+        image_sources="",  # the same for images; "" = those of `sources`
+        batch=128,
+        image_batch=0,
+        world={},
+    )
     # Warm start: the run or bundle of a C-ViViT, also of one of images only (video.frames=1).
     c.start = ""
     c.train = dict(steps=1_000_000, log_every=100, save_every=5000, sample_every=5000, keep=2)

@@ -16,7 +16,7 @@ from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.planning import programs
 from phenaki.sampling.windows import Scene
-from phenaki.train import encode_dataset, health, logs, maskgit, tokenizer
+from phenaki.train import encode_dataset, health, inputs, logs, maskgit, tokenizer
 from phenaki.train.health import HealthOptions
 
 ONE = jax.devices()[:1]
@@ -90,6 +90,19 @@ def test_stage_2_reads_the_images_whose_tokens_are_stored(data, codes, stage_1):
     stored, same = batches.first(config, IMAGES)
     assert captions == same and set(captions) == {f"image {n}" for n in range(IMAGES)}
     assert stored["tokens"].shape == (IMAGES, 4) and encoded.shape == (IMAGES, 1, 2, 2)
+
+
+def test_images_of_stage_1_may_be_of_a_set_of_their_own(data, tmp_path):
+    form = format.ClipFormat(11, 8.0, 20, 18, "png")
+    black = format.encode(np.zeros((11, 20, 18, 3), np.uint8), "png")
+    clip = format.ClipRecord("a", black, None, "", "", (20, 18), 0.0, 8.0)
+    clip_sets.write(tmp_path / "set", form, {"video_train": [clip], "video_validation": [clip]})
+    sources = dict(sources=str(tmp_path / "set"), batch=2, image_batch=3)
+    config = tiny.tokenizer_config(data=dict(source="tfds", image_sources=str(data), **sources))
+    with contextlib.closing(batches.make(config, inputs.no_captions)) as stream:
+        batch = next(iter(stream))
+    assert batch["video"]["video"].shape == (2, 11, 16, 16, 3) and not batch["video"]["video"].any()
+    assert batch["image"]["video"].shape == (3, 1, 16, 16, 3) and batch["image"]["video"].any()
 
 
 def test_a_model_of_images_refuses_what_needs_clips():

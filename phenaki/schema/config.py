@@ -130,11 +130,11 @@ DATA: Fields = {
         "made shapes, data sets of pixels, or data sets of tokens",
     ),
     "sources": Field(Text(empty=True), "a data set, or several with rates: A=0.8,B=0.2"),
+    "image_sources": Field(Text(empty=True), "the same for images; empty: those of sources"),
     **BATCH,
 }
 CAPTIONED: Fields = {
     **DATA,
-    "image_sources": Field(Text(empty=True), "the same for images; empty: those of sources"),
     "captions": Field(
         choice("sampled", "first"), "of several captions another one in every epoch, or the first"
     ),
