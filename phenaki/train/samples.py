@@ -27,7 +27,8 @@ def write_samples(
         directory = paths.path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if videos.shape[1] > 1:
-            media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps)
+            scale = media.scale_to_see(*videos.shape[2:4])
+            media.write_mp4(directory / f"{name}.mp4", np.concatenate(list(videos)), fps, scale)
         media.write_png(directory / f"{name}.png", sheet)
     return {"samples": sheet}
 
