@@ -78,11 +78,13 @@ def test_limited_range_is_noticed():
     assert any("16 to 235" in line for line in split.warnings())
 
 
-def test_the_page_is_self_contained(directory, run_script, tmp_path):
-    done = run_script(
-        "scripts/inspect_data.py", f"--data={directory}", f"--output={tmp_path / 'p'}"
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_page_is_self_contained_and_replaces_an_earlier_one(directory, run_script, tmp_path):
+    (tmp_path / "p").write_text('<!doctype html><meta charset="utf-8"><title>data</title><style>')
+    for _ in range(2):  # the page of an earlier version, then that of this one
+        done = run_script(
+            "scripts/inspect_data.py", f"--data={directory}", f"--output={tmp_path / 'p'}"
+        )
+        assert done.returncode == 0, done.stderr
     assert "5 of 5 records, 3 with captions of 5 to 9, median 5 tokens" in done.stdout
     page = (tmp_path / "p").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page)

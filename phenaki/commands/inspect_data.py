@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Writes the page."""
     del argv
     from phenaki.data.prepare import inspect, inspect_page
-    from phenaki.io import apart, artifacts, html_report, outputs, paths
+    from phenaki.io import apart, artifacts, outputs, paths
     from phenaki.text import vocabulary
 
     if _MOST.value < 1:
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     own = apart.resolved("--output", path.parent) == apart.resolved("--data", directory)
     inputs = [] if own else [("data", directory)]  # its page may lie in the data set
     outputs.admit_file(
-        "output", path, html_report.is_page, [*inputs, ("vocabulary", vocabulary_file)]
+        "output", path, inspect_page.is_page, [*inputs, ("vocabulary", vocabulary_file)]
     )
     found = inspect.measure(directory, _MOST.value, count, _LENGTH.value)
     with artifacts.atomic(path) as partial:

@@ -9,11 +9,13 @@ import numpy as np
 
 from phenaki.data.prepare import contact_sheet
 from phenaki.data.prepare.inspect import SplitStatistics
+from phenaki.io import html_report
 from phenaki.io.paths import PathLike
 
 _STYLE = """body{font:14px sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
 td,th{padding:2px 8px;text-align:left}svg{background:#f4f4f4}
 svg text{font:11px sans-serif;fill:#333}img{max-width:100%}.bad{color:#b00}"""
+_START = '<!doctype html><meta charset="utf-8"><title>data</title>'
 BINS = 24
 LEFT, TOP_MARGIN, WIDTH, HEIGHT = 56, 8, 480, 80  # pixels of a chart: room for its axes, its bars
 TOP = 12  # sources and duplicates listed
@@ -49,7 +51,13 @@ def page(directory: PathLike, found: dict[str, SplitStatistics]) -> str:
             parts.append(f"<h3>equal clips</h3><table>{''.join(rows)}</table>")
         parts.append(_sheet(directory, name, split.stored))
     body = "\n".join(parts)
-    return f'<!doctype html><meta charset="utf-8"><title>data</title><style>{_STYLE}</style>{body}'
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{html_report.POLICY}">'
+    return f"{_START}{policy}<style>{_STYLE}</style>{body}"
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a page of this module, also of an earlier version."""
+    return head.startswith(_START.encode())
 
 
 def _range(values: Sequence[int | float]) -> str:
