@@ -1,8 +1,10 @@
 """The sizes that scripts/plan.py prints are those of the paper's tables."""
 
 import pytest
+import script_calls
 
 from configs import baselines, cvivit, maskgit
+from phenaki.errors import UserError
 from phenaki.planning import plan
 from phenaki.planning.programs import workload
 from phenaki.train.maskgit import with_tokenizer
@@ -33,3 +35,10 @@ def test_the_script_prints_them(run_script):
     done = run_script("scripts/plan.py", "--config=configs/maskgit.py:t2v")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "--stage1 is required" in done.stderr
+
+
+# Of config files.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_wrong_topology_is_told_before_the_networks_are_traced():
+    with pytest.raises(UserError, match=r"--topology=v9:4x4: "):
+        script_calls.call("plan.py", "--config=configs/maskgit.py:t2v", "--topology=v9:4x4")

@@ -54,15 +54,16 @@ def main(argv):
         return
     if CONFIG.value is None:
         raise UserError("--config is required")
+    # Before the networks are traced, which takes a minute for the largest.
+    topology = chips.parse(TOPOLOGY.value) if TOPOLOGY.value else None
     workload = _workload()
-    if not TOPOLOGY.value:
+    if topology is None:
         if COMPILE.value or SEARCH.value:
             raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
         _print_sizes(workload)
         return
     from phenaki.planning import compiled, plan, search
 
-    topology = chips.parse(TOPOLOGY.value)
     sizes = None
     if SEARCH.value:
         ranked = search.search(workload, topology)
