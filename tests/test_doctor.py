@@ -6,8 +6,11 @@ import optax
 import pytest
 import tiny
 from absl import logging
+from ml_collections import ConfigDict
 
 from phenaki.diagnostics import doctor, gradients, overfit
+from phenaki.errors import UserError
+from phenaki.io import checkpoint
 from phenaki.losses.tokenizer import LossOutput
 from phenaki.models import cvivit, factory
 from phenaki.train import health, state
@@ -182,3 +185,10 @@ def test_one_pair_is_learned_and_sampled_back():
     (found,) = doctor.overfit_pair(model, clips, captions, steps=2)
     assert not found.healthy
     assert doctor.overfit_pair(model, clips, captions, steps=0) == []
+
+
+def test_the_run_of_a_critic_is_refused_in_one_line(tmp_path, monkeypatch):
+    config = ConfigDict({"kind": "critic"})
+    monkeypatch.setattr(checkpoint, "load_run", lambda run: ({}, config, 1))
+    with pytest.raises(UserError, match="is a critic's run; the checks are those of tokenizers"):
+        next(doctor.examine_run(tmp_path, 0))

@@ -44,11 +44,16 @@ def examine_run(run: PathLike, steps: int) -> Iterator[Finding]:
     leaves these out.
 
     Raises:
-        UserError: `run` is not the workdir of a training run with a checkpoint.
+        UserError: `run` is not the workdir of a training run with a checkpoint, or is a critic's.
     """
     params, config, _ = checkpoint.load_run(run)
     lines = logs.read(run)
     fields = config.to_dict()
+    if fields["kind"] == "critic":
+        raise UserError(
+            f"{run}: is a critic's run; the checks are those of tokenizers and MaskGIT. phenaki "
+            "compare plots what it has logged."
+        )
     yield from health.read(lines, HealthOptions.of(fields), least=1)
     if fields["kind"] == "maskgit":
         model = Phenaki.load(run)
