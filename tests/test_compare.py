@@ -47,6 +47,17 @@ def test_a_page_shows_differences_newest_values_curves_and_samples(runs, tmp_pat
     assert "All fields are equal" in output.read_text()
 
 
+def test_what_others_wrote_into_a_run_and_what_is_not_finite_is_left_out(tmp_path):
+    one = run(tmp_path / "one", 1e-3, [float("nan")] * 2)
+    (one / "samples/zz.png").write_bytes(b"mine")
+    with (one / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "note": "mine", "psnr": null}\n')
+    compare.page([one]).save(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "loss/total</h3>\n<p>No value is finite.</p>" in page
+    assert page.count("data:image/png") == 1 and "note" not in page and "psnr" not in page
+
+
 def test_metrics_are_chosen_by_name(runs):
     report = compare.page(runs, ["loss/masked_10"])
     assert sum(block.count("<svg") for block in report._blocks) == 1

@@ -1,9 +1,11 @@
 """One page about several runs: where their configs differ, their metrics as curves, samples."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from phenaki.errors import UserError
@@ -13,6 +15,7 @@ from phenaki.io.paths import AnyPath, PathLike
 from phenaki.train import logs
 
 NEVER = ("step", "seconds", "seconds_waited")  # of a line; not metrics
+_SHEET = re.compile(r"\d+\.png")  # of samples, by step
 DETAILS = "masked_"  # loss and accuracy by tenths of the masked fraction: twenty curves more
 
 
@@ -38,7 +41,11 @@ def page(runs: Sequence[PathLike], metrics: Sequence[str] = ()) -> Report:
     report.table(["", *names], _newest(lines, chosen))
     report.text("## Curves")
     for metric in chosen:
-        report.curve(metric, _series(lines, metric), "step", metric.rpartition("/")[2])
+        series = _series(lines, metric)
+        if any(np.isfinite(ys).any() for _, ys in series.values()):
+            report.curve(metric, series, "step", metric.rpartition("/")[2])
+        else:
+            report.text(f"### {metric}\nNo value is finite.")
     _add_samples(report, dict(zip(names, folders, strict=True)))
     return report
 
@@ -61,7 +68,8 @@ def _lines(folder: AnyPath) -> list[dict[str, Any]]:
     found = logs.read(folder) if paths.is_file(folder / logs.FILE) else []
     if not found:
         raise UserError(f"{folder}: has logged nothing yet; config.train.log_every says when.")
-    return found
+    numbers = [{k: v for k, v in line.items() if isinstance(v, int | float)} for line in found]
+    return numbers
 
 
 def differences(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -106,7 +114,7 @@ def _add_samples(report: Report, folders: Mapping[str, AnyPath]) -> None:
     """The newest sheet of samples of each run that has one."""
     sheets = []
     for name, folder in folders.items():
-        found = [file for file in paths.names(folder / "samples") if file.endswith(".png")]
+        found = [file for file in paths.names(folder / "samples") if _SHEET.fullmatch(file)]
         if found:
             content = (folder / "samples" / found[-1]).read_bytes()
             step = found[-1].removesuffix(".png").lstrip("0") or "0"
