@@ -236,3 +236,9 @@ def test_scores_of_another_model_are_refused():
 
 def test_tests_cannot_contact_the_hub():
     assert os.environ["HF_HUB_OFFLINE"] == "1" and conftest
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"records": [1]}, {"records": {"a": 1}}, {"a": 1}])
+def test_what_holds_no_scores_is_one_line(content):
+    with pytest.raises(UserError, match=r"--scores=a\.json: holds no scores of evaluate\.py"):
+        model_card.check_scores({"a.json": content}, "ab")

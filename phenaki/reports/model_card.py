@@ -142,16 +142,15 @@ def check_scores(scores: Mapping[str, Any], fingerprint: str) -> None:
         UserError: they are of another model, or no scores.
     """
     for file, found in scores.items():
-        if not (isinstance(found, dict) and found):
+        known = found if isinstance(found, dict) else {}
+        rows = known.get("records", list(known.values()))
+        if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
             raise UserError(f"--scores={file}: holds no scores of evaluate.py or demo.py.")
-        if isinstance(records := found.get("records"), list):
-            for of in (_find(record.get("settings"), "fingerprint") for record in records):
-                if of not in (None, fingerprint):
-                    raise UserError(
-                        f"--scores={file}: is of model {of}, but this one is {fingerprint}."
-                    )
-        elif not all(isinstance(row, dict) for row in found.values()):
-            raise UserError(f"--scores={file}: holds no scores of evaluate.py or demo.py.")
+        for of in (_find(row.get("settings"), "fingerprint") for row in rows):
+            if of not in (None, fingerprint):
+                raise UserError(
+                    f"--scores={file}: is of model {of}, but this one is {fingerprint}."
+                )
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
