@@ -188,6 +188,8 @@ def open_set(directory: PathLike):
 
 def no_split(directory: PathLike, name: str, known: Iterable[str]) -> UserError:
     """The error of a data set without the split `name`, which the config asks for."""
-    hint = "; config.data.image_batch=0 trains without images" if name == "image_train" else ""
+    hint = ""
+    if name == "image_train":
+        hint = "; give a set with images as config.data.image_sources, or config.data.image_batch=0"
     there = ", ".join(sorted(known))
     return UserError(f"{directory}: has no split {name}; it has {there}{hint}.")
