@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from phenaki import __version__
 from phenaki.commands import main as commands
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,10 @@ def test_every_command_has_a_module_a_script_and_a_line_of_the_help():
             assert f'run("{name}")' in (ROOT / f"scripts/{module}.py").read_text()
         (line,) = (x for x in commands.overview().splitlines() if x.split()[:1] == [name])
         assert len(line.split()) > 2 and len(line) <= 120
+
+
+def test_the_version_is_that_of_the_package(monkeypatch, capsys):
+    assert phenaki(monkeypatch, capsys, "--version") == (0, f"phenaki {__version__}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from phenaki import __version__
 from phenaki.errors import did_you_mean
 
 # Group -> command -> the module of this folder with its flags and `main`.
@@ -65,6 +66,9 @@ def _main(given: list[str]) -> None:
 
     if not given or given[0] in cli.HELP:
         sys.stdout.write(overview())
+        sys.exit(0)
+    if given[0] == "--version":
+        sys.stdout.write(f"phenaki {__version__}\n")
         sys.exit(0)
     if given[0].startswith("--completion"):
         shell = given[0].partition("=")[2]
@@ -166,6 +170,7 @@ def overview() -> str:
         lines += [f"  {name:<{width}}  {_summary(module)}" for name, module in commands.items()]
         lines.append("")
     lines.append("phenaki COMMAND --help lists the flags of a command.")
+    lines.append("phenaki --version prints the version.")
     lines.append("phenaki --completion=bash|zsh|fish prints a script that completes them.")
     return "\n".join([*lines, ""])
 
