@@ -109,7 +109,8 @@ def paper() -> ConfigDict:
     # Every layer's keys and values come straight from its width, 4096 (docs/paper.md#text-encoder).
     c.text = _t5("t5_1_1_xxl")
     c.drop_text = 0.1  # §2.2, for guidance
-    c.mask = dict(schedule="cosine")  # or uniform, linear, square, cubic, exp
+    # Or uniform, linear, square, cubic, exp. The prefix trains later windows; not in the paper.
+    c.mask = dict(schedule="cosine", prefix=0.0)
     # Equation 3 per sample; reduction="code" is the mean over all masked tokens of a step.
     c.loss = dict(reduction="sample", smoothing=0.0)
     c.code_init = 0.0  # scale of the tokenizer's codes in the initial embeddings; not in the paper

@@ -88,6 +88,25 @@ def test_deciles_are_means_over_the_samples_of_that_masked_fraction():
     assert 0 < sum(metrics[f"video/loss/masked_{10 * i}"].count == 0 for i in range(10)) < 10
 
 
+def test_a_share_of_the_clips_keeps_its_first_latent_frames():
+    batch = {kind: jax.tree.map(lambda x: np.tile(x, (40, 1, 1, 1)), BATCH[kind]) for kind in BATCH}
+    _, plain, before = run(batch)
+    _, none, same = run(batch, per_frame=4, prefix=0.0)
+    _, metrics, fed = run(batch, per_frame=4, prefix=0.5)
+    for kind in BATCH:  # without a prefix nothing changes, and an image has none
+        np.testing.assert_array_equal(before[kind][0][0], same[kind][0][0])
+    np.testing.assert_array_equal(before["image"][0][0], fed["image"][0][0])
+    mask = (fed["video"][0][0] == Toy.mask_id).reshape(-1, 6, 4)
+    assert mask.any((1, 2)).all()
+    visible = (~mask.any(2)).cumprod(1).sum(1)  # latent frames at the start without a mask
+    usual = (~(before["video"][0][0] == Toy.mask_id).reshape(-1, 6, 4).any(2)).cumprod(1).sum(1)
+    for count in range(1, 6):  # every length of a prefix is as frequent
+        assert (visible >= count).mean() - (usual >= count).mean() > 0.5 * (6 - count) / 5 * 0.5
+    late = mask[visible == 5]
+    assert len(late) > 20 and late[:, 5].any(1).all()
+    assert float(metrics["loss/total"]) != float(plain["loss/total"]) == float(none["loss/total"])
+
+
 def test_a_logged_decile_is_over_all_steps_and_absent_without_samples():
     steps = [
         {"a": logs.Ratio(np.float32(6), np.float32(2)), "b": logs.Ratio(0.0, 0.0), "c": 1.0},

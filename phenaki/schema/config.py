@@ -181,6 +181,7 @@ KINDS: Mapping[str, Fields] = {
         **_below("text", TEXT),
         **DROP_TEXT,
         **MASK,
+        "mask.prefix": Field(FRACTION, "of clips whose first latent frames are never masked"),
         "loss.reduction": Field(
             choice("sample", "code"), "mean of a sample's masked tokens, or of a step's"
         ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,8 @@ class MaskGITStep:
     schedule: schedules.Schedule = schedules.COSINE
     weigh: Callable = masked_tokens.weight_samples  # one of masked_tokens.REDUCTIONS
     smoothing: float = 0.0  # of labels
+    per_frame: int = 1  # tokens of a latent frame
+    prefix: float = 0.0  # fraction of clips whose first latent frames are never masked
 
     def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -76,7 +79,12 @@ class MaskGITStep:
         mask_key, text_key, _ = jax.random.split(key, 3)
         tokens = self.encode(frozen, part)
         tokens = tokens.reshape(len(tokens), -1)
-        mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule)
+        known = None
+        if self.prefix:
+            grid = (tokens.shape[1] // self.per_frame, self.per_frame, 1)
+            prefix_key = jax.random.fold_in(mask_key, 1)
+            known = schedules.sample_prefix(prefix_key, len(tokens), grid, self.prefix)
+        mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule, known)
         masked, metrics = {"tokens": tokens, "mask": mask}, {}
         if text is not None:
             keep = schedules.keep_text(text_key, len(tokens), self.drop_text)
@@ -138,7 +146,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
     `start` are the parameters of config.start.
     """
     model, optim = factory.maskgit(config), OptimOptions(**config.optim)
-    text = config.text
+    text, spec = config.text, factory.video_spec(config)
     embed = functools.partial(inputs.text, factory.text_encoder(config)) if text else None
     step = MaskGITStep(
         model,
@@ -151,8 +159,10 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         schedule=schedules.SCHEDULES[config.mask.schedule],
         weigh=masked_tokens.REDUCTIONS[config.loss.reduction],
         smoothing=config.loss.smoothing,
+        per_frame=math.prod(spec.grid()[1:]),
+        prefix=config.mask.prefix,
     )
-    sizes = factory.video_spec(config).tokens(), (text.length, text.width) if text else None
+    sizes = spec.tokens(), (text.length, text.width) if text else None
 
     def init(key):
         params = model.init(key, *inputs.example(*sizes))["params"]
