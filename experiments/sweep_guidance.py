@@ -4,7 +4,8 @@
 
 Varies one of them at a time, with the values of `BASE` for the others, and counts how many of
 --count prompts of moving shapes the samples obey, by the detector. With --critic it also varies the
-steps of decoding by a token critic instead of confidence. Writes guidance.json, guidance.md and
+steps of decoding by a token critic instead of confidence, and with --limit guidance whose push is
+bounded (`guidance_limit`, docs/sampling.md#guidance). Writes guidance.json, guidance.md and
 guidance.png; a second call resumes.
 
     python experiments/sweep_guidance.py --model=runs/maskgit --output=out/guidance \\
@@ -40,6 +41,9 @@ COUNT = flags.DEFINE_integer("count", 100, "prompts per point and split", lower_
 SEED = flags.DEFINE_integer("seed", 0, "of the samples", lower_bound=0)
 GUIDANCE = flags.DEFINE_list("guidance", ["0", "0.5", "1", "3", "6", "12"], "values of lambda")
 STEPS = flags.DEFINE_list("steps", ["4", "8", "12", "24", "48"], "numbers of decoding steps")
+LIMIT = flags.DEFINE_float(
+    "limit", None, "bound of guidance: measures every lambda with it, too", lower_bound=0
+)
 PROMPT = flags.DEFINE_multi_string("prompt", [], "to look at, with every lambda; several times")
 TEMPERATURE = flags.DEFINE_list("temperature", ["0", "1", "2", "4", "8"], "choice temperatures")
 
@@ -59,7 +63,9 @@ TITLES = {
     "steps": "steps",
     "choice_temperature": "choice temperature",
     "critic": "steps, with the critic",
+    "bounded": "λ, bounded",
 }
+SECOND = {"steps": "critic", "guidance": "bounded"}  # axis -> the dashed lines of its chart
 SHARES = ("colour", "shape", "direction", "all")
 
 
@@ -117,6 +123,9 @@ def _points(critic):
             points.append((axis, value, BASE | {axis: value}))
             if critic is not None and axis == "steps":
                 points.append(("critic", value, BASE | dict(steps=value, critic=critic)))
+            if LIMIT.value and axis == "guidance":
+                bounded = BASE | dict(guidance=value, guidance_limit=LIMIT.value)
+                points.append(("bounded", value, bounded))
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
 
 
@@ -168,16 +177,18 @@ def _resumed(path, model, world, critic):
     own = {name: BASE[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
     facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **BASE)
-    facts["critic"] = CRITIC.value
+    facts |= {"critic": CRITIC.value, "limit": LIMIT.value}
     options = BASE | dict(critic=critic)
     facts["critic_settings"] = settings.of_sampler(model.defaults, options)["critic"]
     if path.is_file():
         before = json.loads(path.read_text())
         if before.get("settings") == facts["settings"]:
             axes = before["axes"]
-            # Those of another critic do not compare.
+            # Those of another critic, or of another bound, do not compare.
             if before["critic_settings"] != facts["critic_settings"]:
                 axes = {name: axis for name, axis in axes.items() if name != "critic"}
+            if before.get("limit") != facts["limit"]:
+                axes = {name: axis for name, axis in axes.items() if name != "bounded"}
             return facts | {"axes": axes}
     return facts | {"axes": {}}
 
@@ -208,18 +219,19 @@ def _table(report):
 def _chart(path, report):
     from matplotlib.figure import Figure
 
-    axes = {name: points for name, points in report["axes"].items() if name != "critic"}
+    axes = {name: x for name, x in report["axes"].items() if name not in SECOND.values()}
     figure = Figure(figsize=(4 * len(axes), 3.6), layout="constrained")
     plots = figure.subplots(1, len(axes), squeeze=False)[0]
     for plot, (axis, points) in zip(plots, axes.items(), strict=True):
         lines = {name: (axis, name) for name in SPLITS.values()}
-        if axis == "steps" and "critic" in report["axes"]:
-            lines |= {f"{name}, critic": ("critic", name) for name in SPLITS.values()}
+        other = SECOND.get(axis)
+        if other in report["axes"]:
+            lines |= {f"{name}, {other}": (other, name) for name in SPLITS.values()}
         for label, (source, name) in lines.items():
             known = report["axes"][source]
             places = [list(points).index(value) for value in known]
             shares = [100 * point[name]["all"] for point in known.values()]
-            style = "--" if source == "critic" else "-"
+            style = "--" if source == other else "-"
             plot.plot(places, shares, style, marker="o", label=label)
         plot.set_xticks(range(len(points)), [f"{float(value):g}" for value in points])
         own = report["own"][axis]

@@ -138,25 +138,29 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
     tiny.phenaki().save(tmp_path / "model")
     flags = [
         f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=3", "--guidance=0,6",
-        "--steps=2", "--temperature=1",
+        "--steps=2", "--temperature=1", "--limit=2",
     ]  # fmt: skip
     done = run_script("experiments/sweep_guidance.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out/guidance.json").read_text())
     assert {axis: [*points] for axis, points in report["axes"].items()} == {
         "guidance": ["0.0", "6.0"], "steps": ["2"], "choice_temperature": ["1.0"],
+        "bounded": ["0.0", "6.0"],
     }  # fmt: skip
     own = report["settings"]["sampler"]  # the paper's sampler, whatever the model's own is
     assert (own["steps"], own["guidance"], own["schedule"]) == (40, 0.5, "cosine")
     assert (tmp_path / "out/guidance.png").stat().st_size > 5000
     assert "| λ 6.0 | " in (tmp_path / "out/guidance.md").read_text()
     report["axes"]["steps"]["2"]["seen"]["all"] = 0.77  # what is there is not measured again
+    report["axes"]["bounded"]["6.0"]["seen"]["all"] = 0.66  # but that of another bound is
+    report["limit"] = 1.0
     (tmp_path / "out/guidance.json").write_text(json.dumps(report))
     assert (
         "| steps 2 | "
         in (again := run_script("experiments/sweep_guidance.py", *flags, quick=True)).stdout
     )
-    assert " 77 % |" in again.stdout
+    assert " 77 % |" in again.stdout and " 66 % |" not in again.stdout
+    assert "| λ, bounded 6.0 | " in again.stdout
 
 
 def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):

@@ -63,7 +63,8 @@ def test_the_frame_rate_of_each_set(name, fps):
 
 @pytest.mark.parametrize("name", ["t2v", "nuwa", "bair", "k600"])
 def test_dropout_masks_and_smoothing_of_stage_2(name):
-    """docs/paper.md#dropout, #mask-schedule, #prediction-masks, #label-smoothing, #loss-reduction."""
+    """docs/paper.md#dropout, #mask-schedule, #prediction-masks, #label-smoothing,
+    #loss-reduction."""
     c = maskgit.get_config(name)
     assert (c.model.dropout, c.model.attention_dropout) == (0.1, 0.1)
     assert (c.mask.schedule, c.loss.smoothing, c.loss.reduction) == ("cosine", 0.0, "sample")
