@@ -84,7 +84,11 @@ def without_text(params):
 @functools.cache
 def phenaki() -> Phenaki:
     """A whole model with random weights, one for all tests: it compiles once."""
-    config = whole_config()
+    return of_config(whole_config())
+
+
+def of_config(config) -> Phenaki:
+    """A whole model of `config` with random weights."""
     spec = factory.video_spec(config)
     tokens = jnp.zeros((1, spec.tokens()), jnp.int32)
     ids = jnp.ones((1, config.text.length), jnp.int32)
