@@ -1,11 +1,13 @@
 """One model in many threads: results, tokens, traces and caches are those of calls one by one."""
 
+import os
 import threading
 
 import jax
 import numpy as np
 import tiny
 
+from phenaki.io.quiet import quiet
 from phenaki.sampling.windows import windows
 from phenaki.stories.generate import WindowCache, generate_windows
 from phenaki.stories.storyboard import Shot, Storyboard
@@ -93,3 +95,23 @@ def test_a_thread_that_empties_the_cache_of_embeddings_takes_none_from_another(m
     works = [lambda n=n: text([f"caption {n}", "shared"])["text_ids"] for n in range(THREADS)]
     for number, result in enumerate(in_threads(works)):
         assert equal(result, ByteVocabulary(12).encode([f"caption {number}", "shared"])), result
+
+
+def test_stderr_is_back_after_blocks_that_two_threads_enter_at_once():
+    inside, both, left = threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        with quiet():
+            inside.set()
+            both.wait(0.3)
+        left.set()
+
+    def second():
+        inside.wait()
+        with quiet():
+            both.set()
+            left.wait()
+
+    before = os.fstat(2)
+    in_threads([first, second])
+    assert os.path.samestat(os.fstat(2), before)

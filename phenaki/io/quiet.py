@@ -3,15 +3,20 @@
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+
+# stderr is the process's: of two threads within blocks, the one that leaves last would restore
+# what the other one had put there.
+_ALONE = threading.RLock()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what C++ libraries write to stderr within the block."""
-    sys.stderr.flush()
-    with contextlib.ExitStack() as stack:
+    """Drops what C++ libraries write to stderr within the block, one thread at a time."""
+    with _ALONE, contextlib.ExitStack() as stack:
+        sys.stderr.flush()
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         with contextlib.suppress(OSError):  # stderr is closed
