@@ -21,22 +21,22 @@ SEED = flags.DEFINE_integer("seed", 0, "of digits, directions and places", lower
 
 
 def main(argv):
-    """Writes the clips and their captions."""
+    """Writes the clips and their captions, in place of those of an earlier call."""
     del argv
     output, (images, labels) = paths.local_path("output", OUTPUT.value), digits.load()
     images, labels = images[: digits.FOR_CLIPS], labels[: digits.FOR_CLIPS]
     random = np.random.default_rng(SEED.value)
-    with (
-        outputs.claimed("output", output, "experiment"),
-        open(output / "metadata.csv", "w", newline="") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(["file_name", "text"])
-        for number in range(COUNT.value):
-            made = digits.clip(random, images, labels)
-            name = f"{number:05d}.mp4"
-            media.write_mp4(output / name, np.repeat(made.video[..., None], 3, -1), digits.FPS)
-            rows.writerow([name, made.caption])
+    with outputs.claimed("output", output, "experiment"):
+        names = [f"{number:05d}.mp4" for number in range(COUNT.value)]
+        replaced = r"\d{5,}\.mp4|metadata\.csv"
+        outputs.enlist(output, [*names, "metadata.csv"], "experiment", replaced)
+        with open(output / "metadata.csv", "w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["file_name", "text"])
+            for name in names:
+                made = digits.clip(random, images, labels)
+                media.write_mp4(output / name, np.repeat(made.video[..., None], 3, -1), digits.FPS)
+                rows.writerow([name, made.caption])
     print(f"{output}: {COUNT.value} clips and metadata.csv")
 
 

@@ -81,6 +81,10 @@ def test_clips_are_written_with_captions_and_read_again(tmp_path, capsys):
     *_, head, line, real = capsys.readouterr().out.splitlines()
     assert head == "| | asked | same | asked and same | direction |"
     assert real.startswith("| real clips | 100.0 (34.2-100.0) | "), line
+    script_calls.call("experiments/make_digits.py", f"--output={tmp_path}/clips", "--count=2")
+    assert sorted(path.name for path in (tmp_path / "clips").glob("*.*4")) == [
+        "00000.mp4", "00001.mp4",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ FOLDERS = {
     "compare_tokenizers": ("workdir", "experiment", [("weights",)]),
     "compare_samplers": ("output", "experiment", [("model",)]),
     "long_stories": ("output", "experiment", [("models",)]),
+    "make_digits": ("output", "experiment", []),
     "mix_images": ("workdir", "experiment", []),
     "sweep_guidance": ("output", "experiment", [("model",), ("critic", "--model=x")]),
 }
