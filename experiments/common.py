@@ -61,7 +61,7 @@ def seed(text: str) -> int:
 
 
 def percent(right: int, count: int) -> str:
-    """ "99.0 (98.1-99.5)": a share in percent with its Wilson 95 % interval."""
+    """ "99.0 (98.1-99.5)": a fraction in percent with its Wilson 95 % interval."""
     low, high = wilson(right, count)
     return f"{100 * right / count:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 

@@ -47,13 +47,8 @@ def main(argv):
     reader, lines = digits.Reader(), []
     for name, shown in rows.items():
         counts = digits.scores([reader.read(video) for video in shown], captions)
-        lines.append([name, *(_cell(count, len(shown)) for count in counts.values())])
+        lines.append([name, *(common.percent(count, len(shown)) for count in counts.values())])
     print(common.table(["", *counts], lines), end="")
-
-
-def _cell(right, count):
-    low, high = (100 * edge for edge in common.wilson(right, count))
-    return f"{100 * right / count:.1f} ({low:.1f}-{high:.1f})"
 
 
 def _real(folder: Path) -> tuple[Float[np.ndarray, "b f h w 3"], list[str]]:
