@@ -50,6 +50,10 @@ FEW_PASSES = dict(
     choice_temperature=1.0,
     guidance=0.0,
 )
+# Of more tokens than FEW_PASSES places one by one: what is sampled first decides the rest.
+MIDDLE_OUT = FEW_PASSES | dict(
+    steps=12, schedule="cosine", temperature=(1.0, 1.0, 0.5) + (0.0,) * 9
+)
 FEW_PASSES_LATER = dict(
     steps=3,
     schedule="linear",
@@ -223,8 +227,9 @@ def own(c):
     small(c)
     c.model.update(width=128, mlp_dim=512, heads=2)
     c.code_init = 0.15
-    c.optim.update(rate=1.5e-3, warmup=150, ema=0.995)
+    c.optim.update(rate=1.5e-3, warmup=150)
     c.data.update(batch=16, image_batch=0)
+    c.sample = ConfigDict({**c.sample.to_dict(), **MIDDLE_OUT})
     c.train.update(steps=2000, save_every=500, sample_every=1000)
 
 
