@@ -6,6 +6,7 @@ other, white on black. Nothing is downloaded: scikit-learn has its 1797 digits o
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -99,7 +100,8 @@ class Reader:
 
         images, labels = load()
         images, labels = images[FOR_CLIPS:], labels[FOR_CLIPS:]
-        random, features, shown = np.random.default_rng(0), [], []
+        random, shown = np.random.default_rng(0), []
+        features: list[Any] = []
         for _ in range(4 * len(images)):  # in other places, and so with other edges
             made = clip(random, images, labels)
             features.append(feature(made.video[random.integers(len(made.video))] / 255))

@@ -12,6 +12,7 @@ of the real clips. --tokenizer reads reconstructions alone. Needs scikit-learn.
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -34,10 +35,10 @@ def main(argv):
     del argv
     videos, captions = _real(paths.local_path("clips", CLIPS.value))
     rows = {"real clips": videos}
-    if TOKENIZER.value or MODEL.value:
+    if directory := TOKENIZER.value or MODEL.value:
         from phenaki.models.frozen import Tokenizer
 
-        tokenizer = Tokenizer.load(TOKENIZER.value or MODEL.value)
+        tokenizer = Tokenizer.load(directory)
         rows["reconstructions"] = tokenizer.reconstruct(videos)
     if MODEL.value:
         from phenaki.pipeline import Phenaki
@@ -62,7 +63,8 @@ def _real(folder: Path) -> tuple[Float[np.ndarray, "b f h w 3"], list[str]]:
         )
     with open(listed, newline="") as file:
         rows = list(csv.DictReader(file))[: COUNT.value]
-    size, kind = digits.SIZE, dict(frames=digits.FRAMES, fps=digits.FPS)
+    size = digits.SIZE
+    kind: dict[str, Any] = dict(frames=digits.FRAMES, fps=digits.FPS)
     files = [folder / row["file_name"] for row in rows]
     videos = [next(video.clips(file, height=size, width=size, **kind)).video for file in files]
     return np.stack(videos).astype(np.float32) / 255, [row["text"] for row in rows]
