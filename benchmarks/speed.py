@@ -21,6 +21,7 @@ from configs import cvivit as cvivit_config
 from configs import maskgit as maskgit_config
 from phenaki import cli
 from phenaki.blocks.attention import attend
+from phenaki.io import heap
 from phenaki.losses import masked_tokens
 from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
@@ -72,6 +73,7 @@ def main(argv):
 
 def cases():
     """Yields (name, function, arguments, FLOPs) one by one, so that memory is freed in between."""
+    heap.keep_freed()  # as every command does; another program may run the cases, too
     config = cvivit_config.get_config("mit")
     config.dtype, config.unroll = DTYPE.value, 4
     model = factory.tokenizer(config)

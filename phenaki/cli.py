@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags, config_path
 
 from phenaki import hosts
 from phenaki.errors import Preempted, UserError, bucket_reason, did_you_mean
-from phenaki.io import compilation_cache, shipped, streams, verify
+from phenaki.io import compilation_cache, heap, shipped, streams, verify
 
 PREEMPTED = 128 + signal.SIGTERM
 NO_VERIFY = flags.DEFINE_bool(
@@ -39,8 +39,8 @@ def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -
     ``UserError``, a wrong flag, config path or config override, or a file that cannot be opened or
     written: it is reported as one line ``error: ...`` on stderr. Anything else keeps its traceback.
     The processes of a job end together, with the exit code of the first. What JAX compiles is kept
-    for the next command (`compilation_cache`). `wording` changes help and mistakes to how the
-    command was called.
+    for the next command (`compilation_cache`), freed memory for the next step (`heap`). `wording`
+    changes help and mistakes to how the command was called.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with streams.enduring():
@@ -50,6 +50,7 @@ def run(main: Callable[[list[str]], Any], wording: Callable[[str], str] = str) -
 
 def _run(main: Callable[[list[str]], Any], wording: Callable[[str], str]) -> None:
     def start(argv: list[str]) -> Any:
+        heap.keep_freed()
         compilation_cache.enable()
         code = _call(main, argv)
         return code if isinstance(code, int) else 0  # sys.exit would print anything else, and fail

@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from phenaki.blocks import flash as flash_kernel
-from phenaki.blocks import reductions, sharding
+from phenaki.blocks import sharding
 from phenaki.blocks.dropout import DropoutMask
+from phenaki.blocks.plain_attention import xla
 
 LANES = 128  # of a TPU: splash attention's blocks are multiples of it
 BLOCKS = (512, 384, 256, 128)  # of splash attention; the largest that divides the length is taken
@@ -78,50 +79,6 @@ def select(
         here = platform()
         names = tuple(n for n in names if here in (IMPLEMENTATIONS[n].platforms or (here,)))
     return next(n for n in names if IMPLEMENTATIONS[n].supports(query, key, mask, dropout))
-
-
-def xla(query: Queries, key: Keys, value: Keys, mask: Mask, dropout: Drop) -> Queries:
-    """Plain products around a float32 softmax, any length, mask and dropout."""
-    query = query * query.shape[-1] ** -0.5
-    if max(query.shape[1], key.shape[1]) <= sharding.SHORT_SEQUENCE:
-        # Attention over time is thousands of 6x6 products, which drown in per-call overhead as
-        # matrix products. As sums over the head width they fuse into one loop.
-        scores = jnp.sum(query[:, :, None] * key[:, None], axis=-1, dtype=jnp.float32)  # [b s u h]
-        scores = jnp.moveaxis(scores, -1, 1)
-        weights = jnp.moveaxis(_weights(scores, mask, dropout, value.dtype), 1, -1)
-        return jnp.sum(weights[..., None] * value[:, None], axis=2)
-    scores = jnp.einsum("bshe,buhe->bhsu", query, key, preferred_element_type=jnp.float32)
-    weights = _weights(scores, mask, dropout, value.dtype)
-    return jnp.einsum("bhsu,buhe->bshe", weights, value)
-
-
-def _weights(scores, mask, dropout, dtype):
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = _softmax(scores)
-    if dropout is None:
-        return weights.astype(dtype)
-    # The TPU compiler overflows its stack where it fuses the mask into both products around it.
-    return jax.lax.optimization_barrier(dropout(weights).astype(dtype))
-
-
-# softmax with a gradient of our own: Σ g·w is an inner product, which `reductions.inner` writes in
-# the form that the platform runs fastest.
-@jax.custom_vjp
-def _softmax(scores):
-    return jax.nn.softmax(scores, axis=-1)
-
-
-def _softmax_forward(scores):
-    weights = jax.nn.softmax(scores, axis=-1)
-    return weights, weights
-
-
-def _softmax_backward(weights, gradient):
-    return (weights * (gradient - reductions.inner(gradient, weights)[..., None]),)
-
-
-_softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def _splash_supports(query: Queries, key: Keys, mask: Mask, dropout: Drop) -> bool:
