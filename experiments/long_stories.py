@@ -1,4 +1,4 @@
-"""How long stories of moving shapes hold: the share of right windows along them, by model.
+"""How long stories of moving shapes hold: the fraction of right windows along them, by model.
 
     python experiments/long_stories.py --models=checkpoints/laptop,runs/new --output=out/stories \\
         --windows=10 --count=200 --seeds=1,2
@@ -103,14 +103,14 @@ def _table(report, of):
 
 
 def _chart(path, report, of):
-    """The share of right windows over the story, a panel per measure."""
+    """The fraction of right windows over the story, a panel per measure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     for plot, measure in zip(figure.subplots(1, 2, sharey=True), MEASURES, strict=True):
         for name, found in report.items():
-            share = 100 * np.array(found[measure]) / of
-            plot.plot(np.arange(1, WINDOWS.value + 1), share, "-", label=name)
+            fraction = 100 * np.array(found[measure]) / of
+            plot.plot(np.arange(1, WINDOWS.value + 1), fraction, "-", label=name)
         plot.set_title({"all": "right in all attributes"}.get(measure, measure))
         plot.set_xlabel("window")
         plot.grid(alpha=0.3)

@@ -48,9 +48,11 @@ def of_videos(world: World, split: str, indices: np.ndarray, clips: ClipAttribut
             background=world.backgrounds[clips.background[row]],
         )
         differs = words["object"] != words["next"] or words["direction"] != words["next_direction"]
-        templates = THEN if differs else SINGLE + THEN[1:] if clips.then[row] else SINGLE
+        templates: tuple[str, ...] = SINGLE + THEN[1:] if clips.then[row] else SINGLE
         if led[row]:  # the first window of a story never starts so
             templates = THEN[1:]
+        elif differs:
+            templates = THEN
         template = templates[int(which[row] * len(templates))]
         other = clips.other
         if other is not None and clips.pair is not None and clips.pair[row]:
