@@ -205,7 +205,8 @@ def _chart(path, report):
 
     rows = list(_rows(report))
     figure = Figure(figsize=(4.5 * len(NAMES), 4), layout="constrained")
-    for plot, split in zip(figure.subplots(1, len(NAMES)), NAMES, strict=True):
+    costs = sorted({round(row["passes"]) for _, row in rows})
+    for plot, split in zip(figure.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
         points = [(row["passes"], *row[split], name) for name, row in rows if split in row]
         front: list[tuple[float, float]] = []
         for passes, right, of, name in sorted(points):
@@ -213,11 +214,15 @@ def _chart(path, report):
             low, high = common.wilson(right, of)
             plot.errorbar(passes, 100 * share, [[100 * (share - low)], [100 * (high - share)]],
                           fmt="o", color="C0", capsize=2)  # fmt: skip
-            plot.annotate(name, (passes, 100 * share), fontsize=6)
+            plot.annotate(name, (passes, 100 * share), (4, -9), fontsize=6,
+                          textcoords="offset points")  # fmt: skip
             if not front or share > front[-1][1]:
                 front.append((passes, share))
         plot.plot([x for x, _ in front], [100 * y for _, y in front], "-", color="C1")
         plot.set_xscale("log")
+        plot.set_xlim(0.8 * costs[0], 2 * costs[-1])
+        plot.set_xticks(costs, [str(cost) for cost in costs])
+        plot.minorticks_off()
         plot.set_xlabel("passes of a clip")
         plot.set_title(split.replace("_", " "))
         plot.grid(alpha=0.3)
