@@ -28,9 +28,9 @@ PYTEST_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 # XLA's CPU backend allocates large buffers anew at every step: malloc keeps them, in huge pages. Commands
-# do so by themselves (phenaki/io/heap.py), but for the huge pages.
+# do so by themselves (phenaki/io/heap.py), but for the huge pages, and in a single arena, which the
+# eight devices of a test would wait for.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-export MALLOC_ARENA_MAX ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 
