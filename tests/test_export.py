@@ -107,13 +107,16 @@ def test_unknown_platforms_are_named(tmp_path):
         export.write(tmp_path, tiny.phenaki(), rows=1, platforms=("gpu",))
 
 
-def test_the_released_bundle_is_of_the_version_before_and_is_read():
-    """It is the reader's test, too: nothing rewrites it."""
+def test_the_released_bundle_is_of_this_version_and_says_how_it_was_trained():
+    """Bundles of earlier versions: test_stored."""
     facts = json.loads(Path("checkpoints/laptop/bundle.json").read_text())
-    assert facts["schema"] == 1 and "attention" not in facts["config"]
+    assert facts["schema"] == migrations.SCHEMA and facts["sums"]["params"]
+    assert len(facts["command"]) == len(facts["seconds"])
+    assert not [command for command in facts["command"] if " /" in command or "=/" in command]
     _, config, _ = checkpoint.load_bundle("checkpoints/laptop")
-    assert config.attention == "auto" and "relpos_per_layer" not in config.text  # T5's alone
-    assert config.presets.to_dict() == facts["config"]["presets"]
+    world = config.data.world
+    assert f"--config.mask.prefix={config.mask.prefix}" in facts["command"][-1]
+    assert f"--config.data.world.wander={world.wander}" in facts["command"][-1]
 
 
 def test_a_newer_version_is_refused(tmp_path):
