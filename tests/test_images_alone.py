@@ -184,6 +184,7 @@ def test_warnings_read_the_metrics_of_images():
 
 
 def test_a_set_of_clips_alone_names_the_field_of_images(tmp_path):
-    with pytest.raises(UserError, match=r"it has video_train; config\.data\.image_batch=0 trains"):
+    advice = r"it has video_train; give .* config\.data\.image_sources, or config\.data\.image_batch=0"
+    with pytest.raises(UserError, match=advice):
         raise format.no_split(tmp_path, "image_train", ["video_train"])
     assert "image_batch" not in str(format.no_split(tmp_path, "video_train", ["image_train"]))
