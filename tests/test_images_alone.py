@@ -184,7 +184,9 @@ def test_warnings_read_the_metrics_of_images():
 
 
 def test_a_set_of_clips_alone_names_the_field_of_images(tmp_path):
-    advice = r"it has video_train; give .* config\.data\.image_sources, or config\.data\.image_batch=0"
+    advice = (
+        r"it has video_train; give .* config\.data\.image_sources, or config\.data\.image_batch=0"
+    )
     with pytest.raises(UserError, match=advice):
         raise format.no_split(tmp_path, "image_train", ["video_train"])
     assert "image_batch" not in str(format.no_split(tmp_path, "video_train", ["image_train"]))
