@@ -356,10 +356,11 @@ MUTANTS = (
     Mutant(
         "training masks follow the cosine",
         STAGE_2,
-        'c.mask = dict(schedule="cosine")',
-        'c.mask = dict(schedule="linear")',
+        'c.mask = dict(schedule="cosine", ',
+        'c.mask = dict(schedule="linear", ',
         PINNED_STAGE_2,
     ),
+    Mutant("no first frames are given", STAGE_2, "prefix=0.0", "prefix=0.4", PINNED_STAGE_2),
     Mutant("labels are not smoothed", STAGE_2, "smoothing=0.0", "smoothing=0.1", PINNED_STAGE_2),
     Mutant("λ is 6 in Table 2", STAGE_2, "guidance=6.0", "guidance=7.0", PINNED_SAMPLERS),
     Mutant("λ is 12 for the videos", STAGE_2, "guidance=12.0", "guidance=11.0", PINNED_SAMPLERS),
