@@ -120,7 +120,8 @@ def one_step(truth, text=None, drop_text=0.0, prefix=0.0, label=training.was_mas
         judge, generator, optax.sgd(1.0),
         encode=lambda frozen, part: part["tokens"],
         embed=None if text is None else lambda frozen, part: text,
-        grid=GRID, drop_text=drop_text, prefix=prefix, ema=0.9, accumulate=1, label=label,
+        per_frame=GRID[1] * GRID[2], drop_text=drop_text, prefix=prefix, ema=0.9, accumulate=1,
+        label=label,
     )  # fmt: skip
     kernel = jnp.linspace(-2, 3, CODEBOOK)
     frozen = {"maskgit": {"shift": jnp.zeros(())}}

@@ -54,8 +54,7 @@ def test_training_masks_the_ceiling_of_its_schedule_among_what_is_not_given(name
 
 
 def test_a_prefix_is_whole_latent_frames_and_never_all_of_them():
-    grid = (6, 2, 2)
-    known = np.asarray(schedules.sample_prefix(jax.random.key(0), 4000, grid, 0.25))
+    known = np.asarray(schedules.sample_prefix(jax.random.key(0), (4000, 24), 4, 0.25))
     frames = known.reshape(-1, 6, 4)
     assert (frames.all(-1) == frames.any(-1)).all()
     count = frames.all(-1).sum(-1)
@@ -64,7 +63,7 @@ def test_a_prefix_is_whole_latent_frames_and_never_all_of_them():
     shares = np.bincount(count[count > 0], minlength=6)[1:] / (count > 0).sum()
     assert shares.shape == (5,)
     assert np.abs(shares - 0.2).max() < 0.05
-    assert not schedules.sample_prefix(jax.random.key(0), 100, (1, 2, 2), 1.0).any()
+    assert not schedules.sample_prefix(jax.random.key(0), (100, 4), 4, 1.0).any()
 
 
 def test_a_decile_is_the_tenth_of_the_masked_share():

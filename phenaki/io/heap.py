@@ -33,13 +33,13 @@ def keep_freed() -> dict[str, int]:
             return {}
     try:
         libc = ctypes.CDLL(None)
-        mallopt = libc.mallopt
-        libc.gnu_get_libc_version  # noqa: B018  other libraries' mallopt may have other numbers
-    except (AttributeError, OSError, TypeError):
+    except (OSError, TypeError):
+        return {}
+    if not hasattr(libc, "gnu_get_libc_version"):  # other libraries' options have other numbers
         return {}
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     done = {}
     for option, (value, variable, tunable) in OPTIONS.items():
-        if variable not in os.environ and tunable not in tunables and mallopt(option, value):
+        if variable not in os.environ and tunable not in tunables and libc.mallopt(option, value):
             done[variable] = value
     return done

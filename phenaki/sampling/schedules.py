@@ -84,19 +84,20 @@ def sample_mask(
 
 
 def sample_prefix(
-    key: Array, rows: int, grid: tuple[int, int, int], fraction: float
+    key: Array, shape: tuple[int, int], per_frame: int, fraction: float
 ) -> Bool[Array, "b s"]:
     """True at the tokens of the first 1 .. t - 1 latent frames, in about `fraction` of the rows.
 
-    Such rows train the continuation of given frames. `grid` is (t, m, n); with t = 1 no frame is
-    left to predict, and no row has a prefix.
+    Such rows train the continuation of given frames. A latent frame has `per_frame` tokens; with
+    t = 1 no frame is left to predict, and no row has a prefix.
     """
     key_rows, key_frames = jax.random.split(key)
-    time, per_frame = grid[0], grid[1] * grid[2]
+    rows, length = shape
+    time = length // per_frame
     frames = jax.random.randint(key_frames, (rows,), 1, max(time, 2))
     frames = jnp.where(jax.random.uniform(key_rows, (rows,)) < fraction, frames, 0)
     frames = jnp.minimum(frames, time - 1)
-    return jnp.arange(time * per_frame) < (frames * per_frame)[:, None]
+    return jnp.arange(length) < (frames * per_frame)[:, None]
 
 
 def apply_mask(

@@ -117,7 +117,7 @@ WORLD: Fields = {
     "held_out": Field(whole(1), "one in so many combinations is not trained on"),
     "then": Field(FRACTION, "of clips that change midway"),
     "turn": Field(whole(), "frame of that change"),
-    "wander": Field(FRACTION, "of these, that start where earlier windows of a story lead"),
+    "wander": Field(FRACTION, "of clips that change, which start where earlier windows lead"),
     "pair": Field(FRACTION, "of clips with two shapes"),
 }
 BATCH: Fields = {

@@ -61,7 +61,7 @@ class CriticStep:
     optimizer: optax.GradientTransformation
     encode: Callable  # (frozen, sub-batch) -> tokens [b t m n] or [b s]
     embed: Callable | None  # (frozen, sub-batch) -> Text; None: an unconditional model
-    grid: tuple[int, int, int]  # (t, m, n) of a clip
+    per_frame: int  # tokens of a latent frame
     drop_text: float  # fraction of samples whose text the critic does not see
     prefix: float  # fraction of clips with known first frames, as in stories
     ema: float  # decay of the averaged parameters
@@ -85,8 +85,7 @@ class CriticStep:
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
         tokens = self.encode(frozen, part)
         tokens = tokens.reshape(len(tokens), -1)
-        size = (tokens.shape[1] // (self.grid[1] * self.grid[2]), *self.grid[1:])
-        known = schedules.sample_prefix(keys["prefix"], len(tokens), size, self.prefix)
+        known = schedules.sample_prefix(keys["prefix"], tokens.shape, self.per_frame, self.prefix)
         mask = schedules.sample_mask(keys["mask"], tokens.shape, self.schedule, known)
         text = None if self.embed is None else self.embed(frozen, part)
         masked = schedules.apply_mask(tokens, mask, self.generator.mask_id)
@@ -145,7 +144,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any]) -> Stage:
         make_optimizer(optim),
         encode=functools.partial(inputs.tokens, factory.tokenizer(config)),
         embed=functools.partial(inputs.text, factory.text_encoder(config)) if text else None,
-        grid=spec.grid(),
+        per_frame=spec.tokens(1),
         drop_text=config.drop_text,
         prefix=config.prefix,
         ema=optim.ema,

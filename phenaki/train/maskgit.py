@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,11 +78,8 @@ class MaskGITStep:
         mask_key, text_key, _ = jax.random.split(key, 3)
         tokens = self.encode(frozen, part)
         tokens = tokens.reshape(len(tokens), -1)
-        known = None
-        if self.prefix:
-            grid = (tokens.shape[1] // self.per_frame, self.per_frame, 1)
-            prefix_key = jax.random.fold_in(mask_key, 1)
-            known = schedules.sample_prefix(prefix_key, len(tokens), grid, self.prefix)
+        prefix_key = jax.random.fold_in(mask_key, 1)
+        known = schedules.sample_prefix(prefix_key, tokens.shape, self.per_frame, self.prefix)
         mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule, known)
         masked, metrics = {"tokens": tokens, "mask": mask}, {}
         if text is not None:
@@ -159,7 +155,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         schedule=schedules.SCHEDULES[config.mask.schedule],
         weigh=masked_tokens.REDUCTIONS[config.loss.reduction],
         smoothing=config.loss.smoothing,
-        per_frame=math.prod(spec.grid()[1:]),
+        per_frame=spec.tokens(1),
         prefix=config.mask.prefix,
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
@@ -235,9 +231,8 @@ def train(
     stage = make_stage(config, frozen, start_params(config.start, workdir, fingerprint))
     count, frames = samples.SHOWN, batches.sample_frames(config.data, config.video.frames)
     captions = batches.first(config, count)[1] if text else [None] * count
-    world = None
-    if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
-        world = batches.world(config)
+    moves = config.data.source == "moving_shapes" and frames is None  # an image shows no movement
+    world = batches.world(config) if moves else None
     with outputs.claimed("workdir", workdir, "run"):
         claim(workdir, options.stored)
         tokenizer_copy.keep(workdir, params, stage1, fingerprint)

@@ -77,8 +77,8 @@ def sample(world: World, split: str, indices: np.ndarray) -> ClipAttributes:
         high = np.maximum(far, near)
     start = low + np.floor(where * ((high - low) * world.subpixel + 1)) / world.subpixel
     if world.wander:
-        led = _wandered(world, shape[:, 0], size, direction[:, 0], where, random)
-        start = np.where(wanders(world, split, indices, then)[:, None], led, start)
+        wandered = _wandered(world, shape[:, 0], size, direction[:, 0], where, random)
+        start = np.where(wanders(world, split, indices, then)[:, None], wandered, start)
     centre = _walk(world, shape, size, direction, start)
     clips = ClipAttributes(colour, shape, direction, size, background, centre, then, None, pair)
     if world.pair:

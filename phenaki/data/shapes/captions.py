@@ -36,7 +36,7 @@ def _object(world: World, clips: ClipAttributes, row: int, leg: int, nameless: n
 def of_videos(world: World, split: str, indices: np.ndarray, clips: ClipAttributes) -> list[str]:
     """Captions of the clips `indices` of `split`, whose attributes are `clips`."""
     random = functools.partial(uniform, world, split, indices)
-    led = wanders(world, split, indices, clips.then)
+    wandering = wanders(world, split, indices, clips.then)
     nameless, which, sized = random(25) < world.nameless, random(7), random(8) >= 0.5
     captions = []
     for row in range(len(which)):
@@ -49,7 +49,7 @@ def of_videos(world: World, split: str, indices: np.ndarray, clips: ClipAttribut
         )
         differs = words["object"] != words["next"] or words["direction"] != words["next_direction"]
         templates: tuple[str, ...] = SINGLE + THEN[1:] if clips.then[row] else SINGLE
-        if led[row]:  # the first window of a story never starts so
+        if wandering[row]:  # the first window of a story never starts so
             templates = THEN[1:]
         elif differs:
             templates = THEN

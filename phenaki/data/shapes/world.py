@@ -55,7 +55,7 @@ class World:
     held_out: int = 6  # one in `held_out` (colour, shape, direction) is not trained on
     then: float = 0.0  # fraction of clips that change at frame `turn`
     turn: int = 5
-    wander: float = 0.0  # of these: start where earlier windows of a story lead, also at a wall
+    wander: float = 0.0  # fraction of those with `then` that start where earlier windows lead
     pair: float = 0.0  # fraction of clips with two objects
 
     def __post_init__(self):
