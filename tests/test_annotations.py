@@ -184,6 +184,52 @@ def test_captions_of_other_fields(tmp_path):
     assert [item.captions for item in chinese] == [(), ("一个人", "船"), ("一个人", "船")]
 
 
+@pytest.mark.parametrize("field", ["segment", "segments"])
+def test_variants_of_activitynet_name_their_times_otherwise(tmp_path, field):
+    layouts.video(tmp_path / "v_a.mp4")
+    entry = {"duration": 2.5, "duration_frame": 20, field: [[0, 1.5]], "sentences": ["She talks."]}
+    (tmp_path / "train.json").write_text(json.dumps({"v_a": entry}))
+    (item,) = find.find(tmp_path)
+    assert (item.key, item.caption) == ("v_a.mp4#0-1.5", "She talks.")
+
+
+def test_vript_in_one_file_of_lines(tmp_path):
+    """A video per line, or a scene per line."""
+    for number in (1, 2):
+        layouts.video(tmp_path / f"clips/ID-Scene-00{number}.mp4")
+    scenes = {
+        f"ID-Scene-00{number}": {
+            "video_id": "ID",
+            "clip_id": f"ID-Scene-00{number}",
+            "caption": {"content": f"scene {number}", "scene_title": "t"},
+            "voiceover": [],
+        }
+        for number in (1, 2)
+    }
+    videos = [{"meta": {"video_id": "ID"}, "data": scenes}]
+    for lines in (videos, scenes.values()):
+        (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        found = find.find(tmp_path)
+        assert found.layout.startswith("Vript")
+        assert [item.caption for item in found] == ["scene 1", "scene 2"]
+    (tmp_path / "all.jsonl").write_text(json.dumps(videos[0]) + "\n{")
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        find.find(tmp_path)
+
+
+def test_the_files_of_webvid_lie_in_any_folder(tmp_path):
+    for folder in ("part_0/000001_000050", "000051_000100"):
+        layouts.video(tmp_path / folder / "7.mp4")
+    rows = ["7,u,PT00H00M13S,000001_000050,A cat", "7,u,PT00H00M13S,000051_000100,A dog"]
+    (tmp_path / "results_2M_val.csv").write_text(
+        "\n".join(["videoid,contentUrl,duration,page_dir,name", *rows])
+    )
+    assert [(item.key, item.caption, item.split) for item in find.find(tmp_path)] == [
+        ("000051_000100/7.mp4", "A dog", VALIDATION),
+        ("part_0/000001_000050/7.mp4", "A cat", VALIDATION),
+    ]
+
+
 def test_a_bad_entry_costs_that_entry(tmp_path):
     root = tmp_path / "in"
     for name in "abcdef":

@@ -168,6 +168,50 @@ def test_tables_of_other_tools_name_the_same_files(text, folder):
     assert read(folder) == {"a.mp4": ("x",), "b.mp4": ("y",), "c.png": ()}
 
 
+def test_a_table_at_the_top_names_files_of_any_folder(tmp_path):
+    for name in ("videos/a.mp4", "more/b.mp4", "more/c.mp4", "videos/c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "captions.csv").write_text("file,caption\na.mp4,x\nb,y\nc.mp4,z\n")
+    found = find.find(tmp_path)
+    assert {item.key: item.captions for item in found} == {
+        "more/b.mp4": ("y",), "more/c.mp4": (), "videos/a.mp4": ("x",), "videos/c.mp4": (),
+    }  # fmt: skip
+    assert [problem.name for problem in found.problems] == ["c.mp4"]  # of two files
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("test.csv", "key,video_id,sentence\nk0,gone,z\nk1,a,x\nk2,b,y\n"),
+        ("labels.csv", "vid,label\na,x\nb,y\n"),
+        ("all.csv", "file,caption\ngone.mp4,z\na.mp4,x\nb.mp4,y\n"),
+        ("list.json", '[{"id": "gone", "text": "z"}, {"id": "a", "text": "x"},'
+         ' {"id": "b", "text": "y"}]'),
+    ],
+)  # fmt: skip
+def test_tables_of_other_names_are_known_by_the_files_that_they_name(name, text, folder):
+    """By ids, too; the first of the videos may be gone."""
+    (folder / name).write_text(text)
+    assert read(folder) == {"a.mp4": ("x",), "b.mp4": ("y",), "c.png": ()}
+    assert any("--layout=none" in note for note in find.find(folder).notes)
+
+
+def test_a_table_of_classes_is_no_table_of_files(tmp_path):
+    (tmp_path / "0.png").touch()
+    (tmp_path / "classes.csv").write_text("id,label\n0,cat\n1,dog\n")
+    assert read(tmp_path) == {"0.png": ()}
+
+
+def test_rows_of_jsonl_without_the_column_of_captions_are_named(folder):
+    rows = [{"file": "a.mp4", "text": "x"}, {"file": "b.mp4", "caption": "y"}]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read(folder)["b.mp4"] == ()
+    assert [problem.reason for problem in find.find(folder).problems] == [
+        "captions.jsonl:2: it has no text: no caption"
+    ]
+
+
 def test_letters_of_macos_are_the_same_letters(tmp_path):
     (tmp_path / "cafe\u0301.mp4").touch()
     (tmp_path / "captions.csv").write_text("file,caption\ncaf\u00e9.mp4,x\n", "utf-8")
@@ -197,7 +241,9 @@ def test_a_flag_is_true_in_any_of_its_forms(flag, dropped):
     assert filters.Filters(drop_nsfw=("UNSURE",)).item(item) is None
 
 
-@pytest.mark.parametrize("content", [{"nsfw": True}, {"is_nsfw": 1}, {"NSFW": "NSFW"}])
+@pytest.mark.parametrize(
+    "content", [{"nsfw": True}, {"is_nsfw": 1}, {"NSFW": "NSFW"}, {"nsfw_score": 0.9}]
+)
 def test_flags_of_sidecars_and_tables_are_read(content, folder):
     (folder / "a.json").write_text(json.dumps(content | {"caption": "x"}))
     (item, *_) = find.find(folder)

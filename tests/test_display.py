@@ -1,5 +1,6 @@
 """What players do after decoding: orientation, aspect, interlacing, HDR, range, transparency."""
 
+import io
 from fractions import Fraction
 
 import av
@@ -7,6 +8,7 @@ import numpy as np
 import player_media
 import pytest
 from numbered_clips import numbered
+from PIL import Image
 from player_media import encode, planes
 
 from phenaki.data.prepare import display, playback, tone_mapping, video
@@ -44,6 +46,18 @@ def test_frames_are_turned_and_mirrored_like_their_display_matrix(tmp_path, suff
         expected = seen(CORNER).astype(int)
         shown = first(path, *expected.shape[:2])
         assert np.abs(shown - expected).mean() < 4, matrix
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+def test_the_orientation_in_the_exif_of_a_motion_jpeg_is_applied(tmp_path, orientation):
+    """FFmpeg gives frames both EXIF, a kind of data that PyAV does not know, and its matrix."""
+    exif, jpeg = Image.Exif(), io.BytesIO()
+    exif[0x112], exif[0x10F] = orientation, "a camera"
+    Image.fromarray(CORNER).save(jpeg, "JPEG", quality=95, exif=exif)
+    (tmp_path / "a.mjpeg").write_bytes(jpeg.getvalue() * 3)
+    seen = {1: (1, 0, 0, 1), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0)}[orientation]
+    expected = MATRICES[seen](CORNER).astype(int)
+    assert np.abs(first(tmp_path / "a.mjpeg", *expected.shape[:2]) - expected).mean() < 4
 
 
 @pytest.mark.parametrize(

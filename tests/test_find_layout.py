@@ -116,6 +116,16 @@ def test_sidecars(folder):
     assert found.other == 1
 
 
+def test_names_of_sidecars_may_keep_the_suffix(folder):
+    (folder / "b.mp4.txt").write_text("a ball")
+    (folder / "a.PNG.json").write_text(json.dumps({"title": "no caption"}))
+    found = find.find(folder)
+    assert captions(found) == {"a.PNG": None, "b.mp4": "a ball", "deep/er/c.webm": None}
+    assert [(p.name, p.reason) for p in found.problems] == [
+        ("a.PNG", "the text next to it has no caption")
+    ]
+
+
 def test_class_folders(tmp_path):
     for name in ("train/brushing_teeth/a.mp4", "train/adult+female+singing/b.mp4"):
         (tmp_path / name).parent.mkdir(parents=True)

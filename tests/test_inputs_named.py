@@ -4,6 +4,7 @@ import io
 import json
 import os
 
+import annotations
 import layouts
 import numpy as np
 import pytest
@@ -64,10 +65,31 @@ def test_class_folders_lie_below_split_folders(tmp_path):
         (("train/a.mp4", "test/b.mp4", "extra/c.mp4"), {"train": "train", "test": "validation"}),
         (("a.mp4", "b/c.mp4"), {}),
         ((), {}),
+        (
+            ("training_set/cats/a.jpg", "test_set/dogs/b.jpg"),
+            {"training_set": "train", "test_set": "validation"},
+        ),
+        (
+            ("videos_train/a.mp4", "videos_val/b.mp4"),
+            {"videos_train": "train", "videos_val": "validation"},
+        ),
+        (("train station/a.mp4", "test tube/b.mp4"), {}),  # classes
+        (("cat/train/a.jpg", "dog/b.jpg", "dog/test/c.jpg"), {}),
     ],
 )  # fmt: skip
 def test_folders_are_splits_only_where_they_divide_the_files(names, expected):
     assert walk.split_folders(names) == expected
+
+
+def test_class_folders_lie_above_split_folders(tmp_path):
+    touch(tmp_path, "Boats/train/a.mp4", "Boats/test/b.mp4", "Cars/train/c.mp4", "Cars/test/d.mp4")
+    _, seen = listed(tmp_path)
+    assert seen == {
+        "Boats/test/b.mp4": ("validation", ("boats",)),
+        "Boats/train/a.mp4": ("train", ("boats",)),
+        "Cars/test/d.mp4": ("validation", ("cars",)),
+        "Cars/train/c.mp4": ("train", ("cars",)),
+    }
 
 
 def test_split_folders_without_classes_give_no_captions(tmp_path):
@@ -155,6 +177,11 @@ def test_a_snapshot_of_the_hubs_cache_is_links_to_its_blobs(tmp_path):
         "train/secret.mp4": "a link to outside the folder",
     }
     assert listed(snapshot / "train")[1] == {"a.mp4": (None, ("a clip",)), "b.mp4": (None, ())}
+    found, seen = listed(cache)  # all of it: each file once
+    assert [key.rpartition("/")[2] for key in seen] == ["a.mp4", "b.mp4"]
+    assert Skipped(
+        "blobs", "files of the Hub's cache, which are read by their names in snapshots"
+    ) in (found.unused)
 
 
 # --- tars
@@ -353,15 +380,19 @@ def logged(found, path):
     return read, [json.loads(line)["name"] for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", layouts.LAYOUTS)
+@pytest.mark.parametrize("name", [*layouts.LAYOUTS, *annotations.ANNOTATIONS])
 def test_every_file_is_read_or_named(name, tmp_path):
-    root = layouts.make(name, tmp_path / "in")
+    root = tmp_path / "in"
+    if name in annotations.ANNOTATIONS:
+        annotations.ANNOTATIONS[name](root)
+    else:
+        root = layouts.make(name, root)
 
     def keys():
         found = (path for path in root.rglob("*") if not path.is_dir() or path.is_symlink())
         return {path.relative_to(root).as_posix() for path in found}
 
-    texts = {key for key in keys() if key.endswith((".csv", ".txt", ".jsonl", ".json"))}
+    texts = {key for key in keys() if key.endswith((".csv", ".tsv", ".txt", ".jsonl", ".json"))}
     touch(root, *ODD[:3], "more/extra.mp4")
     (root / "dead.mp4").symlink_to(root / "nothing.mp4")
     (root / "linked").symlink_to(tmp_path)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import player_media
@@ -85,10 +86,10 @@ def test_frames_of_an_animation_have_its_profile(tmp_path):
         assert np.abs(clip.video[0, 8, 8] - of_p3(COLOUR)).max() <= 5, suffix
 
 
-def tiff(path, data: bytes, bits: int, form: int) -> None:
+def tiff(path, data: bytes, bits: int, form: int, meaning: int = 1) -> None:
     """A gray TIFF of 16 x 16 pixels, as cameras, scanners and microscopes write them."""
     tags = [
-        (256, 3, 16), (257, 3, 16), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8),
+        (256, 3, 16), (257, 3, 16), (258, 3, bits), (259, 3, 1), (262, 3, meaning), (273, 4, 8),
         (277, 3, 1), (278, 3, 16), (279, 4, len(data)), (339, 3, form),
     ]  # fmt: skip
     directory = struct.pack("<H", len(tags))
@@ -129,6 +130,29 @@ def test_gray_of_16_bits_has_a_transparent_level(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.png", transparency=1000)
     shown = np.asarray(images.read_image(tmp_path / "a.png"))
     assert shown[8, 8].tolist() == [255] * 3 and shown[8, 1].tolist() == [40_000 // 257] * 3
+
+
+def test_gray_of_16_bits_may_count_from_white(tmp_path):
+    tiff(tmp_path / "a.tif", np.full(256, 100 * 257, np.uint16).tobytes(), 16, 1, meaning=0)
+    assert read(tmp_path / "a.tif").tolist() == [155] * 3
+
+
+def test_colour_of_16_bits_has_a_transparent_colour(tmp_path):
+    """Of a PNG; Pillow writes none of 16 bits."""
+    rows = np.full((16, 16, 3), (40_000, 20_000, 1000), ">u2")
+    rows[:, :4] = 0
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        sum_of = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", sum_of)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
+    clear = chunk(b"tRNS", struct.pack(">3H", 40_000, 20_000, 1000))
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    content = b"\x89PNG\r\n\x1a\n" + header + clear + data + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    shown = np.asarray(images.read_image(tmp_path / "a.png"))
+    assert shown[8, 8].tolist() == [255] * 3 and shown[8, 1].tolist() == [0] * 3
 
 
 def test_arrays_with_transparency_are_over_white():

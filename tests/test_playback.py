@@ -20,7 +20,7 @@ wmv wmv2, mjpeg mjpeg, y4m wrapped_avframe, ivf libvpx, gif gif, avi libx264, av
 mp4 libx264, mp4 libx265, mp4 mpeg4, mov libx264, mkv libx264, mkv mpeg2video, ts libx264,
 ts libx265, ts mpeg2video, m2ts libx264, mpg libx264, mpg mpeg1video, mpg mpeg2video,
 vob mpeg2video, m2v mpeg2video, flv libx264, asf libx264, h264 libx264, hevc libx265, 3gp libx264,
-mxf mpeg2video, nut libx264
+mxf mpeg2video, mxf libx264, nut libx264
 """
 FILES = [tuple(file.split()) for file in FILES.replace("\n", " ").split(",")]
 REORDERED = ("libx264", "libx265", "mpeg1video", "mpeg2video", "mpeg4")  # codecs with B-frames
@@ -42,6 +42,15 @@ def test_frames_are_shown_in_order_and_none_is_lost(tmp_path, suffix, codec):
         assert signatures.truncated(file) is None
     assert items.kind_of(path.name) == "video"
     assert signatures.kind_of_content(head) == (None if suffix == "mjpeg" else "video")
+
+
+@pytest.mark.parametrize("codec", ["wmv2", "huffyuv"])
+def test_a_video_that_its_container_cannot_name_has_a_reason(tmp_path, codec):
+    """Program streams have no codes for these."""
+    pix_fmt = "yuv422p" if codec == "huffyuv" else None
+    path = encode(tmp_path / "a.mpg", codec, pix_fmt=pix_fmt)
+    with pytest.raises(images.UnreadableMedia, match="no decoder for its video"):
+        shown(path)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "ts", "flv"])

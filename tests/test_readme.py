@@ -64,6 +64,17 @@ def test_documented_files_and_targets_exist(page):
     assert set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE)) <= targets
 
 
+def test_tests_that_pages_name_exist():
+    named = [
+        found
+        for page in PAGES
+        for found in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text())
+    ]
+    assert len(named) > 40  # docs/data.md
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
+
+
 def test_readme_python_runs_on_a_small_model(monkeypatch, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks

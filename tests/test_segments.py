@@ -155,6 +155,21 @@ def test_a_file_named_after_the_times_is_cut_already(tmp_path):
     assert "video7.mp4#00000" in clips and not reasons
 
 
+def test_rows_of_ids_and_times_name_files_that_are_cut_already(tmp_path):
+    layouts.video(tmp_path / "in/cut/abc_000012_000014.mp4")
+    layouts.video(tmp_path / "in/cut/abc_14.0_16.5.mp4", first=20)
+    rows = [("abc", "12", "14", "a"), ("abc", "0:14", "16.5", "b"), ("abc", "3", "4", "c")]
+    (tmp_path / "in/list.csv").write_text(
+        "\n".join(["video_id,start,end,caption", *map(",".join, rows)])
+    )
+    found = find.find(tmp_path / "in")
+    assert {item.key: (item.captions, item.segment) for item in found} == {
+        "cut/abc_000012_000014.mp4": (("a",), None),
+        "cut/abc_14.0_16.5.mp4": (("b",), None),
+    }
+    assert [problem.name for problem in found.problems] == ["abc"]
+
+
 def test_a_bad_segment_costs_itself_only(folder, tmp_path):
     rows = [
         ("long.mp4", "1", "2", "good"),

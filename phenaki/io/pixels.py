@@ -9,7 +9,8 @@ from PIL import Image, ImageCms
 
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # modes and the ICC names of their spaces
 _ROUNDING = 2  # levels by which two descriptions of sRGB differ
-_BITS, _FORMAT, _SIGNED = 258, 339, 2  # TIFF: BitsPerSample; SampleFormat, and one of its values
+# TIFF's tags BitsPerSample, PhotometricInterpretation, SampleFormat, and a value of the last.
+_BITS, _MEANING, _FORMAT, _SIGNED = 258, 262, 339, 2
 
 
 class UnknownRange(ValueError):
@@ -21,6 +22,7 @@ class Integers(NamedTuple):
 
     bits: int = 16
     signed: bool = False
+    white_is_zero: bool = False
 
 
 SIXTEEN_BITS = Integers()
@@ -29,10 +31,11 @@ SIXTEEN_BITS = Integers()
 def integers(image: Image.Image) -> Integers:
     """As the tags of a TIFF say; others are scaled to 16 bits by their reader."""
     tags = getattr(image, "tag_v2", {})
-    bits, form = (
-        int(np.ravel(tags.get(tag, plain))[0]) for tag, plain in ((_BITS, 16), (_FORMAT, 1))
+    bits, form, meaning = (
+        int(np.ravel(tags.get(tag, plain))[0])
+        for tag, plain in ((_BITS, 16), (_FORMAT, 1), (_MEANING, 1))
     )
-    return Integers(bits, form == _SIGNED)
+    return Integers(bits, form == _SIGNED, meaning == 0)
 
 
 def srgb(image: Image.Image, stored: Integers = SIXTEEN_BITS) -> Image.Image:
@@ -50,7 +53,7 @@ def srgb(image: Image.Image, stored: Integers = SIXTEEN_BITS) -> Image.Image:
     elif image.mode.startswith("I"):
         image = _of_integers(image, stored)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = _of_clear_colour(image).convert("RGBA")
         if profile:
             managed = _managed(image.convert("RGB"), profile)
             managed.putalpha(image.getchannel("A"))
@@ -84,11 +87,20 @@ def _of_integers(image: Image.Image, stored: Integers) -> Image.Image:
     if bits == 32 and values.max() < 2**16:
         bits = 17 if stored.signed else 16
     top = 2 ** (bits - stored.signed) - 1
-    gray = Image.fromarray((values.clip(0, top) * 255 // top).astype(np.uint8))
+    levels = (values.clip(0, top) * 255 // top).astype(np.uint8)
+    gray = Image.fromarray(255 - levels if stored.white_is_zero else levels)
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return gray
+
+
+def _of_clear_colour(image: Image.Image) -> Image.Image:
+    """Pillow keeps 8 bits of a pixel of 16, but all 16 of the colour that is transparent."""
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
+    return image
 
 
 def _managed(image: Image.Image, profile: bytes) -> Image.Image:

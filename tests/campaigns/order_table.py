@@ -37,7 +37,7 @@ def write(directory: Path, kind: str, origin, counts: dict[str, int], first: int
         "schema": token_files.SCHEMA,
         "origin": vars(origin),
         "sizes": dict(**counts, text=128, width=0),
-        "files": {f"{kind}_train": [{"name": name}]},
+        "files": {f"{kind}_train": [{"name": name, "records": length}]},
         "records": {f"{kind}_train": length},
     }
     (directory / token_files.MANIFEST).write_text(json.dumps(manifest))

@@ -9,7 +9,11 @@ from typing import Any
 from phenaki.io.clean_text import clean
 
 NAMES = ("caption", "text", "captions", "cap", "sentence", "prompt")  # of a caption in an object
-NSFW = ("nsfw", "is_nsfw", "nsfw_flag", "unsafe", "punsafe")  # of a flag, in any case
+# Of a flag or a probability, in any case.
+NSFW = (
+    *("nsfw", "is_nsfw", "nsfw_flag", "nsfw_label", "unsafe", "is_unsafe", "punsafe"),
+    *("nsfw_score", "nsfw_prob", "nsfw_probability", "unsafe_score", "unsafe_probability"),
+)
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _LIST = re.compile(rf"\[\s*{_STRING}(?:(?:\s*,\s*|\s+){_STRING})*\s*,?\s*\]", re.DOTALL)
 

@@ -75,16 +75,27 @@ def _sdr(frame: av.VideoFrame, alpha: bool) -> UInt8[np.ndarray, "h w c"]:
 
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]:
     """Applies the display matrix, to the nearest quarter turn; returns whether it turned."""
-    # `frame.side_data` would keep every frame in memory until the cyclic garbage collector runs.
-    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
+    matrix = _display_matrix(frame)
     if matrix is None:
         return image, False
     # (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     turned = abs(b) + abs(c) > abs(a) + abs(d)
     if turned:
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1], turned
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    # `frame.side_data` would keep every frame in memory until the cyclic garbage collector runs.
+    found = SideDataContainer.__new__(SideDataContainer)
+    # PyAV lists data up to the first of a type that it does not know, such as EXIF or the view of a
+    # stereo video; FFmpeg attaches the display matrix before those.
+    with contextlib.suppress(ValueError):
+        SideDataContainer.__init__(found, frame)  # type: ignore[call-arg]
+        return bytes(found[Type.DISPLAYMATRIX]) if Type.DISPLAYMATRIX in found else None
+    known = (found[index] for index in range(len(found) - 1))
+    return next((bytes(data) for data in known if data.type is Type.DISPLAYMATRIX), None)
 
 
 def deinterlaced(

@@ -39,8 +39,9 @@ FORMATS = (
     "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,mxf,m4v,"
     "h264,hevc,ivf,obu,mjpeg,dv,rm,nut,vc1,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,apng"
 )
-# Formats without times of display: FFmpeg invents some, in the order of decoding.
-DECODING_TIMES = ("avi", "asf")
+# Formats without times of display: FFmpeg invents some, in the order of decoding. In MXF they are
+# computed from an index that is often wrong; its rate is constant.
+DECODING_TIMES = ("avi", "asf", "mxf")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave transparency out
 # PyAV 18 refuses metadata that is not UTF-8 unless told otherwise; 19 cannot be told.
 _ANY_METADATA: dict[str, Any] = (
@@ -125,6 +126,8 @@ def _of_video(source: Source) -> Iterator[_Lasting]:
         ) as container,
     ):
         stream = _stream(source, container)
+        if stream.codec_context is None:
+            raise UnreadableMedia(source, "no decoder for its video")
         check_size(source, stream.codec_context.width, stream.codec_context.height)
         stream.codec_context.thread_count = 1  # files are decoded in parallel; see `workers`
         # Containers round timestamps: Matroska stores 1/24 s as 42 ms.

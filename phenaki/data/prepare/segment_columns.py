@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import segment_times
-from phenaki.data.prepare.items import Segment
+from phenaki.data.prepare.items import Segment, kind_of
 from phenaki.data.prepare.segment_times import Unit
 from phenaki.errors import UserError, did_you_mean
 
@@ -226,11 +226,36 @@ def _holds(columns: SegmentColumns, row: Mapping[str, object]) -> bool:
 
 def cut_already(key: str, segment: Segment) -> bool:
     """Whether a file's name ends in the times of the segment: id_000012_000022.mp4 is cut."""
-    match = _IN_NAME.search(PurePosixPath(key).stem)
-    if match is None or segment.end is None:
-        return False
+    cut = _cut(key)
+    return cut is not None and cut[1:] == (segment.start, segment.end)
+
+
+def _cut(key: str) -> tuple[str, Fraction | None, Fraction | None] | None:
+    """(id, start, end) of a file whose name ends in times."""
+    stem = PurePosixPath(key).stem
+    match = _IN_NAME.search(stem)
     try:
-        times = [segment_times.time(part) for part in match.groups()]
+        times = [segment_times.time(part) for part in match.groups()] if match else []
     except ValueError:
-        return False
-    return times == [segment.start, segment.end]
+        return None
+    return (stem[: match.start()], times[0], times[1]) if match else None
+
+
+class CutFiles:
+    """Finds the files that are cut already by the id and the times of their rows."""
+
+    def __init__(self, media: Iterable[str]):
+        self._keys = {cut: key for key in media if (cut := _cut(key))}
+
+    def key(
+        self, name: str, row: Mapping[str, object], columns: SegmentColumns | None
+    ) -> str | None:
+        """The file id_000012_000022.mp4 of a row that names `name`, id or id.mp4, and its times."""
+        try:
+            segments = columns.of(row) if columns and self._keys else []
+        except ValueError:
+            return None
+        if len(segments) != 1 or segments[0] is None:
+            return None
+        stem = PurePosixPath(name).stem if kind_of(name) else name.strip()
+        return self._keys.get((stem, segments[0].start, segments[0].end))

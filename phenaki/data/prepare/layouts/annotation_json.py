@@ -12,6 +12,7 @@ from phenaki.data.prepare.items import Skipped
 from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, cut_out, split_in
 from phenaki.errors import UserError
 
+_TIMES = ("timestamps", "segments", "segment")  # names in variants of ActivityNet Captions
 CHUNK = 5  # seconds of DiDeMo's unit of time
 _CUT = re.compile(r"(?P<video>.+)_(?P<start>\d{6})_(?P<end>\d{6})")
 
@@ -26,6 +27,17 @@ def load(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON: {str(error)[:80]}.") from None
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The content of each line of a JSONL file."""
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise UserError(f"{path}: line {number} is not JSON: {error}.") from None
 
 
 def _members(path: Path) -> Iterator[tuple[str, Any]]:
@@ -58,9 +70,10 @@ def _youtube(name: str) -> tuple[str, ...]:
 
 def _activitynet(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
     """{"v_ID": {"duration", "timestamps": [[start, end]], "sentences"}}, in seconds."""
-    times, sentences = entry["timestamps"], entry["sentences"]
+    of_times = next((field for field in _TIMES if field in entry), _TIMES[0])
+    times, sentences = entry[of_times], entry["sentences"]
     if len(times) != len(sentences):
-        raise ValueError(f"{len(times)} timestamps and {len(sentences)} sentences")
+        raise ValueError(f"{len(times)} {of_times} and {len(sentences)} sentences")
     for (start, end), sentence in zip(times, sentences, strict=True):
         yield cut_out(Row(_youtube(name), captions.of(sentence)), start, end)
 
@@ -125,9 +138,20 @@ def _ssv2(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Sk
     yield Row((str(entry["id"]),), captions.of(re.sub(r"[\[\]]", "", text) if text else None))
 
 
+def _is_vript(sniff: Sniff) -> bool:
+    if sniff.suffix == ".jsonl":
+        return {"clip_id", "caption"} <= sniff.names and bool({"data", "voiceover"} & sniff.names)
+    return _is(sniff, "{", ("meta", "data", "clip_id"))
+
+
 def _scenes(path: Path) -> Iterator[tuple[str, Any]]:
-    content = load(path)
-    yield from content["data"].items()
+    """Those of a video, or of a line of JSONL per video or per scene."""
+    contents = _lines(path) if path.suffix.lower() == ".jsonl" else [load(path)]
+    for content in contents:
+        if "data" in content:
+            yield from content["data"].items()
+        else:
+            yield content["clip_id"], content
 
 
 def _vript(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
@@ -141,7 +165,10 @@ def _vript(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | S
 
 FORMATS: dict[str, Format] = {
     "activitynet": Format(
-        "ActivityNet Captions", _of_object("timestamps", "sentences"), _members, _activitynet
+        "ActivityNet Captions",
+        lambda sniff: any(_is(sniff, "{", (name, "sentences")) for name in _TIMES),
+        _members,
+        _activitynet,
     ),
     "youcook2": Format(
         "database of segments as YouCook2", _of_object("database", "segment"), _database, _youcook2
@@ -158,5 +185,5 @@ FORMATS: dict[str, Format] = {
     "vatex": Format("VATEX", _of_list("videoid"), _members, _vatex),
     "didemo": Format("DiDeMo", _of_list("annotation_id", "times"), _members, _didemo),
     "ssv2": Format("Something-Something v2", _is_ssv2, _members, _ssv2),
-    "vript": Format("Vript", _of_object("meta", "data", "clip_id"), _scenes, _vript),
+    "vript": Format("Vript", _is_vript, _scenes, _vript),
 }

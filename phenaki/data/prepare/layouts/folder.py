@@ -32,7 +32,7 @@ class Entry:
 
 
 def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | None:
-    """clip.txt or clip.json next to clip.mp4; of both, the flags of the .json are used, too."""
+    """clip.txt, clip.json or clip.mp4.txt next to clip.mp4; of several, all flags are used."""
     if not any(side in found.others for key in found.media for side in _sides(key)):
         return None
     entries, problems, used = {}, [], set()
@@ -48,6 +48,8 @@ def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | Non
             except (OSError, ValueError) as error:
                 problems.append(Skipped(side, f"unreadable caption: {error}"))
         read = metadata.joined(texts)
+        if texts and not read.captions:
+            problems.append(Skipped(key, "the text next to it has no caption"))
         entries[key] = Entry(read.captions, read.nsfw, found.split_of(key), read)
     found.others -= used
     return inventory("a .txt or .json next to each file", found, entries, problems)
@@ -55,7 +57,8 @@ def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | Non
 
 def _sides(key: str) -> list[str]:
     path = PurePosixPath(key)
-    return [path.with_suffix(f".{suffix}").as_posix() for suffix in metadata.TEXTS]
+    names = [path.with_suffix(f".{suffix}").as_posix() for suffix in metadata.TEXTS]
+    return names + [f"{key}.{suffix}" for suffix in metadata.TEXTS]
 
 
 def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None:
@@ -63,16 +66,26 @@ def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None
 
     Folders of splits are no classes: the class folders may lie below them.
     """
-    tops = [PurePosixPath(top) for top in found.splits or ("",)]
-    classes = {
-        parent.relative_to(top)
-        for parent in {PurePosixPath(key).parent for key in found.media}
-        for top in tops
-        if parent.is_relative_to(top)
-    }
+    classes = {_below_splits(key, found) for key in found.media}
     if PurePosixPath() in classes or len(classes) < 2:
         return None
     return find_class_folders(request, found)
+
+
+def _below_splits(key: str, found: walk.Listing) -> PurePosixPath:
+    """The folder of a file without the folders up to its split, or without that of its split."""
+    parent = PurePosixPath(key).parent
+    tops = [top for top in map(PurePosixPath, found.splits) if parent.is_relative_to(top)]
+    if not tops:
+        return parent
+    return (
+        parent.parent if _classes_above(found) and parent in tops else parent.relative_to(tops[0])
+    )
+
+
+def _classes_above(found: walk.Listing) -> bool:
+    """Whether folders of splits lie in those of classes: cat/train, cat/test, dog/train."""
+    return len({PurePosixPath(name).parent for name in found.splits}) > 1
 
 
 def find_class_folders(request: walk.Request, found: walk.Listing) -> Inventory:
@@ -91,9 +104,11 @@ def find_class_folders(request: walk.Request, found: walk.Listing) -> Inventory:
 
 
 def _class(key: str, found: walk.Listing) -> str:
-    """The folder of a file; "" if that is a folder of a split, or the input."""
+    """The folder of a file, or that of its split; "" if there is none."""
     parent = PurePosixPath(key).parent
-    return "" if str(parent) in found.splits else parent.name
+    if str(parent) in found.splits:
+        return parent.parent.name if _classes_above(found) else ""
+    return parent.name
 
 
 def find_none(request: walk.Request, found: walk.Listing) -> Inventory:

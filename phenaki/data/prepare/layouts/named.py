@@ -32,11 +32,14 @@ def _with_columns(request: walk.Request, found: walk.Listing, columns: set[str])
 
 
 def find_webvid(request: walk.Request, found: walk.Listing) -> Inventory | None:
-    """results_*.csv with videoid, name, page_dir; files [videos/]page_dir/videoid.mp4."""
+    """results_*.csv with videoid, name, page_dir; files page_dir/videoid.mp4 in any folder."""
     paths = _with_columns(request, found, WEBVID)
     if not paths:
         return None
-    known = {PurePosixPath(key).with_suffix("").as_posix(): key for key in found.media}
+    known: dict[str, str] = {}
+    for key_of in found.media:
+        path = PurePosixPath(key_of).with_suffix("")
+        known.setdefault("/".join(path.parts[-2:]), key_of)
     items: dict[str, RawItem] = {}
     problems = []
     for table in paths:
@@ -45,8 +48,7 @@ def find_webvid(request: walk.Request, found: walk.Listing) -> Inventory | None:
         split = "train" if "train" in table.stem else split
         for line, row in caption_tables.rows(table):
             name = f"{row['page_dir'].strip()}/{row['videoid'].strip()}"
-            places = (f"videos/{name}", name, row["videoid"].strip())
-            key = next((known[place] for place in places if place in known), None)
+            key = known.get(name) or known.get(row["videoid"].strip())
             if key is None or key in items:
                 reason = "no such file" if key is None else "second row of this file"
                 problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))

@@ -1,8 +1,10 @@
 """Tables with captions of files, or of segments of files: file, start, end, caption."""
 
+import contextlib
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from phenaki.data.prepare import caption_tables, captions, segment_columns, segment_times
@@ -26,13 +28,14 @@ def find_table(request: walk.Request, found: walk.Listing) -> Inventory | None:
     collector = Collector(found)
     paths = tables.captions_files(request, found) or _with_ids(request, found, collector)
     segments = {path: _segments(path, request) for path in paths}
-    if not any(segments.values()):
+    if not any(segments.values()) and not any(_has_ids(path, request) for path in paths):
         return tables.find_table(request, found)
     reader = _SegmentReader(request, found, collector=collector)
     for path, columns in segments.items():
         reader.read_segments(path, columns)
     collector.problems += reader.problems
-    layout = f"segments of captions file {', '.join(path.name for path in paths)}"
+    what = "segments of captions file" if any(segments.values()) else "captions file"
+    layout = f"{what} {', '.join(path.name for path in paths)}"
     return collector.inventory(layout, reader.notes)
 
 
@@ -46,21 +49,32 @@ def _sample(path: Path) -> list[dict[str, str]]:
 
 
 def _with_ids(request: walk.Request, found: walk.Listing, collector: Collector) -> list[Path]:
-    """Tables of any name with segments of files that they name by ids."""
+    """Tables of any name with captions or segments of files that they name by ids."""
     paths = []
     for key in found.tables()[: tables.MAX_GUESSED]:
-        try:
-            sample = _sample(request.root / key)
-            name = caption_tables.column(sample[0], IDS) if sample else None
-            if (
-                name
-                and collector.key((sample[0][name],))
-                and segment_columns.find(request.root / key, sample, request.fields)
-            ):
-                paths.append(request.root / key)
-        except UserError:
-            continue
+        path = request.root / key
+        with contextlib.suppress(UserError):
+            sample = _sample(path)
+            first = next(iter(sample), {})
+            name = caption_tables.column(first, (*caption_tables.FILE, *IDS))
+            columns = segment_columns.find(path, sample, request.fields) if name else None
+            text = caption_tables.column(first, (*caption_tables.CAPTION, *TEXTS))
+            if not name or not (columns or text):
+                continue
+            if columns is None and name == "id" and text not in caption_tables.CAPTION:
+                continue  # of classes rather than of files
+            cuts = segment_columns.CutFiles(found.media if columns else ())
+            names = ((row.get(name, ""), row) for _, row in caption_tables.rows(path))
+            if any(collector.key((own,)) or cuts.key(own, row, columns) for own, row in names):
+                paths.append(path)
     return paths
+
+
+def _has_ids(path: Path, request: walk.Request) -> bool:
+    """Whether a table names files by ids only."""
+    row = next(iter(_sample(path)), {})
+    named = "file" in request.fields or caption_tables.column(row, caption_tables.FILE)
+    return not named and caption_tables.column(row, IDS) is not None
 
 
 def _names(path: Path, request: walk.Request, columns: SegmentColumns | None) -> dict[str, str]:
@@ -95,8 +109,13 @@ class _SegmentReader(tables.TableReader):
         self.read(path)
         self.request = request
 
-    def find(self, name: str, place: PurePosixPath) -> str | None:
-        return super().find(name, place) or self.collector.key((name,))
+    @functools.cached_property
+    def _cuts(self) -> segment_columns.CutFiles:
+        return segment_columns.CutFiles(self.found.media)
+
+    def find(self, name: str, place: PurePosixPath, row: Mapping[str, str]) -> str | None:
+        found = super().find(name, place, row) or self.collector.key((name,))
+        return found or self._cuts.key(name, row, self.columns)
 
     def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
         if caption_tables.OVERFLOW in row:

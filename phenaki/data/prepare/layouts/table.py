@@ -1,10 +1,12 @@
 """Media with captions from tables: at the top of the folder, or in each of its subfolders."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os.path import lexists, normpath
 from pathlib import Path, PurePosixPath
 
@@ -67,13 +69,13 @@ def _guessed(request: walk.Request, found: walk.Listing) -> list[Path]:
     candidates = [key for key in found.tables() if not key.endswith(".json")]
     for key in candidates if len(candidates) <= MAX_GUESSED else ():
         path = request.root / key
-        try:
-            _, row = next(caption_tables.rows(path), (0, {}))
-            name, _ = columns(request, path, row)
-        except UserError:
-            continue
-        if files.find(row[name], _place(key)):
-            tables.append(path)
+        with contextlib.suppress(UserError):
+            rows = (row for _, row in caption_tables.rows(path))
+            first = next(rows, {})
+            name, _ = columns(request, path, first)
+            every = itertools.chain([first], rows)  # videos that are gone may come first
+            if any(files.find(row.get(name, ""), _place(key)) for row in every):
+                tables.append(path)
     return tables
 
 
@@ -127,7 +129,7 @@ class TableReader:
                 chosen = columns(self.request, table, row)
                 self._note_columns(table, chosen, row)
             name = row.get(chosen[0], "").strip()
-            key = self.find(name, place)
+            key = self.find(name, place, row)
             reasons = [self._why_not(name, place)] if key is None else []
             if key is not None:
                 named += 1
@@ -159,8 +161,13 @@ class TableReader:
         return quotes
 
     def _note_columns(self, table: Path, columns: tuple[str, list[str]], row: dict) -> None:
-        """Notes a choice among several columns."""
+        """Notes that a table of another name is taken, and a choice among several columns."""
         name, several = columns
+        if not self.request.captions and table.name.lower() not in TABLES:
+            self.notes.append(
+                f"{table.name}: captions from {', '.join(several)}, files from {name}; "
+                "--captions=FILE takes another table, --layout=none none"
+            )
         chosen = {name, *several}
         of = {"file": caption_tables.FILE, "caption": caption_tables.CAPTION}
         names = [n for what in of if what not in self.request.fields for n in of[what]]
@@ -170,8 +177,9 @@ class TableReader:
                 f"{', '.join(others)}; --fields=file=NAME,caption=NAME chooses"
             )
 
-    def find(self, name: str, place: PurePosixPath) -> str | None:
-        """The key of a name in a table of the folder `place`."""
+    def find(self, name: str, place: PurePosixPath, row: Mapping[str, str]) -> str | None:
+        """The key of a name in a row of a table of the folder `place`."""
+        del row
         return self._files.find(name, place)
 
     def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
@@ -185,6 +193,8 @@ class TableReader:
             yield "too many cells; quote the caption"
         elif not texts and any(map(str.strip, cells)):
             yield "its caption is neither a text nor a list of texts"
+        elif not texts and not any(column in row for column in columns):
+            yield f"it has no {' or '.join(columns)}: no caption"
         new = tuple(text for text in dict.fromkeys(texts) if text not in entry.captions)
         if again and not new:
             yield "second row of this file, with no other caption"
@@ -219,25 +229,37 @@ class _Files:
         """The key of a name relative to the folder `place` or to the input, or an absolute one.
 
         Backslashes, other forms of the same letters (macOS) and a missing suffix are allowed for.
+        In a table at the top, the name alone of a file in any folder will do, if only one has it.
         """
         name = name.strip().removeprefix("file://")
         for root in self._roots:
             if name.startswith("/") and PurePosixPath(normpath(name)).is_relative_to(root):
                 return self._key(PurePosixPath(normpath(name)).relative_to(root).as_posix())
+        if not name:
+            return None
         inside = (self._key(normpath(folder / name)) for folder in (place, PurePosixPath()))
-        return next(filter(None, inside), None) if name else None
+        found = next(filter(None, inside), None)
+        return found or (None if place.parts else self._anywhere.get(_simple(name)))
 
     def _key(self, key: str) -> str | None:
         return key if key in self._known else self._loose.get(_simple(key))
 
     @functools.cached_property
     def _loose(self) -> dict[str, str | None]:
-        """Keys by other spellings; None for those of several files."""
-        loose: dict[str, str | None] = {}
+        return self._by(lambda key: key)
+
+    @functools.cached_property
+    def _anywhere(self) -> dict[str, str | None]:
+        return self._by(lambda key: PurePosixPath(key).name)
+
+    def _by(self, named: Callable[[str], str]) -> dict[str, str | None]:
+        """Keys by spellings of their names, with and without suffix; None for several files."""
+        keys: dict[str, str | None] = {}
         for key in self._found.media:
-            for name in {_simple(key), _simple(key.rpartition(".")[0])}:
-                loose[name] = None if name in loose else key
-        return loose
+            name = named(key)
+            for spelt in {_simple(name), _simple(name.rpartition(".")[0])}:
+                keys[spelt] = None if spelt in keys else key
+        return keys
 
 
 def _simple(key: str) -> str:

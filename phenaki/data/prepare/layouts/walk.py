@@ -98,20 +98,40 @@ def split_folders(keys: Sequence[str]) -> dict[str, Split]:
     """Folder -> split, of the topmost folders that divide files into splits.
 
     All files must lie in such folders, or some of them in training and some in validation folders:
-    a class may also be called train.
+    a class may also be called train. Below several folders, as cat/train and dog/train, all files
+    must, in both.
     """
     folders = {PurePosixPath(key).parent.parts for key in keys}
-    depth = 1
+    depth, several = 1, False
     while True:
         deep = [parts for parts in folders if len(parts) >= depth]
         tops = {parts[:depth] for parts in deep}
-        named = {"/".join(top): split for top in tops if (split := split_named(top[-1]))}
+        splits = _splits_of({top[-1] for top in tops})
+        named = {"/".join(top): splits[top[-1]] for top in tops if top[-1] in splits}
         alone = len(deep) == len(folders) and len(named) == len(tops)
-        if named and (alone or len(set(named.values())) == 2):
+        both = len(set(named.values())) == 2
+        if named and (alone and both if several else alone or both):
             return named
-        if len(deep) < len(folders) or len(tops) != 1:
+        if len(deep) < len(folders) or not deep:
             return {}
+        several |= len(tops) != 1
         depth += 1
+
+
+def _splits_of(names: set[str]) -> dict[str, Split]:
+    """Those of the names that are splits: train, or training_set and test_set together."""
+    found = {name: split for name in names if (split := split_named(name))}
+    if found or len(names) < 2:
+        return found
+    rests, longer = set(), {}
+    for name in names:
+        words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+        of_words = [split for word in words if (split := split_named(word))]
+        rests.add(tuple(word for word in words if not split_named(word)))
+        if len(of_words) == 1:
+            longer[name] = of_words[0]
+    together = len(longer) == len(names) and len(rests) == 1
+    return longer if together and len(set(longer.values())) == 2 else {}
 
 
 def split_of_container(key: str) -> Split | None:
@@ -144,6 +164,9 @@ def listing(root: Path) -> Listing:
             key = _named(path.relative_to(root).as_posix())
             if name.startswith("."):
                 found.hidden.append(Skipped(key, "a hidden folder"))
+            elif name == "blobs" and "snapshots" in folders:
+                reason = "files of the Hub's cache, which are read by their names in snapshots"
+                found.hidden.append(Skipped(key, reason))
             elif path.is_symlink():
                 reason = "a link to a folder, which is not followed: give that folder as --input"
                 found.problems.append(Skipped(key, reason))
