@@ -217,6 +217,19 @@ def test_vript_in_one_file_of_lines(tmp_path):
         find.find(tmp_path)
 
 
+def test_a_table_as_panda70m_may_have_a_clip_per_row(tmp_path):
+    layouts.video(tmp_path / "abc.mp4", 40)
+    (tmp_path / "train.csv").write_text(
+        "videoID,url,timestamp,clarity_score,caption\n"
+        "abc,u,\"['0:00:00.500', '0:00:02.000']\",0.97,A man runs.\n"
+        "abc,u,\"['0:00:02.000', '0:00:03.875']\",0.9,\"He stops, then.\"\n"
+    )
+    assert [(item.key, item.caption) for item in find.find(tmp_path)] == [
+        ("abc.mp4#0.5-2", "A man runs."),
+        ("abc.mp4#2-3.875", "He stops, then."),
+    ]
+
+
 def test_the_files_of_webvid_lie_in_any_folder(tmp_path):
     for folder in ("part_0/000001_000050", "000051_000100"):
         layouts.video(tmp_path / folder / "7.mp4")

@@ -144,6 +144,8 @@ def split_of_container(key: str) -> Split | None:
 def _why_unused(key: str) -> str:
     if key.lower().endswith(ARCHIVES):
         return "an archive: unpack it first"
+    if kind_of(key):
+        return "no item of this layout: not read"
     return "neither video nor image, and not used for captions"
 
 
