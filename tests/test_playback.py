@@ -4,6 +4,7 @@ import io
 import itertools
 from fractions import Fraction
 
+import av
 import numpy as np
 import player_media
 import pytest
@@ -97,15 +98,31 @@ A, B = Fraction(1, 10), Fraction(1, 4)  # seconds of a frame
         "restarts": ([(500, None), (510, None), (0, None), (10, None)], [A, B, A, B]),
         "jumps": ([(0, None), (10, None), (9000, None), (9010, None)], [A, B, A, B]),
         "repeats": ([(0, None), (0, None), (10, None)], [B, A, B]),
-        "decoding times only": ([(None, 0), (None, 10), (None, None)], [A, B, B]),
+        "decoding times only": ([(None, 0), (None, 10), (None, None)], [A, A, A]),
+        "one frame in two ticks": ([(None, 0), (None, 10), (None, None), (None, None)], [A] * 4),
+        "a longer one": ([(None, 0), (None, 10), (None, 20), (None, 45), (None, None)],
+                         [A, A, B, A, A]),
         "some without": ([(0, 0), (None, None), (None, None), (30, 30)], [A, A, A, B]),
         "contradicts": ([(10, 0), (0, 10), (30, 20), (20, 30)], [A, A, A, B]),
+        "invented": ([(0, 20), (20, 30), (30, 40), (10, 50), (50, None), (40, None)], [A] * 6),
     }.values(),
-)
+)  # fmt: skip
 def test_times_follow_the_order_of_frames(stamps, seconds):
     frames = [(clock.Stamps(*pair, None), number) for number, pair in enumerate(stamps)]
     lasting = list(clock.durations(iter(frames), Fraction(1, 100), Fraction(60), usual=B))
     assert lasting == list(zip(seconds, range(len(stamps)), strict=True))
+
+
+def test_a_copy_of_an_avi_in_another_container_is_read_like_it(tmp_path):
+    """Its times of decoding are stored as those of display."""
+    source = encode(tmp_path / "a.avi", options={"bf": "2"})
+    with av.open(str(source)) as old, av.open(str(tmp_path / "a.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.stream = packet.dts, stream
+                new.mux(packet)
+    assert shown(tmp_path / "a.mp4") == shown(source) == list(range(12))
 
 
 def test_frames_without_times_are_not_held_for_ever():
