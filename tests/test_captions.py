@@ -168,6 +168,16 @@ def test_tables_of_other_tools_name_the_same_files(text, folder):
     assert read(folder) == {"a.mp4": ("x",), "b.mp4": ("y",), "c.png": ()}
 
 
+def test_a_json_may_have_an_object_per_line(folder):
+    (folder / "captions.json").write_text(
+        '{"file_name":"a.mp4","text":"x"}\n{"file_name":"b.mp4","text":"y"}\n'
+    )
+    assert read(folder) == {"a.mp4": ("x",), "b.mp4": ("y",), "c.png": ()}
+    (folder / "captions.json").write_text('{"file_name":"a.mp4","text":"x"}\n{"file')
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        find.find(folder)
+
+
 def test_a_table_at_the_top_names_files_of_any_folder(tmp_path):
     for name in ("videos/a.mp4", "more/b.mp4", "more/c.mp4", "videos/c.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

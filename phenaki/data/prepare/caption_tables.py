@@ -120,7 +120,10 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         content = json.loads(path.read_text(encoding(path)))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}.") from None
+        if not _is_lines(path):
+            raise UserError(f"{path}: not JSON: {error}.") from None
+        yield from _jsonl(path)
+        return
     if isinstance(content, dict) and content and all(map(kind_of, content)):
         content = [
             {FILE[0]: name} | (value if isinstance(value, dict) else {CAPTION[0]: value})
@@ -129,6 +132,15 @@ def _json(path: Path) -> Iterator[Row]:
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise UserError(f"{path}: must be an array of objects, or an object by file names.")
     yield from ((number, _strings(row)) for number, row in enumerate(content, 1))
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether the first line of a file is an object: `Dataset.to_json` writes one per line."""
+    with path.open(encoding=encoding(path)) as file:
+        try:
+            return isinstance(json.loads(file.readline()), dict)
+        except ValueError:
+            return False
 
 
 def _parquet(path: Path) -> Iterator[Row]:
