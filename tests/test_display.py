@@ -11,7 +11,8 @@ from numbered_clips import numbered
 from PIL import Image
 from player_media import encode, planes
 
-from phenaki.data.prepare import display, playback, tone_mapping, video
+from phenaki.data.prepare import display, playback, video
+from phenaki.io import tone_mapping
 
 PQ, HLG = tone_mapping.PQ, tone_mapping.HLG
 BT709, BT2020, P3 = tone_mapping.BT709, tone_mapping.BT2020, tone_mapping.P3_D65

@@ -86,6 +86,25 @@ def test_frames_of_an_animation_have_its_profile(tmp_path):
         assert np.abs(clip.video[0, 8, 8] - of_p3(COLOUR)).max() <= 5, suffix
 
 
+@pytest.mark.parametrize("suffix", ["avif", "png"])
+def test_images_in_hdr_are_shown_as_sdr(tmp_path, suffix):
+    """White of 203 cd/m² in PQ is 58 % of the signal, and is shown as in video."""
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (16, 16), (148, 148, 148)).save(path, quality=100)
+    assert np.abs(read(path) - 148).max() <= 1
+    content, pq = path.read_bytes(), bytes((9, 16))
+    if suffix == "avif":  # the tags that the writer has put there
+        at = content.index(b"colrnclx") + 8
+        tagged = bytearray(content)
+        tagged[at : at + 4] = b"\0" + pq[:1] + b"\0" + pq[1:]
+    else:
+        chunk = b"cICP" + pq + b"\0\1"
+        sum_of = struct.pack(">I", zlib.crc32(chunk))
+        tagged = content[:33] + b"\0\0\0\4" + chunk + sum_of + content[33:]
+    path.write_bytes(tagged)
+    assert np.abs(read(path) - 230).max() <= 2
+
+
 def tiff(path, data: bytes, bits: int, form: int, meaning: int = 1) -> None:
     """A gray TIFF of 16 x 16 pixels, as cameras, scanners and microscopes write them."""
     tags = [

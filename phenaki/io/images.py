@@ -57,13 +57,14 @@ def read_frames(
     with decode_errors(source), opened(source) as file:
         if signatures.is_heif(signatures.head_of(file)):
             raise UnreadableMedia(source, "HEIC: convert it to JPEG or PNG")
+        tags = signatures.colour_tags(file)
         image = _quiet(Image.open, file)
         check_size(source, image.width, image.height)
         animated = image.format in ANIMATED and getattr(image, "n_frames", 1) > 1
         # An animated PNG may begin with an image for readers that know no animations.
         first = int(animated and getattr(image, "default_image", False))
         for number in range(first, image.n_frames if animated else 1):
-            frame = _quiet(_frame, source, image, number)
+            frame = _quiet(_frame, source, image, number, tags)
             lasts = image.info.get("duration", 0) if animated else None
             yield frame, None if lasts is None else Fraction(lasts).limit_denominator(10**6) / 1000
 
@@ -78,13 +79,15 @@ def opened(source: Path | str | io.BufferedIOBase) -> Iterator[io.BufferedIOBase
         yield source
 
 
-def _frame(source: object, image: Image.Image, number: int) -> Image.Image:
+def _frame(
+    source: object, image: Image.Image, number: int, tags: tuple[int, int] | None
+) -> Image.Image:
     if number:
         image.seek(number)
     image.load()
     stored = pixels.integers(image)
     try:
-        return pixels.srgb(ImageOps.exif_transpose(image), stored)
+        return pixels.srgb(ImageOps.exif_transpose(image), stored, tags)
     except pixels.UnknownRange as error:
         raise UnreadableMedia(source, str(error)) from None
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from phenaki.io import tone_mapping
+
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # modes and the ICC names of their spaces
 _ROUNDING = 2  # levels by which two descriptions of sRGB differ
 # TIFF's tags BitsPerSample, PhotometricInterpretation, SampleFormat, and a value of the last.
@@ -38,11 +40,16 @@ def integers(image: Image.Image) -> Integers:
     return Integers(bits, form == _SIGNED, meaning == 0)
 
 
-def srgb(image: Image.Image, stored: Integers = SIXTEEN_BITS) -> Image.Image:
+def srgb(
+    image: Image.Image, stored: Integers = SIXTEEN_BITS, tags: tuple[int, int] | None = None
+) -> Image.Image:
     """Converts an image of any mode of Pillow to RGB: managed colours, over white.
 
     Integers of 9 to 16 bits are scaled from the range of their bits. Those of 32 bits are scaled
     from 16 if all fit into it. Floating-point pixels range from 0 to 1.
+
+    Args:
+        tags: (transfer, primaries) of H.273, which an ICC profile overrides.
 
     Raises:
         UnknownRange: floating-point pixels outside of 0 to 1.
@@ -52,6 +59,8 @@ def srgb(image: Image.Image, stored: Integers = SIXTEEN_BITS) -> Image.Image:
         image = _of_floats(image)
     elif image.mode.startswith("I"):
         image = _of_integers(image, stored)
+    elif tags and not profile and tone_mapping.is_needed(*tags):
+        image = _of_tags(image, tags)
     if image.has_transparency_data:
         image = _of_clear_colour(image).convert("RGBA")
         if profile:
@@ -93,6 +102,16 @@ def _of_integers(image: Image.Image, stored: Integers) -> Image.Image:
     if isinstance(clear, int):
         gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return gray
+
+
+def _of_tags(image: Image.Image, tags: tuple[int, int]) -> Image.Image:
+    """HDR and wide primaries as `tone_mapping.to_sdr` shows them."""
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    deep = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
+    shown = Image.fromarray(tone_mapping.to_sdr(deep, *tags))
+    if alpha:
+        shown.putalpha(alpha)
+    return shown
 
 
 def _of_clear_colour(image: Image.Image) -> Image.Image:

@@ -29,6 +29,7 @@ _NEVER = frozenset(
 _JPEG = b"\xff\xd8\xff"
 _ENDS_AND_BEGINS = b"\xff\xd9\xff\xd8"  # between the images of a motion JPEG
 _MAX_IMAGE = 2**26  # bytes
+_TAGS = 2**14  # bytes that have the tags of colour
 HEAD = 1024  # bytes that `kind_of_content` needs
 
 _IMAGES = (
@@ -105,6 +106,22 @@ def head_of(file: io.BufferedIOBase) -> bytes:
     head = file.read(HEAD)
     file.seek(0)
     return head
+
+
+def colour_tags(file: io.BufferedIOBase) -> tuple[int, int] | None:
+    """(transfer, primaries) of H.273 in the header of an AVIF or PNG, whose file is at its start.
+
+    They are in AVIF's box `colr` of type `nclx` and in PNG's chunk `cICP`; None without any.
+    """
+    file.seek(0)
+    head = file.read(_TAGS)
+    file.seek(0)
+    if head[4:8] == b"ftyp":
+        at = head.find(b"colrnclx") + 8  # two bytes each
+        return (head[at + 3], head[at + 1]) if 8 <= at < len(head) - 3 else None
+    at = head.find(b"\0\0\0\4cICP") + 8
+    png = head.startswith(_IMAGES[0]) and 8 <= at < len(head) - 1
+    return (head[at + 1], head[at]) if png else None
 
 
 def truncated(file: io.BufferedIOBase) -> tuple[int, int] | None:

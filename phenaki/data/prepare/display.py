@@ -11,8 +11,8 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from phenaki.data.prepare import tone_mapping
 from phenaki.data.prepare.clock import Stamps
+from phenaki.io import tone_mapping
 from phenaki.io.images import check_size
 from phenaki.io.pixels import over_white
 
