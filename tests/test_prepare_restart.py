@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import kill_prepare
 import layouts
@@ -11,7 +12,7 @@ from phenaki.data import format
 from phenaki.data.prepare import filters, ingest, run, video, workdir
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
-from phenaki.io import artifacts
+from phenaki.io import artifacts, verify
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,29 @@ def test_every_host_gets_eight_shards_and_the_manifest_has_them(tmp_path):
     more = json.loads((tmp_path / "more" / "manifest.json").read_text())
     assert more["shards"] == {"video_train": 13}  # never an empty one
     assert more["config_sha256"] != manifest["config_sha256"]
+
+
+def test_an_edited_description_of_a_data_set_is_refused(tmp_path):
+    layouts.video(tmp_path / "in" / "a.mp4", 40)
+    run.prepare(options(tmp_path / "in", tmp_path / "set", frames=3))
+    for name, old, new in (
+        ("metadata.json", '"fps": 8.0', '"fps": 9.0'),
+        ("dataset_info.json", '"version": "1.0.0"', '"version": "1.0.1"'),
+        ("features.json", "source_fps", "source_fpt"),
+        ("manifest.json", '"video_train": 13', '"video_train": 12'),
+    ):
+        copy = shutil.copytree(tmp_path / "set", tmp_path / name)
+        content = (copy / name).read_text()
+        assert old in content
+        (copy / name).write_text(content.replace(old, new))
+        with pytest.raises(UserError) as caught:
+            format.open_set(copy)
+        assert str(caught.value) == (
+            f"{copy / name}: is damaged, or was edited: its checksum is another one; copy it "
+            "again, or give --no_verify."
+        )
+    with verify.unverified():
+        assert format.open_set(tmp_path / "metadata.json")[1].fps == 9
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from phenaki.data import tensorflow
+from phenaki.data.prepare import manifest
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.paths import PathLike
@@ -168,11 +169,13 @@ def open_set(directory: PathLike):
     """The TFDS builder and the `ClipFormat` of a data set.
 
     Raises:
-        UserError: not a directory that `prepare_data.py` or `shapes.tfds` wrote.
+        UserError: not a directory that `prepare_data.py` or `shapes.tfds` wrote, or its JSON files
+            have other checksums than when it was written.
     """
     tfds = tensorflow.datasets()
     if not paths.is_file(paths.path(directory) / "features.json"):
         raise UserError(f"{directory}: not a data set; scripts/prepare_data.py writes one.")
+    manifest.check_facts(os.fspath(directory))
     with tensorflow.quiet_logs():
         builder = tfds.builder_from_directory(os.fspath(directory))
     fields = dataclasses.fields(ClipFormat)

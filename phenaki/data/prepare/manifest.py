@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data import records
-from phenaki.io import artifacts, paths
+from phenaki.errors import UserError
+from phenaki.io import artifacts, paths, verify
 
 NAME = "manifest.json"
 
@@ -41,7 +42,7 @@ def write(directory: Path, written: Mapping[str, list[dict[str, Any]]], settings
             if path.is_file()
         },
     }
-    artifacts.write_json(directory / NAME, manifest, indent=2, ensure_ascii=False)
+    artifacts.write_json(directory / NAME, verify.signed(manifest), indent=2, ensure_ascii=False)
 
 
 def camera(directory: str) -> str | None:
@@ -56,7 +57,26 @@ def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, NAME)
     if not paths.is_file(path):
         return {}
-    return artifacts.read_dict(path)
+    return verify.check_facts(paths.path(path), artifacts.read_dict(path))[0]
+
+
+def check_facts(directory: str) -> None:
+    """Compares what describes a data set with its manifest; one without a manifest passes.
+
+    Raises:
+        UserError: a JSON file has another checksum than when the data set was written.
+    """
+    if not verify.verified():
+        return
+    for name, entry in _read(directory).get("files", {}).items():
+        path = os.path.join(directory, name)
+        if not name.endswith(".json") or not paths.is_file(path):
+            continue
+        if artifacts.checksum(path) != entry:
+            raise UserError(
+                f"{path}: is damaged, or was edited: its checksum is another one; copy it again, "
+                "or give --no_verify."
+            )
 
 
 def checksums(directory: str) -> dict[str, str]:
