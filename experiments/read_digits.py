@@ -35,16 +35,16 @@ def main(argv):
     del argv
     videos, captions = _real(paths.local_path("clips", CLIPS.value))
     rows = {"real clips": videos}
-    if directory := TOKENIZER.value or MODEL.value:
-        from phenaki.models.frozen import Tokenizer
-
-        tokenizer = Tokenizer.load(directory)
-        rows["reconstructions"] = tokenizer.reconstruct(videos)
     if MODEL.value:
         from phenaki.pipeline import Phenaki
 
         model = Phenaki.load(MODEL.value)
+        rows["reconstructions"] = model.reconstruct(videos)
         rows["samples"] = np.asarray(model.generate(captions, seed=SAMPLE_SEED.value))
+    elif TOKENIZER.value:
+        from phenaki.models.frozen import Tokenizer
+
+        rows["reconstructions"] = Tokenizer.load(TOKENIZER.value).reconstruct(videos)
     reader, lines = digits.Reader(), []
     for name, shown in rows.items():
         counts = digits.scores([reader.read(video) for video in shown], captions)

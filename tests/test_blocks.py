@@ -9,6 +9,7 @@ import pytest
 from phenaki.blocks import attention
 from phenaki.blocks.conv3d import DepthwiseConv, StridedConv, UpConv
 from phenaki.blocks.quantizer import VectorQuantizer, normalize
+from phenaki.blocks.transformer import Transformer
 
 CODEBOOK, DIM = 12, 4
 
@@ -77,6 +78,20 @@ def quantize(params, z):
 def unit(x):
     x = np.asarray(x, np.float64)
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_layer_is_traced_once_whatever_the_depth(remat, monkeypatch):
+    traced, plain = [], attention.attend
+    monkeypatch.setattr(
+        attention, "attend", lambda *inputs: traced.append(len(inputs)) or plain(*inputs)
+    )
+    stack = Transformer(depth=5, heads=2, mlp_dim=8, remat=remat)
+    x = jnp.ones((1, 3, 4))
+    params = jax.eval_shape(stack.init, jax.random.key(0), x)
+    assert len(traced) == 1
+    jax.make_jaxpr(jax.grad(lambda params: stack.apply(params, x).sum()))(params)
+    assert len(traced) == 2
 
 
 def test_codes_are_the_nearest_unit_vectors():

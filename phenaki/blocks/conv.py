@@ -76,6 +76,7 @@ class DepthwiseStack(nn.Module):
             split_rngs={"params": True},
             length=self.depth,
             unroll=min(self.unroll, self.depth),
+            check_constancy_invariants=False,  # it would trace a layer twice
         )
         x, _ = layers(self.expansion, self.dtype, name="layers")(x.astype(self.dtype))
         return x

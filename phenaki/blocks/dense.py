@@ -1,6 +1,8 @@
 """Dense layer whose output may have several axes, in the form that each backend runs fastest."""
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -36,20 +38,17 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Streams) -> Any:
         features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
-        total = 1
-        for size in features:
-            total *= size
-
-        # Initialised as a matrix: of a kernel of more axes, Flax's initialisers take all but the
-        # last two for a receptive field.
-        def init(key, shape):
-            return self.kernel_init(key, (shape[0], total), jnp.float32).reshape(shape)
-
         inputs = self.inputs or jax.tree.leaves(x)[0].shape[-1]
-        kernel = self.param("kernel", init, (inputs, *features))
+        kernel = self.param("kernel", _matrix_init, (inputs, *features), self.kernel_init)
         bias = self.param("bias", nn.initializers.zeros_init(), features)
         x, kernel, bias = jax.tree.map(lambda value: value.astype(self.dtype), (x, kernel, bias))
         return checkpoint_name((self.product or matrix_product)(x, kernel, bias), SAVE_PRODUCT)
+
+
+def _matrix_init(key: Array, shape: Sequence[int], init: Callable) -> Array:
+    """A kernel initialised as the matrix of its first axis and all others."""
+    # Of a kernel of more axes, Flax's initialisers take all but the last two for a receptive field.
+    return init(key, (shape[0], math.prod(shape[1:])), jnp.float32).reshape(shape)
 
 
 def product_by_heads(
@@ -86,11 +85,11 @@ def matrix_product(
     if sharding.axis_size("tensor") > 1:
         return jax.tree.map(lambda x: jnp.tensordot(x, kernel, 1) + bias, x)
     matrix = sharding.replicated(kernel.reshape(len(kernel), -1), split)
+    return jax.tree.map(functools.partial(_plain_product, matrix=matrix, bias=bias), x)
 
-    def one(x):
-        # One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form.
-        # On a mesh the leading axes stay apart, because one of them is split.
-        flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
-        return (flat @ matrix + bias.reshape(-1)).reshape(*x.shape[:-1], *bias.shape)
 
-    return jax.tree.map(one, x)
+def _plain_product(x: Array, matrix: Array, bias: Array) -> Array:
+    """One plain matrix product: XLA's CPU backend takes a quarter longer for the batched form."""
+    # On a mesh the leading axes stay apart, because one of them is split.
+    flat = x if sharding.is_split() else x.reshape(-1, x.shape[-1])
+    return (flat @ matrix + bias.reshape(-1)).reshape(*x.shape[:-1], *bias.shape)

@@ -73,15 +73,17 @@ def constrain(x: Array, axes: Axes) -> Array:
 
 def all_gather_with_sharded_gradient(x: Array, axes: Axes, split: Axes) -> Array:
     """`constrain(x, axes)` of a value that is laid out as `split`; its gradient is laid out so."""
+    if not is_split():
+        return x
+
     # A plain constraint would hold for the gradient, too: XLA would sum it on every device
     # (all-reduce), though each keeps only its own part (reduce-scatter).
-
     @jax.custom_vjp
     def gather(x):
         return constrain(x, axes)
 
     gather.defvjp(lambda x: (gather(x), None), lambda _, grad: (constrain(grad, split),))
-    return gather(x) if is_split() else x
+    return gather(x)
 
 
 def replicated(kernel: Array, split: Axes = ROWS) -> Array:

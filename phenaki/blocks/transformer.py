@@ -123,6 +123,7 @@ class Transformer(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.depth,
             unroll=min(self.unroll, self.depth),
+            check_constancy_invariants=False,  # it would trace a layer twice
         )
         stack = layers(
             self.heads,

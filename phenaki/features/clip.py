@@ -60,6 +60,7 @@ class CLIPTransformer(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.depth,
+            check_constancy_invariants=False,  # it would trace a layer twice
         )
         return layers(name="layers")(x, mask)[0]
 
