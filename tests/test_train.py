@@ -391,6 +391,9 @@ def test_dead_codes_are_drawn_again_from_the_data():
             np.testing.assert_array_equal(after, current.ema["quantizer"]["embedding"])
         if index % 2:
             used[:] = False
+    kept = toy_step(optax.sgd(0.0), revive_until=4, from_data=False)  # a start's codes
+    current, _ = kept(Toy().start(optax.sgd(0.0)), {}, {"video": clips(0)}, KEY)
+    assert_equal(current.params, Toy().start(optax.sgd(0.0)).params)
     never = toy_step(optax.sgd(0.0), revive_until=0)
     current, _ = never(Toy().start(optax.sgd(0.0)), {}, {"video": clips(0)}, KEY)
     assert_equal(current.params, Toy().start(optax.sgd(0.0)).params)

@@ -92,6 +92,20 @@ def test_a_run_starts_from_another(tmp_path):
         tokenizer.train(config, tmp_path / "other", one)
 
 
+def test_a_tokenizer_of_a_whole_model_keeps_its_codes_and_learns(whole, tmp_path):
+    codebook = {"usage_window": 50, "revive_until": 50}  # a fresh run takes its codes from data
+    config = tiny.tokenizer_config(codebook=codebook, train={"steps": 1}, optim={"rate": 1e-30})
+    config.start = str(whole)
+    one, trained = jax.devices()[:1], tiny.phenaki().params["tokenizer"]
+    after = tokenizer.train(config, tmp_path / "still", one)
+    jax.tree.map(np.testing.assert_array_equal, after.params, trained)
+    config = tiny.tokenizer_config(codebook=codebook, train={"steps": 30}, optim={"rate": 3e-3})
+    config.start = str(whole)
+    tokenizer.train(config, tmp_path / "tuned", one)
+    losses = [line["loss/total"] for line in logs.read(tmp_path / "tuned")]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The bundle of a whole model."""

@@ -52,17 +52,19 @@ def count_and_revive(
     *,
     usage_window: int,
     revive_until: int,
+    from_data: bool = True,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Adds the code `counts` of step `index`; replaces unused codes; returns metrics of usage.
 
     At the end of each window of `usage_window` steps before step `revive_until`, codes without a
     use are replaced by random encoder outputs of the step (without it a small codebook collapses).
-    Step 0 replaces every code: a data-dependent initialisation.
+    Step 0 replaces every code, a data-dependent initialisation, unless not `from_data`.
     """
     running = state.extra["running"] + counts
     ended = (index + 1) % usage_window == 0
     window = jnp.where(ended, running, state.extra["window"])
-    dead = ((index == 0) | (ended & (running == 0))) & (index < revive_until)
+    first = (index == 0) & from_data
+    dead = (first | (ended & (running == 0))) & (index < revive_until)
     sampled = inputs[jax.random.randint(key, (len(counts),), 0, len(inputs))]
     metrics = {
         "codebook/usage": (window > 0).mean(),

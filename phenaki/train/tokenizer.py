@@ -44,6 +44,7 @@ class TokenizerStep:
     usage_window: int  # steps; see codebook.count_and_revive
     revive_until: int  # step; 0: never
     decay: float = 0.0  # of the EMA codebook; 0: codes learn by gradient (equation 1)
+    from_data: bool = True  # first codes; False: a trained tokenizer's, which keep their meaning
 
     def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -66,6 +67,7 @@ class TokenizerStep:
         state, usage = codebook.count_and_revive(
             state, index, counts.sum(0), encoded, key,
             usage_window=self.usage_window, revive_until=self.revive_until,
+            from_data=self.from_data,
         )  # fmt: skip
         return state, named | usage
 
@@ -202,7 +204,8 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
         # The paper trains the discriminator with the tokenizer's optimiser (B.1.2).
         adversary = make_adversary(discriminator, make_optimizer(optim), **options)
     loss = TokenizerLoss(model, weights, beta, terms, adversary)
-    step = TokenizerStep(loss, optimizer, optim.ema, optim.accumulate, **config.codebook)
+    fixed = dict(config.codebook, from_data=start is None)
+    step = TokenizerStep(loss, optimizer, optim.ema, optim.accumulate, **fixed)
 
     def init(key):
         clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
