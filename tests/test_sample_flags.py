@@ -13,6 +13,7 @@ from phenaki import pipeline
 from phenaki.commands import prompts, stories
 from phenaki.data import batches
 from phenaki.data.prepare import video
+from phenaki.data.shapes import captions
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.io import images, media, sample_files
@@ -130,6 +131,7 @@ def run(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(video, "clips", lambda path, **sizes: iter([clip] * 4))
     monkeypatch.setattr(drift, "distance", lambda weights: log.append(weights) or (None, "d"))
     monkeypatch.setattr(batches, "known_world", lambda model: World())
+    monkeypatch.setattr(captions, "words", lambda world: {"a", "b", "x", "square", "circle", "fog"})
     monkeypatch.setattr(stories, "_print", lambda report, output: None)
     monkeypatch.setattr(media, "write_gif", lambda *call: None)
 
@@ -251,9 +253,13 @@ def test_what_does_not_go_together_is_refused(run, given, line):
             "choice_temperature has no effect: a critic chooses the tokens.",
         ),
         (("--prompt=a", "--scene=b@1.4", "--frames=1"), "--frames=1 has no effect on --scene."),
-        ((f"--prompt={'a' * 70}",), "the text encoder cuts the end of 'aaa"),
-        (("--prompt=a", f"--negative={'b' * 70}"), "the text encoder cuts the end of 'bbb"),
-        (("--scene=a@1.4", f"--negative={'b' * 70}"), "the text encoder cuts the end of 'bbb"),
+        ((f"--prompt={'a ' * 70}",), "the text encoder cuts the end of 'a a"),
+        (("--prompt=a", f"--negative={'b ' * 70}"), "the text encoder cuts the end of 'b b"),
+        (("--scene=a@1.4", f"--negative={'b ' * 70}"), "the text encoder cuts the end of 'b b"),
+        (("--prompt=a", "--guidance=-1"), "guidance=-1 leads away from the prompt; 0 is none."),
+        (("--scene=a@1.4", "--guidance=1000"), "scene 1: guidance=1000 breaks frames: "),
+        (("--prompt=a lion, a square",), "trained on no caption with 'lion': 'a lion, a square'."),
+        (("--scene=a lion@1.4",), "scene 1: the model was trained on no caption with 'lion'"),
     ],
 )
 def test_what_has_no_effect_and_what_is_cut_is_noted_once(run, given, note):

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from phenaki.data.shapes import attributes, detector, render
+from phenaki.data.shapes import attributes, captions, detector, render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
@@ -184,6 +184,14 @@ def test_captions_are_true(name, rendered):
             ground = world.backgrounds[clips.background[row]]
             assert f"on a {ground} background" in caption
     assert bool(sized) == (len(world.sizes) > 1)  # a single size is not named
+
+
+@world_named
+def test_words_are_those_of_all_captions(name):
+    world = WORLDS[name]
+    made = render.render(world, "train", np.arange(500))["caption"]
+    made += render.render_images(world, "train", np.arange(200))["caption"]
+    assert set(" ".join(made).replace(",", " ").split()) == captions.words(world)
 
 
 def test_some_colours_occur_in_images_only():

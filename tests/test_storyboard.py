@@ -210,8 +210,8 @@ def noted(shots):
     sample = {"steps": 4, "choice_temperature": 1.0, "guidance": 1.0}
     defaults = Defaults(sample, {"foggy": {"negative": "fog" * 9}})
     chosen = [[resolve(defaults, **shot.sampler)] for shot in shots]
-    plan, is_cut = windows(shots, SPEC, 5), ByteVocabulary(16).is_cut
-    return notes.of_story(shots, plan, chosen, SPEC.fps, is_cut, has_text=True)
+    plan, about = windows(shots, SPEC, 5), notes.about_text(ByteVocabulary(16).is_cut, None)
+    return notes.of_story(shots, plan, chosen, SPEC.fps, about, has_text=True)
 
 
 # --- lengths
@@ -370,3 +370,11 @@ def test_subtitles_are_the_prompts_at_their_times():
         "1\n00:00:00,000 --> 00:00:01,375\na red circle\n\n"
         "2\n00:00:02,125 --> 01:01:40,125\nthen a square\n"
     )
+
+
+def test_subtitles_show_marks_as_they_are_written():
+    text = r"a <i>large</i> circle, 2 < 3, {\an8}up\Nand {left}"
+    *_, line = render.srt([text], [(0, 11)], fps=8.0).splitlines()
+    assert not re.search(r"<[a-z/]|[{}]|\\N", line)
+    shown = line.replace("\N{WORD JOINER}", "")
+    assert shown == text.replace("{", "(").replace("}", ")")

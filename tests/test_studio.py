@@ -104,6 +104,16 @@ def test_a_wrong_form_is_refused_before_it_waits(client, form, error):
     assert error in client.post("/api/prompt", form, status=400)["error"]
 
 
+def test_a_page_is_told_of_unknown_words_and_options_without_effect(client):
+    form = dict(prompt="a red lion moves left", takes=1, steps=1, guidance=0.0, negative="a lion")
+    last = client.done(client.post("/api/prompt", form))
+    assert last["notes"] == [
+        "the model was trained on no caption with 'lion': 'a red lion moves left'.",
+        "the model was trained on no caption with 'lion': 'a lion'.",
+        "negative has no effect: guidance is 0.",
+    ]
+
+
 def test_what_the_model_refuses_fails_the_job(client):
     job = client.done(client.post("/api/prompt", dict(prompt=PROMPT, critic=True)))
     assert (job["state"], job["error"]) == (

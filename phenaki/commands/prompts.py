@@ -72,7 +72,7 @@ def say(
     chosen = resolve(model.defaults, continues=continues, **options)
     model.check_texts(prompts, chosen)
     for sentence in [
-        *notes.of_texts(prompts, chosen, sampling_flags.is_cut(model)),
+        *notes.of_texts(prompts, chosen, notes.about_model(model)),
         *notes.of_options([chosen], list(options), model.has_text),
         *sampling_flags.overridden_preset(model, options),
     ]:

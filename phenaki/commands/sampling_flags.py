@@ -164,13 +164,6 @@ def note(sentence: str) -> None:
     print(f"note: {sentence}", file=sys.stderr)
 
 
-def is_cut(model: Any) -> Any:
-    """Texts -> whether the model's text encoder cuts the end of each."""
-    if model.vocabulary is None:
-        return lambda texts: [False] * len(texts)
-    return model.vocabulary.is_cut
-
-
 def overridden_preset(model: Any, given: Any) -> list[str]:
     """A sentence if the options `given` override all of --preset."""
     name = value("preset")

@@ -67,10 +67,10 @@ def _storyboard(model, scenes, given):
         model.defaults, model.check_texts, story.shots, given, plan, preview=value("preview")
     )
     shots = _rerolled(story.shots, shots)
-    is_cut = sampling_flags.is_cut(model)
+    about = notes.about_model(model)
     for sentence in [
         *_overridden(model, story, given),
-        *notes.of_story(shots, plan, options, model.spec.fps, is_cut, model.has_text),
+        *notes.of_story(shots, plan, options, model.spec.fps, about, model.has_text),
     ]:
         sampling_flags.note(sentence)
     return dataclasses.replace(story, shots=shots), plan

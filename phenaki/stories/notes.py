@@ -1,20 +1,52 @@
 """Where the video of a story will differ from what was asked, a sentence each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from phenaki.data import batches
+from phenaki.data.shapes import captions
 from phenaki.sampling.options import SamplingOptions
 from phenaki.sampling.windows import Window, segments
 from phenaki.stories.storyboard import Shot
 
-IsCut = Callable[[Sequence[str | None]], Any]  # whether the text encoder cuts the end of each text
+STRONG = 30.0  # guidance without a bound that is a slip
+NAMED = 6  # words that a sentence has at most
+
+IsCut = Callable[[Sequence[str]], Any]  # whether the text encoder cuts the end of each text
+AboutText = Callable[[str], list[str]]  # the sentences on a text
 
 
-def of_texts(prompts: Sequence[str | None], chosen: SamplingOptions, is_cut: IsCut) -> list[str]:
-    """A sentence for every prompt and negative text that the text encoder cuts."""
-    texts = list(dict.fromkeys([*prompts, *chosen.texts()]))
-    pairs = zip(texts, is_cut(texts), strict=True)
-    return [f"the text encoder cuts the end of {text!r}." for text, cut in pairs if cut]
+def about_text(is_cut: IsCut | None, words: Collection[str] | None) -> AboutText:
+    """Notes texts whose end is cut, or with words that are none of the `words` of all captions.
+
+    None of `is_cut` or `words`: nothing is known of that.
+    """
+
+    def about(text: str) -> list[str]:
+        found = []
+        if is_cut is not None and is_cut([text])[0]:
+            found.append(f"the text encoder cuts the end of {text!r}.")
+        given = dict.fromkeys(text.replace(",", " ").split())
+        strange = [word for word in given if words is not None and word not in words]
+        if strange:
+            named = ", ".join(map(repr, strange[:NAMED])) + ", ..." * (len(strange) > NAMED)
+            found.append(f"the model was trained on no caption with {named}: {text!r}.")
+        return found
+
+    return about
+
+
+def about_model(model: Any) -> AboutText:
+    """`about_text` of a `Phenaki`; only of moving shapes the words of all captions are known."""
+    is_cut = None if model.vocabulary is None else model.vocabulary.is_cut
+    world = batches.known_world(model)
+    return about_text(is_cut, None if world is None else captions.words(world))
+
+
+def of_texts(prompts: Sequence[str | None], chosen: SamplingOptions, about: AboutText) -> list[str]:
+    """The sentences on every prompt and negative text."""
+    texts = dict.fromkeys(text for text in [*prompts, *chosen.texts()] if text)
+    return [sentence for text in texts for sentence in about(text)]
 
 
 def of_options(
@@ -36,6 +68,20 @@ def of_options(
         found.append(
             f"steps={unguided[0].steps} guides no step: guidance_interval={interval} holds none."
         )
+    return found + (_guidance(chosen) if has_text else [])
+
+
+def _guidance(chosen):
+    """Sentences on a guidance that nobody wants."""
+    found = []
+    for options in {x.guidance: x for x in chosen}.values():
+        if options.guidance < 0:
+            found.append(f"guidance={options.guidance:g} leads away from the prompt; 0 is none.")
+        if options.guidance > STRONG and not options.guidance_limit:
+            found.append(
+                f"guidance={options.guidance:g} breaks frames: the paper's strongest is 12; "
+                "guidance_limit bounds what it adds."
+            )
     return found
 
 
@@ -44,7 +90,7 @@ def of_story(
     plan: Sequence[Window],
     chosen: Sequence[Sequence[SamplingOptions]],
     fps: float,
-    is_cut: IsCut,
+    about: AboutText,
     has_text: bool,
 ) -> list[str]:
     """All sentences of a story, `plan` its windows and `chosen` the options of each shot's."""
@@ -52,7 +98,7 @@ def of_story(
     for number, (shot, options) in enumerate(zip(shots, chosen, strict=True), 1):
         given = [name for name, value in shot.sampler.items() if value is not None]
         found = _length(shot, [w for w in plan if w.scene == number - 1], fps)
-        found += of_texts([shot.prompt], options[0], is_cut)
+        found += of_texts([shot.prompt], options[0], about)
         for sentence in found + of_options(options, given, has_text):
             scenes.setdefault(sentence, []).append(number)
     result = [_scenes(sentence, numbers) for sentence, numbers in scenes.items()]

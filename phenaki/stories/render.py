@@ -9,6 +9,7 @@ windows/          frames and tokens of every window (`phenaki.stories.generate`)
 """
 
 import collections
+import re
 import resource
 import sys
 import time
@@ -39,6 +40,7 @@ from phenaki.stories.storyboard import Shot, Storyboard
 SHEET_FRAMES = 8  # per scene
 FILES = [f"story.{kind}" for kind in ("mp4", "srt", "png", "gif")]
 FILES += ["drift.json", "drift.png", "story_report.json"]
+_MARK = re.compile(r"<(?=[a-zA-Z/])|\\(?=[nNh])")  # what begins a tag, or a break, in a subtitle
 
 
 class WindowMetrics:
@@ -252,8 +254,9 @@ def srt(prompts: Sequence[str | None], parts: Sequence[tuple[int, int]], fps: fl
     entries: list[str] = []
     for prompt, (start, end) in zip(prompts, parts, strict=True):
         if prompt:
-            # A blank line would end the entry.
-            line = " ".join(prompt.split())
+            # A blank line would end the entry. Players obey tags, and hide what is in braces.
+            line = " ".join(prompt.split()).translate(str.maketrans("{}", "()"))
+            line = _MARK.sub("\\g<0>\N{WORD JOINER}", line)
             times = f"{_srt_time(start / fps)} --> {_srt_time(end / fps)}"
             entries.append(f"{len(entries) + 1}\n{times}\n{line}\n")
     return "\n".join(entries)

@@ -20,6 +20,7 @@ def of_prompt(engine: Engine, takes: Takes, owner: str, prompt: Prompt) -> Work:
 
     def work(job: Job) -> dict[str, Any]:
         options = engine.options(prompt)
+        job.show(notes=engine.notes(prompt, options))
         nothing = np.zeros(engine.spec.grid(), bool)
         made: list[dict[str, Any]] = []
         for row in range(prompt.takes):

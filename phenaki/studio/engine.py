@@ -20,6 +20,7 @@ from phenaki.models.frozen import Tokenizer
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import facts, resolve
 from phenaki.sampling.watch import Step
+from phenaki.stories import notes
 from phenaki.studio.forms import Prompt
 from phenaki.studio.jobs import Job
 from phenaki.types import VideoSpec
@@ -94,6 +95,12 @@ class Engine:
             options["critic"] = self.critic
         self.model.check_texts([prompt.text], resolve(self.model.defaults, **options))
         return options
+
+    def notes(self, prompt: Prompt, options: dict[str, Any]) -> list[str]:
+        """What of a form has no effect, is cut, or was never learned; `options` are its own."""
+        chosen = resolve(self.model.defaults, **options)
+        found = notes.of_texts([prompt.text], chosen, notes.about_model(self.model))
+        return found + notes.of_options([chosen], list(options), self.model.has_text)
 
     def facts(self, prompt: Prompt, row: int, options: dict[str, Any]) -> dict[str, Any]:
         """How a take is made (`phenaki.io.provenance`)."""

@@ -55,9 +55,8 @@ def of_story(
         shots, chosen = shot_options.given(
             model.defaults, model.check_texts, story.shots, {}, plan, preview
         )
-        film, cut = folder / "film", getattr(model.vocabulary, "is_cut", None)
-        is_cut = cut or (lambda texts: [False] * len(texts))
-        found = notes.of_story(shots, plan, chosen, spec.fps, is_cut, model.has_text)
+        film, about = folder / "film", notes.about_model(model)
+        found = notes.of_story(shots, plan, chosen, spec.fps, about, model.has_text)
         job.show(story=folder.name, notes=found, windows=len(plan), window=1)
         with outputs.claimed("output", film, "samples"):
             counts = rerolls.read(film / "rerolls.json")

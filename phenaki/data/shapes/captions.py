@@ -21,6 +21,15 @@ THEN = (
 IMAGE = ("a {object} on a {background} background", "a picture of a {object}", "a {object}")
 
 
+def words(world: World) -> set[str]:
+    """Every word of the captions of a `world`, of clips and images."""
+    sizes = world.sizes if len(world.sizes) > 1 else ()
+    names = {*palette(world), *world.shapes, *world.directions, *world.backgrounds, *sizes}
+    clips = (*SINGLE * (world.pair < 1), *(AND,) * (world.pair > 0), *THEN * (world.then > 0))
+    templates = " ".join((*clips, *IMAGE)).replace(",", " ").split()
+    return names | {word for word in templates if not word.startswith("{")}
+
+
 def name(world: World, clips: ClipAttributes, row: int, leg: int, colour: bool = True) -> str:
     """ "large red circle", optionally without colour; with a size if the world has several."""
     words = [palette(world)[clips.colour[row, leg]]] * colour

@@ -9,6 +9,8 @@ export function start() {
   const element = document.getElementById("prompt-form");
   clock = new Clock(document.getElementById("takes-clock"), "the takes");
   const panel = new Panel(document.getElementById("prompt-progress"), "prompt", (job, over) => {
+    const lines = (job.notes || []).map((line) => make("li", {}, line));
+    document.getElementById("prompt-notes").replaceChildren(...lines);
     if (job.takes && job.takes.length !== panel.count) {
       panel.count = job.takes.length;
       refresh();
