@@ -150,7 +150,7 @@ class Phenaki:
         self, images: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """Images [b h w 3] and text to video (§3.2); frame 0 is the image itself, not decoded."""
-        first = np.asarray(images)[:, None]
+        first = given_values.frames(images)[:, None]
         return self.sample(prompts, seed=seed, video=first, **options).video
 
     def extend(
@@ -167,13 +167,14 @@ class Phenaki:
         K is `context`, by default the model's, or fewer for shorter videos; always 1 + a multiple
         of the patch.
         """
+        videos = given_values.frames(videos)
         if context is None:
             context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
         check_context(self.spec, context, "context")
         if videos.shape[1] < context:
             raise UserError(f"context={context}: there are {videos.shape[1]} frames only.")
         new = self.follow(videos[:, -context:], prompts, seed=seed, **options)
-        return np.concatenate([given_values.frames(videos), new], axis=1)
+        return np.concatenate([videos, new], axis=1)
 
     def follow(
         self, given: np.ndarray | None, prompts: Prompts, *, seed: int, **options: Any

@@ -67,9 +67,10 @@ class VideoSpec:
         time, rows, columns = self.patch
         nearest = min(self.nearest_frames(frames), self.frames)
         if frames != nearest:
+            longer = "; extend and story make longer videos" if frames > self.frames else ""
             raise UserError(
                 f"frames={frames} must be 1 + a multiple of {time}, at most {self.frames}; "
-                f"nearest is {nearest}."
+                f"nearest is {nearest}{longer}."
             )
         return 1 + (frames - 1) // time, self.height // rows, self.width // columns
 

@@ -9,7 +9,7 @@ import tiny
 
 from phenaki.errors import UserError
 from phenaki.sampling import given, options
-from phenaki.sampling.windows import Scene, windows
+from phenaki.sampling.windows import Scene, check_scenes, windows
 from phenaki.train import workdir
 
 NUMBERS = ("guidance", "choice_temperature", "temperature", "top_p", "critic_guidance",
@@ -40,6 +40,13 @@ def test_lengths_of_scenes_are_finite(seconds):
         windows([Scene("a red circle", seconds)], tiny.phenaki().spec, 5)
 
 
+def test_a_story_has_scenes_and_nothing_else():
+    with pytest.raises(UserError, match=r"scene 2: \('b', 1\.4\) must be a .*Scene, such as"):
+        check_scenes([Scene("a", 1.4), ("b", 1.4)])
+    with pytest.raises(UserError, match="at least one scene"):
+        check_scenes([])
+
+
 def test_uint8_frames_are_those_divided_by_255():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16, 1)
     np.testing.assert_array_equal(given.frames(levels), levels.astype(np.float32) / 255)
@@ -56,6 +63,8 @@ def test_frames_that_cannot_be_meant_are_refused_and_unknown_ones_do_not_matter(
         known = np.ones(video.shape[:-1], bool)
         known[0, 1] = False
         given.frames(wrong, known)
+    with pytest.raises(UserError, match="given frames are <U9; they must be uint8"):
+        given.frames("first.png")
     for dtype in (np.int64, np.uint16, bool, object):
         with pytest.raises(UserError, match="must be uint8"):
             given.frames(video.astype(dtype))

@@ -7,6 +7,7 @@ frames before it, and adds the rest of a clip. A scene may have a K of its own.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from phenaki.errors import UserError
 from phenaki.types import VideoSpec
@@ -64,6 +65,20 @@ def check_context(spec: VideoSpec, context: int, where: str = "config.sample.con
         )
 
 
+def check_scenes(scenes: Any) -> None:
+    """Raises `UserError` unless `scenes` are `Scene`s, at least one."""
+    if not scenes:
+        raise UserError(
+            "a story needs at least one scene, such as --scene='a red circle moves left@2'."
+        )
+    for number, scene in enumerate(scenes, 1):
+        if not isinstance(scene, Scene):
+            raise UserError(
+                f"scene {number}: {scene!r} must be a phenaki.sampling.windows.Scene, such as "
+                "Scene('a red circle moves left', 1.4)."
+            )
+
+
 def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Window]:
     """The windows of a story: `spec.frames` frames first, then `spec.frames - context` at a time.
 
@@ -75,14 +90,11 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
     11 + 6(n - 1) frames.
 
     Raises:
-        UserError: there is no scene, a scene's duration is not above 0 or infinite, or see
+        UserError: a scene's duration is not above 0 or infinite, or see `check_scenes` and
             `check_context`.
     """
     check_context(spec, context)
-    if not scenes:
-        raise UserError(
-            "a story needs at least one scene, such as --scene='a red circle moves left@2'."
-        )
+    check_scenes(scenes)
     result: list[Window] = []
     owed = 0.0  # frames asked since the last hard cut, less those of windows
     for index, scene in enumerate(scenes):
