@@ -37,6 +37,7 @@ RESULTS = flags.DEFINE_string(
     "results", "benchmarks/results/pods.json", "where --compile writes and --table reads figures"
 )
 CONFIG_FIELDS = training_flags.presets("cvivit", "baselines", "maskgit", "critic")
+FLOPS = (("PF", 1e15), ("TF", 1e12), ("GF", 1e9), ("MF", 1e6))  # units and their sizes
 
 
 def main(argv):
@@ -181,8 +182,9 @@ def _print_sizes(workload):
 def _print_plan(workload, made):
     _print_sizes(workload)
     total = sum(made["flops"].values())
-    print(f"FLOPs per step {total / 1e15:.4g} PF: ", end="")
-    print(", ".join(f"{k} {v / 1e15:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total))
+    unit, size = next((x for x in FLOPS if total >= 0.1 * x[1]), FLOPS[-1])
+    print(f"FLOPs per step {total / size:.4g} {unit}: ", end="")
+    print(", ".join(f"{k} {v / size:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total))
     mesh = ", ".join(f"{axis} {size}" for axis, size in made["mesh"].items())
     print(f"mesh           {mesh}: {made['why']}")
     print(f"a device       {_size(made['needed'])} of {_size(made['memory'])}: ", end="")
@@ -193,11 +195,12 @@ def _print_plan(workload, made):
     )
     if made["needed"] <= made["memory"]:
         print(
-            f"so             {_count(made['steps_per_second'], 'step')}/s, {_time(made['days'])} "
-            f"on {_count(made['chips'], 'chip')}, {_count(made['chip_hours'], 'chip-hour')}"
+            f"estimate       {_count(made['steps_per_second'], 'step')}/s, {_time(made['days'])} "
+            f"on {_count(made['chips'], 'chip')}, {_count(made['chip_hours'], 'chip-hour')}; "
+            "not timed on chips"
         )
     else:
-        print("so             it does not fit")
+        print("estimate       none: it does not fit")
     loads = made["hosts_per_row"]
     print(
         f"data           {made['samples_per_second']:,.0f} samples/s, "
