@@ -41,9 +41,18 @@ def prompt_of(number: int) -> str:
 
 
 def memory_of(process: subprocess.Popen) -> float:
-    """MB that a process holds now."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    """MB that a process holds once it holds the same for a second.
+
+    After a job's end its memory goes back to the system, on a busy machine not at once.
+    """
+    held = None
+    for _ in range(20):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        before, held = held, int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        if held == before:
+            break
+        time.sleep(1)
+    return held
 
 
 def film(client: Client, text: str, seed: int) -> str | None:
@@ -85,7 +94,6 @@ def flat(process: subprocess.Popen, port: int) -> bool:
         held = []
         for number in range(count):
             one(number)
-            time.sleep(0.3)  # after a job's end its memory goes back to the system
             held.append(memory_of(process))
         warm = np.array(held[-(-3 * count // 10) :])
         slope, error = slope_of(warm)

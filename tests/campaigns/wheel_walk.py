@@ -3,9 +3,11 @@
     python tests/campaigns/wheel_walk.py [--folder=/path/to/new/folder]
 
 Installs the wheel with all that it depends on, as a user does who has nothing, and samples twice:
-the first start compiles, the second finds what it compiled. Then installs jax and flatbuffers
-alone and runs the program of docs/export.md on exported programs. Some GB of disk, and minutes.
-Exits with 1 where a step fails, or takes longer than on two free cores it may.
+the first start compiles, the second finds what it compiled. Tells a story, writes the model to a
+folder, and tells the story again from that folder by one line of Python (the table of
+docs/install.md). Then installs jax and flatbuffers alone and runs the program of docs/export.md on
+exported programs. Some GB of disk, and minutes. Exits with 1 where a step fails, or takes longer
+than on two free cores it may.
 """
 
 import environment  # isort: skip
@@ -21,6 +23,14 @@ from pathlib import Path
 
 ROOT = environment.ROOT
 PROMPT = "--prompt=a red circle moves left"
+STORY = ("a red circle moves right", "then a blue circle moves left")
+AGAIN = """
+from phenaki.pipeline import Phenaki
+from phenaki.sampling.windows import Scene
+
+story, _ = Phenaki.load("shared/shapes").story([Scene(text, 2.0) for text in {story}], seed=0)
+assert story.shape == (29, 32, 32, 3), story.shape
+"""
 FIRST, SECOND = 20.0, 8.0  # seconds from the start of a process to its video, on two free cores
 
 
@@ -66,6 +76,17 @@ def export_program() -> str:
     )
 
 
+def share(whole: Path, work: Path, env: dict) -> None:
+    """A story, the model in a folder, and the story of who has the folder only."""
+    scenes = [f"--scene={text}@2" for text in STORY]
+    story = [whole / "phenaki", "story", "--model=laptop", "--output=story", *scenes]
+    timed("phenaki story", story, work, env)
+    push = ["push", "--model=laptop", "--output=shared/shapes", PROMPT, "--license=apache-2.0"]
+    timed("phenaki push", [whole / "phenaki", *push], work, env)
+    again = [whole / "python", "-c", AGAIN.format(story=STORY)]
+    timed("Phenaki.load of the folder, and its story", again, work, env)
+
+
 def walk(folder: Path) -> bool:
     """Whether every step is fast enough."""
     hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XLA_FLAGS"}
@@ -82,6 +103,7 @@ def walk(folder: Path) -> bool:
     sample = [whole / "phenaki", "sample", "--model=laptop", "--output=out", PROMPT]
     first = timed("first start to first video", sample, work, env)
     second = timed("second start to second video", sample, work, env)
+    share(whole, work, env)
     export = ["export", "--model=laptop", "--output=export/laptop", "--programs"]
     timed("phenaki export --programs", [whole / "phenaki", *export], work, env)
     alone = venv(folder / "alone", env, "jax", "flatbuffers")
