@@ -123,7 +123,9 @@ def _fields(path, loader, node, rules: Mapping[str, Rule | None], what) -> dict[
     """Key -> (line, value) of a mapping whose keys and values obey `rules`."""
     line = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{path}:{line}: {what} must be keys with values, such as 'seconds: 3'.")
+        plain = isinstance(node, yaml.ScalarNode) and what != "the story"
+        such = f"prompt: {node.value}" if plain else "seconds: 3"
+        raise UserError(f"{path}:{line}: {what} must be keys with values, such as {such!r}.")
     loader.flatten_mapping(node)  # resolves <<: *anchor
     fields: dict[str, _Value] = {}
     for key_node, value_node in node.value:
