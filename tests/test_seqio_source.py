@@ -192,6 +192,7 @@ def test_tasks_and_mixture_are_registered(data):
         (dict(split="test"), "has no split video_test; it has image_train, video_train"),
         (dict(spec=Spec(height=64)), "clips of 48x64 pixels; config.video wants 64x64"),
         (dict(spec=Spec(frames=7)), "Prepare the data with --frames=7"),
+        (dict(spec=Spec(frames=6)), "6 are needed. Prepare the data with --frames=7"),
         (dict(spec=Spec(fps=6.0)), "Prepare the data with --fps=6"),
     ],
 )

@@ -82,7 +82,10 @@ SCENE = "scenes:\n  - prompt: a\n    seconds: 1\n"
         ),
         ("seconds: 1\n", r"scenes must be a list of at least one"),
         ("scenes: []\n", r"scenes must be a list of at least one"),
-        ("scenes:\n  - a red circle\n", r":2: scene 1 must be keys with values, such as 'prompt: a red circle'"),
+        (
+            "scenes:\n  - a red circle\n",
+            r":2: scene 1 must be keys with values, such as 'prompt: a red circle'",
+        ),
         ("scenes:\n  - prompt: a\n", r"scene 1 has no seconds"),
         ("scenes:\n  - seconds: 1\n", r"scene 1 has no prompt"),
         (SCENE + "  - promt: b\n", r":4: scene 2 has no key 'promt'; .* did you mean prompt\?"),

@@ -112,9 +112,10 @@ def check(directory, kind: str, form: format.ClipFormat, spec: Spec) -> None:
             f"{spec.height}x{spec.width}. Prepare the data with a larger --size."
         )
     if kind == "video" and form.frames < spec.frames:
+        # Prepared clips have 1 + 2n frames; 16 are scored of clips of 17 (B.2.4).
         raise UserError(
-            f"{directory}: clips of {form.frames} frames; config.video.frames={spec.frames}. "
-            f"Prepare the data with --frames={spec.frames}."
+            f"{directory}: clips of {form.frames} frames; {spec.frames} are needed. "
+            f"Prepare the data with --frames={spec.frames | 1}."
         )
     # Clips at the native rates of their sources (fps 0) are taken as they are (B.2.4).
     rated = kind == "video" and spec.frames > 1 and form.fps
