@@ -130,7 +130,8 @@ def _measure(model, world, options, seed, done):
     from phenaki.sampling.options import Defaults
 
     own = model.settings
-    base = dict(choice_temperature=1.0, guidance=0.0)
+    calibrated = model.config.sample.get("calibrated", ())  # the model's, not a setting
+    base = dict(choice_temperature=1.0, guidance=0.0, calibrated=calibrated)
     model.settings = dataclasses.replace(own, defaults=Defaults(base | options))
     for split in [x for x in SPLITS.value if "identity" not in done.get(x, {})]:
         combination = common.combinations(world, NAMES[split], COUNT.value)

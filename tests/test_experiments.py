@@ -20,6 +20,7 @@ from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
+from phenaki.io import checkpoint
 from phenaki.pipeline import Phenaki
 
 PURPLE = "purple"
@@ -191,8 +192,9 @@ def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):
 def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     assert common.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
     tiny.phenaki().save(tmp_path / "model")
+    checkpoint.update_sample(tmp_path / "model", {"calibrated": [5, 2]})
     (tmp_path / "settings.yaml").write_text(
-        "few: {steps: 2, order: middle, schedule: late, continued: {steps: 1}}\nplain: {steps: 4}\n"
+        "few: {steps: 2, order: calibrated, schedule: late, continued: {steps: 1}}\nplain: {steps: 4}\n"
         "other: {steps: 9}\n"
     )
     flags = [
