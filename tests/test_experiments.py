@@ -194,8 +194,8 @@ def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     tiny.phenaki().save(tmp_path / "model")
     checkpoint.update_sample(tmp_path / "model", {"calibrated": [5, 2]})
     (tmp_path / "settings.yaml").write_text(
-        "few: {steps: 2, order: calibrated, schedule: late, continued: {steps: 1}}\nplain: {steps: 4}\n"
-        "other: {steps: 9}\n"
+        "few: {steps: 2, order: calibrated, schedule: late, continued: {steps: 1}}\n"
+        "plain: {steps: 4}\nother: {steps: 9}\n"
     )
     flags = [
         f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=4", "--seeds=0,1",
