@@ -39,6 +39,14 @@ def signed(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "sums": {"facts": facts_sum(facts)}}
 
 
+def damaged(file: AnyPath | str, remedy: str = "copy it again") -> UserError:
+    """The error of a file that is not what its checksum says."""
+    return UserError(
+        f"{file}: is damaged, or was edited: its checksum is another one; {remedy}, or give "
+        "--no_verify."
+    )
+
+
 def check_facts(
     file: AnyPath, content: Mapping[str, Any], remedy: str = "copy it again"
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -51,8 +59,5 @@ def check_facts(
     sums = facts.pop("sums", {})
     known = sums.get("facts") if isinstance(sums, dict) else None
     if known is not None and verified() and known != facts_sum(facts):
-        raise UserError(
-            f"{file}: is damaged, or was edited: its checksum is another one; {remedy}, or give "
-            "--no_verify."
-        )
+        raise damaged(file, remedy)
     return facts, sums if isinstance(sums, dict) else {}

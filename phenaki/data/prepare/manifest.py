@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data import records
-from phenaki.errors import UserError
 from phenaki.io import artifacts, paths, verify
 
 NAME = "manifest.json"
@@ -73,10 +72,7 @@ def check_facts(directory: str) -> None:
         if not name.endswith(".json") or not paths.is_file(path):
             continue
         if artifacts.checksum(path) != entry:
-            raise UserError(
-                f"{path}: is damaged, or was edited: its checksum is another one; copy it again, "
-                "or give --no_verify."
-            )
+            raise verify.damaged(path)
 
 
 def checksums(directory: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _hdvila(
 def _panda(name: str, row: Mapping[str, str], fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
     """videoID, timestamp and caption: lists of equal length, written as text; or one of each."""
     times, texts = (segment_times.literal(row[column]) for column in ("timestamp", "caption"))
-    if isinstance(texts, str) and isinstance(times, list) and isinstance(times[0], str):
+    if isinstance(texts, str) and isinstance(times, list) and times and isinstance(times[0], str):
         times, texts = [times], [texts]  # a clip per row, as Koala-36M has it
     if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
         raise ValueError(f"{row['videoid']}: timestamp and caption are not lists of equal length")
