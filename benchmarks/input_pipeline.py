@@ -27,6 +27,7 @@ import record
 from absl import flags
 
 from phenaki import cli
+from phenaki.io.quiet import no_logs
 
 REPEATS = flags.DEFINE_integer(
     "repeats", 3, "measurements, of which the median is used", lower_bound=1
@@ -176,7 +177,7 @@ def _write_clips(root: Path) -> Path:
         records.append(record.example())
     info = format.describe(directory, format.ClipFormat(FRAMES, FPS, SIZE, SIZE, "jpeg"))
     writer = tensorflow.datasets().core.SequentialWriter(info, max_examples_per_shard=512)
-    with tensorflow.quiet_logs():
+    with no_logs():
         writer.initialize_splits(["video_train"])
         writer.add_examples({"video_train": records})
         writer.close_all()

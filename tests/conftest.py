@@ -1,5 +1,6 @@
 """Every test sees eight simulated CPU devices, compiles afresh and draws the same numbers."""
 
+import logging
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +62,14 @@ def interrupts_as_before():
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged_as_before():
+    """A test that lowers the log's level for good would fail tests after it that look at lines."""
+    before = absl_logging.get_verbosity(), logging.root.manager.disable
+    yield
+    assert (absl_logging.get_verbosity(), logging.root.manager.disable) == before
 
 
 @pytest.fixture

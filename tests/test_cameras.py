@@ -16,6 +16,7 @@ from phenaki.data.prepare.layouts import find, tfds_sets
 from phenaki.errors import UserError
 from phenaki.evaluation import devices, protocol, references
 from phenaki.evaluation.score import Score
+from phenaki.io.quiet import no_logs
 from phenaki.types import VideoSpec
 
 CONFIGS = {"laion400m": "images"}  # the one of several that has pixels
@@ -23,7 +24,7 @@ CONFIGS = {"laion400m": "images"}  # the one of several that has pixels
 
 @pytest.mark.parametrize("name", sorted(tfds_sets.KNOWN))
 def test_known_sets_have_the_fields_of_their_published_classes(name, tmp_path):
-    with tensorflow.quiet_logs():
+    with no_logs():
         builder = tensorflow.datasets().builder(
             name, config=CONFIGS.get(name), data_dir=str(tmp_path)
         )

@@ -7,6 +7,7 @@ from numbered_clips import read_number
 from phenaki.data import tensorflow
 from phenaki.data.prepare import run as prepare
 from phenaki.errors import UserError
+from phenaki.io.quiet import no_logs
 
 Seen = tuple[int, str | None]  # first number shown, caption
 # (part of its description, records by split, reasons of skipped items, reasons of problems)
@@ -129,7 +130,7 @@ EXPECTED = {
 
 
 def read(directory) -> dict[str, list[Seen]]:
-    with tensorflow.quiet_logs():
+    with no_logs():
         data = tensorflow.datasets().builder_from_directory(str(directory))
         splits = {
             split: tensorflow.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False))

@@ -16,6 +16,7 @@ from PIL import Image
 from phenaki.data import format, tensorflow
 from phenaki.data.prepare import ingest, run
 from phenaki.errors import UserError
+from phenaki.io.quiet import no_logs
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +50,7 @@ def prepared(folder, tmp_path_factory):
 
 
 def read(directory, split) -> list[dict]:
-    with tensorflow.quiet_logs():
+    with no_logs():
         data = tensorflow.datasets().builder_from_directory(str(directory))
         return list(
             tensorflow.datasets().as_numpy(data.as_dataset(split=split, shuffle_files=False))

@@ -2,12 +2,17 @@
 
 import os
 import threading
+import warnings
 
 import jax
 import numpy as np
 import tiny
+from absl import logging
 
-from phenaki.io.quiet import quiet
+from phenaki.data.format import open_set
+from phenaki.data.shapes import tfds
+from phenaki.data.shapes.world import World
+from phenaki.io.quiet import no_logs, no_warnings, quiet
 from phenaki.sampling.windows import windows
 from phenaki.stories.generate import WindowCache, generate_windows
 from phenaki.stories.storyboard import Shot, Storyboard
@@ -115,3 +120,60 @@ def test_stderr_is_back_after_blocks_that_two_threads_enter_at_once():
     before = os.fstat(2)
     in_threads([first, second])
     assert os.path.samestat(os.fstat(2), before)
+
+
+def overlapping(block):
+    """Two threads' blocks, of which the first to be entered is the first to be left."""
+    inside, both, left = threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        with block():
+            inside.set()
+            both.wait()
+        left.set()
+
+    def second():
+        inside.wait()
+        with block():
+            both.set()
+            left.wait()
+
+    return in_threads([first, second])
+
+
+def test_warnings_are_seen_after_blocks_without_them_that_two_threads_enter_at_once(caplog):
+    for block in (no_warnings, no_logs):
+        before = warnings.filters.copy()
+        assert overlapping(block) == [None, None]
+        assert warnings.filters == before
+        logging.warning("after %s", block.__name__)
+    assert caplog.messages == ["after no_warnings", "after no_logs"]
+
+
+def test_one_threads_block_without_logs_leaves_the_lines_of_the_others(caplog):
+    inside, logged = threading.Event(), threading.Event()
+
+    def hushed():
+        with no_logs(), no_logs():
+            logging.warning("of a library")
+            logging.error("an error")
+            inside.set()
+            logged.wait()
+
+    def other():
+        inside.wait()
+        logging.warning("of ours")
+        logged.set()
+
+    assert in_threads([hushed, other]) == [None, None]
+    assert caplog.messages == ["an error", "of ours"]
+
+
+def test_data_sets_that_are_opened_at_once_leave_later_warnings(tmp_path, caplog):
+    shapes = [tfds.write(tmp_path / str(number), World(), 1, 1) for number in range(4)]
+    level = logging.get_verbosity()
+    for _ in range(5):
+        in_threads([lambda one=one: open_set(one) for one in shapes])
+    assert logging.get_verbosity() == level
+    logging.warning("later")
+    assert "later" in caplog.messages

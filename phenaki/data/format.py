@@ -23,6 +23,7 @@ from phenaki.data.prepare import manifest
 from phenaki.errors import UserError
 from phenaki.io import paths
 from phenaki.io.paths import PathLike
+from phenaki.io.quiet import no_logs
 
 NAME = "clips"
 VERSION = "1.0.0"
@@ -176,7 +177,7 @@ def open_set(directory: PathLike):
     if not paths.is_file(paths.path(directory) / "features.json"):
         raise UserError(f"{directory}: not a data set; scripts/prepare_data.py writes one.")
     manifest.check_facts(os.fspath(directory))
-    with tensorflow.quiet_logs():
+    with no_logs():
         builder = tfds.builder_from_directory(os.fspath(directory))
     fields = dataclasses.fields(ClipFormat)
     required = {field.name for field in fields if field.default is dataclasses.MISSING}

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import warnings
-from collections.abc import Iterator
 from types import ModuleType
 
 from phenaki.io import paths
@@ -39,18 +37,3 @@ def seqio() -> ModuleType:
     with quiet():
         import seqio as module
     return module
-
-
-@contextlib.contextmanager
-def quiet_logs() -> Iterator[None]:
-    """Silences warnings that TFDS raises about its own code."""
-    from absl import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)

@@ -7,7 +7,6 @@ the same pixels in training and in sampling.
 import contextlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image, ImageOps
 
 from phenaki.errors import UserError
 from phenaki.io import pixels, signatures
+from phenaki.io.quiet import no_warnings
 
 ANIMATED = ("PNG", "WEBP", "AVIF")  # formats of images whose frames follow each other in time
 MAX_PIXELS = 2**26  # 8192 x 8192: headers that claim more are usually corrupt
@@ -93,8 +93,7 @@ def _frame(
 
 
 def _quiet(function: Callable, *arguments: object) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of EXIF blocks and palettes that Pillow repairs
+    with no_warnings():  # of EXIF blocks and palettes that Pillow repairs
         return function(*arguments)
 
 

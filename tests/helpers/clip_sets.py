@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from phenaki.data import format, tensorflow
+from phenaki.io.quiet import no_logs
 
 
 def write(
@@ -15,7 +16,7 @@ def write(
     """Makes `directory` a data set of `records` by split, in shards of `per_shard` records."""
     directory.mkdir(parents=True, exist_ok=True)
     info = format.describe(directory, form)
-    with tensorflow.quiet_logs():
+    with no_logs():
         writer = tensorflow.datasets().core.SequentialWriter(info, max_examples_per_shard=per_shard)
         writer.initialize_splits(list(records))
         writer.add_examples({split: [r.example() for r in of] for split, of in records.items()})

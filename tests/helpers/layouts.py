@@ -13,6 +13,7 @@ from numbered_clips import numbered, regular, write_video
 from PIL import Image
 
 from phenaki.data import tensorflow
+from phenaki.io.quiet import no_logs
 
 FRAMES = 11  # of a clip, at 8 a second
 
@@ -241,7 +242,7 @@ def write_tfds(root: Path, name: str, features, examples: list[dict], split: str
     identity = tfds.core.DatasetIdentity(
         name=name, version=tfds.core.Version("1.0.0"), data_dir=str(directory), module_name="m"
     )
-    with tensorflow.quiet_logs():
+    with no_logs():
         info = tfds.core.DatasetInfo(builder=identity, features=features)
         writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
         writer.initialize_splits([split])

@@ -89,8 +89,8 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     # `frame.side_data` would keep every frame in memory until the cyclic garbage collector runs.
     found = SideDataContainer.__new__(SideDataContainer)
-    # PyAV lists data up to the first of a type that it does not know, such as EXIF or the view of a
-    # stereo video; FFmpeg attaches the display matrix before those.
+    # PyAV lists data up to and with the first of a type that it does not know, such as EXIF or the
+    # view of a stereo video; FFmpeg attaches the display matrix before those.
     with contextlib.suppress(ValueError):
         SideDataContainer.__init__(found, frame)  # type: ignore[call-arg]
         return bytes(found[Type.DISPLAYMATRIX]) if Type.DISPLAYMATRIX in found else None

@@ -20,6 +20,7 @@ import numpy as np
 from phenaki.data import format, records, tensorflow
 from phenaki.data.prepare import manifest, spool
 from phenaki.io import artifacts, paths
+from phenaki.io.quiet import no_logs
 
 PER_HOST = 8  # shards at least: with fewer, hosts read each other's
 PER_SHARD = 2**27  # bytes: large enough for a bucket, small enough to write again
@@ -204,7 +205,7 @@ def finish(
         lengths = [file["records"] for file in files]
         size = sum(file["bytes"] for file in files)
         splits.append(tfds.core.SplitInfo(split, lengths, size, template))
-    with tensorflow.quiet_logs():
+    with no_logs():
         info.set_splits(tfds.core.splits.SplitDict(splits))
         info.write_to_directory(directory)
     manifest.write(directory, written, settings)

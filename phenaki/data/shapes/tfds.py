@@ -14,6 +14,7 @@ import numpy as np
 from phenaki.data import format, tensorflow
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
+from phenaki.io.quiet import no_logs
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -98,7 +99,7 @@ def write(
 ) -> Path:
     """Writes the data set below `directory` and returns its own directory."""
     config = MovingShapesConfig(name="own", world=world, train=train, validation=validation)
-    with tensorflow.quiet_logs():
+    with no_logs():
         data = MovingShapes(config=config, data_dir=directory)
         data.download_and_prepare()
     return Path(data.data_dir)

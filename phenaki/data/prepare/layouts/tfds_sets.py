@@ -25,6 +25,7 @@ from phenaki.data.prepare.items import (
 )
 from phenaki.data.prepare.layouts import stored, walk
 from phenaki.errors import UserError
+from phenaki.io.quiet import no_logs
 
 PREFIX = "tfds:"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR is set, as in TFDS
@@ -92,7 +93,7 @@ def find(request: walk.Request) -> Inventory:
         UserError: the field of the images is unknown, a field does not exist, or another file
             format.
     """
-    with tensorflow.quiet_logs():
+    with no_logs():
         data = tensorflow.datasets().builder_from_directory(os.fspath(request.root))
     fields = _fields(request, data)
     units = []
@@ -188,7 +189,7 @@ def _item(name, images, features, example, split: Split | None, fields: Fields, 
 
 @functools.lru_cache(1)
 def _features(root: Path):
-    with tensorflow.quiet_logs():
+    with no_logs():
         return tensorflow.datasets().features.FeatureConnector.from_config(os.fspath(root))
 
 
