@@ -1,12 +1,23 @@
 """Shared by the experiments: runs that are trained once, prompts, and cells of several seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from phenaki.errors import UserError
+
+# The paper's sampler: with a few-pass one of a model's own, choice temperature has no effect.
+BASE = dict(
+    steps=40,
+    guidance=0.5,
+    choice_temperature=1.0,
+    schedule="cosine",
+    order="confidence",
+    temperature=1.0,
+    min_p=0.0,
+)
 
 
 def train(config, directory: Path, call: Callable) -> None:
@@ -58,6 +69,15 @@ def seed(text: str) -> int:
     if not text.isdecimal():
         raise UserError(f"--seeds: {text!r} must be a whole number, such as 0.")
     return int(text)
+
+
+def numbers(flag, kind: type) -> Iterator:
+    """The values of a list flag, each a number of `kind`."""
+    for text in flag.value:
+        try:
+            yield kind(text)
+        except ValueError:
+            raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
 
 
 def percent(right: int, count: int) -> str:

@@ -2,10 +2,10 @@
 
     python experiments/sweep_guidance.py --model=checkpoints/laptop --output=out/guidance
 
-Varies one of them at a time, with the values of `BASE` for the others, and counts how many of
---count prompts of moving shapes the samples obey, by the detector. With --critic it also varies the
-steps of decoding by a token critic instead of confidence, and with --limit guidance whose push is
-bounded (`guidance_limit`, docs/sampling.md#guidance). Writes guidance.json, guidance.md and
+Varies one of them at a time, with those of the paper's sampler for the others, and counts how many
+of --count prompts of moving shapes the samples obey, by the detector. With --critic it also varies
+the steps of decoding by a token critic instead of confidence, and with --limit guidance whose push
+is bounded (`guidance_limit`, docs/sampling.md#guidance). Writes guidance.json, guidance.md and
 guidance.png; a second call resumes.
 
     python experiments/sweep_guidance.py --model=runs/maskgit --output=out/guidance \\
@@ -47,16 +47,6 @@ LIMIT = flags.DEFINE_float(
 PROMPT = flags.DEFINE_multi_string("prompt", [], "to look at, with every lambda; several times")
 TEMPERATURE = flags.DEFINE_list("temperature", ["0", "1", "2", "4", "8"], "choice temperatures")
 
-# The paper's sampler: with a few-pass one of a model's own, choice temperature has no effect.
-BASE = dict(
-    steps=40,
-    guidance=0.5,
-    choice_temperature=1.0,
-    schedule="cosine",
-    order="confidence",
-    temperature=1.0,
-    min_p=0.0,
-)
 SPLITS = {"test": "seen", "held_out": "never seen"}
 TITLES = {
     "guidance": "λ",
@@ -119,23 +109,14 @@ def _points(critic):
         ("steps", STEPS, int),
         ("choice_temperature", TEMPERATURE, float),
     ):
-        for value in _numbers(flag, kind):
-            points.append((axis, value, BASE | {axis: value}))
+        for value in common.numbers(flag, kind):
+            points.append((axis, value, common.BASE | {axis: value}))
             if critic is not None and axis == "steps":
-                points.append(("critic", value, BASE | dict(steps=value, critic=critic)))
+                points.append(("critic", value, common.BASE | dict(steps=value, critic=critic)))
             if LIMIT.value and axis == "guidance":
-                bounded = BASE | dict(guidance=value, guidance_limit=LIMIT.value)
+                bounded = common.BASE | dict(guidance=value, guidance_limit=LIMIT.value)
                 points.append(("bounded", value, bounded))
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
-
-
-def _numbers(flag, kind):
-    """The values of a flag, each a number of `kind`."""
-    for text in flag.value:
-        try:
-            yield kind(text)
-        except ValueError:
-            raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
 
 
 def _grid(model, output):
@@ -144,7 +125,10 @@ def _grid(model, output):
     from phenaki.io.clean_text import clean
     from phenaki.io.contact_sheet import contact_sheet
 
-    prompts, scales = [clean(prompt) for prompt in PROMPT.value], list(_numbers(GUIDANCE, float))
+    prompts, scales = (
+        [clean(prompt) for prompt in PROMPT.value],
+        list(common.numbers(GUIDANCE, float)),
+    )
     options = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
     columns = [
         model.generate(prompts, seed=SEED.value, guidance=scale, **options) for scale in scales
@@ -174,11 +158,11 @@ def _resumed(path, model, world, critic):
     """The report so far, if it is of the same model, prompts and samples."""
     from phenaki.evaluation import settings
 
-    own = {name: BASE[name] for name in ("guidance", "steps", "choice_temperature")}
+    own = {name: common.BASE[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
-    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **BASE)
+    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **common.BASE)
     facts |= {"critic": CRITIC.value, "limit": LIMIT.value}
-    options = BASE | dict(critic=critic)
+    options = common.BASE | dict(critic=critic)
     facts["critic_settings"] = settings.of_sampler(model.defaults, options)["critic"]
     if path.is_file():
         before = json.loads(path.read_text())

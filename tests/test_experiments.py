@@ -9,12 +9,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import script_calls
 import tiny
 from PIL import Image
 
 from configs import maskgit
 from experiments import common
 from phenaki.data import batches
+from phenaki.data.shapes import attributes
 from phenaki.data.shapes import render as moving_shapes
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
@@ -162,6 +164,43 @@ def test_guidance_is_measured_once_and_drawn(run_script, tmp_path):
     )
     assert " 77 % |" in again.stdout and " 66 % |" not in again.stdout
     assert "| λ, bounded 6.0 | " in again.stdout
+
+
+def test_what_a_negative_prompt_takes_out_is_counted_and_drawn(tmp_path, capsys, monkeypatch):
+    """Half of the films show what their negative prompt names, a quarter nothing that moves."""
+    tiny.phenaki().save(tmp_path / "model")
+    asked, world = [], World(size=24, radius=4.0, then=0.0)
+    clips = moving_shapes.render(world, "test", np.arange(4))
+    where = attributes.sample(world, "test", np.arange(4))
+    named = np.stack([where.colour[:, 0], where.shape[:, 0], where.direction[:, 0]], 1)
+
+    def generate(self, prompts, *, seed, first_row, negative, **options):
+        asked.append((prompts, negative, options))
+        return films[first_row : first_row + len(prompts)]
+
+    films = clips["video"].astype(np.float32) / 255
+    films[1], films[3] = films[0], films[3, :1]  # another's film, and one that rests
+    monkeypatch.setattr(alignment, "GROUP", 2)
+    monkeypatch.setattr(Phenaki, "generate", generate)
+    monkeypatch.setattr(common, "combinations", lambda *given: named)
+    monkeypatch.setattr(batches, "world", lambda config: world)
+    flags = [f"--model={tmp_path}/model", f"--output={tmp_path}/out", "--count=4", "--limit=2"]
+    script_calls.call("experiments/sweep_negative.py", *flags, "--guidance=0.5,6")
+    rows = json.loads((tmp_path / "out/negative.json").read_text())["rows"]
+    assert {row: [*points] for row, points in rows.items()} == {
+        "plain": ["0.5", "6.0"], "bounded": ["0.5", "6.0"],
+    }  # fmt: skip
+    same = named[1] == named[0]
+    expected = dict(zip(("colour", "shape", "direction"), 3 + same.astype(int), strict=True))
+    expected["direction"] -= 1  # who rests moves nowhere, also at a wall
+    assert rows["plain"]["6.0"] == expected | {"clear": 3, "avoided": int(not same.any())}
+    assert [options["guidance"] for *_, options in asked] == [0.5, 0.5, 6, 6] * 2
+    assert [options.get("guidance_limit") for *_, options in asked] == [None] * 4 + [2] * 4
+    assert asked[1][:2] == (["", ""], alignment.prompts_of(world, named[2:]).texts)
+    assert "| λ, bounded 6 | " in capsys.readouterr().out
+    assert (tmp_path / "out/negative.png").stat().st_size > 5000
+    script_calls.call("experiments/sweep_negative.py", *flags, "--guidance=0.5,6,12")
+    assert len(asked) == 8 + 4  # what is there is not sampled again
 
 
 def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):

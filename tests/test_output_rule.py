@@ -95,6 +95,7 @@ FOLDERS = {
     "make_digits": ("output", "experiment", []),
     "mix_images": ("workdir", "experiment", []),
     "sweep_guidance": ("output", "experiment", [("model",), ("critic", "--model=x")]),
+    "sweep_negative": ("output", "experiment", [("model",)]),
 }
 # -> (flag of its output file, all others).
 FILES = {

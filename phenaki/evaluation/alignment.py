@@ -42,7 +42,7 @@ class JudgedClips:
         """The detector's verdict."""
         return verdict(world, self.video[:, self.frames], self.prompts, walls=self.walls)
 
-    def seen(self, world: World) -> Combinations:
+    def shown(self, world: World) -> Combinations:
         """The combination that the frames show, -1 where an attribute is not clear."""
         reading = detector.read(world, self.video[:, self.frames])
         clear = (reading.overlap > detector.PRESENT_IOU) & (reading.colour >= 0)
@@ -51,11 +51,17 @@ class JudgedClips:
         steps = np.array([shapes_world.DIRECTIONS[d] for d in world.directions])
         distance = (reading.centre[:, -1] - reading.centre[:, 0]) @ steps.T
         moved = distance.max(1) > 0.5 * world.speed * (reading.centre.shape[1] - 1)
-        # Resting at a wall is right: only the detector knows.
+        return np.stack([colour, shape, np.where(moved, distance.argmax(1), -1)], 1)
+
+    def seen(self, world: World) -> Combinations:
+        """As `shown`, with the direction that was asked for where the object obeys it.
+
+        Resting at a wall does, too: only the detector knows.
+        """
+        found = self.shown(world)
         right = self.verdict(world).direction
-        shown = np.where(moved, distance.argmax(1), -1)
-        direction = np.where(right, self.prompts.combination[:, 2], shown)
-        return np.stack([colour, shape, direction], 1)
+        found[:, 2] = np.where(right, self.prompts.combination[:, 2], found[:, 2])
+        return found
 
 
 def prompts_of(world: World, combination: Combinations, then: bool = False) -> Prompts:
@@ -174,12 +180,21 @@ def judged_clips(
 
 
 def sample(
-    model: Phenaki, texts: Sequence[str | None], seed: int, **options: Any
+    model: Phenaki,
+    texts: Sequence[str | None],
+    seed: int,
+    negative: Sequence[str] | None = None,
+    **options: Any,
 ) -> Float[np.ndarray, "b f h w 3"]:
-    """One video per text, video i of `seed` and i; in groups of one size: they compile once."""
+    """One video per text, video i of `seed` and i; in groups of one size: they compile once.
+
+    `negative` has a text for each of them, which guidance leads away from.
+    """
 
     def generate(rows):
         prompts = [texts[row] for row in rows]
+        if negative is not None:
+            options["negative"] = [negative[row] for row in rows]
         return model.generate(prompts, seed=seed, first_row=int(rows[0]), **options)
 
     return _in_groups(generate, len(texts))

@@ -26,7 +26,7 @@ from environment import ROOT
 from studio import Client
 
 FILMS = flags.DEFINE_integer("films", 200, "films one after another", lower_bound=10)
-STORIES = flags.DEFINE_integer("stories", 20, "stories of two scenes", lower_bound=10)
+STORIES = flags.DEFINE_integer("stories", 60, "stories of two scenes", lower_bound=10)
 CLIENTS = flags.DEFINE_integer("clients", 10, "clients at a time")
 SECONDS = flags.DEFINE_integer("seconds", 300, "of clients")
 OUTPUT = flags.DEFINE_string("output", None, "folder of the studio", required=True)
