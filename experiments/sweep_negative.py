@@ -118,8 +118,9 @@ def _chart(path, rows):
     for plot, (row, points) in zip(plots, rows.items(), strict=True):
         for name in SHOWN:
             percents = [100 * point[name] / COUNT.value for point in points.values()]
-            label = name if name in ("clear", "avoided") else f"its {name} is seen"
-            style = "-" if name in ("clear", "avoided") else "--"
+            own = {"clear": "clear", "avoided": "clear, none of the three"}
+            label = own.get(name, f"its {name} is seen")
+            style = "-" if name in own else "--"
             plot.plot(range(len(points)), percents, style, marker="o", label=label)
         plot.set_xticks(range(len(points)), [f"{float(value):g}" for value in points])
         plot.set_xlabel(f"{TITLES[row]}, negative prompt")
