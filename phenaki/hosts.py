@@ -1,13 +1,14 @@
 """The hosts of a job: they end together, and their log lines have their numbers."""
 
 import atexit
+import contextlib
 import itertools
 import logging as python_logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ OF_ONE_HOST = PACKAGE / "data"  # each host reads other data; other lines are th
 ENDS = "phenaki/ends/"
 BEATS = "phenaki/beats/"
 PERIOD = 1.0  # seconds between two looks at them
+WAITS = 15.0  # seconds between two lines of a process that waits for others
 JOIN_TIMEOUT = 30.0  # seconds that the end of a process waits for the thread
 AT_END: list[Callable[[], None]] = []  # called before an end that closes nothing
 LOST = 134  # another host vanished; JAX's own abort, where it is the first to notice, has it, too
@@ -65,6 +67,24 @@ def _by_host(state: Any, prefix: str) -> dict[int, str]:
 def _linger(state: Any) -> None:
     """Waits until the other processes know; process 0, which has the service, longest."""
     time.sleep(PERIOD * (6 if state.process_id == 0 else 3))
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says on stderr, while the block runs, that this process waits for `what`."""
+    ended, start = threading.Event(), time.monotonic()
+
+    def say():
+        while not ended.wait(WAITS):
+            sys.stderr.write(f"waits for {what}, {time.monotonic() - start:.0f} s so far\n")
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def watch() -> None:

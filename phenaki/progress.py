@@ -36,13 +36,14 @@ class Progress:
         if now - self._shown >= self._period:
             self._show(now)
 
-    def close(self) -> None:
-        """Writes the last line, with the total time. A second call does nothing."""
+    def close(self, note: str = "") -> None:
+        """Writes the last line, with the total time and ``note``. A second call does nothing."""
         if self._open:
             self._open = False
             seconds = time.monotonic() - self._start
             rate = (self.done - self._first) / max(seconds, 1e-9)
-            self._write(f"{self._count()}, {rate:.3g}/s, took {_clock(seconds)}", end="\n")
+            end = f", {note}\n" if note else "\n"
+            self._write(f"{self._count()}, {rate:.3g}/s, took {_clock(seconds)}", end)
 
     def __enter__(self) -> "Progress":
         return self

@@ -69,9 +69,12 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     if all(given):
         # Only when all have come does anything else happen.
         sys.stderr.write(f"process {process} of {processes}: joining at {coordinator}\n")
-        jax.distributed.initialize(coordinator, processes, process)
+        # JAX aborts after five minutes, with the stack of its library.
+        with hosts.waiting(f"the other processes of {processes} at {coordinator}"):
+            jax.distributed.initialize(coordinator, processes, process)
     elif in_job(os.environ):
-        jax.distributed.initialize()
+        with hosts.waiting("the other processes of the job"):
+            jax.distributed.initialize()
     else:
         return
     hosts.number_logs(jax.process_index)

@@ -1,6 +1,6 @@
 """`phenaki plan` in a clone, before anything is installed as a command."""
 
-from phenaki.commands.main import run
+from start import run
 
 if __name__ == "__main__":
     run("plan")

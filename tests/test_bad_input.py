@@ -25,6 +25,7 @@ for line in sys.stdin:
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags), number)
         sys.argv = command
+        sys.path.insert(0, os.path.dirname(command[0]))  # as of `python FILE`
         runpy.run_path(command[0], run_name="__main__")
         sys.exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

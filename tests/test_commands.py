@@ -1,5 +1,6 @@
 """`phenaki COMMAND`: every command has a script, a line of the help, and its flags."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def phenaki(monkeypatch, capsys, *arguments):
 
 
 def test_every_command_has_a_module_a_script_and_a_line_of_the_help():
-    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")} - {"__init__"}
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")} - {"__init__", "start"}
     modules = {path.stem for path in (ROOT / "phenaki/commands").glob("*.py")}
     assert scripts <= set(commands.MODULES.values()) <= modules
     for name, module in commands.MODULES.items():
@@ -79,6 +80,21 @@ def test_a_mistake_names_the_commands_as_they_are_called(tmp_path):
         command = [sys.executable, *call, f"--data={tmp_path}"]
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
         assert (done.returncode, done.stdout) == (2, "") and expected in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["sample", "train_cvivit"])
+def test_a_script_says_how_to_install_what_its_python_lacks(name, tmp_path):
+    # -S: without what is installed.
+    command = [sys.executable, "-S", ROOT / f"scripts/{name}.py", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env={})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    line = rf"error: \S+ lacks phenaki; in {re.escape(str(ROOT))}: "
+    line += r"(make setup && )?source \.venv/bin/activate \(docs/install\.md has other ways\)\n"
+    assert re.fullmatch(line, done.stderr)
+    assert ("make setup" in done.stderr) == (not (ROOT / ".venv/bin/activate").is_file())
+    # With a clone on its path, what phenaki needs is still missing.
+    done = subprocess.run(command, text=True, capture_output=True, env={"PYTHONPATH": str(ROOT)})
+    assert "lacks absl; in" in done.stderr and done.returncode == 2
 
 
 @pytest.fixture(scope="module")

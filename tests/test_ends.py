@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,13 +117,18 @@ def test_a_second_training_is_refused_and_changes_nothing(tmp_path):
     assert not (tmp_path / owner.OWNER).exists()
 
 
-def test_a_resumed_run_says_what_changed_and_a_finished_one_keeps_its_config(tmp_path, caplog):
+def test_a_resumed_run_says_what_changed_and_a_finished_one_keeps_its_config(
+    tmp_path, caplog, capsys
+):
     toy.run(tmp_path, steps=2, save_every=2, log_every=1)
     toy.run(tmp_path, steps=4, save_every=4, log_every=1)
     logged = [record.getMessage() for record in caplog.records]
     assert "from step 2 on: config.train.steps is 4, no longer 2" in logged
     before = (tmp_path / "config.json").read_text()
+    loss = f"loss {logs.read(tmp_path)[-1]['loss/total']:.3g}"
+    assert re.search(rf"training: 4/4 \(100%\), .*, {re.escape(loss)}\n", capsys.readouterr().err)
     toy.run(tmp_path, steps=3, save_every=1, log_every=1)
+    assert "training:" not in capsys.readouterr().err  # no 4/3 (133%)
     assert "has 4 steps; raise config.train.steps above that" in caplog.records[-1].getMessage()
     assert (tmp_path / "config.json").read_text() == before
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,8 +64,11 @@ def test_frames_that_cannot_be_meant_are_refused_and_unknown_ones_do_not_matter(
         known = np.ones(video.shape[:-1], bool)
         known[0, 1] = False
         given.frames(wrong, known)
+    for path in ("first.png", Path("first.png")):
+        with pytest.raises(UserError, match="are the path 'first.png'; phenaki.io.images.read_fr"):
+            given.frames(path)
     with pytest.raises(UserError, match="given frames are <U9; they must be uint8"):
-        given.frames("first.png")
+        given.frames(["first.png"])
     for dtype in (np.int64, np.uint16, bool, object):
         with pytest.raises(UserError, match="must be uint8"):
             given.frames(video.astype(dtype))

@@ -130,6 +130,19 @@ def test_an_index_beyond_the_processes_is_refused():
         sharding.start("host:1", 2, 5)
 
 
+def test_a_process_says_that_it_waits_for_the_others(monkeypatch, capsys):
+    monkeypatch.setattr(sharding.jax.distributed, "initialize", lambda *_: time.sleep(0.35))
+    for name in ("watch", "number_logs"):
+        monkeypatch.setattr(sharding.hosts, name, lambda *_: None)
+    monkeypatch.setattr(sharding.hosts, "WAITS", 0.1)
+    sharding.start("host:1", 2, 0)
+    first, *waits = capsys.readouterr().err.splitlines()
+    assert first == "process 0 of 2: joining at host:1"
+    assert waits and set(waits) == {"waits for the other processes of 2 at host:1, 0 s so far"}
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""  # not once they have come
+
+
 def test_two_processes_join_by_flags(tmp_path):
     program = (
         "import sys, jax\n"

@@ -215,3 +215,33 @@ def test_a_marker_that_lists_other_places_removes_nothing_there(tmp_path, name):
     (folder / outputs.MARKER).write_text(json.dumps(marker))
     outputs.enlist(folder, [], replaced=".*")
     assert (tmp_path / "precious").is_file() and (folder / "a" / "b").is_file()
+
+
+def test_a_failure_before_anything_is_written_leaves_no_folder(tmp_path):
+    def fail(folder, write=None):
+        with pytest.raises(UserError, match="no such model"):
+            with outputs.claimed("output", folder, "samples"):
+                if write:
+                    (folder / write).write_text("sampled")
+                raise UserError("no such model")
+
+    fail(tmp_path / "runs" / "deep" / "out")
+    assert not (tmp_path / "runs").exists()
+    # Folders of others stay, also empty ones, and what was written or had been there does.
+    (tmp_path / "runs").mkdir()
+    fail(tmp_path / "runs" / "out")
+    fail(tmp_path / "runs")
+    assert contents(tmp_path) == {} and (tmp_path / "runs").is_dir()
+    (tmp_path / "runs" / "out.log").write_text("of the shell")
+    fail(tmp_path / "runs")
+    assert contents(tmp_path) == {"runs/out.log": b"of the shell"}
+    fail(tmp_path / "written", "sample_0.mp4")
+    assert sorted(contents(tmp_path / "written")) == [outputs.MARKER, "sample_0.mp4"]
+    take(tmp_path / "empty")
+    assert (tmp_path / "empty" / outputs.MARKER).is_file()
+    # A second process that is refused removes nothing of the first.
+    with outputs.claimed("output", tmp_path / "held", "samples"):
+        before = contents(tmp_path / "held")
+        with pytest.raises(UserError, match="another run is writing"):
+            take(tmp_path / "held")
+        assert contents(tmp_path / "held") == before

@@ -71,6 +71,20 @@ def test_tfds_reads_what_was_written(prepared):
     assert report["clips"] == {"image_train": 1, "video_train": 4}
 
 
+def test_clips_of_sources_slower_than_the_set_are_counted(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "slow.mp4", regular(8, 2))  # 3.5 s: two clips of 11 frames at 8
+    write_video(tmp_path / "in" / "fast.mp4", regular(11, 8))
+    content = run.prepare(options(tmp_path / "in", tmp_path / "set"))
+    assert content["clips"] == {"video_train": 3} and content["slow_clips"] == 2
+    line = "clips whose frames repeat: 2, of sources with fewer than 8 frames a second"
+    assert line in (tmp_path / "set" / "report.txt").read_text().splitlines()
+    # One rate below the set's own says nothing wrong of either.
+    content = run.prepare(options(tmp_path / "in", tmp_path / "native", fps="native"))
+    assert content["slow_clips"] == 0
+    assert "repeat" not in (tmp_path / "native" / "report.txt").read_text()
+
+
 def test_every_clip_says_where_it_comes_from(prepared, folder):
     output, _ = prepared
     for example in read(output, "video_train"):

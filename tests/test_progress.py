@@ -25,6 +25,14 @@ def test_progress_outside_a_terminal_is_a_line_every_ten_seconds(monkeypatch, ca
     ]
 
 
+def test_the_last_line_has_the_note_that_it_is_closed_with(monkeypatch, capsys):
+    clock(monkeypatch, seconds=4.0)
+    with Progress(1, "train") as shown:
+        shown.update(note="loss 2")
+        shown.close("loss 1")
+    assert capsys.readouterr().err == "train: 1/1 (100%), 0.125/s, took 0:08, loss 1\n"
+
+
 def test_only_one_process_of_a_job_shows_progress(monkeypatch, capsys):
     clock(monkeypatch, seconds=20.0)
     with Progress(2, "train", shown=False) as hidden:

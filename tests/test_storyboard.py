@@ -209,6 +209,12 @@ def test_scenes_that_start_with_the_same_clip_are_said():
     assert sentence.startswith("scene 3 starts with the clip of scene 1: ")
 
 
+def test_a_story_of_more_than_ten_minutes_is_said_before_it_begins():
+    assert noted([storyboard.Shot("a", 749.875)]) == []  # 999 windows
+    (sentence,) = noted([storyboard.Shot("a", 7500.625)])
+    assert sentence == "the story has 10,000 windows, 2.1 hours of video."
+
+
 def noted(shots):
     sample = {"steps": 4, "choice_temperature": 1.0, "guidance": 1.0}
     defaults = Defaults(sample, {"foggy": {"negative": "fog" * 9}})

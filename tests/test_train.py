@@ -1,5 +1,6 @@
 """Training: resuming, devices, micro-batches, averages, the codebook, and the optimiser."""
 
+import dataclasses
 import json
 import time
 
@@ -238,6 +239,19 @@ def test_the_average_follows_the_parameters():
         average = decay * average + (1 - decay) * value
         np.testing.assert_allclose(current.params["w"], value)
         np.testing.assert_allclose(current.ema["w"], average, rtol=1e-6)
+
+
+def test_a_try_of_a_few_steps_is_told_which_warm_up_it_can_have():
+    """The decay of a small preset is its number of steps, which alone is given."""
+    config = tiny.tokenizer_config()
+    options = optim.OptimOptions(**config.optim.to_dict() | dict(warmup=100, decay=5))
+    with pytest.raises(UserError) as raised:
+        optim.make_optimizer(options)
+    assert str(raised.value) == (
+        "config.optim.decay=5 must be above config.optim.warmup=100; nearest is 101. Where it "
+        "follows config.train.steps, give more of them, or --config.optim.warmup=2."
+    )
+    optim.make_optimizer(dataclasses.replace(options, warmup=2))
 
 
 def test_only_kernels_decay_and_the_whole_gradient_is_clipped():

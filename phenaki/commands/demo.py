@@ -6,6 +6,8 @@ A second call resumes what was interrupted and reuses what is complete. `make de
 environment.
 """
 
+import shutil
+import sys
 import time
 
 import numpy as np
@@ -115,4 +117,10 @@ def _report(workdir):
     print(
         f"{workdir}/report.html, {workdir}/story.mp4 and .gif ({len(np.asarray(video))} frames "
         "of the model just trained)"
+    )
+    # `make demo` has set up an environment that the shell does not know yet.
+    activate = "" if shutil.which("phenaki") else f"source {sys.prefix}/bin/activate && "
+    print(
+        f"next: {activate}phenaki sample --model={workdir}/maskgit --output=out "
+        '--prompt="a red circle moves left"'
     )

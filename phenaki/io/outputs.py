@@ -7,6 +7,8 @@ files that a marker or manifest lists are removed. One process writes there at a
 
 import contextlib
 import fnmatch
+import functools
+import itertools
 import os
 import re
 import sys
@@ -53,6 +55,8 @@ def claimed(
 ) -> Iterator[Claim]:
     """Makes and marks the output folder of `--flag`; nobody else writes there while it runs.
 
+    A block that fails before it has written anything leaves no folder that was made for it.
+
     Args:
         kind: one of `KINDS`.
         inputs: see `apart.check_apart`.
@@ -65,12 +69,33 @@ def claimed(
     with contextlib.ExitStack() as stack:
         if is_first():
             admit(flag, directory, kind, inputs)
+            if not shared:  # another process may be about to write there
+                stack.push(functools.partial(_withdraw, directory, _absent(directory)))
             make(flag, directory)
             if not shared:
                 lease = stack.enter_context(owner.owned(directory, f"--{flag}={directory}"))
             enlist(directory, (), kind=kind)
         together("output claimed")
         yield Claim(directory, lease)
+
+
+def _absent(directory: AnyPath) -> list[Path]:
+    """The folders that have to be made for a local one, deepest first."""
+    if not isinstance(directory, Path):
+        return []
+    chain = (directory, *directory.parents)
+    return list(itertools.takewhile(lambda folder: not os.path.lexists(folder), chain))
+
+
+def _withdraw(directory: AnyPath, made: list[Path], failed: Any, *_: Any) -> None:
+    """Where a block has `failed` and written nothing: removes its marker and what it has `made`."""
+    if failed is None or owner.OWNER in paths.names(directory):  # another process has the place
+        return
+    with contextlib.suppress(OSError):  # folders that are not empty; the error says more
+        if foreign(directory) == [MARKER]:
+            (directory / MARKER).unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 def is_first() -> bool:

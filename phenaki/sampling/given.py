@@ -1,6 +1,7 @@
 """Frames and prompts that callers give: what is unambiguous is converted, the rest is refused."""
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,14 @@ def frames(video: Any, known: Bool[np.ndarray, "..."] | None = None) -> np.ndarr
         known: of the shape of `video` without colours; values elsewhere do not matter.
 
     Raises:
-        UserError: it is neither uint8 nor floating point, or has NaN or values outside [0, 1].
+        UserError: it is a path, neither uint8 nor floating point, or has NaN or values outside
+            [0, 1].
     """
+    if isinstance(video, str | os.PathLike):
+        raise UserError(
+            f"given frames are the path {os.fspath(video)!r}; phenaki.io.images.read_frame(path, "
+            "(height, width)) reads an image."
+        )
     array = np.asarray(video)
     if array.dtype == np.uint8:
         _say_once()

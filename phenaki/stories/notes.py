@@ -10,6 +10,7 @@ from phenaki.sampling.windows import Window, segments
 from phenaki.stories.storyboard import Shot
 
 STRONG = 30.0  # guidance without a bound that is a slip
+MANY = 1000  # windows of a story, more than ten minutes, that may be a slip
 NAMED = 6  # words that a sentence has at most
 
 IsCut = Callable[[Sequence[str]], Any]  # whether the text encoder cuts the end of each text
@@ -140,6 +141,9 @@ def _equal_starts(shots, chosen):
 def _total(shots, plan, fps):
     asked, frames = sum(shot.seconds for shot in shots), segments(plan)[-1][1]
     longest = max(window.stop - window.start for window in plan)
+    long = []
+    if len(plan) > MANY:
+        long = [f"the story has {len(plan):,} windows, {frames / fps / 3600:,.1f} hours of video."]
     if abs(asked * fps - frames) < longest:
-        return []
-    return [f"the story lasts {frames / fps:g} s; its scenes ask for {asked:g} s."]
+        return long
+    return [*long, f"the story lasts {frames / fps:g} s; its scenes ask for {asked:g} s."]

@@ -103,11 +103,11 @@ def _run(stack, stage, batches, options, output, sample, mesh, rows, observer):
             "%s: has %d steps; raise config.train.steps above that to train longer.",
             directory, int(state.step),
         )  # fmt: skip
-    else:
-        for line in changes(before, options.stored):
-            logging.warning("from step %d on: %s", int(state.step), line)
-        # Only now: a config that the checkpoint refused must not replace the run's own.
-        record(directory, options.stored)
+        return state
+    for line in changes(before, options.stored):
+        logging.warning("from step %d on: %s", int(state.step), line)
+    # Only now: a config that the checkpoint refused must not replace the run's own.
+    record(directory, options.stored)
     stack.enter_context(jax.set_mesh(mesh))
     return training.loop(state, step, write_samples)
 
@@ -232,6 +232,7 @@ class _Training:
                         f"{self.directory}: preempted at step {number}; checkpoint saved. The "
                         "same command resumes the run."
                     )
+            progress.close(self.note)
         return state
 
     def _log(self, number: int) -> Mapping[str, Any]:

@@ -28,12 +28,14 @@ def make_optimizer(options: OptimOptions) -> optax.GradientTransformation:
     """AdamW with the schedule and clipping of `options`.
 
     Raises:
-        UserError: the decay ends before the warm-up.
+        UserError: the decay ends before the warm-up, as of a try of a few steps.
     """
     if options.decay is not None and options.decay <= options.warmup:
+        # The decay of the presets for one machine is config.train.steps, which alone was given.
         raise UserError(
             f"config.optim.decay={options.decay} must be above config.optim.warmup="
-            f"{options.warmup}; nearest is {options.warmup + 1}."
+            f"{options.warmup}; nearest is {options.warmup + 1}. Where it follows "
+            f"config.train.steps, give more of them, or --config.optim.warmup={options.decay // 2}."
         )
     rate = schedule(peak=options.rate, warmup=options.warmup, decay=options.decay)
     return adamw(

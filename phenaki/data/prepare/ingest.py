@@ -104,7 +104,9 @@ class _UniqueResults:
 
     def add(self, result: ItemResult) -> None:
         if result.reason is None and result.key in self._used:
-            result = dataclasses.replace(result, clips=(), static=0, reason="second of this name")
+            result = dataclasses.replace(
+                result, clips=(), static=0, slow=0, reason="second of this name"
+            )
         elif result.reason is None:
             self._used.add(result.key)
         self.all.append(result)
@@ -153,7 +155,7 @@ class _Spooled:
     def __init__(self, item: RawItem, file: io.BufferedIOBase, job: Job):
         self.item, self._file, self._job = item, file, job
         self.reason = job.filters.item(item)
-        self.kind, self.static, self.digest = item.kind, 0, ""
+        self.kind, self.static, self.slow, self.digest = item.kind, 0, 0, ""
         self.places: list[tuple[int, int]] = []
 
     def add(self, clip: video.Clip) -> None:
@@ -165,12 +167,13 @@ class _Spooled:
         at = self._file.tell()
         pickle.dump(_record(self.item, clip, self.digest, number, self._job), self._file)
         self.places.append((at, self._file.tell() - at))
+        self.slow += 0 < clip.source_fps < video.SLOW * self._job.form.fps
 
     def result(self) -> ItemResult:
         if self.reason is None and self.static and not self.places:
             self.reason = f"near-static: each of its {self.static} clips"
         if self.reason is not None:
-            self.places, self.static = [], 0
+            self.places, self.static, self.slow = [], 0, 0
         item, digest = self.item, self.digest
         if digest and item.segment:  # segments of equal files are equal, those of one file are not
             digest = hashlib.sha256(f"{digest}#{item.segment}".encode()).hexdigest()
@@ -184,6 +187,7 @@ class _Spooled:
             self.static,
             self.reason,
             item.source,
+            self.slow,
         )
 
 

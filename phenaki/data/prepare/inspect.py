@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from phenaki.data import format, records
-from phenaki.data.prepare import contact_sheet
+from phenaki.data.prepare import contact_sheet, video
 from phenaki.io.paths import PathLike
 
-SLOW = 0.7  # of the rate of the clips: every third frame of such sources is shown twice
 DARK, BRIGHT = 16, 235  # limited range: full-range clips have pixels outside
 
 
@@ -49,7 +48,9 @@ class SplitStatistics:
             found.append(f"{cut} captions have more than {self.length} tokens and are truncated")
         if self.equal:
             found.append(f"{len(self.equal)} clips equal an earlier one")
-        if self.fps and (slow := sum(rate < SLOW * max(self.fps) for rate in self.source_fps)):
+        if self.fps and (
+            slow := sum(rate < video.SLOW * max(self.fps) for rate in self.source_fps)
+        ):
             rate = f"{max(self.fps):g} frames per second"
             found.append(f"{slow} clips are of sources slower than {rate}: their frames repeat")
         top = self.sources.most_common(1)

@@ -39,6 +39,7 @@ class IngestReport:
             self._counts[f"{result.kind}s"] += 1
             self._counts["captioned"] += result.captioned
             self._counts["static"] += result.static
+            self._counts["slow"] += result.slow
         else:
             self._counts["skipped"] += 1
             self._reasons[category(reason)] += 1
@@ -74,6 +75,7 @@ class IngestReport:
             "files": {name: self._counts[name] for name in names} | {"other": found.other},
             "clips": dict(sorted(clips.items())),
             "static_clips": self._counts["static"],
+            "slow_clips": self._counts["slow"],
             "reasons": dict(sorted(self._reasons.items())),
             "skipped": self._skipped,
             "problems": self._problems,
@@ -106,6 +108,12 @@ def text(content: dict, most: float | int = math.inf) -> str:
         f"{files['skipped']} skipped, {files['other']} neither video nor image",
         f"clips: {clips}",
         *[f"near-static clips skipped: {n}" for n in [content["static_clips"]] if n],
+        *[
+            f"clips whose frames repeat: {n}, of sources with fewer than "
+            f"{float(content['options']['fps']):g} frames a second"
+            for n in [content.get("slow_clips")]
+            if n
+        ],
         f"seconds: {content['seconds']}",
     ]
     if content["reasons"]:

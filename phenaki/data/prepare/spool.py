@@ -21,7 +21,8 @@ from phenaki.io import artifacts
 class ItemResult:
     """The clips of one item, of kind `kind`, each (offset, size) in the spool; or a `reason`.
 
-    `static` counts clips that were filtered for lack of motion. A missing caption or flag is not a
+    `static` counts clips that were filtered for lack of motion, `slow` those whose source has fewer
+    frames a second than the set, so that they repeat. A missing caption or flag is not a
     `reason` but a `Skipped` in `UnitResult.problems`. `source` is the key of the file; `sha256` is
     equal for items of the same pixels.
     """
@@ -35,6 +36,7 @@ class ItemResult:
     static: int = 0
     reason: str | None = None
     source: str = ""
+    slow: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

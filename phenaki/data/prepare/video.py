@@ -16,6 +16,7 @@ from phenaki.data.prepare import playback
 from phenaki.io.images import UnreadableMedia, fit
 from phenaki.io.signatures import MediaKind
 
+SLOW = 0.7  # of the rate of the clips: every third frame of such sources is shown twice
 REPEATS = 1000  # mean number of times that a frame is shown; more means wrong timestamps
 
 
