@@ -11,6 +11,7 @@ import pytest
 import toy
 
 from phenaki.errors import UserError
+from phenaki.planning import speed
 from phenaki.train import logs, profiler, trackers
 
 
@@ -67,7 +68,10 @@ def test_a_tracker_that_refuses_is_one_line(library, tmp_path):
 def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(UserError, match=r"--track=trackio: needs pip install"):
+        speed.observe("", "trackio")  # of a command, before it makes a run
+    with pytest.raises(UserError, match=r"--track=trackio: needs pip install"):
         trackers.Tracker("trackio", tmp_path, {})
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="--track='wand' must be one of wandb, trackio; did you"):
         trackers.Tracker("wand", tmp_path, {})
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from phenaki.data.batches import FIELDS
 from phenaki.planning import chips
+from phenaki.train import trackers
 from phenaki.train.profiler import Observe, StepWork, parse_steps
 from phenaki.types import VideoSpec
 
@@ -29,8 +30,10 @@ def observe(profile: str, track: str = "") -> Observe:
     """What a command observes of its run: the speed, the steps of --profile, and who gets it.
 
     Raises:
-        UserError: `profile` is neither empty nor FIRST:END.
+        UserError: `profile` is neither empty nor FIRST:END, or the library of `track` is missing.
     """
+    if track:
+        trackers.library(track)
     return Observe(parse_steps(profile), step_work, track)
 
 

@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from phenaki.errors import UserError, one_of
@@ -14,6 +15,19 @@ from phenaki.io.paths import AnyPath
 FILE = "track.json"  # {library: id}, with which a resumed run is the same there
 NAMES = {"wandb": "wandb", "trackio": "trackio"}  # --track: the package to install
 PROJECT = "phenaki"
+
+
+def library(name: str) -> ModuleType:
+    """The library of `NAMES`, for a check before a run is made in its folder.
+
+    Raises:
+        UserError: it is none of them, or not installed.
+    """
+    one_of("--track", name, NAMES)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--track={name}: needs pip install {NAMES[name]}.") from error
 
 
 class Tracker:
@@ -27,11 +41,7 @@ class Tracker:
     """
 
     def __init__(self, name: str, workdir: AnyPath, fields: Mapping[str, Any]):
-        one_of("--track", name, NAMES)
-        try:
-            self._library: Any = importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"--track={name}: needs pip install {NAMES[name]}.") from error
+        self._library: Any = library(name)
         known = artifacts.marked(workdir / FILE) or {}
         identity = known.get(name) or secrets.token_hex(4)
         if name not in known:
