@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import conftest
 import kill_runs
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ class Job:
             tokenizer=str(tokenizer),
             fields=fields,
         )
-        flags = f"{DEVICES}={devices} --xla_cpu_parallel_codegen_split_count=1"
+        flags = f"{DEVICES}={devices} {conftest.FAST_FLAG}"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": ROOT}
         self.processes = [
             subprocess.Popen(
