@@ -31,10 +31,10 @@ OUTPUT = flags.DEFINE_string("output", None, "a new folder", required=True)
 COLOUR = flags.DEFINE_string("colour", "purple", "of the new clips")
 CLIPS = flags.DEFINE_integer("clips", 20, "of the new colour")
 OLD = flags.DEFINE_integer("old", 4000, "clips of the old colours")
-FRACTION = flags.DEFINE_float("fraction", 0.3, "of the batches that is new clips")
-CVIVIT = flags.DEFINE_integer("cvivit", 400, "steps of stage 1")
-MASKGIT = flags.DEFINE_integer("maskgit", 2000, "steps of stage 2")
-STAGE1 = ["--config.optim.rate=2e-4", "--config.optim.warmup=50"]
+FRACTION = flags.DEFINE_float("fraction", 0.4, "of the batches that is new clips")
+CVIVIT = flags.DEFINE_integer("cvivit", 800, "steps of stage 1")
+MASKGIT = flags.DEFINE_integer("maskgit", 2500, "steps of stage 2")
+STAGE1 = ["--config.optim.rate=1e-3", "--config.optim.warmup=50"]
 STAGE2 = ["--config.optim.rate=1e-3", "--config.optim.warmup=50", "--config.optim.ema=0.995"]
 NEW_BAR, OLD_BAR = 0.8, 0.03
 FPS = 8
