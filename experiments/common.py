@@ -8,8 +8,8 @@ import numpy as np
 
 from phenaki.errors import UserError
 
-# The paper's sampler: with a few-pass one of a model's own, choice temperature has no effect.
-BASE = dict(
+# For curves over its options: with a few-pass sampler of a model's own, some have no effect.
+MASKGIT_SAMPLER = dict(
     steps=40,
     guidance=0.5,
     choice_temperature=1.0,
@@ -78,6 +78,15 @@ def numbers(flag, kind: type) -> Iterator:
             yield kind(text)
         except ValueError:
             raise UserError(f"--{flag.name}: {text!r} must be a number, such as 4.") from None
+
+
+def percent_axes(plot, values: Sequence[str], label: str) -> None:
+    """Axes of a plot of percents over those values, which are drawn at equal distances."""
+    plot.set_xticks(range(len(values)), [f"{float(value):g}" for value in values])
+    plot.set_xlabel(label)
+    plot.set_ylim(-2, 102)
+    plot.grid(alpha=0.3)
+    plot.legend(fontsize=8)
 
 
 def percent(right: int, count: int) -> str:

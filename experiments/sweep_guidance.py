@@ -2,7 +2,7 @@
 
     python experiments/sweep_guidance.py --model=checkpoints/laptop --output=out/guidance
 
-Varies one of them at a time, with those of the paper's sampler for the others, and counts how many
+Varies one of them at a time, with those of MaskGIT's sampler for the others, and counts how many
 of --count prompts of moving shapes the samples obey, by the detector. With --critic it also varies
 the steps of decoding by a token critic instead of confidence, and with --limit guidance whose push
 is bounded (`guidance_limit`, docs/sampling.md#guidance). Writes guidance.json, guidance.md and
@@ -103,18 +103,18 @@ def _sweep(model, world, critic, output):
 
 def _points(critic):
     """(axis, value, options) of everything to measure."""
-    points = []
+    base, points = common.MASKGIT_SAMPLER, []
     for axis, flag, kind in (
         ("guidance", GUIDANCE, float),
         ("steps", STEPS, int),
         ("choice_temperature", TEMPERATURE, float),
     ):
         for value in common.numbers(flag, kind):
-            points.append((axis, value, common.BASE | {axis: value}))
+            points.append((axis, value, base | {axis: value}))
             if critic is not None and axis == "steps":
-                points.append(("critic", value, common.BASE | dict(steps=value, critic=critic)))
+                points.append(("critic", value, base | dict(steps=value, critic=critic)))
             if LIMIT.value and axis == "guidance":
-                bounded = common.BASE | dict(guidance=value, guidance_limit=LIMIT.value)
+                bounded = base | dict(guidance=value, guidance_limit=LIMIT.value)
                 points.append(("bounded", value, bounded))
     return sorted(points, key=lambda point: list(TITLES).index(point[0]))
 
@@ -125,10 +125,8 @@ def _grid(model, output):
     from phenaki.io.clean_text import clean
     from phenaki.io.contact_sheet import contact_sheet
 
-    prompts, scales = (
-        [clean(prompt) for prompt in PROMPT.value],
-        list(common.numbers(GUIDANCE, float)),
-    )
+    prompts = [clean(prompt) for prompt in PROMPT.value]
+    scales = list(common.numbers(GUIDANCE, float))
     options = {"critic": model.load_critic(CRITIC.value)} if CRITIC.value else {}
     columns = [
         model.generate(prompts, seed=SEED.value, guidance=scale, **options) for scale in scales
@@ -158,11 +156,12 @@ def _resumed(path, model, world, critic):
     """The report so far, if it is of the same model, prompts and samples."""
     from phenaki.evaluation import settings
 
-    own = {name: common.BASE[name] for name in ("guidance", "steps", "choice_temperature")}
+    base = common.MASKGIT_SAMPLER
+    own = {name: base[name] for name in ("guidance", "steps", "choice_temperature")}
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value, "own": own}
-    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **common.BASE)
+    facts["settings"] = settings.of_alignment(model, world, COUNT.value, SEED.value, **base)
     facts |= {"critic": CRITIC.value, "limit": LIMIT.value}
-    options = common.BASE | dict(critic=critic)
+    options = base | dict(critic=critic)
     facts["critic_settings"] = settings.of_sampler(model.defaults, options)["critic"]
     if path.is_file():
         before = json.loads(path.read_text())
@@ -217,12 +216,7 @@ def _chart(path, report):
             shares = [100 * point[name]["all"] for point in known.values()]
             style = "--" if source == other else "-"
             plot.plot(places, shares, style, marker="o", label=label)
-        plot.set_xticks(range(len(points)), [f"{float(value):g}" for value in points])
-        own = report["own"][axis]
-        plot.set_xlabel(f"{TITLES[axis]} (else {own:g})")
-        plot.set_ylim(-2, 102)
-        plot.grid(alpha=0.3)
-        plot.legend(fontsize=8)
+        common.percent_axes(plot, [*points], f"{TITLES[axis]} (else {report['own'][axis]:g})")
     figure.supylabel("prompts obeyed, %", fontsize=10)
     figure.savefig(path, dpi=120)
 

@@ -5,8 +5,9 @@
 Samples --count clips without a prompt, each with a negative one that names a colour, a shape and a
 direction, and counts in how many clips each of the three is seen all the same, how many show one
 clear object, and how many of all are clear and show none of the three. With --limit every λ is
-measured with a bounded push, too (docs/sampling.md#guidance). Sampling is the paper's, of 40
-steps. Writes negative.json, negative.md and negative.png; a second call resumes.
+measured with a bounded push, too (docs/sampling.md#guidance). The sampler is MaskGIT's, of 40
+steps; at λ 0 a negative prompt does nothing. Writes negative.json, negative.md and negative.png; a
+second call resumes.
 """
 
 import dataclasses
@@ -59,6 +60,7 @@ def main(argv):
                 done = report["rows"].setdefault(row, {})
                 if str(value) not in done:
                     done[str(value)] = _measure(model, world, named, options)
+                    report["rows"][row] = dict(sorted(done.items(), key=lambda one: float(one[0])))
                     write_json(output / "negative.json", report, indent=2)
                 progress.update(note=f"{TITLES[row]} {value:g}")
         (output / "negative.md").write_text(table := _table(report["rows"]))
@@ -72,23 +74,23 @@ def _points():
     for row in ("plain", "bounded") if LIMIT.value else ("plain",):
         for value in common.numbers(GUIDANCE, float):
             limit = {"guidance_limit": LIMIT.value} if row == "bounded" else {}
-            yield row, value, common.BASE | {"guidance": value} | limit
+            yield row, value, common.MASKGIT_SAMPLER | {"guidance": value} | limit
 
 
 def _resumed(path, model):
     """The report so far, if it is of the same model, clips and sampler."""
     facts = {"model": model.fingerprint, "count": COUNT.value, "seed": SEED.value}
-    facts |= {"limit": LIMIT.value, "sampler": common.BASE}
+    facts |= {"sampler": common.MASKGIT_SAMPLER}
     before = json.loads(path.read_text()) if path.is_file() else {}
-    same = {name: before.get(name) for name in facts} == facts
-    return facts | {"rows": before["rows"] if same else {}}
+    rows = before["rows"] if {name: before.get(name) for name in facts} == facts else {}
+    if LIMIT.value not in (None, before.get("limit")):
+        rows.pop("bounded", None)  # those of another bound do not compare
+    limit = LIMIT.value or (before["limit"] if rows else None)
+    return facts | {"limit": limit, "rows": rows}
 
 
 def _measure(model, world, named, options):
-    """How many clips of the negative prompts `named` show what those name, and how many are clear.
-
-    Without guidance a negative prompt does nothing.
-    """
+    """How many clips show what their negative prompts `named` name, and how many are clear."""
     from phenaki.evaluation import alignment
 
     nothing = [""] * len(named.texts)
@@ -122,11 +124,7 @@ def _chart(path, rows):
             label = own.get(name, f"its {name} is seen")
             style = "-" if name in own else "--"
             plot.plot(range(len(points)), percents, style, marker="o", label=label)
-        plot.set_xticks(range(len(points)), [f"{float(value):g}" for value in points])
-        plot.set_xlabel(f"{TITLES[row]}, negative prompt")
-        plot.set_ylim(-2, 102)
-        plot.grid(alpha=0.3)
-        plot.legend(fontsize=8)
+        common.percent_axes(plot, [*points], f"{TITLES[row]}, negative prompt")
     figure.supylabel("clips, %", fontsize=10)
     figure.savefig(path, dpi=120)
 

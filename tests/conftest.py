@@ -22,8 +22,8 @@ DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 # The emitters of fusions start a compiler for each: without them a step compiles in half the time.
 # Later versions know no such flag, and end where they are given one.
-OLD = importlib.metadata.version("jaxlib").startswith("0.10.")
-EMITTERS_FLAG = "--xla_cpu_use_fusion_emitters=false" if OLD else ""
+KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
+EMITTERS_FLAG = "--xla_cpu_use_fusion_emitters=false" if KNOWN else ""
 FAST_FLAG = f"--xla_cpu_parallel_codegen_split_count=1 {EMITTERS_FLAG}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"

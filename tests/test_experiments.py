@@ -201,6 +201,12 @@ def test_what_a_negative_prompt_takes_out_is_counted_and_drawn(tmp_path, capsys,
     assert (tmp_path / "out/negative.png").stat().st_size > 5000
     script_calls.call("experiments/sweep_negative.py", *flags, "--guidance=0.5,6,12")
     assert len(asked) == 8 + 4  # what is there is not sampled again
+    script_calls.call("experiments/sweep_negative.py", *flags[:-1], "--limit=1", "--guidance=6,1")
+    assert len(asked) == 8 + 4 + 2 + 4  # of another bound are all, and what a new λ adds
+    rows = json.loads((tmp_path / "out/negative.json").read_text())["rows"]
+    assert {row: [*points] for row, points in rows.items()} == {
+        "plain": ["0.5", "1.0", "6.0", "12.0"], "bounded": ["1.0", "6.0"],
+    }  # fmt: skip
 
 
 def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):

@@ -6,6 +6,7 @@ A second call resumes what was interrupted and reuses what is complete. `make de
 environment.
 """
 
+import shlex
 import shutil
 import sys
 import time
@@ -119,8 +120,9 @@ def _report(workdir):
         "of the model just trained)"
     )
     # `make demo` has set up an environment that the shell does not know yet.
-    activate = "" if shutil.which("phenaki") else f"source {sys.prefix}/bin/activate && "
+    activate = f"source {shlex.quote(sys.prefix)}/bin/activate && "
+    model = shlex.quote(f"{workdir}/maskgit")
     print(
-        f"next: {activate}phenaki sample --model={workdir}/maskgit --output=out "
-        '--prompt="a red circle moves left"'
+        f"next: {'' if shutil.which('phenaki') else activate}phenaki sample --model={model} "
+        '--output=out --prompt="a red circle moves left"'
     )

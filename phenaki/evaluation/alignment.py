@@ -193,9 +193,10 @@ def sample(
 
     def generate(rows):
         prompts = [texts[row] for row in rows]
-        if negative is not None:
-            options["negative"] = [negative[row] for row in rows]
-        return model.generate(prompts, seed=seed, first_row=int(rows[0]), **options)
+        away: dict[str, Any] = (
+            {} if negative is None else {"negative": [negative[row] for row in rows]}
+        )
+        return model.generate(prompts, seed=seed, first_row=int(rows[0]), **away, **options)
 
     return _in_groups(generate, len(texts))
 

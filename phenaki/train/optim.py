@@ -28,7 +28,7 @@ def make_optimizer(options: OptimOptions) -> optax.GradientTransformation:
     """AdamW with the schedule and clipping of `options`.
 
     Raises:
-        UserError: the decay ends before the warm-up, as of a try of a few steps.
+        UserError: the decay ends before the warm-up.
     """
     if options.decay is not None and options.decay <= options.warmup:
         # The decay of the presets for one machine is config.train.steps, which alone was given.
