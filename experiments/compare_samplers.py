@@ -9,12 +9,13 @@ of later windows under `continued`; an option that is left out has its default, 
 seed; the detector counts those that are obeyed in all attributes, with Wilson 95 % intervals over
 all seeds. A setting is better than another only where their intervals are disjoint; pick on one
 seed, report on others. Next to it stand the diversity of 8 prompts x 25 samples
-(`phenaki.evaluation.diversity`), passes per clip and seconds per clip. Writes samplers.json,
-samplers.md and samplers.png; a second call resumes, and measures anew the settings whose
-options have changed.
+(`phenaki.evaluation.diversity`), passes per clip and seconds per clip. Settings with `student:
+true` sample by --student. Writes samplers.json, samplers.md and samplers.png; a second call
+resumes, and measures anew the settings whose options have changed.
 """
 
 import dataclasses
+import functools
 import json
 import time
 from typing import Any
@@ -38,6 +39,7 @@ SETTINGS = flags.DEFINE_string("settings", "experiments/samplers.yaml", "YAML of
 ONLY = flags.DEFINE_list("only", [], "names of the settings to measure; default: all")
 COUNT = flags.DEFINE_integer("count", 400, "prompts per split and seed", lower_bound=1)
 SEEDS = flags.DEFINE_list("seeds", ["0"], "of the samples")
+STUDENT = flags.DEFINE_string("student", None, "of the model, for settings with `student: true`")
 SPLITS = flags.DEFINE_list("splits", ["seen", "never_seen", "story"], "what to measure")
 
 NAMES = {"seen": "test", "never_seen": "held_out", "story": "test"}
@@ -58,6 +60,7 @@ def main(argv):
     seeds = [common.seed(text) for text in SEEDS.value]
     settings = _settings()
     output, inputs = paths.local_path("output", OUTPUT.value), [("model", MODEL.value)]
+    inputs += [("student", STUDENT.value)] if STUDENT.value else []
     outputs.admit("output", output, "experiment", inputs)
     model = Phenaki.load(MODEL.value)
     if model.config.data.source != "moving_shapes":
@@ -66,9 +69,18 @@ def main(argv):
             "have a detector."
         )
     alignment.GROUP = min(200, COUNT.value)  # rows of one compiled batch, of all seeds
+    if any(options.get("student") for options in settings.values()):
+        _student(model)  # before anything is measured
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
     with outputs.claimed("output", output, "experiment", inputs):
         _compare(model, world, settings, seeds, output)
+
+
+@functools.cache
+def _student(model):
+    if not STUDENT.value:
+        raise UserError("--settings: one has `student: true`; give --student.")
+    return model.load_student(STUDENT.value)
 
 
 def _compare(model, world, settings, seeds, output):
@@ -105,6 +117,8 @@ def _resumed(path, model, world):
 
     facts = settings.of_alignment(model, world, COUNT.value, 0)
     del facts["sampler"], facts["seed"]
+    if STUDENT.value:
+        facts["student"] = _student(model).fingerprint
     if path.is_file():
         before = json.loads(path.read_text())
         if before.get("settings") == facts:
@@ -132,6 +146,8 @@ def _measure(model, world, options, seed, done):
     own = model.settings
     calibrated = model.config.sample.get("calibrated", ())  # the model's, not a setting
     base = dict(choice_temperature=1.0, guidance=0.0, calibrated=calibrated)
+    if options.get("student"):
+        options = options | {"student": _student(model)}
     model.settings = dataclasses.replace(own, defaults=Defaults(base | options))
     for split in [x for x in SPLITS.value if "identity" not in done.get(x, {})]:
         combination = common.combinations(world, NAMES[split], COUNT.value)

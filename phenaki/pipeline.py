@@ -22,7 +22,7 @@ from phenaki.sampling import conditioning, sampler, watch
 from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
-from phenaki.sampling.options import Critic, Defaults, SamplingOptions, resolve
+from phenaki.sampling.options import Critic, Defaults, SamplingOptions, Student, resolve
 from phenaki.sampling.seeds import stream
 from phenaki.sampling.windows import Scene, check_context, places, segments, windows
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
@@ -138,6 +138,10 @@ class Phenaki:
     def load_critic(self, directory: PathLike) -> Critic:
         """The critic that scripts/train_critic.py trained for this model, as option `critic`."""
         return load.load_critic(directory, self.generator)
+
+    def load_student(self, directory: PathLike) -> Student:
+        """The student that phenaki train-student made of this model, as option `student`."""
+        return load.load_student(directory, self.generator)
 
     def generate(
         self, prompts: Prompts, *, seed: int, frames: int | None = None, **options: Any
@@ -334,6 +338,8 @@ class Phenaki:
         params, ids, negative = self.params, None, None
         if chosen.critic is not None:
             params = {**params, "critic": chosen.critic.params}
+        if chosen.student is not None:
+            params = {**params, "student": chosen.student.params}
         if self.vocabulary is not None:
             ids = self.vocabulary.encode(prompts)
             texts = chosen.negatives(len(prompts))

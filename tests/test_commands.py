@@ -117,7 +117,7 @@ def completions():
     ("words", "expected"),
     [
         ("phenaki sam", "sample"),
-        ("phenaki train-", "train-cvivit train-maskgit train-critic"),
+        ("phenaki train-", "train-cvivit train-maskgit train-critic train-student"),
         ("phenaki sample --neg", "--negative="),
         ("phenaki story --prev", "--preview"),
         ("phenaki plan --sea", "--search"),

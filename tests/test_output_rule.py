@@ -41,6 +41,7 @@ FOLDERS = {
         ],
     ),
     "train_critic": ("workdir", "run", [("generator", "--config=configs/critic.py:demo")]),
+    "train_student": ("output", "model", [("model",), ("prompts", "--model=x")]),
     "demo": ("workdir", "demo", [("released",)]),
     "sample": (
         "output",
@@ -50,6 +51,7 @@ FOLDERS = {
             ("image", "--model=x", "--prompt=a"),
             ("video", "--model=x", "--prompt=a"),
             ("critic", "--model=x", "--prompt=a"),
+            ("student", "--model=x", "--prompt=a"),
             ("story", "--model=x"),
             ("model", SCENE),
         ],
@@ -57,7 +59,12 @@ FOLDERS = {
     "story": (
         "output",
         "samples",
-        [("model", SCENE), ("critic", "--model=x", SCENE), ("story", "--model=x")],
+        [
+            ("model", SCENE),
+            ("critic", "--model=x", SCENE),
+            ("student", "--model=x", SCENE),
+            ("story", "--model=x"),
+        ],
     ),
     "fill": (
         "output",
@@ -90,7 +97,7 @@ FOLDERS = {
     ),
     "convert_weights": ("output", "weights", [("input", "--network=vgg16")]),
     "compare_tokenizers": ("workdir", "experiment", [("weights",)]),
-    "compare_samplers": ("output", "experiment", [("model",)]),
+    "compare_samplers": ("output", "experiment", [("model",), ("student", "--model=x")]),
     "long_stories": ("output", "experiment", [("models",)]),
     "make_digits": ("output", "experiment", []),
     "mix_images": ("workdir", "experiment", []),

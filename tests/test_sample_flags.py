@@ -18,7 +18,7 @@ from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.io import images, media, sample_files
 from phenaki.sampling import flag_rules
-from phenaki.sampling.options import Critic, Defaults
+from phenaki.sampling.options import Critic, Defaults, Student
 from phenaki.stories import drift, generate, render
 from phenaki.text.vocabulary import ByteVocabulary
 from phenaki.types import VideoSpec
@@ -55,6 +55,7 @@ VALUES = {
     "critic": "critic",
     "critic_guidance": "0.5",
     "critic_noise": "0.5",
+    "student": "student",
     "scale": "3",
     "reroll": "1",
     "preview": "true",
@@ -83,6 +84,9 @@ class Model:
 
     def load_critic(self, path):
         return Critic(path, {})
+
+    def load_student(self, path):
+        return Student(path, {})
 
     def check_texts(self, prompts, chosen):
         pass
@@ -229,6 +233,13 @@ def test_every_flag_of_the_script_is_in_a_pair(script):
         (
             ("--unconditional", "--guidance_limit=2"),
             r"--unconditional and --guidance_limit=2.0: with",
+        ),
+        (("--prompt=a", "--student=s", "--critic=c"), r"--student=s and --critic=c: a student's"),
+        (("--prompt=a", "--student=s", "--guidance=1"), r"a student is not guided; leave one of"),
+        (("--prompt=a", "--student=s", "--preset=other"), r"of the model's own sampler; leave one"),
+        (
+            ("--prompt=a", "--student=s", "--image=a.png"),
+            r"draws whole clips, or continues --video",
         ),
         (("--scene=a@nan",), r"scene 1: nan seconds must be above 0 and finite"),
         (("--scene=a@inf",), r"scene 1: inf seconds must be above 0 and finite"),

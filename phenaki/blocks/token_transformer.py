@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from phenaki.blocks import sharding
 from phenaki.blocks.dense import Dense, Streams, product_by_heads
@@ -115,13 +115,15 @@ class TokenTransformer(nn.Module):
         *,
         context=None,
         valid: Bool[Array, "b s"] | None = None,
+        added: Float[Array, "b s d"] | None = None,
         deterministic: bool = True,
     ) -> Streams:
         """Features [b s d] of flattened `tokens` [b s] in raster order ((t·M + m)·N + n).
 
         A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` is False
-        for padding behind the end of a clip, which no position attends to. Clips and images pass
-        together as {kind: tokens}, with {kind: text}, and without `valid`.
+        for padding behind the end of a clip, which no position attends to. `added` is added to the
+        embeddings. Clips and images pass together as {kind: tokens}, with {kind: text}, and without
+        `valid` and `added`.
         """
         if text is not None:
             context = self.context(text)
@@ -130,6 +132,7 @@ class TokenTransformer(nn.Module):
 
         def embed(tokens):
             x = sharding.split_tokens(jnp.take(table, tokens, axis=0))
+            x = x if added is None else x + added
             return self.drop(x + self.position[: tokens.shape[1]], deterministic=deterministic)
 
         x = jax.tree.map(embed, tokens)

@@ -5,9 +5,9 @@
     python scripts/export.py --model=runs/cvivit --output=export/tokenizer
 
 The first writes a bundle (Orbax), which every --model takes; a tokenizer's or a critic's run has
-one, too, which --tokenizer and --critic take. --programs adds encode.stablehlo,
-decode.stablehlo, of a whole model sample.stablehlo, weights.npz and programs.json in
-OUTPUT/programs: they run with JAX alone, on the platforms named (docs/export.md).
+one, too, which --tokenizer and --critic take, and so has a student, for --student. --programs adds
+encode.stablehlo, decode.stablehlo, of a whole model sample.stablehlo, weights.npz and programs.json
+in OUTPUT/programs: they run with JAX alone, on the platforms named (docs/export.md).
 """
 
 from typing import Any
@@ -28,7 +28,12 @@ ROWS = flags.DEFINE_integer("rows", 1, "samples per call of a program", lower_bo
 PLATFORMS = flags.DEFINE_list("platforms", "cpu,cuda,tpu", "that the programs are to run on")
 STEPS = flags.DEFINE_integer("steps", None, "of sampling; default: the model's", lower_bound=1)
 
-NAMES = {"phenaki": "the model", "tokenizer": "the tokenizer", "critic": "the critic"}
+NAMES = {
+    "phenaki": "the model",
+    "tokenizer": "the tokenizer",
+    "critic": "the critic",
+    "student": "the student",
+}
 
 
 def main(argv):
@@ -45,9 +50,10 @@ def main(argv):
     ) as claim:
         output = claim.directory
         stored = load_stored(MODEL.value)
-        if PROGRAMS.value and stored.kind == "critic":
+        if PROGRAMS.value and stored.kind in ("critic", "student"):
             raise UserError(
-                f"--programs: are of a whole model or a tokenizer; {MODEL.value} is a critic."
+                f"--programs: are of a whole model or a tokenizer; {MODEL.value} is a "
+                f"{stored.kind}."
             )
         if STEPS.value and stored.kind != "phenaki":
             raise UserError(f"--steps: {MODEL.value} is a {stored.kind}, which samples nothing.")

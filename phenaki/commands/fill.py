@@ -32,6 +32,8 @@ def main(argv):
     del argv
     if ANEW.value is None and MASK.value is None:
         raise UserError("--anew or --mask is required: which part of the video is sampled.")
+    if sampling_flags.value("student"):
+        raise UserError("--student: continues first frames only; leave it out of a fill.")
     inputs = [*sampling_flags.inputs(), ("video", VIDEO.value), ("mask", MASK.value)]
     with outputs.claimed("output", sampling_flags.value("output"), "samples", inputs) as claim:
         _fill(claim.directory)

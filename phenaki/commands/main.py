@@ -25,6 +25,7 @@ GROUPS = {
         "train-cvivit": "train_cvivit",
         "train-maskgit": "train_maskgit",
         "train-critic": "train_critic",
+        "train-student": "train_student",
         "doctor": "doctor",
         "plan": "plan",
         "demo": "demo",

@@ -44,6 +44,7 @@ def define_options() -> None:
             _define(name, schema.OPTIONS[name])
     flags.DEFINE_string("preset", None, "named options of the model's config")
     flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")
+    flags.DEFINE_string("student", None, "the --output of train_student.py, for --steps=1 or 2")
 
 
 def _define(name: str, field: Field) -> None:
@@ -95,11 +96,12 @@ def value(name: str) -> Any:
 
 def inputs() -> list[tuple[str, Any]]:
     """The folders that every command of sampling reads, by the names of their flags."""
-    return [("model", shipped.find(value("model"), shipped.MODELS)), ("critic", value("critic"))]
+    model = shipped.find(value("model"), shipped.MODELS)
+    return [("model", model), ("critic", value("critic")), ("student", value("student"))]
 
 
 def options(model: Any) -> dict[str, Any]:
-    """The options that the command line gives; --critic is that of the `model`.
+    """The options that the command line gives; --critic and --student are those of the `model`.
 
     Raises:
         UserError: --guidance_interval is not two numbers.
@@ -109,6 +111,8 @@ def options(model: Any) -> dict[str, Any]:
         found["guidance_interval"] = _interval(found["guidance_interval"])
     if value("critic"):
         found["critic"] = model.load_critic(value("critic"))
+    if value("student"):
+        found["student"] = model.load_student(value("student"))
     return found
 
 

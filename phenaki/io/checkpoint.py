@@ -251,9 +251,10 @@ def load_tokenizer(directory: PathLike) -> tuple[Any, ConfigDict, str]:
     """
     directory = hub.find(directory)
     if is_bundle(directory):
-        networks, config, _ = load_bundle(directory)
+        networks, config, facts = load_bundle(directory)
         if "tokenizer" not in networks:
-            raise UserError(f"{directory}: is a critic's; give that of a tokenizer.")
+            kind = facts.get("kind", "critic")
+            raise UserError(f"{directory}: is a {kind}'s; give that of a tokenizer.")
         params = networks["tokenizer"]
     else:
         params, config, _ = load_run(directory)

@@ -23,7 +23,7 @@ with epy.lazy_imports():  # what is in a run or a bundle needs none
 
 FORMAT, KIND = "phenaki", "shared model"
 CONFIG, CARD, SAMPLES = "config.json", "README.md", "samples"
-NETWORKS = ("tokenizer", "maskgit", "text", "critic")
+NETWORKS = ("tokenizer", "maskgit", "text", "critic", "student")
 VOCABULARY = "sentencepiece.model"  # the file of config.text.vocabulary, with models that have one
 READ = (CONFIG, VOCABULARY, *(f"{network}.safetensors" for network in NETWORKS))  # by loading
 FILES = (*READ, CARD, f"{SAMPLES}/*")

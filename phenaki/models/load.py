@@ -10,7 +10,7 @@ from phenaki.errors import UserError
 from phenaki.io import checkpoint, hub
 from phenaki.io.paths import PathLike
 from phenaki.models import factory
-from phenaki.sampling.options import Critic
+from phenaki.sampling.options import Critic, Student
 
 
 def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
@@ -45,6 +45,9 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     if stored["text"]:
         params["text"] = factory.text_params(config)
     return config, params
+
+
+STUDENT = "student"  # kind of its bundle, and the name of its network there
 
 
 class Stored(NamedTuple):
@@ -100,3 +103,27 @@ def load_critic(directory: PathLike, generator: str) -> Critic:
         )
     digest = checkpoint.fingerprint(params, config.to_dict())
     return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params), digest)
+
+
+def load_student(directory: PathLike, generator: str) -> Student:
+    """The student that phenaki train-student made of the model of that fingerprint.
+
+    Raises:
+        UserError: `directory` has no student, or another model's.
+    """
+    directory = hub.find(directory)
+    if not checkpoint.is_bundle(directory):
+        raise UserError(f"{directory}: holds no student; phenaki train-student makes one.")
+    networks, config, facts = checkpoint.load_bundle(directory)
+    if facts.get("kind") != STUDENT:
+        kind = facts.get("kind", "tokenizer")
+        raise UserError(
+            f"{directory}: holds a {kind}, no student; phenaki train-student makes one."
+        )
+    if facts["generator"] != generator:
+        raise UserError(
+            f"{directory}: is a student of model {facts['generator']}, but this one is {generator}."
+        )
+    params = jax.tree.map(jnp.asarray, networks[STUDENT])
+    digest = checkpoint.fingerprint(networks[STUDENT], config.to_dict())
+    return Student(factory.student(config, **facts["sizes"]), params, digest)

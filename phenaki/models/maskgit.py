@@ -1,6 +1,7 @@
 """MaskGIT: a bidirectional transformer that predicts masked video tokens from text (§2.2)."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,15 +64,18 @@ class MaskGIT(TokenTransformer):
         *,
         context=None,
         valid: Bool[Array, "b s"] | None = None,
+        added: Float[Array, "b s d"] | None = None,
         deterministic: bool = True,
     ) -> Streams:
         """Logits [b s k] over the codebook, float32, for `tokens` [b s], `mask_id` where unknown.
 
         Tokens are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or
         the `context` made from it. `valid` is False for padding behind the end of a clip. Clips and
-        images pass together as {kind: tokens}, with {kind: text}, and without `valid`.
+        images pass together as {kind: tokens}, with {kind: text}, and without `valid`. `added` is
+        added to the embeddings of tokens.
         """
-        x = self.features(tokens, text, context=context, valid=valid, deterministic=deterministic)
+        given: Any = dict(context=context, valid=valid, added=added, deterministic=deterministic)
+        x = self.features(tokens, text, **given)
         table = self.embedding[: self.codebook].astype(self.dtype)
         table = sharding.replicated(table, sharding.COLUMNS)
 

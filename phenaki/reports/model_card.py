@@ -16,6 +16,7 @@ WHAT = {
     "tokenizer": "A video tokenizer: stage 1 of Phenaki (arXiv 2210.02399), in JAX. Clips become "
     "discrete tokens and back; it samples nothing by itself.",
     "critic": "A token critic for one Phenaki model: it scores which sampled tokens to keep.",
+    "student": "A student of one Phenaki model: it draws that model's clips in one pass or two.",
 }
 USE = {
     "phenaki": """from phenaki.pipeline import Phenaki
@@ -28,6 +29,8 @@ tokenizer = Tokenizer.load({place})
 again = tokenizer.reconstruct(videos)  # float32 [b f h w 3] in [0, 1]""",
     "critic": """critic = model.load_critic({place})  # of the model that it was trained for
 videos = model.generate([{prompt!r}], seed=0, critic=critic)""",
+    "student": """student = model.load_student({place})  # of the model that it was made of
+videos = model.generate([{prompt!r}], seed=0, student=student, steps=2)""",
 }
 _MARKS = {ord(mark): f"\\{mark}" for mark in "\\`*_[]|#!"} | {
     ord(mark): f"&#{ord(mark)};" for mark in "<>&"

@@ -36,6 +36,16 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
     ("image", "video"): "both are the beginning; give one of them",
     ("image", "frames"): "an image starts a whole clip; leave out --frames",
     ("video", "frames"): "a video is continued by one window; leave out --frames",
+    ("student", "critic"): "a student's first tokens stay; give one of them",
+    **{
+        ("student", flag): "a student is not guided; leave one of them out"
+        for flag in (*GUIDANCE, "negative")
+    },
+    ("student", "image"): "a student draws whole clips, or continues --video",
+    ("student", "frames"): "a student draws whole clips, or continues --video",
+    ("student", "context"): "a student knows the model's own context only",
+    ("student", "preset"): "a preset is of the model's own sampler; leave one of them out",
+    ("preview", "student"): "a preview has steps of the model's own; leave out --student",
     ("preview", "steps"): "a preview has steps of its own; leave out --steps",
 }
 # Flag -> others without one of which it has no effect, and how to give that.

@@ -12,6 +12,14 @@ from phenaki.errors import UserError, did_you_mean, one_of
 from phenaki.io.clean_text import clean
 from phenaki.sampling import orders
 from phenaki.sampling.guidance import given_scale
+from phenaki.sampling.networks import (
+    BY_CRITIC,
+    BY_STUDENT,
+    STUDENT_CONTINUES,
+    Critic,
+    Student,
+    check_student,
+)
 from phenaki.schema.rules import check
 from phenaki.schema.sampling import OPTIONS
 
@@ -27,25 +35,9 @@ LATER = (
     "min_p",
     "order",
     "calibrated",
+    "student",
 )
 CONTINUED = "continued"  # key of `Defaults`: options where a part of the clip is given
-# With a critic, instead of a model's own few-pass sampler: at its temperature of 0 and with all
-# tokens masked again, every seed would give the same clip.
-BY_CRITIC: Mapping[str, Any] = {
-    "schedule": "cosine",
-    "order": orders.CONFIDENCE,
-    "temperature": 1.0,
-    "min_p": 0.0,
-    "steps": 12,
-}
-
-
-class Critic(NamedTuple):
-    """A token critic of one generator, such as `Phenaki.load_critic` gives."""
-
-    network: Any
-    params: Any
-    fingerprint: str = ""  # of its parameters; "" for one that is not stored
 
 
 class StaticOptions(NamedTuple):
@@ -64,6 +56,7 @@ class StaticOptions(NamedTuple):
     critic: Any  # a network or None
     critic_guided: bool
     trace: bool
+    student: Any = None  # a network or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +83,7 @@ class SamplingOptions:
     critic_guidance: Number = 0.0  # λ of the critic's own logits
     critic_noise: Number = 1.0  # scale of the uniform noise on the critic's logits, falling to 0
     trace: bool = False  # return every step's tokens and scores
+    student: Student | None = None  # draws in place of the MaskGIT, in a pass or two
 
     def __post_init__(self):
         for name, field in OPTIONS.items():
@@ -100,6 +94,8 @@ class SamplingOptions:
                 "schedule=late keeps no token with a critic before the last step; "
                 "nearest is schedule=cosine."
             )
+        if self.student is not None:
+            check_student(self.critic, float(self.guidance), self.negative)
 
     def guided_steps(self) -> int:
         """How many of the steps `guidance_interval` holds."""
@@ -124,6 +120,7 @@ class SamplingOptions:
             critic=None if self.critic is None else self.critic.network,
             critic_guided=float(self.critic_guidance) != 0,
             trace=bool(self.trace),
+            student=None if self.student is None else self.student.network,
         )
 
     def traced(self) -> dict[str, Any]:
@@ -152,6 +149,8 @@ class SamplingOptions:
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.critic is not None:
             facts["critic"] = self.critic.fingerprint
+        if self.student is not None:
+            facts["student"] = self.student.fingerprint
         own = {field.name: field.default for field in dataclasses.fields(self)}
         facts["guidance_interval"] = tuple(self.guidance_interval)  # stored configs have lists
         return {name: x for name, x in facts.items() if name not in LATER or x != own[name]}
@@ -234,7 +233,8 @@ def resolve(
 
     None stands for "not given". `defaults.sample` may have other keys, which are ignored. A call
     that `continues` has tokens that are given, see `CONTINUED`. With a critic, `BY_CRITIC` takes
-    the place of a few-pass sampler of preset or model, and one under `CONTINUED` is ignored.
+    the place of a few-pass sampler of preset or model, and one under `CONTINUED` is ignored. With a
+    student, `BY_STUDENT` takes the place of all of the model's.
     `guidance_scale`, as other tools count, is taken as `guidance` of 1 less, which is logged.
 
     Raises:
@@ -254,6 +254,9 @@ def resolve(
     later = {name: x for name, x in (options.get(CONTINUED) or {}).items() if x is not None}
     given = {name: x for name, x in given.items() if x is not None}
     by_critic = "critic" in given
+    if "student" in given:
+        options |= BY_STUDENT
+        later = {**STUDENT_CONTINUES}
     if continues and not (by_critic and (_few_passes(options) or _few_passes(options | later))):
         options |= later
     if by_critic and _few_passes(options):

@@ -40,9 +40,10 @@ def sample_tokens(
     """Fills the masked `tokens` (`network.mask_id`): a pure function, to be compiled.
 
     `embed` (parameters, ids) gives the texts, None for a model without text. `params` has the
-    parameters of "maskgit" and, where they are used, of "text" and "critic". `ids` are those of the
-    prompts, all 0 for a sample without text; `negative` those of texts to guide away from, in place
-    of no text. `keys` are `row_keys`; `traced` and `static` are halves of `SamplingOptions`.
+    parameters of "maskgit" and, where they are used, of "text", "critic" and "student". `ids` are
+    those of the prompts, all 0 for a sample without text; `negative` those of texts to guide away
+    from, in place of no text. `keys` are `row_keys`; `traced` and `static` are halves of
+    `SamplingOptions`. A student takes the place of `network`, with z by `keys`.
     With `unfinished` a single step is run (`decode`).
     """
     text, other = (None, None) if embed is None else _texts(embed, params["text"], ids, negative)
@@ -50,9 +51,12 @@ def sample_tokens(
     if static.bounded:
         limits = dict(limit=traced["guidance_limit"], min_p=traced["guidance_min_p"])
         rule = functools.partial(guidance.guide_bounded, **limits)
-    logits = guidance.guided_logits(
-        network, params["maskgit"], text, other, static.guided, rule, static.sometimes
-    )
+    if static.student is None:
+        logits = guidance.guided_logits(
+            network, params["maskgit"], text, other, static.guided, rule, static.sometimes
+        )
+    else:
+        logits = _student_logits(static.student, params["student"], text, keys)
 
     scale = _scale(traced, static)
     decoded = decode.decode(
@@ -74,6 +78,16 @@ def sample_tokens(
     if text is None or not static.guided:
         return decoded
     return decoded._replace(passes=decoded.passes + _guided_steps(decoded.passes, scale, static))
+
+
+def _student_logits(network, params, text, keys):
+    """(tokens, λ) -> logits of the student for the z of each row; it is not guided."""
+    params = {"params": network.shared_params(params)}
+    apply = functools.partial(network.apply, params, latent=seeds.latents(keys, network.latent))
+    if text is None:
+        return lambda tokens, scale: apply(tokens)
+    context = network.apply(params, text, method="shared_context")
+    return lambda tokens, scale: apply(tokens, context=context)
 
 
 def _scale(traced, static):

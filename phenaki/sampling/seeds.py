@@ -1,11 +1,11 @@
-"""Seeds of samples: their range, the key of each, and the seed of every window of a story."""
+"""Seeds of samples: their range, keys and latents, and the seed of every window of a story."""
 
 import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from phenaki.schema.rules import check
 from phenaki.schema.sampling import SEED
@@ -28,6 +28,14 @@ def root_key(seed: int | Array) -> Array:
     shape = jax.random.key_data(key).shape
     words = np.resize(np.array([high, low], np.uint32), shape)
     return jax.random.wrap_key_data(jnp.asarray(words))
+
+
+def latents(keys: Array, size: int) -> Float[Array, "b z"]:
+    """z ~ N(0, I) of every row for a student, by its key."""
+    # Steps fold their number in: z must be the noise of none of them.
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 2**32 - 1), (size,)))(
+        keys
+    )
 
 
 def stream(seed: int, number: int) -> int:

@@ -1,0 +1,83 @@
+"""Trains a student of a trained model, which draws that model's clips in one pass or two.
+
+    python scripts/train_student.py --model=checkpoints/laptop --output=runs/student
+    python scripts/sample.py --model=checkpoints/laptop --student=runs/student --steps=2 \\
+        --output=out --prompt="a red circle moves left"
+
+The student learns from samples that the model itself draws of many prompts: those of --prompts, or
+what it was trained on. It works with that model only. Writes a bundle; nothing is resumed. Not in
+the paper: see docs/sampling.md.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from phenaki import cli
+from phenaki.errors import UserError
+
+flags.declare_key_flag(cli.NO_VERIFY.name)
+MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "the teacher: a bundle, the --workdir of train_maskgit.py, or laptop, the released model",
+    required=True,
+)
+OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
+PROMPTS = flags.DEFINE_string("prompts", "", "a text file of prompts, one a line")
+MOST = flags.DEFINE_integer("most", 256, "prompts at most", lower_bound=1)
+EACH = flags.DEFINE_integer("each", 192, "samples of a prompt", lower_bound=2)
+STORIES = flags.DEFINE_integer("stories", 1536, "whose later windows are learned", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", 2000, "of training", lower_bound=2)
+BATCH = flags.DEFINE_integer("batch", 64, "clips a step", lower_bound=2)
+RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate", lower_bound=0)
+LATENT = flags.DEFINE_integer(
+    "latent", 3, "numbers that decide a clip: about as many as clips of a prompt differ in",
+    lower_bound=1, upper_bound=16,
+)  # fmt: skip
+SEED = flags.DEFINE_integer("seed", 0, "of samples and training", lower_bound=0)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "of the student's parameters"
+)
+
+
+def main(argv):
+    """Samples, trains and writes."""
+    del argv
+    from phenaki.io import outputs, shipped
+
+    model = shipped.find(MODEL.value, shipped.MODELS)
+    inputs = [("model", model), *([("prompts", PROMPTS.value)] if PROMPTS.value else [])]
+    with outputs.claimed("output", OUTPUT.value, "model", inputs) as claim:
+        _train(claim.directory)
+
+
+def _train(output):
+    import jax
+    import jax.numpy as jnp
+
+    from phenaki.io import checkpoint
+    from phenaki.pipeline import Phenaki
+    from phenaki.train import pairs, student
+
+    model = Phenaki.load(MODEL.value)
+    if not model.has_text:
+        raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
+    prompts = pairs.prompts_of(model.config, MOST.value, PROMPTS.value)
+    options = student.StudentOptions(
+        steps=STEPS.value, batch=BATCH.value, rate=RATE.value, latent=LATENT.value,
+        each=EACH.value, stories=STORIES.value, seed=SEED.value,
+    )  # fmt: skip
+    size: dict = dict(each=options.each, stories=options.stories, size=options.latent)
+    data = pairs.make(model, prompts, **size, seed=options.seed)
+    made = student.train(model, prompts, data, options)
+    params = jax.tree.map(lambda x: x.astype(jnp.dtype(DTYPE.value)), made.params)
+    facts = dict(
+        generator=model.generator,
+        sizes=dict(latent=options.latent, hidden=options.hidden),
+        trained=dataclasses.asdict(options) | {"prompts": len(prompts.first)},
+    )
+    checkpoint.save_bundle(
+        output, {"student": params}, model.config.to_dict(), kind="student", **facts
+    )
+    print(f"{output}: a student of {model.generator}, {len(prompts.first)} prompts")

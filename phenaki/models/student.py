@@ -1,0 +1,61 @@
+"""The student: a MaskGIT that is told which clip to draw, and draws it in one pass or two.
+
+Not in the paper: see docs/sampling.md#student.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from phenaki.blocks.dense import Dense
+from phenaki.models.maskgit import MaskGIT
+from phenaki.types import Text
+
+
+class Student(MaskGIT):
+    """Logits of masked tokens given a latent z ~ N(0, I) per clip, which decides the clip.
+
+    One pass over masks alone predicts every token apart from the others: tokens of different clips
+    mix. With z as input all of them are those of one clip. z enters at masked tokens only.
+    """
+
+    latent: int = 3  # numbers of z
+    hidden: int = 96  # features of z
+
+    def setup(self):
+        super().setup()
+        # Steep, so that neighbouring z may stand for different clips from the start.
+        steep = nn.initializers.normal(1.5)
+        self.latent_features = Dense(self.hidden, self.dtype, steep)
+        self.latent_out = Dense(self.width, self.dtype, nn.initializers.zeros_init())
+
+    def __call__(  # type: ignore[override]
+        self,
+        tokens: Int[Array, "b s"],
+        text: Text | None = None,
+        *,
+        latent: Float[Array, "b z"],
+        context: Any = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "b s k"]:
+        """Logits as `MaskGIT`'s."""
+        told = self.latent_out(nn.gelu(self.latent_features(latent)))
+        added = told[:, None] * (tokens == self.mask_id)[..., None]
+        given: Any = dict(context=context, deterministic=deterministic)
+        return super().__call__(tokens, text, added=added, **given)
+
+
+def from_teacher(
+    student: Student, teacher: Mapping[str, Any], key: Array, *example: Any
+) -> dict[str, Any]:
+    """Parameters of a `student` that predicts what its `teacher` does, whatever z is.
+
+    `example` are tokens and text of a sample, for the shapes.
+    """
+    latent = jnp.zeros((len(example[0]), student.latent))
+    params = student.init(key, *example, latent=latent)["params"]
+    return jax.tree.map(jnp.asarray, {**params, **teacher})

@@ -1,0 +1,257 @@
+"""Students: z decides the clip, and what they learn from (docs/sampling.md#student)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import script_calls
+import tiny
+
+from phenaki.data import batches
+from phenaki.errors import UserError
+from phenaki.evaluation import alignment
+from phenaki.models import factory
+from phenaki.models.student import from_teacher
+from phenaki.pipeline import Phenaki
+from phenaki.sampling import options, sampler, seeds
+from phenaki.train import inputs, pairs
+from phenaki.train import student as training
+
+PROMPTS = ["a red circle moves left", "a blue square moves up"]
+LATENT, HIDDEN = 3, 8
+
+
+@pytest.fixture(scope="module")
+def network():
+    return factory.student(tiny.phenaki().config, LATENT, HIDDEN)
+
+
+@pytest.fixture(scope="module")
+def params(network):
+    """Those of a student that knows what its teacher does, and nothing else."""
+    model = tiny.phenaki()
+    text = model.settings.text_length, model.config.text.width
+    example = inputs.example(model.spec.tokens(), text)
+    return from_teacher(network, model.params["maskgit"], jax.random.key(0), *example)
+
+
+@pytest.fixture(scope="module")
+def student(network, params):
+    """One to whom z matters."""
+    shape = params["latent_out"]["kernel"].shape
+    kernel = 0.1 * jax.random.normal(jax.random.key(1), shape)
+    return options.Student(
+        network, params | {"latent_out": {**params["latent_out"], "kernel": kernel}}
+    )
+
+
+def half_masked(model, rows):
+    tokens = np.random.default_rng(0).integers(32, size=(rows, model.spec.tokens()))
+    tokens[:, ::2] = model.network.mask_id
+    return jnp.asarray(tokens)
+
+
+def logits(network, params, latent):
+    model = tiny.phenaki()
+    apply = jax.jit(lambda z: network.apply(
+        {"params": params}, half_masked(model, 2), model.embed(PROMPTS), latent=z
+    ))  # fmt: skip
+    return np.asarray(apply(jnp.asarray(latent, jnp.float32)))
+
+
+def test_a_student_starts_as_its_teacher_whatever_z_is(network, params):
+    model = tiny.phenaki()
+    own = model.network.apply(
+        {"params": model.params["maskgit"]}, half_masked(model, 2), model.embed(PROMPTS)
+    )
+    for z in (np.zeros((2, LATENT)), np.full((2, LATENT), 3.0)):
+        np.testing.assert_allclose(logits(network, params, z), own, atol=1e-5)
+
+
+def test_z_tells_every_masked_token_of_its_own_row(network, student):
+    z = np.zeros((2, LATENT))
+    before, z[1, 0] = logits(network, student.params, z), 1.0
+    after = logits(network, student.params, z)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any(-1).all()
+
+
+def test_one_pass_draws_a_clip_that_the_seed_decides(student):
+    model = tiny.phenaki()
+    one = model.sample(PROMPTS, seed=0, student=student)
+    assert one.passes == 1
+    np.testing.assert_array_equal(one.tokens, model.sample(PROMPTS, seed=0, student=student).tokens)
+    assert (one.tokens != model.sample(PROMPTS, seed=1, student=student).tokens).any()
+    last = model.sample(PROMPTS[1:], seed=0, first_row=1, student=student)
+    np.testing.assert_array_equal(one.tokens[1:], last.tokens)  # a row's own z
+    two = model.sample(PROMPTS, seed=0, student=student, steps=2)
+    assert two.passes == 2
+    frames = two.tokens[:, 2:4] == one.tokens[:, 2:4]  # the first of order=middle
+    assert frames.all()
+    assert (two.tokens != one.tokens).any()
+
+
+def test_the_likeliest_tokens_of_both_passes_are_the_students(student):
+    model = tiny.phenaki()
+    trace = model.sample(PROMPTS, seed=3, student=student, steps=2, trace=True).trace
+    z = seeds.latents(sampler.row_keys(3, 2), LATENT)
+    text, masks = model.embed(PROMPTS), jnp.full((2, model.spec.tokens()), model.network.mask_id)
+    for before, sampled in zip((masks, trace.history[0]), trace.sampled, strict=True):
+        given = {"params": student.params}
+        found = student.network.apply(given, jnp.asarray(before), text, latent=z).argmax(-1)
+        unknown = np.asarray(before) == model.network.mask_id
+        np.testing.assert_array_equal(np.asarray(found)[unknown], np.asarray(sampled)[unknown])
+
+
+def test_later_windows_follow_what_is_given(student):
+    model = tiny.phenaki()
+    video = np.random.default_rng(0).random((2, model.context, 16, 16, 3)).astype(np.float32)
+    sample = model.sample(PROMPTS, seed=0, video=video, student=student)
+    known = model.encode(video)
+    np.testing.assert_array_equal(sample.tokens[:, : known.shape[1]], known)
+    chosen = options.resolve(model.defaults, student=student, continues=True)
+    assert (chosen.order, chosen.steps) == ("frames", 1)
+
+
+# --- what it learns from
+
+
+def test_coupling_is_a_permutation_that_joins_what_is_near():
+    random = np.random.default_rng(0)
+    latents = pairs.normal_points(64, 2, random)
+    assert len(np.unique(latents, axis=0)) == 64
+    np.testing.assert_allclose(latents.mean(0), 0, atol=0.1)
+    np.testing.assert_allclose(latents.std(0), 1, atol=0.15)
+    points = random.permutation(latents) + 0.01  # the same points, moved a little
+    coupled = pairs.couple(points, latents)
+    np.testing.assert_array_equal(np.unique(coupled, axis=0), np.unique(latents, axis=0))
+    np.testing.assert_allclose(coupled, points, atol=0.011)
+
+
+def test_principal_numbers_are_what_clips_of_a_prompt_differ_in():
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=(3, 200, 1))
+    looks = 5 * hidden * np.eye(6)[2] + 0.1 * random.normal(size=(3, 200, 6))
+    looks += 100 * random.normal(size=(3, 1, 6))  # prompts differ more than their clips
+    found = pairs.principal(looks, 1)
+    for own, true in zip(found[..., 0], hidden[..., 0], strict=True):
+        assert abs(np.corrcoef(own, true)[0, 1]) > 0.99
+    np.testing.assert_allclose(found.std(1), 1, rtol=0.02)
+    signs = [
+        np.sign(np.corrcoef(*both)[0, 1])
+        for both in zip(found[..., 0], hidden[..., 0], strict=True)
+    ]
+    assert len(set(signs)) == 1  # the same with all prompts
+
+
+def test_prompts_are_those_of_the_models_training(tmp_path):
+    model = tiny.phenaki()
+    world = batches.world(model.config)
+    seen, held_out = (alignment.prompts_of(world, part).texts for part in world.combinations)
+    found = pairs.prompts_of(model.config, 1000)
+    assert found.first == seen
+    assert not set(found.first) & set(held_out)
+    following = found.after(np.arange(len(seen)).repeat(20), np.random.default_rng(0))
+    assert {found.later[index] for index in following} <= {f"then {text}" for text in seen}
+    assert (following != np.arange(len(seen)).repeat(20)).mean() > 0.5
+    (tmp_path / "prompts.txt").write_text("a cat\n\n a  dog \na cat\n")
+    own = pairs.prompts_of(model.config, 9, str(tmp_path / "prompts.txt"))
+    assert own.first == own.later == ["a cat", "a dog"]
+    (tmp_path / "prompts.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"prompts\.txt: has no text; give one prompt a line"):
+        pairs.prompts_of(model.config, 9, str(tmp_path / "prompts.txt"))
+
+
+def test_pairs_are_the_models_own_samples_with_given_frames_first():
+    model = tiny.phenaki()
+    prompts = pairs.prompts_of(model.config, 2)
+    made = pairs.make(model, prompts, each=4, stories=4, size=LATENT, seed=5)
+    own = model.sample([prompts.first[1]] * 4, seed=5, first_row=4).tokens
+    np.testing.assert_array_equal(made.tokens[4:8], own.reshape(4, -1))
+    assert made.given.tolist() == [0] * 8 + [12] * 8
+    assert made.text.tolist()[:8] == [0] * 4 + [1] * 4
+    assert set(made.text[8:]) <= {2, 3}
+    assert made.latents.shape == (16, LATENT)
+
+
+def test_a_step_shows_what_is_given_and_kept_and_lowers_the_loss(network, params):
+    random = np.random.default_rng(0)
+    step = training.make_step(network, optax.adam(3e-2))
+    tokens = np.tile(random.integers(32, size=24), (4, 1))
+    batch = dict(
+        tokens=tokens, latents=random.normal(size=(4, LATENT)).astype(np.float32),
+        given=np.array([0, 0, 12, 12]), kept=np.array([0, 8, 0, 4]),
+    )  # fmt: skip
+    text = tiny.phenaki().embed(PROMPTS * 2)
+    current = jax.tree.map(jnp.copy, params)
+    state, losses = optax.adam(3e-2).init(current), []
+    for _ in range(30):
+        current, state, loss, right = step(current, state, batch, text)
+        losses.append(float(loss))
+    assert losses[-1] < 0.2 * losses[0]
+    assert right > 0.9
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(the model's bundle, the student's) of the command."""
+    folder = tmp_path_factory.mktemp("student")
+    tiny.phenaki().save(folder / "model")
+    script_calls.call(
+        "train_student.py", f"--model={folder / 'model'}", f"--output={folder / 'student'}",
+        "--most=2", "--each=4", "--stories=4", "--steps=4", "--batch=4",
+    )  # fmt: skip
+    return folder / "model", folder / "student"
+
+
+def test_the_command_makes_a_student_that_draws(trained, tmp_path):
+    model = Phenaki.load(trained[0])
+    student = model.load_student(trained[1])
+    assert len(student.fingerprint) == 16
+    assert np.any(np.asarray(student.params["latent_out"]["kernel"]))
+    script_calls.call(
+        "sample.py", f"--model={trained[0]}", f"--student={trained[1]}", "--steps=2",
+        f"--output={tmp_path / 'out'}", f"--prompt={PROMPTS[0]}",
+    )  # fmt: skip
+    made = (tmp_path / "out/sample_0.json").read_text()
+    assert student.fingerprint in made
+
+
+def test_a_student_travels(trained, tmp_path):
+    script_calls.call("export.py", f"--model={trained[1]}", f"--output={tmp_path / 'copy'}")
+    script_calls.call("push.py", f"--model={trained[1]}", f"--output={tmp_path / 'shared'}")
+    assert f'load_student("{tmp_path}/shared")' in (tmp_path / "shared/README.md").read_text()
+    model = Phenaki.load(trained[0])
+    places = (trained[1], tmp_path / "copy", tmp_path / "shared")
+    assert len({model.load_student(place).fingerprint for place in places}) == 1
+
+
+def test_a_student_is_of_one_model(trained, tmp_path):
+    model = tiny.phenaki()
+    maskgit = {**model.params["maskgit"], "head_bias": model.params["maskgit"]["head_bias"] + 1}
+    other = Phenaki(model.config, {**model.params, "maskgit": maskgit})
+    with pytest.raises(UserError, match=rf"is a student of model {model.generator}, but this one"):
+        other.load_student(trained[1])
+    with pytest.raises(UserError, match="holds a phenaki, no student; phenaki train-student"):
+        model.load_student(trained[0])
+    with pytest.raises(UserError, match="holds a student, not a whole model"):
+        Phenaki.load(trained[1])
+    with pytest.raises(UserError, match="holds no student; phenaki train-student makes one"):
+        model.load_student(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"guidance": 1.0}, "student and guidance=1: a student is not guided"),
+        ({"negative": "fog"}, "student and negative='fog': a student is not guided"),
+        ({"critic": options.Critic(None, {})}, "student and critic: a student's first tokens stay"),
+    ],
+)
+def test_what_does_not_go_with_a_student_is_refused(student, given, line):
+    with pytest.raises(UserError, match=line):
+        tiny.phenaki().sample(PROMPTS, seed=0, student=student, **given)
