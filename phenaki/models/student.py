@@ -58,4 +58,5 @@ def from_teacher(
     """
     latent = jnp.zeros((len(example[0]), student.latent))
     params = student.init(key, *example, latent=latent)["params"]
-    return jax.tree.map(jnp.asarray, {**params, **teacher})
+    # Copies: training gives its parameters away, and the teacher keeps its own.
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), {**params, **teacher})
