@@ -11,8 +11,7 @@ import tiny
 from phenaki.data import batches
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
-from phenaki.models import factory
-from phenaki.models.student import from_teacher
+from phenaki.models.student import from_teacher, of_teacher
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options, sampler, seeds
 from phenaki.train import inputs, pairs
@@ -24,7 +23,7 @@ LATENT, HIDDEN = 3, 8
 
 @pytest.fixture(scope="module")
 def network():
-    return factory.student(tiny.phenaki().config, LATENT, HIDDEN)
+    return of_teacher(tiny.phenaki().network, LATENT, HIDDEN)
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +147,23 @@ def test_prompts_are_those_of_the_models_training(tmp_path):
     model = tiny.phenaki()
     world = batches.world(model.config)
     seen, held_out = (alignment.prompts_of(world, part).texts for part in world.combinations)
-    found = pairs.prompts_of(model.config, 1000)
+    found = pairs.prompts_of(model, 1000)
     assert found.first == seen
     assert not set(found.first) & set(held_out)
     following = found.after(np.arange(len(seen)).repeat(20), np.random.default_rng(0))
     assert {found.later[index] for index in following} <= {f"then {text}" for text in seen}
     assert (following != np.arange(len(seen)).repeat(20)).mean() > 0.5
     (tmp_path / "prompts.txt").write_text("a cat\n\n a  dog \na cat\n")
-    own = pairs.prompts_of(model.config, 9, str(tmp_path / "prompts.txt"))
+    own = pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
     assert own.first == own.later == ["a cat", "a dog"]
     (tmp_path / "prompts.txt").write_text("\n")
     with pytest.raises(UserError, match=r"prompts\.txt: has no text; give one prompt a line"):
-        pairs.prompts_of(model.config, 9, str(tmp_path / "prompts.txt"))
+        pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
 
 
 def test_pairs_are_the_models_own_samples_with_given_frames_first():
     model = tiny.phenaki()
-    prompts = pairs.prompts_of(model.config, 2)
+    prompts = pairs.prompts_of(model, 2)
     made = pairs.make(model, prompts, each=4, stories=4, size=LATENT, seed=5)
     own = model.sample([prompts.first[1]] * 4, seed=5, first_row=4).tokens
     np.testing.assert_array_equal(made.tokens[4:8], own.reshape(4, -1))

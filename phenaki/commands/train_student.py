@@ -63,7 +63,7 @@ def _train(output):
     model = Phenaki.load(MODEL.value)
     if not model.has_text:
         raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
-    prompts = pairs.prompts_of(model.config, MOST.value, PROMPTS.value)
+    prompts = pairs.prompts_of(model, MOST.value, PROMPTS.value)
     options = student.StudentOptions(
         steps=STEPS.value, batch=BATCH.value, rate=RATE.value, latent=LATENT.value,
         each=EACH.value, stories=STORIES.value, seed=SEED.value,

@@ -21,7 +21,6 @@ from phenaki.models.conv_vqgan import ConvVQGAN
 from phenaki.models.critic import SelfCritic, TokenCritic
 from phenaki.models.cvivit import CViViT
 from phenaki.models.maskgit import MaskGIT
-from phenaki.models.student import Student
 from phenaki.models.tokenizer import Tokenizer
 from phenaki.models.vit_vqgan import ViTVQGAN
 from phenaki.sampling.options import Defaults
@@ -150,14 +149,6 @@ def maskgit(config: ConfigDict) -> MaskGIT:
         **fields,
         **_compute(config.to_dict()),
     )
-
-
-def student(config: ConfigDict, latent: int, hidden: int) -> Student:
-    """The student of the MaskGIT of `config.model`, of the same size."""
-    teacher = maskgit(config)
-    names = [field.name for field in dataclasses.fields(teacher) if field.init]
-    fields = {name: getattr(teacher, name) for name in names if name not in ("parent", "name")}
-    return Student(latent=latent, hidden=hidden, **fields)
 
 
 def critic(config: ConfigDict) -> TokenCritic | SelfCritic:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, hub
 from phenaki.io.paths import PathLike
-from phenaki.models import factory
+from phenaki.models import factory, student
 from phenaki.sampling.options import Critic, Student
 
 
@@ -126,4 +126,4 @@ def load_student(directory: PathLike, generator: str) -> Student:
         )
     params = jax.tree.map(jnp.asarray, networks[STUDENT])
     digest = checkpoint.fingerprint(networks[STUDENT], config.to_dict())
-    return Student(factory.student(config, **facts["sizes"]), params, digest)
+    return Student(student.of_teacher(factory.maskgit(config), **facts["sizes"]), params, digest)

@@ -3,6 +3,7 @@
 Not in the paper: see docs/sampling.md#student.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,13 @@ class Student(MaskGIT):
         added = told[:, None] * (tokens == self.mask_id)[..., None]
         given: Any = dict(context=context, deterministic=deterministic)
         return super().__call__(tokens, text, added=added, **given)
+
+
+def of_teacher(teacher: MaskGIT, latent: int, hidden: int) -> Student:
+    """A student of the size of its `teacher`."""
+    names = [field.name for field in dataclasses.fields(teacher) if field.init]
+    fields = {name: getattr(teacher, name) for name in names if name not in ("parent", "name")}
+    return Student(latent=latent, hidden=hidden, **fields)
 
 
 def from_teacher(

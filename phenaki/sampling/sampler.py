@@ -47,17 +47,7 @@ def sample_tokens(
     With `unfinished` a single step is run (`decode`).
     """
     text, other = (None, None) if embed is None else _texts(embed, params["text"], ids, negative)
-    rule: guidance.Guide = guidance.guide
-    if static.bounded:
-        limits = dict(limit=traced["guidance_limit"], min_p=traced["guidance_min_p"])
-        rule = functools.partial(guidance.guide_bounded, **limits)
-    if static.student is None:
-        logits = guidance.guided_logits(
-            network, params["maskgit"], text, other, static.guided, rule, static.sometimes
-        )
-    else:
-        logits = _student_logits(static.student, params["student"], text, keys)
-
+    logits = _logits(network, params, text, other, keys, traced, static)
     scale = _scale(traced, static)
     decoded = decode.decode(
         lambda tokens, step: logits(tokens, scale(step)),
@@ -80,14 +70,20 @@ def sample_tokens(
     return decoded._replace(passes=decoded.passes + _guided_steps(decoded.passes, scale, static))
 
 
-def _student_logits(network, params, text, keys):
-    """(tokens, λ) -> logits of the student for the z of each row; it is not guided."""
-    params = {"params": network.shared_params(params)}
-    apply = functools.partial(network.apply, params, latent=seeds.latents(keys, network.latent))
-    if text is None:
-        return lambda tokens, scale: apply(tokens)
-    context = network.apply(params, text, method="shared_context")
-    return lambda tokens, scale: apply(tokens, context=context)
+def _logits(network, params, text, other, keys, traced, static):
+    """(tokens, λ) -> logits of the MaskGIT `network`, or of the student for the z of each row."""
+    if static.student is None:
+        rule: guidance.Guide = guidance.guide
+        if static.bounded:
+            limits = dict(limit=traced["guidance_limit"], min_p=traced["guidance_min_p"])
+            rule = functools.partial(guidance.guide_bounded, **limits)
+        guided: Any = (static.guided, rule, static.sometimes)
+        return guidance.guided_logits(network, params["maskgit"], text, other, *guided)
+    student, own = static.student, params["student"]
+    apply = functools.partial(student.apply, {"params": student.shared_params(own)})
+    context = None if text is None else apply(text, method="shared_context")
+    latent = seeds.latents(keys, student.latent)
+    return lambda tokens, scale: apply(tokens, latent=latent, context=context)
 
 
 def _scale(traced, static):

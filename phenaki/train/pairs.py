@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from phenaki.data import batches
 from phenaki.data.shapes import attributes
@@ -42,17 +41,18 @@ class Pairs(NamedTuple):
     text: Int[np.ndarray, " e"]  # index into the texts, those of `Prompts.first` then `.later`
 
 
-def prompts_of(config: ConfigDict, count: int, file: str = "") -> Prompts:
-    """Up to `count` prompts: those of `file`, one a line, or what the model was trained on.
+def prompts_of(model: Phenaki, count: int, file: str = "") -> Prompts:
+    """Up to `count` prompts: those of `file`, one a line, or what the `model` was trained on.
 
     Of moving shapes these are the combinations that it saw; of other data, captions of its clips.
     """
-    if not file and config.data.source == "moving_shapes":
-        return _of_shapes(batches.world(config), count)
+    world = batches.known_world(model)
+    if not file and world is not None:
+        return _of_shapes(world, count)
     if file:
         lines = paths.path(file).read_text(encoding="utf-8").splitlines()
     else:
-        lines = [text or "" for text in batches.first(config, 4 * count)[1]]
+        lines = [text or "" for text in batches.first(model.config, 4 * count)[1]]
     texts = list(dict.fromkeys(filter(None, map(clean, lines))))[:count]
     if not texts:
         raise UserError(f"--prompts={file}: has no text; give one prompt a line.")
@@ -71,7 +71,7 @@ def _of_shapes(world, count):
 
     def after(index, random):
         changed = attributes.changed(world, seen[index], lambda slot: random.random(len(index)))
-        # One that is not among the prompts: the same combination goes on.
+        # One that is not among the prompts: the same one continues.
         found = [number.get(tuple(row), -1) for row in changed.tolist()]
         return np.where(np.array(found) < 0, index, found)
 

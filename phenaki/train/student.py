@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phenaki.losses import masked_tokens
-from phenaki.models import factory
-from phenaki.models.student import from_teacher
+from phenaki.models.student import from_teacher, of_teacher
 from phenaki.pipeline import Phenaki
 from phenaki.progress import Progress
 from phenaki.sampling import orders
@@ -88,7 +87,7 @@ def train(
     model: Phenaki, prompts: pairs.Prompts, data: pairs.Pairs, options: StudentOptions
 ) -> Student:
     """A student of `model`, trained on its samples `data`; it starts as the model itself."""
-    network = factory.student(model.config, options.latent, options.hidden)
+    network = of_teacher(model.network, options.latent, options.hidden)
     text = model.embed(prompts.first + prompts.later)
     encoded, valid = np.asarray(text.embeddings), np.asarray(text.mask)
     example = inputs.example(model.spec.tokens(), encoded.shape[1:])
