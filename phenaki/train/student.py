@@ -32,7 +32,7 @@ class StudentOptions:
     hidden: int = 96  # features of z
     each: int = 192  # samples of a prompt
     stories: int = 1536  # whose later windows are learned
-    later: float = 0.25  # fraction of a batch that are later windows
+    later: float = 0.2  # fraction of a batch that are later windows
     partly: float = 0.3  # fraction of a batch that sees a part of the tokens: the second pass
     seed: int = 0
 
