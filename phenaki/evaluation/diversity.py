@@ -55,9 +55,18 @@ def real_clips(world: World, each: int, combinations: np.ndarray, search: int = 
 
 def _pooled(video):
     n, f, h, w, _ = video.shape
-    frames = video[:, [0, f - 1]]
-    blocks = frames.reshape(n, 2, POOLED, h // POOLED, POOLED, w // POOLED, 3)
-    return blocks.mean((3, 5)).reshape(n, -1)
+    rows, columns = _covered(h), _covered(w)
+    pooled = np.einsum("nfhwc,ah,bw->nfabc", video[:, [0, f - 1]], rows, columns, optimize=True)
+    return pooled.reshape(n, -1)
+
+
+def _covered(pixels):
+    """[POOLED, pixels] weights of the mean over each cell, which may cut through pixels."""
+    edges = np.linspace(0, pixels, POOLED + 1)[:, None]
+    lower, upper = edges[:-1], edges[1:]
+    place = np.arange(pixels)
+    part = np.minimum(upper, place + 1) - np.maximum(lower, place)
+    return np.clip(part, 0, 1) / (upper - lower)
 
 
 def _spread(points):
