@@ -38,3 +38,14 @@ def test_the_pipeline_loads_no_library_before_it_is_used():
 
 def test_videos_are_written_without_loading_a_library_for_plots():
     assert "matplotlib" not in loaded("phenaki.io.sample_files")
+
+
+def test_tensorflow_is_loaded_without_keras_and_finds_it_when_asked():
+    program = """
+import os, sys
+from phenaki.data import tensorflow
+tf = tensorflow.tensorflow()
+print("keras" in sys.modules, "TF_USE_LEGACY_KERAS" in os.environ, tf.keras.__version__[:2])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False", "3."], done.stderr

@@ -60,8 +60,17 @@ def load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Other hosts write, too, and a folder that was removed would be seen for seconds.
     os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
-    with quiet():
-        importlib.import_module("tensorflow")
+    # TensorFlow imports all of Keras, a third of its time, unless told that it is to be the former
+    # one, which is not there; asked for later, `tf.keras` is Keras all the same.
+    former = os.environ.get("TF_USE_LEGACY_KERAS")
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    try:
+        with quiet():
+            importlib.import_module("tensorflow")
+    finally:
+        del os.environ["TF_USE_LEGACY_KERAS"]
+        if former is not None:
+            os.environ["TF_USE_LEGACY_KERAS"] = former
 
 
 def _nearest(text: str, scheme: str, rest: str) -> str:
