@@ -49,12 +49,14 @@ def start(work: Path, output: Path) -> list[subprocess.Popen]:
     return [kill_runs.start("train_maskgit.py", *flags, f"--process={index}") for index in range(2)]
 
 
-def rival(work: Path, output: Path) -> str:
-    """What became of a run that starts in the place of another."""
+def rival(work: Path, output: Path, processes: list[subprocess.Popen]) -> str:
+    """What became of a run that starts in the place of another, that of `processes`."""
     other = kill_runs.start("train_maskgit.py", *command(work, output))
     if not ended([other], GRACE):
         other.kill()
         other.wait()
+    if other.returncode == 0 and ended(processes, 60) and not any(p.poll() for p in processes):
+        return "rival found it complete"  # it was, while the rival loaded its libraries
     return "rival refused" if other.returncode == 2 else f"rival ended with {other.returncode}"
 
 
@@ -118,7 +120,8 @@ def soak(work: Path, minutes: float, seed: int = 0) -> tuple[collections.Counter
         last = time.monotonic() > finish
         if not ended(processes, 3600 if last else chance.uniform(20, 60)):
             turn = sum(count for name, count in done.items() if name in FAULTS) % 2
-            faults = [rival(work, output)] if turn and _holds(output, processes[0]) else []
+            waits = turn and _holds(output, processes[0])
+            faults = [rival(work, output, processes)] if waits else []
             faults.append(strike(processes, chance))
             faults += [] if turn else filter(None, [flip(output, chance)])
             done.update(faults)
