@@ -32,6 +32,7 @@ def t2v() -> ConfigDict:
     c.drop_text = 0.1  # for the critic's own guidance
     c.mask = dict(schedule="cosine")
     c.optim = dict(
+        name="adamw",
         b1=0.9,
         b2=0.99,
         rate=1e-4,

@@ -6,7 +6,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import tiny
+from test_paper import shapes
 
 from phenaki import sharding
 from phenaki.train import optim
@@ -67,6 +69,29 @@ def test_muon_leaves_all_else_to_adamw():
     still = jax.tree.map(jnp.zeros_like, gradients)
     decayed = updates_of(optim.muon, still, weight_decay=0.3)["layers"]["wi"]["kernel"]
     np.testing.assert_allclose(decayed, -0.1 * 0.3 * a_layer()["layers"]["wi"]["kernel"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "stage, variant, products",
+    [
+        ("maskgit", "t2v", 6),
+        ("cvivit", "mit", 16),
+        ("baselines", "vit", 8),
+        ("baselines", "conv", 0),
+    ],
+)
+def test_muon_trains_every_product_of_a_transformers_layers(stage, variant, products):
+    flat, _ = jax.tree_util.tree_flatten_with_path(shapes(stage, variant))
+    kernels = [(path, leaf) for path, leaf in flat if path[-1].key == "kernel"]
+    within = [(path, leaf) for path, leaf in kernels if "layers" in [part.key for part in path]]
+    assert len(within) == products
+    for path, leaf in within:
+        axes = optim._axes(path)
+        inputs = leaf.shape[axes.reduction_axis]
+        outputs = math.prod(leaf.shape[axis] for axis in axes.output_axis)
+        matrices = leaf.shape[0] * (3 if "qkv" in str(path) else 1)
+        assert inputs * outputs * matrices == leaf.size
+    assert not [path for path, _ in flat if optim._axes(path)][products:]
 
 
 def test_muon_on_eight_devices_is_muon_on_one():

@@ -144,7 +144,7 @@ def test_table_6():
     assert (t.space_depth, t.time_depth, t.heads, t.mlp_dim) == (4, 4, 8, 2048)
     assert t.codebook == 8192
     o = c.optim
-    assert (o.b1, o.b2, o.rate, o.weight_decay) == (0.9, 0.99, 1e-4, 1e-4)
+    assert (o.name, o.b1, o.b2, o.rate, o.weight_decay) == ("adamw", 0.9, 0.99, 1e-4, 1e-4)
     assert (o.decay, o.warmup, o.clip, c.train.steps) == (1_000_000, 100_000, 10, 1_000_000)
     assert c.data.batch == 128  # B.1.2; the table's 1028 is a slip (docs/paper.md#batch-size)
     assert c.codebook.revive_until == 0
@@ -165,7 +165,7 @@ def test_table_7():
     m, o = c.model, c.optim
     assert factory.video_spec(c).tokens() == 1536
     assert (m.depth, m.width, m.mlp_dim, m.heads) == (24, 2048, 8192, 32)
-    assert (o.b1, o.b2, o.rate, o.weight_decay) == (0.9, 0.99, 1e-4, 1e-4)
+    assert (o.name, o.b1, o.b2, o.rate, o.weight_decay) == ("adamw", 0.9, 0.99, 1e-4, 1e-4)
     assert (o.decay, o.warmup, o.clip) == (4_000_000, 10_000, 10)
     assert c.data.batch + c.data.image_batch == 512
     assert abs(c.data.batch / 512 - 0.8) < 0.015

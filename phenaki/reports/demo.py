@@ -58,8 +58,8 @@ def page(
     report = Report("Phenaki on moving shapes")
     report.text(
         "Every number is read from pixels by an exact detector of shape, colour and direction. "
-        f"Prompts are of {count} unseen seeds at choice temperature 1. The text encoder is a T5 "
-        "with **random frozen weights** over bytes, not a trained language model."
+        f"Prompts are of {count} unseen seeds, by the sampler of each model's config. The text "
+        "encoder is a T5 with **random frozen weights** over bytes, not a trained language model."
     )
     _scores(report, models, workdir, count, seed, known)
     _curves(report, workdir)

@@ -16,6 +16,7 @@ _OPTIONAL = {
     "attention",
     "mesh.sequence",
     "mesh.slices",
+    "optim.name",
     "tokenizer.quantizer",
     "train.from_step",
     "data.image_sources",

@@ -32,10 +32,11 @@ VIDEO: Fields = {
     "fps": Field(Number(0, 1000, above=True), "frames a second"),
 }
 OPTIM: Fields = {
+    "name": Field(choice("adamw", "muon"), "Muon is for the products of transformer layers"),
     "b1": Field(DECAY, "of AdamW, for the mean of gradients"),
     "b2": Field(DECAY, "of AdamW, for the mean of their squares"),
     "rate": Field(Number(0, 10, above=True), "peak of the learning rate"),
-    "weight_decay": Field(Number(0, 10), "of AdamW, for kernels"),
+    "weight_decay": Field(Number(0, 10), "of kernels"),
     "decay": Field(OrNone(INTERVAL), "step at which the cosine reaches 0; None: constant rate"),
     "warmup": Field(STEP, "steps of the linear increase of the rate"),
     "clip": Field(Number(0, above=True), "largest global norm of a gradient"),

@@ -35,6 +35,13 @@ PINNED_SAMPLERS = ("test_pinned.py", "lambda_temperature")
 LAYER_ORDER = ("test_cvivit.py", "encoder_is_space_then_time_and_the_decoder")
 MUTANTS = (
     Mutant(
+        "Muon makes queries, keys and values orthogonal each by themselves",
+        "train/optim.py",
+        "dict(qkv=(3, 4),",
+        "dict(qkv=(2, 3, 4),",
+        ("test_optim.py", "each_by_itself"),
+    ),
+    Mutant(
         "the encoder is causal, by gradient",
         CVIVIT,
         "self.encoder_time = Transformer(self.time_depth, causal=True",
