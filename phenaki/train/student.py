@@ -95,8 +95,9 @@ def train(
     params = from_teacher(network, teacher, jax.random.key(options.seed), *example)
     optimizer = make_optimizer(
         OptimOptions(
-            rate=options.rate, warmup=min(50, options.steps // 4), decay=options.steps, b1=0.9,
-            b2=0.98, weight_decay=1e-4, clip=1.0, ema=0.0, accumulate=1,
+            name="muon", rate=options.rate, warmup=min(50, options.steps // 4),
+            decay=options.steps, b1=0.9, b2=0.98, weight_decay=1e-4, clip=1.0, ema=0.0,
+            accumulate=1,
         )
     )  # fmt: skip
     state, step = optimizer.init(params), make_step(network, optimizer)
