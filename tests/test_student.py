@@ -1,5 +1,9 @@
 """Students: z decides the clip, and what they learn from (docs/sampling.md#student)."""
 
+import re
+import shutil
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -232,6 +236,16 @@ def test_the_command_makes_a_student_that_draws(trained, tmp_path):
     )  # fmt: skip
     made = (tmp_path / "out/sample_0.json").read_text()
     assert student.fingerprint in made
+
+
+def test_the_pages_python_draws_with_a_student(trained, tmp_path, monkeypatch):
+    page = Path(__file__).parents[1] / "docs/sampling.md"
+    _, block = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    shutil.copytree(trained[1], tmp_path / "runs/student")
+    monkeypatch.chdir(tmp_path)
+    known = {"model": Phenaki.load(trained[0])}
+    exec(compile(block, page.name, "exec"), known)
+    assert known["videos"].shape == (1, 11, 16, 16, 3)
 
 
 def test_a_student_travels(trained, tmp_path):

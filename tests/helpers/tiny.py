@@ -32,7 +32,7 @@ def maskgit_config(**fields):
     config.model.update(codebook=32, depth=1, width=16, mlp_dim=32, heads=2, dropout=0.1)
     config.text.update(length=48, width=16, heads=2, head_dim=8, layers=1, mlp_dim=32)
     config.optim.update(rate=1e-3, warmup=2, decay=50)
-    config.sample = maskgit.get_config("demo").sample  # tokens by confidence
+    config.sample = maskgit.get_config("mini").sample  # tokens by confidence
     config.sample.update(steps=3)
     return _small(config, fields)
 
