@@ -225,17 +225,15 @@ def _chart(path, report):
     costs = sorted({round(row["passes"]) for _, row in rows})
     for plot, split in zip(figure.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
         points = [(row["passes"], *row[split], name) for name, row in rows if split in row]
-        front: list[tuple[float, float]] = []
-        for passes, right, of, name in sorted(points):
+        for passes, right, of, name in points:
             share = right / of
             low, high = common.wilson(right, of)
             plot.errorbar(passes, 100 * share, [[100 * (share - low)], [100 * (high - share)]],
                           fmt="o", color="C0", capsize=2)  # fmt: skip
             plot.annotate(name, (passes, 100 * share), (4, -9), fontsize=6,
                           textcoords="offset points")  # fmt: skip
-            if not front or share > front[-1][1]:
-                front.append((passes, share))
-        plot.plot([x for x, _ in front], [100 * y for _, y in front], "-", color="C1")
+        front = pareto([(passes, 100 * right / of) for passes, right, of, _ in points])
+        plot.plot(*zip(*front, strict=True), "-", color="C1")
         plot.set_xscale("log")
         plot.set_xlim(0.8 * costs[0], 2 * costs[-1])
         plot.set_xticks(costs, [str(cost) for cost in costs])
@@ -245,6 +243,15 @@ def _chart(path, report):
         plot.grid(alpha=0.3)
     figure.supylabel("prompts obeyed, %", fontsize=10)
     figure.savefig(path, dpi=110)
+
+
+def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those (cost, gain) of `points` that no other has the gain of at the cost or less, by cost."""
+    best: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or gain > best[-1][1]:
+            best.append((cost, gain))
+    return best
 
 
 if __name__ == "__main__":

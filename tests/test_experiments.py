@@ -134,6 +134,12 @@ def test_the_pages_python_runs_on_a_small_model(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("\n(12, 1, 24) (12, 1, 24)\n")
 
 
+def test_the_front_has_the_best_at_every_cost_that_beats_what_costs_less():
+    with script_calls.loaded("experiments/compare_samplers.py") as (module, _):
+        points = [(4, 80.0), (3, 82.0), (3, 94.0), (48, 97.0), (4, 98.0), (5, 98.0)]
+        assert module.pareto(points) == [(3, 94.0), (4, 98.0)]
+
+
 # --- the programs
 
 
