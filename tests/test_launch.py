@@ -1,6 +1,7 @@
 """Launching: what scripts/tpu.sh sends, run on a pretended worker; who joins whom."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -138,7 +139,8 @@ def test_a_process_says_that_it_waits_for_the_others(monkeypatch, capsys):
     sharding.start("host:1", 2, 0)
     first, *waits = capsys.readouterr().err.splitlines()
     assert first == "process 0 of 2: joining at host:1"
-    assert waits and set(waits) == {"waits for the other processes of 2 at host:1, 0 s so far"}
+    line = r"waits for the other processes of 2 at host:1, \d+ s so far"  # on a busy machine more
+    assert waits and all(re.fullmatch(line, wait) for wait in waits)
     time.sleep(0.3)
     assert capsys.readouterr().err == ""  # not once they have come
 
