@@ -189,7 +189,7 @@ def demo(c):
 
 
 def mini(c):
-    """As demo at 24 px, 1.2M parameters: what the baselines are compared with on one CPU."""
+    """Moving shapes at 24 px, 1.2M parameters: what the baselines are compared with on one CPU."""
     _shapes(c)
     c.video.update(height=24, width=24)
     c.tokenizer.patch = (2, 12, 12)
@@ -197,7 +197,7 @@ def mini(c):
 
 
 def laptop(c):
-    """As demo at 32 px, 3.3M parameters, trained longer: the released checkpoint."""
+    """Moving shapes at 32 px, 3.3M parameters, trained longer: the released checkpoint."""
     _shapes(c)
     c.video.update(height=32, width=32)
     c.tokenizer.update(patch=(2, 16, 16), width=192, mlp_dim=640, space_depth=2)

@@ -265,7 +265,7 @@ def demo(c):
 
 
 def mini(c):
-    """As demo over cvivit.py:mini, 0.7M parameters: for Table 2 in miniature on one CPU."""
+    """Moving shapes over cvivit.py:mini, 0.7M parameters: for Table 2 in miniature on one CPU."""
     _shapes(c)
     c.model.update(width=96, mlp_dim=384)
     c.optim.ema = 0.99
@@ -276,7 +276,7 @@ def mini(c):
 
 
 def laptop(c):
-    """As demo, wider and longer: the released checkpoint."""
+    """Moving shapes, wider and longer: the released checkpoint."""
     _shapes(c)
     c.model.update(width=192, mlp_dim=512, heads=3)
     c.code_init = 0.044

@@ -25,7 +25,10 @@ def a_layer():
         "head": {"kernel": (8, 4)},
         "position": (3, 8),
     }
-    draw = lambda shape: jnp.asarray(random.normal(size=shape), jnp.float32)  # noqa: E731
+
+    def draw(shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
     return jax.tree.map(draw, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 

@@ -24,7 +24,7 @@ FIELDS = {
     **dict.fromkeys(("kind", "video", "tokenizer", "model", "text", "critic", "seed"), REFUSED),
     **dict.fromkeys(("fingerprint", "generator"), REFUSED),
     # What the first step alone takes.
-    **dict.fromkeys(("start", "code_init"), REFUSED),
+    **dict.fromkeys(("start", "code_init", "optim.name"), REFUSED),
     **dict.fromkeys(("gan.network", "gan.width"), REFUSED),
     "data": HONOURED,  # below, and test_mixture_state.py
     "optim": HONOURED,  # below
@@ -115,6 +115,14 @@ def test_refusals_depend_on_what_the_checkpoint_has():
     # The start is not opened again: a run resumes without it.
     assert not refusal(start="")
     assert refusal(start="runs/others") and not refusal(started=False, start="runs/others")
+    # A run from before the optimiser had a name was AdamW's.
+    nameless, muon = dict(before["optim"]), before["optim"] | dict(name="muon")
+    del nameless["name"]
+    assert not refusal(optim=nameless)
+    assert not workdir.refusal(before | dict(optim=nameless), before)
+    line = workdir.refusal(before | dict(optim=nameless), before | dict(optim=muon))
+    assert line == "config.optim.name ('adamw', not 'muon'); give --config.optim.name=adamw"
+    assert not refusal(started=False, optim=muon)
     before = config_of("maskgit")
     assert refusal(text=None) == "config.text (given, not None); give the run's own config"
     assert "run's own --tokenizer" in refusal(tokenizer=before["tokenizer"] | dict(codebook=9))

@@ -58,7 +58,7 @@ def half_masked(model, rows):
 def logits(network, params, latent):
     model = tiny.phenaki()
     apply = jax.jit(lambda z: network.apply(
-        {"params": params}, half_masked(model, 2), model.embed(PROMPTS), latent=z
+        {"params": params}, half_masked(model, 2), model.embed(PROMPTS), latent=z, method="draw"
     ))  # fmt: skip
     return np.asarray(apply(jnp.asarray(latent, jnp.float32)))
 
@@ -101,7 +101,9 @@ def test_the_likeliest_tokens_of_both_passes_are_the_students(student):
     text, masks = model.embed(PROMPTS), jnp.full((2, model.spec.tokens()), model.network.mask_id)
     for before, sampled in zip((masks, trace.history[0]), trace.sampled, strict=True):
         given = {"params": student.params}
-        found = student.network.apply(given, jnp.asarray(before), text, latent=z).argmax(-1)
+        found = student.network.apply(
+            given, jnp.asarray(before), text, latent=z, method="draw"
+        ).argmax(-1)
         unknown = np.asarray(before) == model.network.mask_id
         np.testing.assert_array_equal(np.asarray(found)[unknown], np.asarray(sampled)[unknown])
 
@@ -161,7 +163,7 @@ def test_prompts_are_those_of_the_models_training(tmp_path):
     own = pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
     assert own.first == own.later == ["a cat", "a dog"]
     (tmp_path / "prompts.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"prompts\.txt: has no text; give one prompt a line"):
+    with pytest.raises(UserError, match=r"prompts\.txt: has no text; give a file with one prompt a line"):
         pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
 
 
@@ -185,7 +187,7 @@ class Recorder:
     def __init__(self):
         self.shown = []
 
-    def apply(self, variables, tokens, text, *, latent):
+    def apply(self, variables, tokens, text, *, latent, method):
         jax.debug.callback(lambda shown: self.shown.append(np.asarray(shown)), tokens)
         return jnp.broadcast_to(variables["params"]["bias"], (*tokens.shape, self.mask_id))
 
@@ -220,7 +222,7 @@ def trained(tmp_path_factory):
     tiny.phenaki().save(folder / "model")
     script_calls.call(
         "train_student.py", f"--model={folder / 'model'}", f"--output={folder / 'student'}",
-        "--most=2", "--each=4", "--stories=4", "--steps=4", "--batch=4",
+        "--max_prompts=2", "--samples=4", "--stories=4", "--steps=4", "--batch=4",
     )  # fmt: skip
     return folder / "model", folder / "student"
 

@@ -25,17 +25,19 @@ MODEL = flags.DEFINE_string(
 )
 OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
 PROMPTS = flags.DEFINE_string("prompts", "", "a text file of prompts, one a line")
-MOST = flags.DEFINE_integer("most", 256, "prompts at most", lower_bound=1)
-EACH = flags.DEFINE_integer("each", 192, "samples of a prompt", lower_bound=2)
+MAX_PROMPTS = flags.DEFINE_integer("max_prompts", 256, "how many of them", lower_bound=1)
+SAMPLES = flags.DEFINE_integer("samples", 192, "of every prompt", lower_bound=2)
 STORIES = flags.DEFINE_integer("stories", 1536, "whose later windows are learned", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 2000, "of training", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch", 64, "clips a step", lower_bound=2)
-RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate", lower_bound=0)
+RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate", lower_bound=0, upper_bound=10)
 LATENT = flags.DEFINE_integer(
     "latent", 3, "numbers that decide a clip: about as many as clips of a prompt differ in",
     lower_bound=1, upper_bound=16,
 )  # fmt: skip
-SEED = flags.DEFINE_integer("seed", 0, "of samples and training", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "of samples and training", lower_bound=0, upper_bound=2**32 - 1
+)
 DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "of the student's parameters"
 )
@@ -63,13 +65,15 @@ def _train(output):
     model = Phenaki.load(MODEL.value)
     if not model.has_text:
         raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
-    prompts = pairs.prompts_of(model, MOST.value, PROMPTS.value)
+    prompts = pairs.prompts_of(model, MAX_PROMPTS.value, PROMPTS.value)
     options = student.StudentOptions(
         steps=STEPS.value, batch=BATCH.value, rate=RATE.value, latent=LATENT.value,
-        each=EACH.value, stories=STORIES.value, seed=SEED.value,
+        samples=SAMPLES.value, stories=STORIES.value, seed=SEED.value,
     )  # fmt: skip
-    size: dict = dict(each=options.each, stories=options.stories, size=options.latent)
-    data = pairs.make(model, prompts, **size, seed=options.seed)
+    data = pairs.make(
+        model, prompts, each=options.samples, stories=options.stories, size=options.latent,
+        seed=options.seed,
+    )  # fmt: skip
     made = student.train(model, prompts, data, options)
     params = jax.tree.map(lambda x: x.astype(jnp.dtype(DTYPE.value)), made.params)
     facts = dict(

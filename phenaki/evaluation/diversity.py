@@ -11,6 +11,7 @@ from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes.world import BACKGROUNDS, World
 from phenaki.evaluation.extractors import bytes_of
 from phenaki.evaluation.metrics import frechet
+from phenaki.features import resize
 
 CELLS = 4  # rows and columns of the grid on which starts are counted
 POOLED = 8  # rows and columns of what `pixel_distance` compares
@@ -54,19 +55,8 @@ def real_clips(world: World, each: int, combinations: np.ndarray, search: int = 
 
 
 def _pooled(video):
-    n, f, h, w, _ = video.shape
-    rows, columns = _covered(h), _covered(w)
-    pooled = np.einsum("nfhwc,ah,bw->nfabc", video[:, [0, f - 1]], rows, columns, optimize=True)
-    return pooled.reshape(n, -1)
-
-
-def _covered(pixels):
-    """[POOLED, pixels] weights of the mean over each cell, which may cut through pixels."""
-    edges = np.linspace(0, pixels, POOLED + 1)[:, None]
-    lower, upper = edges[:-1], edges[1:]
-    place = np.arange(pixels)
-    part = np.minimum(upper, place + 1) - np.maximum(lower, place)
-    return np.clip(part, 0, 1) / (upper - lower)
+    ends = resize.area(video[:, [0, -1]], (POOLED, POOLED))
+    return ends.reshape(len(video), -1)
 
 
 def _spread(points):

@@ -64,7 +64,7 @@ def of_sampler(defaults: options.Defaults, given: Mapping[str, Any]) -> dict[str
     if chosen.student is not None:
         network, params = chosen.student.network, chosen.student.params
         facts["student"] = dict(network=network, params=checksums.digest(params))
-    if chosen.student is None:  # came later: digests of calls without one stay what they were
+    else:  # it came later: digests of calls without one stay what they were
         del facts["student"]
     later = options.resolve(defaults, continues=True, **given)
     changed = [name for name in facts if getattr(later, name) != getattr(chosen, name)]

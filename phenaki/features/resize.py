@@ -1,4 +1,7 @@
-"""Bilinear resize rules of FID and FVD; scores depend on the rule, so reports name it."""
+"""Resize rules: scores depend on the rule, so reports name it.
+
+Those of FID and FVD are bilinear; `area` is that of comparisons by few pixels.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,3 +43,20 @@ def bilinear(
     """Bilinear with half-pixel centres, no antialiasing: TensorFlow 2's and PyTorch's default."""
     shape = (*images.shape[:-3], *size, images.shape[-1])
     return jax.image.resize(images, shape, "bilinear", antialias=False)
+
+
+def area(
+    images: Float[np.ndarray, "*b h w c"], size: tuple[int, int]
+) -> Float[np.ndarray, "*b height width c"]:
+    """Means over `size` equal cells, which may cut through pixels, or lie within one."""
+    rows, columns = (_area_weights(*pair) for pair in zip(images.shape[-3:-1], size, strict=True))
+    return np.einsum("...hwc,ah,bw->...abc", images, rows, columns, optimize=True)
+
+
+def _area_weights(inputs: int, outputs: int) -> Float[np.ndarray, "outputs inputs"]:
+    edges = np.linspace(0, inputs, outputs + 1)[:, None]
+    lower, upper = edges[:-1], edges[1:]
+    place = np.arange(inputs)
+    covered = np.minimum(upper, place + 1) - np.maximum(lower, place)
+    weights = np.maximum(covered, 0) / (upper - lower)
+    return weights.astype(np.float32)

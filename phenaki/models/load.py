@@ -12,6 +12,8 @@ from phenaki.io.paths import PathLike
 from phenaki.models import factory, student
 from phenaki.sampling.options import Critic, Student
 
+STUDENT = "student"  # kind of its bundle, and the name of its network there
+
 
 def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """(config, parameters by network) of a bundle, or of a MaskGIT run with its EMA parameters.
@@ -47,11 +49,8 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     return config, params
 
 
-STUDENT = "student"  # kind of its bundle, and the name of its network there
-
-
 class Stored(NamedTuple):
-    """What a place has: a whole model, a tokenizer or a critic."""
+    """What a place has: a whole model, a tokenizer, a critic or a student."""
 
     kind: str  # "phenaki", "tokenizer" or "critic"
     params: dict[str, Any]  # by network, float32

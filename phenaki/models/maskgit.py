@@ -1,7 +1,6 @@
 """MaskGIT: a bidirectional transformer that predicts masked video tokens from text (§2.2)."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -74,8 +73,9 @@ class MaskGIT(TokenTransformer):
         images pass together as {kind: tokens}, with {kind: text}, and without `valid`. `added` is
         added to the embeddings of tokens.
         """
-        given: Any = dict(context=context, valid=valid, added=added, deterministic=deterministic)
-        x = self.features(tokens, text, **given)
+        x = self.features(
+            tokens, text, context=context, valid=valid, added=added, deterministic=deterministic
+        )
         table = self.embedding[: self.codebook].astype(self.dtype)
         table = sharding.replicated(table, sharding.COLUMNS)
 

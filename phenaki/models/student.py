@@ -34,20 +34,18 @@ class Student(MaskGIT):
         self.latent_features = Dense(self.hidden, self.dtype, steep)
         self.latent_out = Dense(self.width, self.dtype, nn.initializers.zeros_init())
 
-    def __call__(  # type: ignore[override]
+    def draw(
         self,
         tokens: Int[Array, "b s"],
         text: Text | None = None,
         *,
         latent: Float[Array, "b z"],
         context: Any = None,
-        deterministic: bool = True,
     ) -> Float[Array, "b s k"]:
-        """Logits as `MaskGIT`'s."""
+        """Logits as those of a call, which is the MaskGIT without z, of the clips that z says."""
         told = self.latent_out(nn.gelu(self.latent_features(latent)))
         added = told[:, None] * (tokens == self.mask_id)[..., None]
-        given: Any = dict(context=context, deterministic=deterministic)
-        return super().__call__(tokens, text, added=added, **given)
+        return self(tokens, text, context=context, added=added)
 
 
 def of_teacher(teacher: MaskGIT, latent: int, hidden: int) -> Student:
@@ -65,6 +63,6 @@ def from_teacher(
     `example` are tokens and text of a sample, for the shapes.
     """
     latent = jnp.zeros((len(example[0]), student.latent))
-    params = student.init(key, *example, latent=latent)["params"]
+    params = student.init(key, *example, latent=latent, method="draw")["params"]
     # Copies: training gives its parameters away, and the teacher keeps its own.
     return jax.tree.map(lambda x: jnp.array(x, copy=True), {**params, **teacher})

@@ -77,13 +77,14 @@ def _logits(network, params, text, other, keys, traced, static):
         if static.bounded:
             limits = dict(limit=traced["guidance_limit"], min_p=traced["guidance_min_p"])
             rule = functools.partial(guidance.guide_bounded, **limits)
-        guided: Any = (static.guided, rule, static.sometimes)
-        return guidance.guided_logits(network, params["maskgit"], text, other, *guided)
+        return guidance.guided_logits(
+            network, params["maskgit"], text, other, static.guided, rule, static.sometimes
+        )
     student, own = static.student, params["student"]
     apply = functools.partial(student.apply, {"params": student.shared_params(own)})
     context = None if text is None else apply(text, method="shared_context")
     latent = seeds.latents(keys, student.latent)
-    return lambda tokens, scale: apply(tokens, latent=latent, context=context)
+    return lambda tokens, scale: apply(tokens, latent=latent, context=context, method="draw")
 
 
 def _scale(traced, static):

@@ -32,7 +32,9 @@ VIDEO: Fields = {
     "fps": Field(Number(0, 1000, above=True), "frames a second"),
 }
 OPTIM: Fields = {
-    "name": Field(choice("adamw", "muon"), "Muon is for the products of transformer layers"),
+    "name": Field(
+        choice("adamw", "muon"), "muon: for the matrices of transformer layers, adamw for all else"
+    ),
     "b1": Field(DECAY, "of AdamW, for the mean of gradients"),
     "b2": Field(DECAY, "of AdamW, for the mean of their squares"),
     "rate": Field(Number(0, 10, above=True), "peak of the learning rate"),

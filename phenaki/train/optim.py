@@ -1,4 +1,4 @@
-"""The optimiser, its learning-rate schedule, and gradients accumulated over micro-batches."""
+"""AdamW and Muon, their learning-rate schedule, and gradients accumulated over micro-batches."""
 
 import dataclasses
 
@@ -75,11 +75,11 @@ def adamw(
 def muon(
     rate: optax.Schedule, *, b1: float, b2: float, weight_decay: float, clip: float
 ) -> optax.GradientTransformation:
-    """As `adamw`, but for the products of transformer layers: Muon. Not the paper's.
+    """Muon for the matrices of transformer layers, all else as `adamw`. Not the paper's.
 
     Their momentum, of decay 0.95, is made orthogonal, queries, keys and values each by itself.
     """
-    products = contrib.muon(
+    matrices = contrib.muon(
         rate,
         weight_decay=weight_decay,
         muon_weight_dimension_numbers=lambda params: tree_map_with_path(
@@ -90,11 +90,11 @@ def muon(
     others = optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=_decayed)
 
     def kinds(params):
-        return tree_map_with_path(lambda path, _: "products" if _axes(path) else "others", params)
+        return tree_map_with_path(lambda path, _: "matrices" if _axes(path) else "others", params)
 
     return optax.chain(
         optax.clip_by_global_norm(clip),
-        optax.partition({"products": products, "others": others}, kinds),
+        optax.partition({"matrices": matrices, "others": others}, kinds),
     )
 
 
@@ -109,7 +109,7 @@ def _decayed(params):
 
 
 def _axes(path):
-    """Which axes of a parameter are those of its matrices; None where it is no product's."""
+    """Which axes of a parameter are those of its matrices; None where AdamW trains it."""
     names = [part.key for part in path]
     if names[-1] != "kernel" or "layers" not in names or names[-2] not in _OUTPUTS:
         return None

@@ -14,6 +14,7 @@ from phenaki.data import batches
 from phenaki.data.shapes import attributes
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
+from phenaki.features import resize
 from phenaki.io import paths
 from phenaki.io.clean_text import clean
 from phenaki.pipeline import Phenaki
@@ -55,7 +56,8 @@ def prompts_of(model: Phenaki, count: int, file: str = "") -> Prompts:
         lines = [text or "" for text in batches.first(model.config, 4 * count)[1]]
     texts = list(dict.fromkeys(filter(None, map(clean, lines))))[:count]
     if not texts:
-        raise UserError(f"--prompts={file}: has no text; give one prompt a line.")
+        where = f"--prompts={file}: has" if file else "--prompts: the model's data have"
+        raise UserError(f"{where} no text; give a file with one prompt a line.")
 
     def after(index, random):
         other = random.integers(len(texts), size=len(index))
@@ -132,10 +134,8 @@ def _pooled(video: Float[np.ndarray, "n f h w 3"]) -> Float[np.ndarray, "n p"]:
     """The light of the first, middle and last frame in few pixels: what a clip looks like."""
     # Colour is left out: most of it is the prompt's, and what differs within a prompt, such as
     # where things are, would have other directions with every colour.
-    n, f, h, w, _ = video.shape
-    rows, columns = h // POOLED, w // POOLED
-    frames = video[:, [0, f // 2, f - 1], : POOLED * rows, : POOLED * columns]
-    return frames.reshape(n, 3, POOLED, rows, POOLED, columns, 3).mean((3, 5, 6)).reshape(n, -1)
+    shown = video[:, [0, video.shape[1] // 2, -1]].mean(-1, keepdims=True)
+    return resize.area(shown, (POOLED, POOLED)).reshape(len(video), -1)
 
 
 def principal(looks: Float[np.ndarray, "p n d"], size: int) -> Float[np.ndarray, "p n z"]:

@@ -25,16 +25,16 @@ from phenaki.types import Text
 class StudentOptions:
     """The numbers of a run."""
 
-    steps: int = 2000
-    batch: int = 64
-    rate: float = 1e-3
-    latent: int = 3  # numbers of z
+    steps: int
+    batch: int
+    rate: float
+    latent: int  # numbers of z
+    samples: int  # of a prompt
+    stories: int  # whose later windows are learned
+    seed: int
     hidden: int = 96  # features of z
-    each: int = 192  # samples of a prompt
-    stories: int = 1536  # whose later windows are learned
     later: float = 0.2  # fraction of a batch that are later windows
     partly: float = 0.3  # fraction of a batch that sees a part of the tokens: the second pass
-    seed: int = 0
 
 
 def make_step(network: Any, optimizer: Any):
@@ -46,7 +46,9 @@ def make_step(network: Any, optimizer: Any):
         rank = jnp.where((batch["given"] > 0)[:, None], places["frames"], places["middle"])
         mask = rank >= (batch["given"] + batch["kept"])[:, None]
         tokens = jnp.where(mask, network.mask_id, batch["tokens"])
-        logits = network.apply({"params": params}, tokens, text, latent=batch["latents"])
+        logits = network.apply(
+            {"params": params}, tokens, text, latent=batch["latents"], method="draw"
+        )
         nll, right = masked_tokens.masked_cross_entropy(logits, batch["tokens"], mask)
         once = batch["kept"] == 0
         return nll.mean(), (right * once).sum() / jnp.maximum(once.sum(), 1)
@@ -77,7 +79,7 @@ class Examples:
             else [random.choice(self.first, options.batch)]
         )
         part = pairs.Pairs(*(array[rows] for array in self.data))
-        half = (part.tokens.shape[1] - part.given) // 2
+        half = np.maximum((part.tokens.shape[1] - part.given) // 2, 1)
         kept = np.where(random.random(len(rows)) < options.partly, random.integers(half) + 1, 0)
         batch = dict(tokens=part.tokens, latents=part.latents, given=part.given, kept=kept)
         return batch, part.text

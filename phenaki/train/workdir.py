@@ -25,8 +25,8 @@ APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 FIXED = (
     "kind", "video", "tokenizer", "model", "text", "critic", "fingerprint", "generator", "seed",
 )  # fmt: skip
-# What the first step alone takes: a checkpoint has its result.
-INITIAL = ("start", "code_init")
+# What the first step alone takes: a checkpoint has its result, such as an optimiser's moments.
+INITIAL = ("start", "code_init", "optim.name")
 # Sizes of the discriminator, of a run that had one and has one.
 DISCRIMINATOR = ("gan.network", "gan.width")
 # Kind -> the flag whose model gives these sections.
@@ -141,6 +141,8 @@ def refusal(before: Mapping[str, Any], now: Mapping[str, Any], started: bool = T
             values = ("None" if of.get(name) is None else "given" for of in (before, now))
             return f"config.{name} ({', not '.join(values)}); give the run's own config"
     old, new = (flatten_dict(dict(fields), sep=".") for fields in (before, now))
+    for fields in (old, new):
+        fields.setdefault("optim.name", "adamw")  # before it could be chosen
     trained = [fields.get("loss.adversarial") for fields in (old, new)]
     discriminator = DISCRIMINATOR if started and all(trained) else ()
     for path in dict.fromkeys((*old, *new)):
