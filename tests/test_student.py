@@ -15,6 +15,7 @@ import tiny
 from phenaki.data import batches
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
+from phenaki.losses import masked_tokens
 from phenaki.models.student import from_teacher, of_teacher
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import options, sampler, seeds
@@ -163,7 +164,9 @@ def test_prompts_are_those_of_the_models_training(tmp_path):
     own = pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
     assert own.first == own.later == ["a cat", "a dog"]
     (tmp_path / "prompts.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"prompts\.txt: has no text; give a file with one prompt a line"):
+    with pytest.raises(
+        UserError, match=r"prompts\.txt: has no text; give a file with one prompt a line"
+    ):
         pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
 
 
@@ -284,3 +287,21 @@ def test_a_student_is_of_one_model(trained, tmp_path):
 def test_what_does_not_go_with_a_student_is_refused(student, given, line):
     with pytest.raises(UserError, match=line):
         tiny.phenaki().sample(PROMPTS, seed=0, student=student, **given)
+
+
+def test_what_cannot_be_trained_writes_nothing(trained, tmp_path, monkeypatch):
+    def call(*flags):
+        few = ("--max_prompts=1", "--samples=2", "--stories=0", "--steps=4", "--batch=2")
+        output = f"--output={tmp_path}/out"
+        script_calls.call("train_student.py", f"--model={trained[0]}", output, *few, *flags)
+
+    with pytest.raises(UserError, match="--rate=nan"):
+        call("--rate=nan")
+    (tmp_path / "prompts.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"prompts.txt: is not a text file in UTF-8"):
+        call(f"--prompts={tmp_path}/prompts.txt")
+    broken = jnp.full(2, jnp.nan)
+    monkeypatch.setattr(masked_tokens, "masked_cross_entropy", lambda *_: (broken, broken))
+    with pytest.raises(UserError, match="--rate=2: the loss is nan by step 4; nearest to try is"):
+        call("--rate=2")
+    assert not list(tmp_path.rglob("bundle.json"))

@@ -199,6 +199,14 @@ def test_names_that_cannot_be_classes(text, message, tmp_path):
         vocabulary.labels(path)
 
 
+def test_names_are_read_as_people_save_them(tmp_path):
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfwalk\r\nrun\r\n")
+    assert vocabulary.labels(tmp_path / "marked.txt").names == ("walk", "run")
+    (tmp_path / "other.txt").write_text("walk\nfl\u00e2ner\n", encoding="latin-1")
+    with pytest.raises(UserError, match="other.txt: is not a text file in UTF-8"):
+        vocabulary.labels(tmp_path / "other.txt")
+
+
 def class_config(names, **fields):
     text = maskgit.get_config("classes").text.to_dict() | {"vocabulary": f"labels:{names}"}
     config = tiny.whole_config()

@@ -30,7 +30,7 @@ SAMPLES = flags.DEFINE_integer("samples", 192, "of every prompt", lower_bound=2)
 STORIES = flags.DEFINE_integer("stories", 1536, "whose later windows are learned", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", 2000, "of training", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch", 64, "clips a step", lower_bound=2)
-RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate", lower_bound=0, upper_bound=10)
+RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate")
 LATENT = flags.DEFINE_integer(
     "latent", 3, "numbers that decide a clip: about as many as clips of a prompt differ in",
     lower_bound=1, upper_bound=16,
@@ -47,7 +47,9 @@ def main(argv):
     """Samples, trains and writes."""
     del argv
     from phenaki.io import outputs, shipped
+    from phenaki.schema import config, rules
 
+    rules.check("--rate", RATE.value, config.OPTIM["rate"].rule)
     model = shipped.find(MODEL.value, shipped.MODELS)
     inputs = [("model", model), *([("prompts", PROMPTS.value)] if PROMPTS.value else [])]
     with outputs.claimed("output", OUTPUT.value, "model", inputs) as claim:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int32
 
 from phenaki.errors import UserError, did_you_mean
 from phenaki.io import paths
-from phenaki.io.clean_text import clean
+from phenaki.io.clean_text import clean, read_lines
 from phenaki.io.paths import PathLike
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
@@ -175,11 +175,14 @@ class LabelVocabulary:
 
 
 def labels(path: PathLike) -> LabelVocabulary:
-    """The class names of a text file, one a line; UserError if there are none, or one repeats."""
+    """The class names of a text file, one a line.
+
+    Raises:
+        UserError: there are none, one repeats, or the file is not UTF-8.
+    """
     if not paths.is_file(path):
         raise UserError(f"{path}: no such file of class names, one a line.")
-    lines = paths.path(path).read_text(encoding="utf-8").splitlines()
-    names = tuple(name for name in map(clean, lines) if name)
+    names = tuple(read_lines(path))
     if not names:
         raise UserError(f"{path}: holds no class names; one a line is needed.")
     for number, name in enumerate(names):

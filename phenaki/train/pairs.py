@@ -15,8 +15,7 @@ from phenaki.data.shapes import attributes
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
 from phenaki.features import resize
-from phenaki.io import paths
-from phenaki.io.clean_text import clean
+from phenaki.io.clean_text import clean, read_lines
 from phenaki.pipeline import Phenaki
 from phenaki.progress import Progress
 
@@ -51,10 +50,10 @@ def prompts_of(model: Phenaki, count: int, file: str = "") -> Prompts:
     if not file and world is not None:
         return _of_shapes(world, count)
     if file:
-        lines = paths.path(file).read_text(encoding="utf-8").splitlines()
+        lines = read_lines(file)
     else:
-        lines = [text or "" for text in batches.first(model.config, 4 * count)[1]]
-    texts = list(dict.fromkeys(filter(None, map(clean, lines))))[:count]
+        lines = [clean(text) or "" for text in batches.first(model.config, 4 * count)[1]]
+    texts = list(dict.fromkeys(filter(None, lines)))[:count]
     if not texts:
         where = f"--prompts={file}: has" if file else "--prompts: the model's data have"
         raise UserError(f"{where} no text; give a file with one prompt a line.")

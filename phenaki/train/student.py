@@ -4,12 +4,14 @@ Not in the paper: see docs/sampling.md#student.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from phenaki.errors import UserError
 from phenaki.losses import masked_tokens
 from phenaki.models.student import from_teacher, of_teacher
 from phenaki.pipeline import Phenaki
@@ -88,7 +90,11 @@ class Examples:
 def train(
     model: Phenaki, prompts: pairs.Prompts, data: pairs.Pairs, options: StudentOptions
 ) -> Student:
-    """A student of `model`, trained on its samples `data`; it starts as the model itself."""
+    """A student of `model`, trained on its samples `data`; it starts as the model itself.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
     network = of_teacher(model.network, options.latent, options.hidden)
     text = model.embed(prompts.first + prompts.later)
     encoded, valid = np.asarray(text.embeddings), np.asarray(text.mask)
@@ -109,7 +115,14 @@ def train(
             batch, rows = examples.next()
             captions = Text(jnp.asarray(encoded[rows]), jnp.asarray(valid[rows]))
             params, state, loss, right = step(params, state, batch, captions)
+            note = ""
             # Waiting for every step's loss would leave the device idle between steps.
-            note = f"loss {float(loss):.2f}, right {float(right):.0%}" if number % 25 == 24 else ""
+            if number % 25 == 24 or number + 1 == options.steps:
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"--rate={options.rate:g}: the loss is {float(loss)} by step {number + 1}; "
+                        f"nearest to try is --rate={options.rate / 4:g}."
+                    )
+                note = f"loss {float(loss):.2f}, right {float(right):.0%}"
             progress.update(note=note)
     return Student(network, params)
