@@ -2,9 +2,10 @@
 
     python experiments/compare_tokenizers.py --workdir=runs/table3
 
-Trains C-ViViT, the per-frame ViT and the per-frame convolutional VQGAN, with several seeds each,
-and compares them on unseen clips. Writes table3.json, table3.md and table3.png. A second call
-resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz and lpips_vgg.npz.
+Trains C-ViViT, the per-frame ViT and the per-frame convolutional VQGAN, with several seeds each, by
+--optimizer, and compares them on unseen clips. Writes table3.json, table3.md and table3.png. A
+second call resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz and
+lpips_vgg.npz.
 """
 
 import dataclasses
@@ -22,6 +23,9 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "folder for runs and res
 SYSTEMS = flags.DEFINE_list("systems", ["cvivit", "vit", "conv"], "also: laion3d")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per system", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 1000, "of every run", lower_bound=2)
+OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "adamw", ["adamw", "muon"], "of every run; muon for the matrices of transformers"
+)
 COUNT = flags.DEFINE_integer("count", 200, "unseen clips", lower_bound=1)
 WEIGHTS = flags.DEFINE_string("weights", "weights", "directory of converted feature networks")
 
@@ -60,7 +64,8 @@ def _compare(workdir):
             scores, samples[system] = _measure(directory, distance)
             runs.append(scores)
         rows[system] = {name: [run[name] for run in runs] for name in runs[0]}
-    report = {"steps": STEPS.value, "clips": COUNT.value, "lpips": label, "systems": rows}
+    report = {"steps": STEPS.value, "optimizer": OPTIMIZER.value, "clips": COUNT.value}
+    report |= {"lpips": label, "systems": rows}
     write_json(workdir / "table3.json", report, indent=2)
     table = _table(rows, label)
     (workdir / "table3.md").write_text(table)
@@ -78,6 +83,7 @@ def _config(system, seed):
     config.seed = seed
     steps = STEPS.value
     config.optim.update(warmup=min(config.optim.warmup, steps // 2), decay=steps)
+    config.optim.name = OPTIMIZER.value
     config.codebook.revive_until = int(0.7 * steps)
     config.train.update(steps=steps, save_every=steps, sample_every=steps)
     return config
@@ -112,6 +118,7 @@ def _measure(directory, distance):
     lines = logs.read(directory)
     scores = {
         "psnr": reconstruction.psnr(real, fake),
+        "first": reconstruction.psnr(real[:, :1], fake[:, :1]),
         "lpips": float(np.mean([distance(*pair).mean() for pair in zip(real, fake, strict=True)])),
         "flicker": reconstruction.flicker(real, fake),
         "usage": lines[-1]["codebook/usage"],
@@ -123,8 +130,9 @@ def _measure(directory, distance):
 
 
 def _table(rows, label):
-    names = {"psnr": "PSNR, dB", "lpips": label, "flicker": "flicker", "usage": "codes used"}
-    digits = {"psnr": 2, "lpips": 4, "flicker": 3, "usage": 2}
+    names = {"psnr": "PSNR, dB", "first": "first frame, dB", "lpips": label, "flicker": "flicker"}
+    names["usage"] = "codes used"
+    digits = {"psnr": 2, "first": 2, "lpips": 4, "flicker": 3, "usage": 2}
     head = ["", "parameters", "tokens", *names.values(), "seconds"]
     lines = []
     for system, row in rows.items():

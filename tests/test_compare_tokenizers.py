@@ -4,13 +4,17 @@ import json
 
 
 def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, tmp_path):
-    flags = ["--steps=2", "--seeds=1", "--count=2", "--systems=cvivit,vit", f"--workdir={tmp_path}"]
+    flags = ["--steps=2", "--seeds=1", "--count=2", "--systems=cvivit,vit", "--optimizer=muon"]
+    flags.append(f"--workdir={tmp_path}")
     done = run_script("experiments/compare_tokenizers.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "table3.json").read_text())
+    run = json.loads((tmp_path / "cvivit_0/config.json").read_text())
+    assert report["optimizer"] == run["optim"]["name"] == "muon"
     assert report["lpips"] == "LPIPS-proxy"
     rows = report["systems"]
     assert [rows[name]["tokens"] for name in ("cvivit", "vit")] == [[24], [44]]
+    assert all(5 < rows[name]["first"][0] < 30 for name in rows)
     assert (tmp_path / "table3.png").stat().st_size > 1000
     assert "| ViT, per frame | 1,156,672 | 44 |" in (tmp_path / "table3.md").read_text()
     again = run_script("experiments/compare_tokenizers.py", *flags, quick=True)
