@@ -9,9 +9,9 @@ of later windows under `continued`; an option that is left out has its default, 
 seed; the detector counts those that are obeyed in all attributes, with Wilson 95 % intervals over
 all seeds. A setting is better than another only where their intervals are disjoint; pick on one
 seed, report on others. Next to it stand the diversity of 8 prompts x 25 samples
-(`phenaki.evaluation.diversity`), passes per clip and seconds per clip. Settings with `student:
-true` sample by --student. Writes samplers.json, samplers.md and samplers.png; a second call
-resumes, and measures anew the settings whose options have changed.
+(`phenaki.evaluation.diversity`), passes per clip, those over a part of it as that part, and seconds
+per clip. Settings with `student: true` sample by --student. Writes samplers.json, samplers.md and
+samplers.png; a second call resumes, and measures anew the settings whose options have changed.
 """
 
 import dataclasses
@@ -210,7 +210,7 @@ def _table(report):
     rows.append(["truth", *[""] * (1 + len(SHARES)), *measures, ""])
     for name, row in _rows(report):
         cells = [common.percent(*row[split]) if split in row else "" for split in SHARES]
-        passes = f"{row['passes']:.0f} ({row['later_passes']:.0f})"
+        passes = f"{row['passes']:.3g} ({row['later_passes']:.3g})"
         measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
         rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])
     return common.table(head, rows)
@@ -222,7 +222,8 @@ def _chart(path, report):
 
     rows = list(_rows(report))
     figure = Figure(figsize=(4.5 * len(NAMES), 4), layout="constrained")
-    costs = sorted({round(row["passes"]) for _, row in rows})
+    costs = sorted({round(row["passes"]) or 1 for _, row in rows})  # of the axis
+    least = min(row["passes"] for _, row in rows)
     for plot, split in zip(figure.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
         points = [(row["passes"], *row[split], name) for name, row in rows if split in row]
         for passes, right, of, name in points:
@@ -235,7 +236,7 @@ def _chart(path, report):
         front = pareto([(passes, 100 * right / of) for passes, right, of, _ in points])
         plot.plot(*zip(*front, strict=True), "-", color="C1")
         plot.set_xscale("log")
-        plot.set_xlim(0.8 * costs[0], 2 * costs[-1])
+        plot.set_xlim(0.8 * least, 2 * costs[-1])
         plot.set_xticks(costs, [str(cost) for cost in costs])
         plot.minorticks_off()
         plot.set_xlabel("passes of a clip")

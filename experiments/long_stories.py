@@ -4,14 +4,15 @@
         --windows=10 --count=200 --seeds=1,2
 
 Tells --count stories per seed of --windows windows, each of which changes one attribute or none,
-with each model's own options. The detector counts windows that are right in all attributes, and
-those whose every new frame has the right colour and shape (identity), with Wilson 95 % intervals:
-of the first window, of all later ones, and of each quarter of them. Windows of a story depend on
-each other, so that intervals over few stories are too narrow. Writes stories.json, stories.md and
-stories.png.
+with each model's own options or those of --preset. The detector counts windows that are right in
+all attributes, and those whose every new frame has the right colour and shape (identity), with
+Wilson 95 % intervals: of the first window, of all later ones, and of each quarter of them. Windows
+of a story depend on each other, so that intervals over few stories are too narrow. Writes
+stories.json, stories.md and stories.png.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -30,6 +31,7 @@ OUTPUT = flags.DEFINE_string("output", None, "folder for results", required=True
 WINDOWS = flags.DEFINE_integer("windows", 10, "of a story", lower_bound=2, upper_bound=10_000)
 COUNT = flags.DEFINE_integer("count", 200, "stories per model and seed", lower_bound=1)
 SEEDS = flags.DEFINE_list("seeds", ["1"], "of the samples")
+PRESET = flags.DEFINE_string("preset", None, "named options of the models' configs")
 
 MEASURES = ("all", "identity")
 
@@ -51,7 +53,8 @@ def main(argv):
                     progress.update(note=f"{name}, seed {seed}")
                 report[name] = {m: np.sum([f[m] for f in found], 0).tolist() for m in MEASURES}
         of = COUNT.value * len(seeds)
-        facts = {"stories": of, "windows": WINDOWS.value, "seeds": seeds, "right": report}
+        facts = {"stories": of, "windows": WINDOWS.value, "seeds": seeds, "preset": PRESET.value}
+        facts["right"] = report
         write_json(output / "stories.json", facts, indent=2)
         table = _table(report, of)
         (output / "stories.md").write_text(table)
@@ -74,7 +77,8 @@ def _tell(name, seed):
         )
     world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
     combination = common.combinations(world, "test", COUNT.value)
-    scenes = alignment.stories(model, world, combination, seed, scenes=WINDOWS.value)
+    call: dict[str, Any] = dict(scenes=WINDOWS.value, preset=PRESET.value)
+    scenes = alignment.stories(model, world, combination, seed, **call)
     verdicts = [scene.verdict(world) for scene in scenes]
     return {m: [int(getattr(verdict, m).sum()) for verdict in verdicts] for m in MEASURES}
 

@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     video: Float[np.ndarray, "b f h w 3"]  # float32 RGB in [0, 1]
     tokens: Int[np.ndarray, "b t m n"]  # int32; of whole patches, where f is not 1 + a multiple
     trace: Decoded | None  # every decoding step, with the option trace=True
-    passes: int = 0  # of each sample through the MaskGIT; a guided step takes two
+    passes: float = 0  # of each sample through the MaskGIT; guided ones twice, parts of a clip less
 
 
 class Phenaki:
@@ -50,7 +50,8 @@ class Phenaki:
     give what one does. `progress` is called with a `phenaki.sampling.watch.Step` after every
     decoding step, and changes no sample; by default it is a bar in notebooks, False is none. A new
     prompt, seed, λ, temperature or top_p compiles nothing; a new batch size, number of steps or
-    schedule does, and so does λ between 0 and not 0. Calls change nothing in the object.
+    schedule does, and so does λ between 0 and not 0, and with view="begun" another number of given
+    latent frames. Calls change nothing in the object.
 
     Attributes:
         config: of stage 2, with the sizes of its tokenizer.
@@ -247,7 +248,7 @@ class Phenaki:
         if chosen.trace:
             steps: Any = jax.tree.map(lambda x: fetch(x)[:, rows], decoded[2:5])
             trace = Decoded(tokens, passes, *steps)
-        passes = int(passes)
+        passes = round(float(passes), 3)  # a sum of float32
         return Sample(pixels, tokens.reshape(given.tokens.shape), trace, passes)
 
     def story(
@@ -347,7 +348,7 @@ class Phenaki:
         rows = self._split((tokens, ids, negative, keys))
         with self._on_mesh():
             sample = functools.partial(self._sample_tokens, params, *rows, chosen.traced())
-            static = chosen.static()
+            static = sampler.with_views(chosen.static(), self.network, tokens)
             if observer is None:
                 return sample(static=static)
             _, height, width = self.spec.grid()

@@ -11,7 +11,7 @@ import tiny
 
 from phenaki.errors import UserError
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import decode, guidance, options, orders, schedules
+from phenaki.sampling import decode, draws, guidance, options, orders, schedules
 from phenaki.sampling.calibrate import calibrated_order
 from phenaki.sampling.options import Defaults, SamplingOptions
 from phenaki.stories import notes
@@ -185,9 +185,9 @@ def test_a_temperature_may_be_a_curve_over_the_steps():
 def test_min_p_keeps_what_is_likely_enough():
     logits = logits_of(np.random.default_rng(3))
     p = np.asarray(jax.nn.softmax(logits))
-    kept = np.isfinite(decode.plausible(logits, 0.2))
+    kept = np.isfinite(draws.plausible(logits, 0.2))
     np.testing.assert_array_equal(kept, p >= 0.2 * p.max(-1, keepdims=True))
-    np.testing.assert_array_equal(decode.plausible(logits, 0.0), logits)
+    np.testing.assert_array_equal(draws.plausible(logits, 0.0), logits)
 
 
 def test_calibration_finds_the_positions_that_decide_the_others():

@@ -50,6 +50,7 @@ VALUES = {
     "guidance_interval": "0,0.25",
     "min_p": "0.1",
     "order": "middle",
+    "view": "begun",
     "negative": "fog",
     "preset": "other",
     "critic": "critic",

@@ -14,7 +14,7 @@ from phenaki.errors import UserError
 from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import decode as sampling
-from phenaki.sampling import guidance, options, schedules
+from phenaki.sampling import draws, guidance, options, schedules
 from phenaki.types import Text
 
 CODEBOOK = 7
@@ -312,19 +312,19 @@ def test_decoding_is_the_published_algorithm_step_by_step(length, steps, tempera
 
 def test_codes_of_a_large_codebook_come_as_often_as_their_probability_says():
     random = np.random.default_rng(0)
-    size, draws = 1000, 200_000  # the last block is not full
+    size, count = 1000, 200_000  # the last block is not full
     logits = random.normal(size=size, scale=2).astype(np.float32)
     logits[3:400:2] = -np.inf
     logits[512:640] = -np.inf  # a whole block
     for temperature in (0.7, 2.0):
-        rows = jnp.broadcast_to(jnp.asarray(logits), (20, draws // 20, size))
-        tokens = np.asarray(sampling.draw(keys_of(20), rows, temperature))
+        rows = jnp.broadcast_to(jnp.asarray(logits), (20, count // 20, size))
+        tokens = np.asarray(draws.draw(keys_of(20), rows, temperature))
         p = np.exp(logits.astype(np.float64) / temperature)
         p /= p.sum()
         counts = np.bincount(tokens.ravel(), minlength=size)
         assert counts[p == 0].sum() == 0
-        often = p * draws >= 5  # chi-squared: the rest as one
-        seen, due = (np.append(x[often], x[~often].sum()) for x in (counts, p * draws))
+        often = p * count >= 5  # chi-squared: the rest as one
+        seen, due = (np.append(x[often], x[~often].sum()) for x in (counts, p * count))
         statistic, freedom = ((seen - due) ** 2 / due).sum(), often.sum()
         assert abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
 
@@ -332,9 +332,9 @@ def test_codes_of_a_large_codebook_come_as_often_as_their_probability_says():
 def test_a_large_codebook_without_heat_gives_the_likeliest():
     logits = jax.random.normal(jax.random.key(1), (3, 50, 8192))
     likeliest = logits.argmax(-1)
-    np.testing.assert_array_equal(sampling.draw(keys_of(3), logits, 0.0), likeliest)
+    np.testing.assert_array_equal(draws.draw(keys_of(3), logits, 0.0), likeliest)
     only = jnp.where(jnp.arange(8192) == likeliest[..., None], logits, -jnp.inf)
-    np.testing.assert_array_equal(sampling.draw(keys_of(3), only, 5.0), likeliest)
+    np.testing.assert_array_equal(draws.draw(keys_of(3), only, 5.0), likeliest)
 
 
 # --- what may be chosen
@@ -343,7 +343,7 @@ def test_a_large_codebook_without_heat_gives_the_likeliest():
 def test_top_k_and_top_p_keep_exactly_the_likeliest():
     random = np.random.default_rng(3)
     logits = random.normal(size=(4, 5, 11), scale=2).astype(np.float32)
-    restrict = jax.jit(sampling.restrict)
+    restrict = jax.jit(draws.restrict)
     for top_k, top_p in ((3, 1.0), (0, 0.7), (4, 0.6), (1, 1.0), (0, 0.0), (11, 1.0), (0, 1.0)):
         kept = np.isfinite(restrict(jnp.asarray(logits), top_k, top_p))
         for row, keep in zip(logits.reshape(-1, 11), kept.reshape(-1, 11), strict=True):
@@ -361,7 +361,7 @@ def test_top_k_and_top_p_keep_exactly_the_likeliest():
 
 
 @pytest.mark.parametrize(
-    "given", [dict(narrow=lambda x: sampling.restrict(x, 1, 1.0)), dict(temperature=0.0)]
+    "given", [dict(narrow=lambda x: draws.restrict(x, 1, 1.0)), dict(temperature=0.0)]
 )
 def test_one_code_or_no_heat_is_greedy(given):
     logits, tokens = lookup(20), jnp.full((2, 20), MASK)

@@ -26,7 +26,7 @@ from phenaki.io import checkpoint, migrations
 from phenaki.losses import gan, masked_tokens
 from phenaki.models import discriminator, factory
 from phenaki.reports import config_page
-from phenaki.sampling import guidance, options, orders, schedules
+from phenaki.sampling import guidance, options, orders, schedules, views
 from phenaki.schema import config as schema
 from phenaki.schema import help, networks, rules, sampling
 from phenaki.schema.check import ALL, check, check_whole
@@ -230,6 +230,7 @@ def test_choices_are_the_keys_of_their_tables():
         "kind": migrations.KINDS,
         "sample.schedule": schedules.SAMPLER_SCHEDULES,
         "sample.order": orders.NAMES,
+        "sample.view": views.NAMES,
         "sample.guidance_schedule": guidance.RAMPS,
     }
     assert {path: sorted(fields[path].names) for path in tables} == {

@@ -312,6 +312,7 @@ OTHER_OPTIONS = dict(
     schedule="linear",
     min_p=0.1,
     order="frames",
+    view="begun",
     calibrated=(3, 1),
     guidance_limit=2.0,
     guidance_min_p=0.1,

@@ -295,7 +295,8 @@ def test_null_switches_off_what_the_story_sets(tmp_path):
         "seed": 4, "cut": "hard", "steps": 9, "guidance": 3, "guidance_schedule": "linear",
         "choice_temperature": 2, "temperature": 0.5, "negative": "fog", "preset": "videos",
         "schedule": "cubic", "top_k": 3, "top_p": 0.5, "min_p": 0.1, "order": "frames",
-        "guidance_limit": 2, "guidance_min_p": 0.1, "guidance_interval": [0, 0.5], "seconds": 1,
+        "view": "begun", "guidance_limit": 2, "guidance_min_p": 0.1, "guidance_interval": [0, 0.5],
+        "seconds": 1,
     }  # fmt: skip
     lines = "".join(f"{key}: {value}\n" for key, value in top.items())
     none = ", ".join(f"{key}: null" for key in top if key != "seconds")

@@ -12,6 +12,7 @@ import pytest
 import script_calls
 import tiny
 
+from phenaki import sharding
 from phenaki.data import batches
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
@@ -117,6 +118,16 @@ def test_later_windows_follow_what_is_given(student):
     np.testing.assert_array_equal(sample.tokens[:, : known.shape[1]], known)
     chosen = options.resolve(model.defaults, student=student, continues=True)
     assert (chosen.order, chosen.steps) == ("frames", 1)
+
+
+def test_a_mesh_draws_what_one_device_does(student):
+    model = tiny.phenaki()
+    spread = Phenaki(model.config, model.params)
+    spread.shard(sharding.make_mesh(data=2, fsdp=2, sequence=1, tensor=2))
+    one, eight = (
+        each.sample(2 * PROMPTS, seed=3, student=student, steps=2) for each in (model, spread)
+    )
+    np.testing.assert_array_equal(one.tokens, eight.tokens)
 
 
 # --- what it learns from

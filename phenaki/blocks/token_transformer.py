@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from phenaki.blocks import sharding
@@ -116,14 +117,15 @@ class TokenTransformer(nn.Module):
         context=None,
         valid: Bool[Array, "b s"] | None = None,
         added: Float[Array, "b s d"] | None = None,
+        places: Int[np.ndarray, " s"] | None = None,
         deterministic: bool = True,
     ) -> Streams:
         """Features [b s d] of flattened `tokens` [b s] in raster order ((t·M + m)·N + n).
 
-        A shorter clip is a prefix. Give `text`, or the `context` made from it. `valid` is False
-        for padding behind the end of a clip, which no position attends to. `added` is added to the
-        embeddings. Clips and images pass together as {kind: tokens}, with {kind: text}, and without
-        `valid` and `added`.
+        A shorter clip is a prefix; tokens of another part of a clip have their own `places`. Give
+        `text`, or the `context` made from it. `valid` is False for padding behind the end of a
+        clip, which no position attends to. `added` is added to the embeddings. Clips and images
+        pass together as {kind: tokens}, with {kind: text}, and without `valid`, `added`, `places`.
         """
         if text is not None:
             context = self.context(text)
@@ -133,7 +135,8 @@ class TokenTransformer(nn.Module):
         def embed(tokens):
             x = sharding.split_tokens(jnp.take(table, tokens, axis=0))
             x = x if added is None else x + added
-            return self.drop(x + self.position[: tokens.shape[1]], deterministic=deterministic)
+            own = self.position[: tokens.shape[1]] if places is None else self.position[places]
+            return self.drop(x + own, deterministic=deterministic)
 
         x = jax.tree.map(embed, tokens)
         return self.transformer(

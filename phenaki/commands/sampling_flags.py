@@ -19,7 +19,7 @@ flags.disclaim_key_flags()  # they are of the command that defines them
 OPTIONS = (
     "steps", "guidance", "guidance_schedule", "guidance_limit", "guidance_min_p",
     "guidance_interval", "choice_temperature", "negative", "temperature", "top_k", "top_p", "min_p",
-    "order", "schedule", "critic_guidance", "critic_noise", "preset",
+    "order", "view", "schedule", "critic_guidance", "critic_noise", "preset",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from phenaki.blocks import sharding
@@ -64,6 +65,7 @@ class MaskGIT(TokenTransformer):
         context=None,
         valid: Bool[Array, "b s"] | None = None,
         added: Float[Array, "b s d"] | None = None,
+        places: Int[np.ndarray, " s"] | None = None,
         deterministic: bool = True,
     ) -> Streams:
         """Logits [b s k] over the codebook, float32, for `tokens` [b s], `mask_id` where unknown.
@@ -71,11 +73,13 @@ class MaskGIT(TokenTransformer):
         Tokens are in raster order ((t·M + m)·N + n); a shorter clip is a prefix. Give `text`, or
         the `context` made from it. `valid` is False for padding behind the end of a clip. Clips and
         images pass together as {kind: tokens}, with {kind: text}, and without `valid`. `added` is
-        added to the embeddings of tokens.
+        added to the embeddings of tokens. `places` are those of `tokens` in the clip, where they
+        are a part of it.
         """
         x = self.features(
-            tokens, text, context=context, valid=valid, added=added, deterministic=deterministic
-        )
+            tokens, text, context=context, valid=valid, added=added, places=places,
+            deterministic=deterministic,
+        )  # fmt: skip
         table = self.embedding[: self.codebook].astype(self.dtype)
         table = sharding.replicated(table, sharding.COLUMNS)
 

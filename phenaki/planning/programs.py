@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from phenaki import pipeline, sharding
 from phenaki.data import batches
 from phenaki.models import factory
-from phenaki.sampling import options
+from phenaki.sampling import options, sampler
 from phenaki.text.weights import stored_dtype
 from phenaki.train import maskgit, tokenizer
 from phenaki.types import Text, VideoSpec
@@ -161,8 +162,11 @@ def _sampler(run: Workload, rows: int) -> Program:
     params["maskgit"] = _params(run.generator, *inputs)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
 
+    masks = np.full(tokens.shape, model.network.mask_id, np.int32)
+    static = sampler.with_views(chosen.static(), model.network, masks)
+
     def function(params, tokens, ids, keys, traced):
-        return model.sample_tokens(params, tokens, ids, None, keys, traced, static=chosen.static())
+        return model.sample_tokens(params, tokens, ids, None, keys, traced, static=static)
 
     traced = jax.tree.map(jnp.asarray, chosen.traced())
     return Program(function, (params, tokens, ids, keys, traced), frozenset({1, 2, 3}))

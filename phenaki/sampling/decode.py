@@ -3,6 +3,7 @@
 MaskGIT's sampler step by step: docs/paper.md#sampler. Networks come in as functions of tokens.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,16 +13,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from phenaki.sampling import draws
+from phenaki.sampling import views as step_views
 from phenaki.sampling.schedules import COSINE, Schedule
-
-BLOCK = 128  # codes: about the square root of the paper's 8192, and one row of lanes of a TPU
 
 
 class Unfinished(NamedTuple):
     """Decoding between two steps."""
 
     following: Int[Array, ""]  # the next step; -1 before the first, i after the last
-    passes: Int[Array, ""]  # so far
+    passes: Float[Array, ""]  # so far
     tokens: Int[Array, "b s"]  # masked again in part
 
 
@@ -34,37 +35,11 @@ class Decoded(NamedTuple):
     """
 
     tokens: Int[Array, "b s"]  # without a mask
-    passes: Int[
-        Array, ""
-    ]  # of each row through the network: steps that were run, guided ones twice
+    passes: Float[Array, ""]  # of each row through the network: the cost of the steps that were run
     history: Int[Array, "i b s"] | None = None  # after the step, masked again in part
     sampled: Int[Array, "i b s"] | None = None  # in the step, before masking again
     scores: Float[Array, "i b s"] | None = None
     unfinished: Unfinished | None = None
-
-
-def restrict(
-    logits: Float[Array, "b s k"], top_k: Array | int, top_p: Array | float
-) -> Float[Array, "b s k"]:
-    """`logits` with -inf for all but the likeliest codes.
-
-    Keeps the `top_k` likeliest (0: all) of the fewest codes whose probabilities sum to `top_p`.
-    Codes exactly as likely as the last one kept are kept, too.
-    """
-    falling = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-    # The probability of all codes that are likelier than the one at a rank.
-    before = jnp.cumsum(jax.nn.softmax(falling, axis=-1), axis=-1)
-    before = jnp.pad(before[..., :-1], ((0, 0), (0, 0), (1, 0)))
-    rank = jnp.arange(logits.shape[-1])
-    kept = (before < top_p) & ((rank < top_k) | (jnp.asarray(top_k) == 0)) | (rank == 0)
-    least = jnp.where(kept, falling, jnp.inf).min(-1, keepdims=True)
-    return jnp.where(logits >= least, logits, -jnp.inf)
-
-
-def plausible(logits: Float[Array, "b s k"], min_p: Array | float) -> Float[Array, "b s k"]:
-    """`logits` with -inf for codes less likely than `min_p` times the likeliest one (0: none)."""
-    least = logits.max(-1, keepdims=True) + jnp.log(min_p)
-    return jnp.where(logits >= least, logits, -jnp.inf)
 
 
 def masked_after(
@@ -81,7 +56,9 @@ def masked_after(
     return (np.ceil(masked - 1e-9) if round_up else np.floor(masked + 1e-9)).astype(np.int32)
 
 
-def _plan(steps, length, schedule, by_critic):
+def plan(
+    steps: int, length: int, schedule: Schedule = COSINE, by_critic: bool = False
+) -> tuple[Int[np.ndarray, "i u"], Int[np.ndarray, " u"]]:
     """(`masked_after` as decoding does it [i u], how many steps but the last matter [u]).
 
     Without a critic, at least one token is fixed in every step, and one stays masked. A step that
@@ -102,7 +79,7 @@ def _plan(steps, length, schedule, by_critic):
 
 
 def decode(
-    logits_fn: Callable[[Int[Array, "b s"], Array], Float[Array, "b s k"]],
+    logits_fn: Callable[..., Float[Array, "b s k"]],
     tokens: Int[Array, "b s"],
     keys: Array,
     *,
@@ -115,6 +92,8 @@ def decode(
     narrow: Callable[[Float[Array, "b s k"]], Float[Array, "b s k"]] | None = None,
     score_fn: Callable[[Int[Array, "b s"]], Float[Array, "b s"]] | None = None,
     score_noise: Array | float = 1.0,
+    views: step_views.Views | None = None,
+    costs: ArrayLike = 1.0,
     trace: bool = True,
     unfinished: Unfinished | None = None,
 ) -> Decoded:
@@ -129,48 +108,66 @@ def decode(
     `keys` has one key per row, so that a row's result does not depend on its batch. The result is
     what the last step sampled, before masking again.
 
+    With `views`, which need `ranks`, the tokens of a step are those of `logits_fn(part, step,
+    places=..., valid=...)`: of the latent frames that it sees, at their `places` in the clip, and
+    `valid` where rows hide some. Noise is then drawn token by token, so that it does not depend on
+    the view; of tokens that a step does not see, the trace has a neighbour's codes. `costs` are
+    those of the steps, or of every step, in passes over a clip.
+
     With `trace` every step is run. Without, those are skipped that change nothing, because each row
-    has one masked token left (`_plan`): the same tokens, bit for bit.
+    has one masked token left (`plan`): the same tokens, bit for bit.
 
     With `unfinished` its next step alone is run; the trace is 0 for other steps.
     """
     tokens = jnp.asarray(tokens, jnp.int32)
     free = tokens == mask_id  # not given: these may be masked again in any step
     unknown_at_start = free.sum(-1)
-    table, useful_by_count = _plan(steps, tokens.shape[1], schedule, score_fn is not None)
+    table, useful_by_count = plan(steps, tokens.shape[1], schedule, score_fn is not None)
     useful = steps - 1 if trace else jnp.asarray(useful_by_count)[unknown_at_start].max()
-    counts = jnp.asarray(table)
+    curve, costs = (jnp.broadcast_to(jnp.float32(x), (steps,)) for x in (temperature, costs))
+    if score_fn is not None:
+        curve = curve * (1 - (jnp.arange(steps) + 1) / steps)
+    propose = draws.candidates(logits_fn, narrow, views, _seen_by_rows(free, table, ranks, views))
     rule = _rule(free, choice_temperature, ranks, score_fn, score_noise)
-    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (steps,))
-
-    def step(tokens, index):
-        left = 1 - (index + 1) / steps
-        noise = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
-        logits = logits_fn(tokens, index).astype(jnp.float32)
-        unknown = tokens == mask_id
-        heat = temperature[index] if score_fn is None else temperature[index] * left
-        sampled = draw(noise[:, 0], narrow(logits) if narrow else logits, heat)
-        filled = jnp.where(unknown, sampled, tokens)
-        scores = rule(noise[:, 1], logits, sampled, filled, unknown, left)
-        masked = jnp.where(_lowest(scores, counts[index, unknown_at_start]), mask_id, filled)
-        return masked, filled, scores
-
-    return _loop(step, tokens, steps, useful, trace, unfinished)
+    masked = jnp.asarray(table)[:, unknown_at_start]
+    step = functools.partial(_step, keys, propose, rule, curve, masked, mask_id)
+    return _loop(step, tokens, costs, useful, trace, unfinished)
 
 
-def _loop(step, tokens, steps, useful, trace, unfinished):
+def _seen_by_rows(free, table, ranks, views):
+    """(tokens of a latent frame, step) -> the latent frames that each row has begun."""
+    if views is None:
+        return None
+    place, known = step_views.places(~free, ranks), (~free).sum(1)
+    return functools.partial(step_views.begun, place, known, table)
+
+
+def _step(keys, propose, rule, curve, masked, mask_id, tokens, index):
+    """(the tokens after a step, `masked` [i b] of them again; all filled; their scores)."""
+    left = 1 - (index + 1) / len(curve)
+    noise = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, index)))(keys)
+    unknown = tokens == mask_id
+    sampled, logits = propose(noise[:, 0], tokens, index, curve[index])
+    filled = jnp.where(unknown, sampled, tokens)
+    scores = rule(noise[:, 1], logits, sampled, filled, unknown, left)
+    return jnp.where(_lowest(scores, masked[index]), mask_id, filled), filled, scores
+
+
+def _loop(step, tokens, costs, useful, trace, unfinished):
     """Runs the first `useful` steps and the last, or one of them."""
+    steps = len(costs)
 
     def run(state):
         index, passes, tokens, _, kept = state
         done = step(tokens, index)
         kept = tuple(x.at[index].set(one) for x, one in zip(kept, done, strict=False))
         following = jnp.where(index + 1 < useful, index + 1, jnp.maximum(index + 1, steps - 1))
-        return following, passes + 1, *done[:2], kept
+        return following, passes + costs[index], *done[:2], kept
 
     types = (jnp.int32, jnp.int32, jnp.float32) if trace else ()
     kept = tuple(jnp.zeros((steps, *tokens.shape), dtype) for dtype in types)
-    first, passes, stop = jnp.where(useful > 0, 0, steps - 1), jnp.int32(0), steps
+    stop: Any = len(costs)
+    first, passes = jnp.where(useful > 0, 0, stop - 1), jnp.float32(0)
     if unfinished is not None:
         first = jnp.where(unfinished.following < 0, first, unfinished.following)
         passes, tokens, stop = unfinished.passes, unfinished.tokens, first + 1
@@ -184,29 +181,6 @@ def _loop(step, tokens, steps, useful, trace, unfinished):
     if unfinished is None:
         return decoded
     return decoded._replace(unfinished=Unfinished(following, passes, masked))
-
-
-def draw(
-    keys: Array, logits: Float[Array, "b s k"], temperature: Array | float = 1.0
-) -> Int[Array, "b s"]:
-    """Samples of softmax(`logits` / `temperature`), one key per row; the likeliest at 0.
-
-    Large codebooks are sampled in two stages, first a block of codes and then a code of the block:
-    Gumbel noise for every logit would take a fifth of a step's time on a CPU.
-    """
-    size = logits.shape[-1]
-    if size <= BLOCK:
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
-        return jnp.argmax(temperature * noise + logits, axis=-1)
-    outer, inner = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    # Shifted so that the likeliest logit is 0: it stays 0 when a temperature of 0 divides it.
-    shifted = logits - logits.max(-1, keepdims=True)
-    heated = shifted / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
-    heated = jnp.pad(heated, ((0, 0), (0, 0), (0, -size % BLOCK)), constant_values=-jnp.inf)
-    blocks = heated.reshape(*heated.shape[:2], -1, BLOCK)
-    block = draw(outer, jnp.log(jnp.exp(blocks).sum(-1)))
-    chosen = jnp.take_along_axis(blocks, block[..., None, None], -2)[..., 0, :]
-    return block * BLOCK + draw(inner, chosen)
 
 
 def _rule(free, choice_temperature, ranks, score_fn, score_noise):

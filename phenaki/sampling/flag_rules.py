@@ -41,6 +41,7 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
         ("student", flag): "a student is not guided; leave one of them out"
         for flag in (*GUIDANCE, "negative")
     },
+    ("student", "view"): "a student sees the whole clip; leave one of them out",
     ("student", "image"): "a student draws whole clips, or continues --video",
     ("student", "frames"): "a student draws whole clips, or continues --video",
     ("student", "context"): "a student knows the model's own context only",

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from phenaki.errors import UserError
-from phenaki.sampling.decode import plausible
+from phenaki.sampling.draws import plausible
 from phenaki.schema.rules import Number, check
 from phenaki.types import Text
 
@@ -60,8 +60,10 @@ def guided_logits(
     guided: bool,
     rule: Guide = guide,
     sometimes: bool = False,
-) -> Callable[[Int[Array, "b s"], Array | float], Float[Array, "b s ..."]]:
+) -> Callable[..., Float[Array, "b s ..."]]:
     """(tokens, λ) -> logits of `network`, guided by `rule` towards `text` and away from `other`.
+
+    What it returns takes the network's `places` and `valid` as keywords, for a part of a clip.
 
     `network` is a MaskGIT or a token critic: `apply` gives its logits, and with
     method="shared_context" what it needs of a text. Without `text` the network is unconditional. If
@@ -70,30 +72,37 @@ def guided_logits(
     """
     apply = functools.partial(network.apply, {"params": network.shared_params(params)})
     if text is None:
-        return lambda tokens, scale: apply(tokens)
+        return lambda tokens, scale, **part: apply(tokens, **part)
     # The text's keys and values do not change from step to step.
     alone = apply(text, method="shared_context") if sometimes or not guided else None
     if not guided:
-        return lambda tokens, scale: apply(tokens, context=alone)
+        return lambda tokens, scale, **part: apply(tokens, context=alone, **part)
     # The two rows of a sample are neighbours, so that they are on the same devices.
     text = jax.tree.map(
         lambda *halves: jnp.stack(halves, 1).reshape(-1, *halves[0].shape[1:]), text, other
     )
     context = apply(text, method="shared_context")
 
-    def both(tokens, scale):
+    def both(tokens, scale, valid=None, **part):
         # One batch of twice the rows.
-        out = apply(jnp.repeat(tokens, 2, axis=0), context=context)
+        twice = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), (tokens, valid))
+        part |= {} if valid is None else {"valid": twice[1]}
+        out = apply(twice[0], context=context, **part)
         out = out.reshape(len(tokens), 2, *out.shape[1:])
         return rule(out[:, 0], out[:, 1], scale)
 
-    def one(tokens, scale):
+    def one(tokens, scale, **part):
         del scale
-        return apply(tokens, context=alone)
+        return apply(tokens, context=alone, **part)
 
     if not sometimes:
         return both
-    return lambda tokens, scale: jax.lax.cond(scale != 0, both, one, tokens, scale)
+
+    def where_guided(tokens, scale, **part):
+        with_part = (functools.partial(function, **part) for function in (both, one))
+        return jax.lax.cond(scale != 0, *with_part, tokens, scale)
+
+    return where_guided
 
 
 def given_scale(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from phenaki.errors import UserError
-from phenaki.sampling import orders
+from phenaki.sampling import orders, views
 
 
 class Critic(NamedTuple):
@@ -30,6 +30,7 @@ BY_CRITIC: Mapping[str, Any] = {
     "order": orders.CONFIDENCE,
     "temperature": 1.0,
     "min_p": 0.0,
+    "view": views.CLIP,
     "steps": 12,
 }
 # With a student, instead of a model's own sampler: the likeliest tokens given z, which decides.
@@ -41,6 +42,7 @@ BY_STUDENT: Mapping[str, Any] = {
     "top_p": 1.0,
     "min_p": 0.0,
     "guidance": 0.0,
+    "view": views.CLIP,
     "steps": 1,
 }
 # The same where a part of the clip is given.

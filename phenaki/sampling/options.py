@@ -1,9 +1,9 @@
-"""Sampling options: defaults, presets, checks, and which of them are static under jit."""
+"""Sampling options: defaults, presets and checks."""
 
 import dataclasses
 import math
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from phenaki.sampling.networks import (
     Student,
     check_student,
 )
+from phenaki.sampling.static import StaticOptions
+from phenaki.sampling.views import CLIP
 from phenaki.schema.rules import check
 from phenaki.schema.sampling import OPTIONS
 
@@ -36,27 +38,9 @@ LATER = (
     "order",
     "calibrated",
     "student",
+    "view",
 )
 CONTINUED = "continued"  # key of `Defaults`: options where a part of the clip is given
-
-
-class StaticOptions(NamedTuple):
-    """Options that are static under jit; everything else is traced."""
-
-    steps: int
-    schedule: str
-    guided: bool
-    guidance_schedule: str
-    bounded: bool  # guidance_limit or guidance_min_p
-    sometimes: bool  # guided in a part of the steps
-    narrowed: bool  # by top_k or top_p
-    min_p: bool
-    order: str
-    calibrated: tuple[int, ...]
-    critic: Any  # a network or None
-    critic_guided: bool
-    trace: bool
-    student: Any = None  # a network or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +62,7 @@ class SamplingOptions:
     min_p: Number = 0.0  # codes this likely, against the likeliest; 0: all
     order: str = "confidence"  # which tokens are kept, `phenaki.sampling.orders`
     calibrated: Sequence[Whole] = ()  # positions that order="calibrated" begins with
+    view: str = CLIP  # what a step's pass sees, `phenaki.sampling.views`
     schedule: str = "cosine"  # of the masked fraction, `phenaki.sampling.schedules`
     critic: Critic | None = None
     critic_guidance: Number = 0.0  # λ of the critic's own logits
@@ -105,6 +90,7 @@ class SamplingOptions:
 
     def static(self) -> StaticOptions:
         """What is compiled in; hashable."""
+        by_others = self.critic is not None or self.student is not None
         return StaticOptions(
             steps=int(self.steps),
             schedule=self.schedule,
@@ -121,6 +107,7 @@ class SamplingOptions:
             critic_guided=float(self.critic_guidance) != 0,
             trace=bool(self.trace),
             student=None if self.student is None else self.student.network,
+            view=CLIP if self.order == orders.CONFIDENCE or by_others else self.view,
         )
 
     def traced(self) -> dict[str, Any]:
@@ -191,8 +178,13 @@ class SamplingOptions:
             reasons["guidance_schedule"] = "there is one step"
         if self.order != orders.CONFIDENCE:
             reasons["choice_temperature"] = f"order={self.order} chooses the tokens"
+        else:
+            reasons["view"] = "any token may be kept with order=confidence"
+        if self.student is not None:
+            reasons["view"] = "a student sees all of the clip"
         if self.critic is not None:
-            reasons |= dict.fromkeys(("choice_temperature", "order"), "a critic chooses the tokens")
+            by_critic = ("choice_temperature", "order", "view")
+            reasons |= dict.fromkeys(by_critic, "a critic chooses the tokens")
         elif self.steps == 1:
             reasons["choice_temperature"] = "one step keeps all tokens"
         if self.critic is None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from phenaki.sampling import decode, guidance, orders, seeds
+from phenaki.sampling import decode, draws, guidance, orders, seeds, views
 from phenaki.sampling.decode import Decoded
-from phenaki.sampling.options import EDGE, StaticOptions
+from phenaki.sampling.options import EDGE
 from phenaki.sampling.schedules import SAMPLER_SCHEDULES
+from phenaki.sampling.static import StaticOptions
 from phenaki.types import Text
 
 
@@ -49,8 +51,9 @@ def sample_tokens(
     text, other = (None, None) if embed is None else _texts(embed, params["text"], ids, negative)
     logits = _logits(network, params, text, other, keys, traced, static)
     scale = _scale(traced, static)
-    decoded = decode.decode(
-        lambda tokens, step: logits(tokens, scale(step)),
+    seen = None if static.view == views.CLIP else static.views or _whole(static, tokens, network)
+    return decode.decode(
+        lambda tokens, step, **part: logits(tokens, scale(step), **part),
         tokens,
         keys,
         steps=static.steps,
@@ -62,12 +65,31 @@ def sample_tokens(
         narrow=_narrow(traced, static),
         score_fn=_score_fn(params, text, other, traced, static),
         score_noise=traced["critic_noise"],
+        views=seen,
+        costs=_costs(seen, scale, static, text is not None),
         trace=static.trace,
         unfinished=unfinished,
     )
-    if text is None or not static.guided:
-        return decoded
-    return decoded._replace(passes=decoded.passes + _guided_steps(decoded.passes, scale, static))
+
+
+def with_views(
+    static: StaticOptions, network: Any, tokens: Int[np.ndarray, "b s"]
+) -> StaticOptions:
+    """`static` with the views of a call that fills the masked `tokens`: a part of the clip a step.
+
+    Without them, every step passes over the whole clip and hides what is not begun.
+    """
+    if static.view == views.CLIP:
+        return static
+    counts, _ = decode.plan(static.steps, tokens.shape[1], SAMPLER_SCHEDULES[static.schedule])
+    ranks = orders.ranks(static.order, network.grid, static.calibrated)
+    known, (_, rows, columns) = tokens != network.mask_id, network.grid
+    return static._replace(views=views.of(known, counts, ranks, rows * columns))
+
+
+def _whole(static, tokens, network):
+    _, rows, columns = network.grid
+    return views.whole(static.steps, tokens.shape[1] // (rows * columns))
 
 
 def _logits(network, params, text, other, keys, traced, static):
@@ -100,11 +122,13 @@ def _scale(traced, static):
     return scale
 
 
-def _guided_steps(run, scale, static):
-    """How many of the `run` steps, the first ones and the last, took an unconditional pass, too."""
-    step = jnp.arange(static.steps)
-    ran = (step < run - 1) | (step == static.steps - 1)
-    return (ran & (scale(step) != 0)).sum() if static.sometimes else run
+def _costs(seen, scale, static, has_text):
+    """The cost of every step: the part that its pass sees, twice where it is guided."""
+    costs = np.ones(static.steps) if seen is None else seen.fractions()
+    if not (has_text and static.guided):
+        return costs
+    guided = jax.vmap(scale)(jnp.arange(static.steps)) != 0 if static.sometimes else True
+    return costs * jnp.where(guided, 2, 1)
 
 
 def _narrow(traced, static):
@@ -112,9 +136,9 @@ def _narrow(traced, static):
     rules: list[Callable[[Array], Array]] = []
     if static.narrowed:
         limits = {name: traced[name] for name in ("top_k", "top_p")}
-        rules.append(functools.partial(decode.restrict, **limits))
+        rules.append(functools.partial(draws.restrict, **limits))
     if static.min_p:
-        rules.append(lambda logits: decode.plausible(logits, traced["min_p"]))
+        rules.append(lambda logits: draws.plausible(logits, traced["min_p"]))
     if not rules:
         return None
     return lambda logits: functools.reduce(lambda x, rule: rule(x), rules, logits)

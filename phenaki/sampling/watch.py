@@ -76,7 +76,7 @@ def run(
     observer: Observer,
 ) -> Decoded:
     """Decoding step by step, `one` at a time; the tokens are those of a single call."""
-    left = Unfinished(jnp.int32(-1), jnp.int32(0), jnp.asarray(tokens, jnp.int32))
+    left = Unfinished(jnp.int32(-1), jnp.float32(0), jnp.asarray(tokens, jnp.int32))
     kept: Any = None
     while True:
         decoded = one(left)

@@ -48,6 +48,9 @@ OPTIONS: Mapping[str, Field] = {
         "which tokens are kept first: the most confident, or a fixed order",
     ),
     "calibrated": Field(Several(whole()), "positions that order=calibrated begins with"),
+    "view": Field(
+        choice("clip", "begun"), "what a pass sees: all, or latent frames with a token by its end"
+    ),
     "schedule": Field(SAMPLER_SCHEDULES, "of the masked fraction"),
     "critic_guidance": Field(Number(), "lambda of the critic's own logits"),
     "critic_noise": Field(AMOUNT, "noise on the critic's logits, falling to 0"),

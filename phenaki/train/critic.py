@@ -19,7 +19,7 @@ from phenaki.io import migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory
-from phenaki.sampling import decode, schedules
+from phenaki.sampling import draws, schedules
 from phenaki.train import inputs, kinds, logs, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
@@ -91,7 +91,7 @@ class CriticStep:
         masked = schedules.apply_mask(tokens, mask, self.generator.mask_id)
         with jax.named_scope("maskgit"):
             logits = self.generator.apply({"params": frozen["maskgit"]}, masked, text)
-        drawn = decode.draw(jax.random.split(keys["sample"], len(tokens)), logits)
+        drawn = draws.draw(jax.random.split(keys["sample"], len(tokens)), logits)
         sampled = jnp.where(mask, drawn, tokens)
         filled = {"tokens": sampled, "known": known, "fake": self.label(mask, sampled, tokens)}
         if self.critic.reads_text and text is not None:

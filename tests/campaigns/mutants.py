@@ -193,6 +193,20 @@ MUTANTS = (
         ("test_sampling.py", "papers_counts"),
     ),
     Mutant(
+        "a step sees the latent frames of all that it decodes",
+        "sampling/views.py",
+        "decoded = place < (length - masked)[:, None]",
+        "decoded = place < (length - masked - 1)[:, None]",
+        ("test_views.py", "sees_what_is_known"),
+    ),
+    Mutant(
+        "tokens of a part keep their places in the clip",
+        "blocks/token_transformer.py",
+        "if places is None else self.position[places]",
+        "if True else self.position[places]",
+        ("test_views.py", "part_is_one_over_the_clip"),
+    ),
+    Mutant(
         "a critic may take back what was accepted",
         "sampling/decode.py",
         "score_fn(filled), free, score_noise",
