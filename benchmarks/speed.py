@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import record
 import timing
 from absl import flags
@@ -26,7 +27,7 @@ from phenaki.losses import masked_tokens
 from phenaki.losses.tokenizer import TokenizerLoss
 from phenaki.models import factory
 from phenaki.models.maskgit import MaskGIT
-from phenaki.sampling import decode, guidance, orders, schedules
+from phenaki.sampling import decode, draws, guidance, orders, schedules, views
 from phenaki.train import maskgit, optim, state, tokenizer
 from phenaki.types import Text
 
@@ -39,6 +40,7 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", list(factory.DTYPES), "compute typ
 TEXT = 128  # tokens of text
 STEPS = 12  # of sampling
 GUIDED = f"MaskGIT 512x6 guided clip, {STEPS} steps"
+BEGUN = f"{GUIDED}, view=begun, cubic"
 RELEASED = "MaskGIT 512x6 clip, sampler of the released model"
 WIDE: dict[str, Any] = dict(width=512, depth=6, heads=8, mlp_dim=2048)
 
@@ -169,20 +171,30 @@ def maskgit_cases(tokens, spec, to_video, side):
 
         return sample
 
-    def guided_logits(params, context, tokens, _):
-        doubled: Any = model.apply({"params": params}, jnp.tile(tokens, (2, 1)), context=context)
+    def guided_logits(params, context, tokens, _, places=None, valid=None):
+        del valid
+        twice = jnp.tile(tokens, (2, 1))
+        doubled: Any = model.apply({"params": params}, twice, context=context, places=places)
         conditional, unconditional = jnp.split(doubled, 2)
         return guidance.guide(conditional, unconditional, 2.0)
 
     given = params, context, jax.random.key(6)
     sample = sampler(guided_logits, steps=STEPS, choice_temperature=4.0)
     yield GUIDED, sample, given, STEPS * 2 * forward + side
+    nothing, per_frame = np.zeros(tokens.shape, bool), tokens.shape[1] // spec.grid()[0]
+    schedule, ranks = schedules.SCHEDULES["cubic"], orders.ranks("middle", model.grid)
+    counts, _ = decode.plan(STEPS, tokens.shape[1], schedule)
+    seen = views.of(nothing, counts, ranks, per_frame)
+    begun: dict[str, Any] = dict(steps=STEPS, schedule=schedule, ranks=ranks, views=seen)
+    begun |= dict(choice_temperature=4.0, trace=False)
+    flops = sum(maskgit_flops(len(frames) * per_frame) for frames in seen.frames)
+    yield BEGUN, sampler(guided_logits, **begun), given, 2 * flops + side
     few: dict[str, Any] = maskgit_config.FEW_PASSES
     sample = sampler(
         lambda params, context, tokens, _: model.apply({"params": params}, tokens, context=context),
         schedule=schedules.SAMPLER_SCHEDULES[few["schedule"]],
         ranks=orders.ranks(few["order"], model.grid),
-        narrow=functools.partial(decode.plausible, min_p=few["min_p"]),
+        narrow=functools.partial(draws.plausible, min_p=few["min_p"]),
         trace=False,
         **{name: few[name] for name in ("steps", "temperature", "choice_temperature")},
     )
