@@ -238,10 +238,7 @@ def test_the_detector_reads_the_truth(name, rendered, readings):
     world, made = WORLDS[name], rendered[name]
     clips = made["clips"]
     if clips.other is not None:
-        for layer in (clips, clips.other):
-            reading = detector.read(world, made["video"], layer.colour[:, 0])
-            assert judged(world, made, layer, 0, reading).all.mean() >= 0.995
-        return
+        return  # test_two_objects.py
     reading = readings[name]
     as_floats = detector.read(world, made["video"][:8] / 255.0)
     np.testing.assert_allclose(as_floats.centre, reading.centre[:8], atol=1e-4)

@@ -82,7 +82,8 @@ def sample(world: World, split: str, indices: np.ndarray) -> ClipAttributes:
     centre = _walk(world, shape, size, direction, start)
     clips = ClipAttributes(colour, shape, direction, size, background, centre, then, None, pair)
     if world.pair:
-        clips = dataclasses.replace(clips, other=_other(world, clips, random))
+        known = _known(world, pool)
+        clips = dataclasses.replace(clips, other=_other(world, clips, known, random))
     return clips
 
 
@@ -93,9 +94,7 @@ def wanders(world: World, split: str, indices: np.ndarray, then: np.ndarray) -> 
 
 def changed(world, first, random):
     """The second leg: `first` with one attribute changed, or none; a combination of "train"."""
-    seen, _ = world.combinations
-    known = np.zeros([len(x) for x in (world.colours, world.shapes, world.directions)], bool)
-    known[tuple(seen.T)] = True
+    known = _known(world, world.combinations[0])
     result = first.copy()
     which = (random(9) * 4).astype(int)  # 0 colour, 1 shape, 2 direction, 3 nothing
     for attempt in range(4):  # the last candidate that is in "train" is used
@@ -106,6 +105,13 @@ def changed(world, first, random):
             take = (which == field) & known[tuple(candidate.T)]
             result[take] = candidate[take]
     return result
+
+
+def _known(world, combinations):
+    """Whether each (colour, shape, direction) is one of `combinations`."""
+    known = np.zeros([len(x) for x in (world.colours, world.shapes, world.directions)], bool)
+    known[tuple(combinations.T)] = True
+    return known
 
 
 def _walk(world, shape, size, direction, start):
@@ -130,15 +136,22 @@ def _wandered(world, shape, size, direction, where, random):
     return at
 
 
-def _other(world, clips, random):
-    """The second object: of another colour, in the far lane, moving along the same axis."""
+def _other(world, clips, known, random):
+    """The second object: of another colour, in the far lane, moving along the same axis.
+
+    Its combination is a `known` one where one of its colour and direction is.
+    """
     count = len(world.colours)
     colour = (clips.colour + 1 + (random(20) * (count - 1)).astype(int)[:, None]) % count
-    shape = np.repeat((random(21) * len(world.shapes)).astype(int)[:, None], 2, 1)
+    shapes = len(world.shapes)
+    shape = (random(21) * shapes).astype(int)
     vectors = np.array([DIRECTIONS[d] for d in world.directions])
     own = vectors[clips.direction[:, 0]]
     back = np.array([np.flatnonzero((vectors == -v).all(1))[0] for v in vectors])[clips.direction]
     direction = np.where((random(22) < 0.5)[:, None], clips.direction, back)
+    others = (shape + np.arange(shapes)[:, None]) % shapes  # from the drawn one on, all of them
+    free = known[colour[:, 0], others, direction[:, 0]].argmax(0)
+    shape = np.repeat(((shape + free) % shapes)[:, None], 2, 1)
     low, high = bounds(world, shape[:, 0], clips.size, offsets(world, direction))
     lane = 1 - abs(own[:, 1])  # the axis across the motion: x for vertical motion
     rows = np.arange(len(own))

@@ -49,7 +49,7 @@ def read(world: World, video: np.ndarray, colour: np.ndarray | None = None) -> R
     """Reads `video` (uint8, or float in [0, 1]; [b f h w 3]).
 
     With `colour` [b] (indices into the palette) only the object of that colour is read, such as one
-    of a pair; otherwise the object of the colour with most pixels.
+    of a pair, of which the other is foreign; otherwise the object of the colour with most pixels.
     """
     if video.dtype == np.uint8:
         video = video.astype(np.float32) / 255
@@ -106,10 +106,8 @@ def _read(world, video, wanted):
     shape = best % len(world.shapes)
     frames = (-1, *cover.shape[2:])
     distorted = templates.distorted(world, cover.reshape(frames), shape.ravel())
-    foreign = np.where(
-        wanted is None, 1 - own / total, 0
-    )  # the other object of a pair is not foreign
-    return Reading(colour, shape, distorted.reshape(shape.shape), overlap, foreign, centre)
+    distorted = distorted.reshape(shape.shape)
+    return Reading(colour, shape, distorted, overlap, 1 - own / total, centre)
 
 
 def _near(mask):

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from phenaki.data.shapes import attributes, captions
-from phenaki.data.shapes.world import BACKGROUNDS, COLOURS, SIZES, World, palette
+from phenaki.data.shapes.world import BACKGROUNDS, COLOURS, EXTENT, SIZES, World, palette
 
 
 def alpha(shape: str, radius: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -42,10 +42,10 @@ def render(world: World, split: str, indices: np.ndarray) -> dict:
     """
     clips = attributes.sample(world, split, indices)
     leg = (np.arange(world.frames) >= world.turn).astype(int)
-    video = _paint(world, _backgrounds(world, clips), clips, leg)
+    video = _backgrounds(world, clips)
+    _paint(world, video, clips, leg)
     if clips.other is not None and clips.pair is not None:
-        pair = clips.pair[:, None, None, None, None]
-        video = np.where(pair, _paint(world, video, clips.other, leg), video)
+        _paint(world, video, clips.other, leg, np.flatnonzero(clips.pair))
     caption = captions.of_videos(world, split, indices, clips)
     return {"video": np.rint(video).astype(np.uint8), "caption": caption, "clips": clips}
 
@@ -60,7 +60,8 @@ def render_images(world: World, split: str, indices: np.ndarray) -> dict:
         colour = np.where((random(31) < 0.25)[:, None], extra[:, None], clips.colour)
         clips = dataclasses.replace(clips, colour=colour)
     caption = captions.of_images(one, split, indices, clips)
-    video = _paint(one, _backgrounds(one, clips), clips, np.zeros(1, int))
+    video = _backgrounds(one, clips)
+    _paint(one, video, clips, np.zeros(1, int))
     return {"video": np.rint(video).astype(np.uint8), "caption": caption, "clips": clips}
 
 
@@ -68,25 +69,32 @@ def _backgrounds(world, clips):
     """Plain frames [b f h w 3]."""
     colours = np.array([BACKGROUNDS[b] for b in world.backgrounds], np.float32)[clips.background]
     shape = (len(colours), world.frames, world.size, world.size, 3)
-    return np.broadcast_to(colours[:, None, None, None], shape)
+    return np.array(np.broadcast_to(colours[:, None, None, None], shape))
 
 
-def _paint(world, video, clips, leg):
-    """Blends the object of each frame over `video` [b f h w 3]."""
+def _paint(world, video, clips, leg, rows=slice(None)):
+    """Blends the object of each frame into the clips `rows` of `video` [b f h w 3], in place.
+
+    Only the pixels near an object are touched: most of a large frame is background.
+    """
     sprites = _sprites(world.size, world.radius, world.subpixel, world.shapes, world.sizes)
-    whole = np.floor(clips.centre + 1e-6).astype(int)
-    sub = np.rint((clips.centre - whole) * world.subpixel).astype(int) % world.subpixel
-    grid = np.arange(world.size)
-    rows = world.size + grid - whole[..., :1]  # [b, f, h] sprite rows that cover the frame
-    columns = world.size + grid - whole[..., 1:]
+    centre = clips.centre[rows]
+    whole = np.floor(centre + 1e-6).astype(int)
+    sub = np.rint((centre - whole) * world.subpixel).astype(int) % world.subpixel
+    side = min(2 * int(np.ceil(world.radius * max(map(max, EXTENT.values())))) + 3, world.size)
+    first = np.clip(whole - side // 2, 0, world.size - side)
+    y, x = (first[..., axis, None] + np.arange(side) for axis in (0, 1))  # [b, f, side]
     expand = (..., None, None)
     cover = sprites[
-        clips.shape[:, leg][expand],
-        clips.size[:, None][expand],
+        clips.shape[rows][:, leg][expand],
+        clips.size[rows][:, None][expand],
         sub[..., 0][expand],
         sub[..., 1][expand],
-        rows[..., :, None],
-        columns[..., None, :],
+        (y + world.size - whole[..., :1])[..., :, None],
+        (x + world.size - whole[..., 1:])[..., None, :],
     ][..., None]
-    colours = np.array([COLOURS[c] for c in palette(world)], np.float32)[clips.colour[:, leg]]
-    return video + cover * (colours[:, :, None, None] - video)
+    colours = np.array([COLOURS[c] for c in palette(world)], np.float32)
+    colours = colours[clips.colour[rows][:, leg]][:, :, None, None]
+    clip = np.arange(len(video))[rows][:, None, None, None]
+    near = clip, np.arange(world.frames)[:, None, None], y[..., :, None], x[..., None, :]
+    video[near] += cover * (colours - video[near])
