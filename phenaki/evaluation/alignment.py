@@ -10,15 +10,14 @@ from jaxtyping import Float, Int
 from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes import world as shapes_world
 from phenaki.data.shapes.world import World
-from phenaki.evaluation import devices
+from phenaki.evaluation import devices, two_objects
+from phenaki.evaluation.two_objects import Combinations
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Scene, segments, windows
 
 ATTRIBUTES = ("colour", "shape", "direction", "present", "all", "identity")
 SCENES = 3
 GROUP = 50  # videos sampled together
-
-Combinations = Int[np.ndarray, "b 3"]  # colour, shape, direction: indices into the world's lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +131,8 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Accuracies of `count` unseen clips per row: ceiling, seen, held_out and story.
 
+    And pair, both objects right, where the world has clips with two.
+
     "ceiling" is ground truth through the tokenizer; "story" is the mean over the scenes of
     three-scene stories. "start_bits" is the entropy of where objects start, on a grid of 4x4 (at
     most 4): a sampler that repeats its easiest sample is accurate and has an entropy close to 0.
@@ -152,6 +153,10 @@ def measure(
         video = sample(model, prompts.texts, seed, **options)
         bits = {"start_bits": _start_bits(world, video)}
         found[name] = accuracy(verdict(world, video, prompts)) | bits
+    if world.pair:
+        pairs = two_objects.prompts(world, "test", count)
+        video = sample(model, pairs.texts, seed, **options)
+        found["pair"] = accuracy(two_objects.verdict(world, video, pairs))
     scenes = stories(model, world, combination, seed, **options)
     found["story"] = _mean_of_scenes([accuracy(scene.verdict(world)) for scene in scenes])
     return found

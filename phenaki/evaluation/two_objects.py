@@ -1,0 +1,52 @@
+"""Exact text alignment of videos with two moving shapes, for worlds that have them."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from phenaki.data.shapes import attributes, captions, detector
+from phenaki.data.shapes.world import World
+
+Combinations = Int[np.ndarray, "b 3"]  # colour, shape, direction: indices into the world's lists
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The texts of b prompts, and the combinations of both objects that each asks for."""
+
+    texts: list[str]
+    combinations: tuple[Combinations, Combinations]
+
+
+def prompts(world: World, split: str, count: int) -> Prompts:
+    """Prompts "a red circle moves left and a blue square moves right" of `count` clips."""
+    pairs = dataclasses.replace(world, then=0.0, pair=1.0)
+    clips = attributes.sample(pairs, split, np.arange(count))
+    assert clips.other is not None
+    first, second = (
+        np.stack([one.colour[:, 0], one.shape[:, 0], one.direction[:, 0]], -1)
+        for one in (clips, clips.other)
+    )
+    return Prompts(captions.of_videos(pairs, split, np.arange(count), clips), (first, second))
+
+
+def verdict(
+    world: World, video: Float[np.ndarray, "b f h w 3"], prompts: Prompts
+) -> detector.Verdict:
+    """Judges clips by both objects: an attribute is right where it is of both.
+
+    A third object, or parts of one, is too many: "present" is wrong.
+    """
+    readings = [detector.read(world, video, asked[:, 0]) for asked in prompts.combinations]
+    third = sum(reading.foreign for reading in readings) - 1
+    first, second = (
+        detector.judge(world, dataclasses.replace(reading, foreign=third), *asked.T)
+        for reading, asked in zip(readings, prompts.combinations, strict=True)
+    )
+    return detector.Verdict(
+        *(
+            getattr(first, field.name) & getattr(second, field.name)
+            for field in dataclasses.fields(detector.Verdict)
+        )
+    )
