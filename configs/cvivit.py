@@ -4,7 +4,7 @@
 
 Variants: mit (Table 3: FID 4.5, FVD 65.78 with 1536 tokens), t2v (8 fps, for text-to-video), bair
 and k600 (64 px, Tables 4 and 5), small (64 px, own clips on one device), own (32 px, own clips on
-two cores), demo, mini and laptop (moving shapes).
+two cores), demo, mini, laptop and shapes64 (moving shapes).
 """
 
 from ml_collections import ConfigDict
@@ -207,6 +207,22 @@ def laptop(c):
     c.train.update(steps=9000)
 
 
+def shapes64(c):
+    """Moving shapes at 64 px, one or two: 6x4x4 tokens, 2.5M parameters."""
+    laptop(c)
+    c.video.update(height=64, width=64)
+    c.tokenizer.space_depth = 1  # see _shapes
+    c.optim.update(name="muon", ema=0.995)
+    c.codebook.revive_until = 3000
+    c.data.world = ConfigDict(world64())
+    c.train.update(steps=4500, save_every=500, sample_every=1500)
+
+
+def world64(**changes) -> dict:
+    """The moving shapes of both stages at 64 px; with two objects in a fifth of the clips."""
+    return world(radius=10.0, then=0.5, wander=0.4) | dict(speed=2.0, pair=0.4) | changes
+
+
 def world(radius: float, then: float, wander: float = 0.0) -> dict:
     """The moving shapes of both stages: radius in pixels, fraction of clips that change midway.
 
@@ -218,6 +234,7 @@ def world(radius: float, then: float, wander: float = 0.0) -> dict:
 VARIANTS = dict(
     mit=mit, t2v=t2v, bair=bair, k600=k600,
     small=small, own=own, demo=demo, mini=mini, laptop=laptop,
+    shapes64=shapes64,
 )  # fmt: skip
 
 

@@ -4,9 +4,9 @@
         --tokenizer=runs/cvivit --workdir=runs/t2v
 
 Variants: t2v (1.8B), nuwa (0.9B, Table 1), bair and k600 (unconditional), small and own (own
-clips), demo, mini and laptop (moving shapes). "t2v,mix=50/50" mixes clips and images in a step; the
-paper has 100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of images (§3.1). classes has
-class names as captions; "small,text=t5_1_1_base" encodes captions with that encoder,
+clips), demo, mini, laptop and shapes64 (moving shapes). "t2v,mix=50/50" mixes clips and images in
+a step; the paper has 100/0, 80/20 and 50/50 (Table 2), and 80/10/10 with two sets of images (§3.1).
+classes has class names as captions; "small,text=t5_1_1_base" encodes captions with that encoder,
 "demo,text=none" is a model without text. Clip, patch and codebook sizes are those of the
 tokenizer's run.
 """
@@ -127,8 +127,9 @@ def paper() -> ConfigDict:
     # Every layer's keys and values come straight from its width, 4096 (docs/paper.md#text-encoder).
     c.text = _t5("t5_1_1_xxl")
     c.drop_text = 0.1  # §2.2, for guidance
-    # Or uniform, linear, square, cubic, exp. The prefix trains later windows; not in the paper.
-    c.mask = dict(schedule="cosine", prefix=0.0)
+    # Or uniform, linear, square, cubic, exp. Not in the paper: the prefix trains later windows,
+    # `ordered` what a sampler of a fixed order (`sample.order`) meets.
+    c.mask = dict(schedule="cosine", prefix=0.0, ordered=0.0)
     # Equation 3 per sample; reduction="code" is the mean over all masked tokens of a step.
     c.loss = dict(reduction="sample", smoothing=0.0)
     c.code_init = 0.0  # scale of the tokenizer's codes in the initial embeddings; not in the paper
@@ -299,6 +300,17 @@ def laptop(c):
     c.train.update(steps=11_000, save_every=2750, sample_every=2750)
 
 
+def shapes64(c):
+    """Moving shapes at 64 px, one or two: 96 tokens."""
+    laptop(c)
+    c.model.mlp_dim = 768
+    c.optim.update(name="muon", rate=2e-3)
+    c.mask.update(prefix=0.25, ordered=0.6)
+    c.data.batch = 16
+    c.data.world = ConfigDict(cvivit.world64(then=0.55, wander=0.6, pair=0.45))
+    c.train.update(steps=8000, save_every=1000, sample_every=2000)
+
+
 def mix(c, percentages: str):
     """Mixes clips and images in a step: "80/20", or "80/10/10" for two sets of images.
 
@@ -346,7 +358,7 @@ def classes(c):
 
 VARIANTS = dict(
     t2v=t2v, nuwa=nuwa, bair=bair, k600=k600, small=small, own=own, demo=demo, mini=mini,
-    laptop=laptop, classes=classes,
+    laptop=laptop, shapes64=shapes64, classes=classes,
 )  # fmt: skip
 
 

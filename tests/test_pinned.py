@@ -68,7 +68,7 @@ def test_dropout_masks_and_smoothing_of_stage_2(name):
     c = maskgit.get_config(name)
     assert (c.model.dropout, c.model.attention_dropout) == (0.1, 0.1)
     assert (c.mask.schedule, c.loss.smoothing, c.loss.reduction) == ("cosine", 0.0, "sample")
-    assert c.mask.prefix == 0.0
+    assert (c.mask.prefix, c.mask.ordered) == (0.0, 0.0)
     assert (c.drop_text, c.code_init, c.model.position_init) == (0.1, 0.0, "normal")
     assert c.text is None or c.text.length == 128  # docs/paper.md#text-length
 

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
+from phenaki.errors import UserError
 from phenaki.losses import masked_tokens
-from phenaki.sampling import schedules
+from phenaki.models import factory
+from phenaki.sampling import orders, schedules
 from phenaki.train import logs, maskgit, state
 from phenaki.types import Text
 
@@ -105,6 +108,57 @@ def test_a_share_of_the_clips_keeps_its_first_latent_frames():
     late = mask[visible == 5]
     assert len(late) > 20 and late[:, 5].any(1).all()
     assert float(metrics["loss/total"]) != float(plain["loss/total"]) == float(none["loss/total"])
+
+
+def test_some_samples_are_masked_along_the_orders_of_the_sampler():
+    """Whole clips along the one of first windows, those with a prefix along that of later ones."""
+    batch = {kind: jax.tree.map(lambda x: np.tile(x, (60, 1, 1, 1)), BATCH[kind]) for kind in BATCH}
+    grid = (6, 2, 2)
+    first, later = (orders.ranks(name, grid) for name in ("middle", "frames"))
+    options = dict(per_frame=4, prefix=0.4, orders=(first, later))
+    _, _, random = run(batch, **options)
+    _, _, same = run(batch, ordered=0.0, **options)
+    _, _, all_of = run(batch, ordered=1.0, **options)
+    _, _, some = run(batch, ordered=0.5, **options)
+
+    def along(fed, ranks):
+        """Rows whose masks are the last of `ranks`."""
+        mask = fed == Toy.mask_id
+        ranked = mask[:, np.argsort(ranks[: mask.shape[1]])]
+        return (np.diff(ranked.astype(int), axis=1) >= 0).all(1)
+
+    for kind in BATCH:
+        np.testing.assert_array_equal(random[kind][0][0], same[kind][0][0])
+        counts = [(fed[kind][0][0] == Toy.mask_id).sum(1) for fed in (random, all_of, some)]
+        np.testing.assert_array_equal(counts[0], counts[1])  # as many masks, elsewhere
+        np.testing.assert_array_equal(counts[0], counts[2])
+    fed = all_of["video"][0][0]
+    known = (fed != Toy.mask_id).reshape(-1, 6, 4).all(2)[:, 0]  # the first latent frame
+    either = along(fed, first) | along(fed, later)
+    assert either.all() and along(fed, later)[known].mean() > 0.9
+    assert 0.3 < along(fed, later).mean() < 0.65 and along(fed, first).mean() > 0.5
+    image = all_of["image"][0][0]
+    assert along(image, first).all()
+    found = along(some["video"][0][0], first) | along(some["video"][0][0], later)
+    base = along(random["video"][0][0], first) | along(random["video"][0][0], later)
+    assert 0.4 < found.mean() - base.mean() * 0.5 < 0.6
+
+
+def test_samples_are_masked_along_fixed_orders_only():
+    config = tiny.whole_config()
+    config.mask.ordered = 0.5
+    config.sample.order = "confidence"
+    with pytest.raises(UserError, match="config.mask.ordered=0.5: .* nearest is middle"):
+        maskgit.make_stage(config, {})
+    config.sample.update(order="middle")
+    config.sample.continued.update(order="frames")
+    made = maskgit.make_stage(config, {}).step
+    grid = factory.video_spec(config).grid()
+    np.testing.assert_array_equal(made.orders[0], orders.ranks("middle", grid))
+    np.testing.assert_array_equal(made.orders[1], orders.ranks("frames", grid))
+    config.sample.continued.update(order=None)
+    later = maskgit.make_stage(config, {}).step.orders[1]
+    np.testing.assert_array_equal(later, orders.ranks("middle", grid))
 
 
 def test_a_logged_decile_is_over_all_steps_and_absent_without_samples():

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 # γ(r, length): the fraction of `length` tokens that is masked at r in 0..1. Works on NumPy arrays
@@ -62,11 +63,14 @@ def sample_mask(
     shape: tuple[int, int],
     schedule: Schedule = COSINE,
     known: Bool[Array, "b s"] | None = None,
+    ranks: Int[Array, "b s"] | None = None,
 ) -> Bool[Array, "b s"]:
     """The training mask (§2.2): ⌈γ(r)·M⌉ uniformly random positions per row, r ~ U[0, 1) per row.
 
     M is the sequence length, or the number of positions that `known` leaves free; known positions
-    are never masked. A row with M > 0 has at least one masked position.
+    are never masked. A row with M > 0 has at least one masked position. Rows with `ranks`, which
+    the others have at -1, mask those that come last instead of random ones: what a sampler of that
+    order meets.
     """
     rows, length = shape
     key_ratio, key_order = jax.random.split(key)
@@ -77,6 +81,8 @@ def sample_mask(
     # A position is masked if its random number is among the `count` lowest of its row.
     # Known positions come last in that order.
     order = jax.random.uniform(key_order, shape)
+    if ranks is not None:
+        order = jnp.where(ranks < 0, order, -ranks)
     if known is not None:
         order = jnp.where(known, jnp.inf, order)
     rank = jnp.argsort(jnp.argsort(order, axis=-1), axis=-1)
@@ -98,6 +104,24 @@ def sample_prefix(
     frames = jnp.where(jax.random.uniform(key_rows, (rows,)) < fraction, frames, 0)
     frames = jnp.minimum(frames, time - 1)
     return jnp.arange(length) < (frames * per_frame)[:, None]
+
+
+def sample_ranks(
+    key: Array,
+    known: Bool[Array, "b s"],
+    first: Int[np.ndarray, " n"],
+    later: Int[np.ndarray, " n"],
+    fraction: float,
+) -> Int[Array, "b s"]:
+    """The place of every position in an order, in about `fraction` of the rows; -1 in the others.
+
+    Rows with `known` positions have the order `later`, as later windows of a story do, the others
+    `first`; those of a clip of n >= s tokens.
+    """
+    rows, length = known.shape
+    order = jnp.where(known.any(1, keepdims=True), later[:length], first[:length])
+    follows = jax.random.uniform(key, (rows, 1)) < fraction
+    return jnp.where(follows, order, -1).astype(jnp.int32)
 
 
 def apply_mask(

@@ -185,6 +185,7 @@ KINDS: Mapping[str, Fields] = {
         **DROP_TEXT,
         **MASK,
         "mask.prefix": Field(FRACTION, "of clips whose first latent frames are never masked"),
+        "mask.ordered": Field(FRACTION, "of samples masked along the sampler's order"),
         "loss.reduction": Field(
             choice("sample", "code"), "mean of a sample's masked tokens, or of a step's"
         ),

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
@@ -21,7 +22,7 @@ from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
 from phenaki.models import factory, load
 from phenaki.models.maskgit import embed_codes
-from phenaki.sampling import schedules
+from phenaki.sampling import orders, schedules
 from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
@@ -52,6 +53,8 @@ class MaskGITStep:
     smoothing: float = 0.0  # of labels
     per_frame: int = 1  # tokens of a latent frame
     prefix: float = 0.0  # fraction of clips whose first latent frames are never masked
+    ordered: float = 0.0  # fraction of samples masked from the end of the sampler's order on
+    orders: tuple[np.ndarray, np.ndarray] | None = None  # ranks: of whole clips, after a prefix
 
     def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -80,7 +83,11 @@ class MaskGITStep:
         tokens = tokens.reshape(len(tokens), -1)
         prefix_key = jax.random.fold_in(mask_key, 1)
         known = schedules.sample_prefix(prefix_key, tokens.shape, self.per_frame, self.prefix)
-        mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule, known)
+        ranks = None
+        if self.ordered and self.orders:
+            order_key = jax.random.fold_in(mask_key, 2)
+            ranks = schedules.sample_ranks(order_key, known, *self.orders, self.ordered)
+        mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule, known, ranks)
         masked, metrics = {"tokens": tokens, "mask": mask}, {}
         if text is not None:
             keep = schedules.keep_text(text_key, len(tokens), self.drop_text)
@@ -157,6 +164,8 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         smoothing=config.loss.smoothing,
         per_frame=spec.tokens(1),
         prefix=config.mask.prefix,
+        ordered=config.mask.ordered,
+        orders=_orders(config, spec.grid()) if config.mask.ordered else None,
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
 
@@ -171,6 +180,21 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         return state.create(params, step.optimizer)
 
     return Stage(model, init, step, frozen)
+
+
+def _orders(config, grid):
+    """Ranks in the orders of the config's sampler: of whole clips, and where frames are given."""
+    sample = config.sample
+    first, later = (
+        orders.ranks(name, grid, tuple(sample.get("calibrated", ())))
+        for name in (sample.order, sample.continued.get("order") or sample.order)
+    )
+    if first is None or later is None:
+        raise UserError(
+            f"config.mask.ordered={config.mask.ordered}: the order of config.sample, and of its "
+            "continued, must be a fixed one, not confidence; nearest is middle."
+        )
+    return first, later
 
 
 def start_params(directory: str, workdir: PathLike, tokenizer: str) -> Any:

@@ -382,6 +382,7 @@ MUTANTS = (
         PINNED_STAGE_2,
     ),
     Mutant("no first frames are given", STAGE_2, "prefix=0.0", "prefix=0.4", PINNED_STAGE_2),
+    Mutant("masks are random", STAGE_2, "ordered=0.0", "ordered=0.4", PINNED_STAGE_2),
     Mutant("labels are not smoothed", STAGE_2, "smoothing=0.0", "smoothing=0.1", PINNED_STAGE_2),
     Mutant("λ is 6 in Table 2", STAGE_2, "guidance=6.0", "guidance=7.0", PINNED_SAMPLERS),
     Mutant("λ is 12 for the videos", STAGE_2, "guidance=12.0", "guidance=11.0", PINNED_SAMPLERS),
