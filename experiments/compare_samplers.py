@@ -40,9 +40,9 @@ ONLY = flags.DEFINE_list("only", [], "names of the settings to measure; default:
 COUNT = flags.DEFINE_integer("count", 400, "prompts per split and seed", lower_bound=1)
 SEEDS = flags.DEFINE_list("seeds", ["0"], "of the samples")
 STUDENT = flags.DEFINE_string("student", None, "of the model, for settings with `student: true`")
-SPLITS = flags.DEFINE_list("splits", ["seen", "never_seen", "story"], "what to measure")
+SPLITS = flags.DEFINE_list("splits", [], "what to measure; default: all that the model has")
 
-NAMES = {"seen": "test", "never_seen": "held_out", "story": "test"}
+NAMES = {"seen": "test", "never_seen": "held_out", "pair": "test", "story": "test"}
 SHARES = (*NAMES, *(f"{name} identity" for name in NAMES))
 PROMPTS, EACH = 8, 25  # of diversity
 MEASURES = ("start_px", "start_bits", "ground_bits")
@@ -71,9 +71,11 @@ def main(argv):
     alignment.GROUP = min(200, COUNT.value)  # rows of one compiled batch, of all seeds
     if any(options.get("student") for options in settings.values()):
         _student(model)  # before anything is measured
-    world = dataclasses.replace(batches.world(model.config), then=0.0, pair=0.0)
+    own = batches.world(model.config)
+    splits = SPLITS.value or [name for name in NAMES if name != "pair" or own.pair]
+    world = dataclasses.replace(own, then=0.0, pair=0.0)
     with outputs.claimed("output", output, "experiment", inputs):
-        _compare(model, world, settings, seeds, output)
+        _compare(model, world, settings, splits, seeds, output)
 
 
 @functools.cache
@@ -83,7 +85,7 @@ def _student(model):
     return model.load_student(STUDENT.value)
 
 
-def _compare(model, world, settings, seeds, output):
+def _compare(model, world, settings, splits, seeds, output):
     report = _resumed(output / "samplers.json", model, world)
     with Progress(len(settings) * len(seeds), "trials") as progress:
         for name, options in settings.items():
@@ -93,7 +95,7 @@ def _compare(model, world, settings, seeds, output):
                 trials = report["trials"][name] = {"options": options, "seeds": {}}
             for seed in seeds:
                 done = trials["seeds"].setdefault(str(seed), {})
-                _measure(model, world, options, seed, done)
+                _measure(model, world, options, splits, seed, done)
                 write_json(output / "samplers.json", report, indent=2)
                 progress.update(note=f"{name}, seed {seed}")
     table = _table(report)
@@ -137,10 +139,10 @@ def _combinations(world):
     return seen[np.linspace(0, len(seen) - 1, PROMPTS).astype(int)]
 
 
-def _measure(model, world, options, seed, done):
+def _measure(model, world, options, splits, seed, done):
     """Adds what `done` lacks: counts by split, diversity, passes, seconds per clip."""
     from phenaki.data.shapes import render
-    from phenaki.evaluation import alignment, diversity
+    from phenaki.evaluation import alignment, diversity, two_objects
     from phenaki.sampling.options import Defaults
 
     own = model.settings
@@ -149,7 +151,12 @@ def _measure(model, world, options, seed, done):
     if options.get("student"):
         options = options | {"student": _student(model)}
     model.settings = dataclasses.replace(own, defaults=Defaults(base | options))
-    for split in [x for x in SPLITS.value if "identity" not in done.get(x, {})]:
+    for split in [x for x in splits if "identity" not in done.get(x, {})]:
+        if split == "pair":
+            pairs = two_objects.prompts(world, NAMES[split], COUNT.value)
+            video = alignment.sample(model, pairs.texts, seed)
+            done[split] = _counts([two_objects.verdict(world, video, pairs)])
+            continue
         combination = common.combinations(world, NAMES[split], COUNT.value)
         if split == "story":
             scenes = alignment.stories(model, world, combination, seed)
@@ -202,14 +209,16 @@ def _rows(report):
 
 
 def _table(report):
-    head = ["setting", "passes (later)", *(f"{x}, %" for x in SHARES), "start px", "start bits"]
+    found = dict(_rows(report))
+    shares = [name for name in SHARES if any(name in row for row in found.values())]
+    head = ["setting", "passes (later)", *(f"{x}, %" for x in shares), "start px", "start bits"]
     head += ["background bits", "Fréchet", "ms a clip"]
     rows = []
     truth = report["truth"]
     measures = [f"{truth[key]:.2f}" for key in (*MEASURES, "frechet")]
-    rows.append(["truth", *[""] * (1 + len(SHARES)), *measures, ""])
-    for name, row in _rows(report):
-        cells = [common.percent(*row[split]) if split in row else "" for split in SHARES]
+    rows.append(["truth", *[""] * (1 + len(shares)), *measures, ""])
+    for name, row in found.items():
+        cells = [common.percent(*row[split]) if split in row else "" for split in shares]
         passes = f"{row['passes']:.3g} ({row['later_passes']:.3g})"
         measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
         rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])
@@ -221,10 +230,12 @@ def _chart(path, report):
     from matplotlib.figure import Figure
 
     rows = list(_rows(report))
-    figure = Figure(figsize=(4.5 * len(NAMES), 4), layout="constrained")
+    names = [name for name in NAMES if any(name in row for _, row in rows)]
+    figure = Figure(figsize=(4.5 * len(names), 4), layout="constrained")
     costs = sorted({round(row["passes"]) or 1 for _, row in rows})  # of the axis
     least = min(row["passes"] for _, row in rows)
-    for plot, split in zip(figure.subplots(1, len(NAMES), sharey=True), NAMES, strict=True):
+    plots = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for plot, split in zip(plots, names, strict=True):
         points = [(row["passes"], *row[split], name) for name, row in rows if split in row]
         for passes, right, of, name in points:
             share = right / of
