@@ -34,7 +34,7 @@ echo "jax $jax"
 mkdir "$folder/cache"
 echo "full disk:   $( (ulimit -f 1; run) 2>&1 | tail -1)"
 later=()
-for start in 1 2 3; do
+for _ in 1 2 3; do
   later+=("$(run 2>&1 | tail -1)")
   echo "later start: ${later[-1]}"
 done
