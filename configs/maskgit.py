@@ -77,6 +77,23 @@ FAST = {
 }
 
 
+# Of 96 tokens: what is drawn at once grows with what is known. In the work of 5.5 passes, 5 later.
+GROWING = {
+    **SAMPLER,
+    "steps": 16,
+    "schedule": "exp",
+    "order": "middle",
+    "view": "begun",
+    "temperature": (1.0, 1.0, 1.0, 0.7, 0.5, 0.0, 0.0),
+    "min_p": 0.05,
+    "choice_temperature": 1.0,
+    "guidance": 0.0,
+}
+GROWING_LATER = dict(
+    steps=6, schedule="linear", order="frames", view="begun", temperature=0.0, min_p=0.0
+)
+
+
 def later_windows(**given):
     """Options of windows after the first: those `given`; None, which flags may set, is no other."""
     kinds = dict(
@@ -308,7 +325,10 @@ def shapes64(c):
     c.mask.update(prefix=0.25, ordered=0.6)
     c.data.batch = 16
     c.data.world = ConfigDict(cvivit.world64(then=0.55, wander=0.6, pair=0.45))
-    c.train.update(steps=8000, save_every=1000, sample_every=2000)
+    c.sample = ConfigDict({**c.sample.to_dict(), **GROWING})
+    c.sample.continued = later_windows(**GROWING_LATER)
+    c.presets = PRESETS
+    c.train.update(steps=7500, save_every=1000, sample_every=3750)
 
 
 def mix(c, percentages: str):
