@@ -210,15 +210,15 @@ def _rows(report):
 
 def _table(report):
     found = dict(_rows(report))
-    shares = [name for name in SHARES if any(name in row for row in found.values())]
-    head = ["setting", "passes (later)", *(f"{x}, %" for x in shares), "start px", "start bits"]
+    columns = [name for name in SHARES if any(name in row for row in found.values())]
+    head = ["setting", "passes (later)", *(f"{x}, %" for x in columns), "start px", "start bits"]
     head += ["background bits", "Fréchet", "ms a clip"]
     rows = []
     truth = report["truth"]
     measures = [f"{truth[key]:.2f}" for key in (*MEASURES, "frechet")]
-    rows.append(["truth", *[""] * (1 + len(shares)), *measures, ""])
+    rows.append(["truth", *[""] * (1 + len(columns)), *measures, ""])
     for name, row in found.items():
-        cells = [common.percent(*row[split]) if split in row else "" for split in shares]
+        cells = [common.percent(*row[split]) if split in row else "" for split in columns]
         passes = f"{row['passes']:.3g} ({row['later_passes']:.3g})"
         measures = [f"{row[key]:.2f}" if key in row else "" for key in (*MEASURES, "frechet")]
         rows.append([name, passes, *cells, *measures, f"{1000 * row['seconds']:.1f}"])

@@ -39,7 +39,7 @@ def verdict(
     A third object, or parts of one, is too many: "present" is wrong.
     """
     readings = [detector.read(world, video, asked[:, 0]) for asked in prompts.combinations]
-    third = sum(reading.foreign for reading in readings) - 1
+    third = readings[0].foreign + readings[1].foreign - 1
     first, second = (
         detector.judge(world, dataclasses.replace(reading, foreign=third), *asked.T)
         for reading, asked in zip(readings, prompts.combinations, strict=True)

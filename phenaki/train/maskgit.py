@@ -165,7 +165,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         per_frame=spec.tokens(1),
         prefix=config.mask.prefix,
         ordered=config.mask.ordered,
-        orders=_orders(config, spec.grid()) if config.mask.ordered else None,
+        orders=_orders(config.sample, spec.grid()) if config.mask.ordered else None,
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
 
@@ -182,17 +182,16 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
     return Stage(model, init, step, frozen)
 
 
-def _orders(config, grid):
-    """Ranks in the orders of the config's sampler: of whole clips, and where frames are given."""
-    sample = config.sample
+def _orders(sample, grid):
+    """Ranks in the orders of `config.sample`: of whole clips, and where frames are given."""
     first, later = (
         orders.ranks(name, grid, tuple(sample.get("calibrated", ())))
         for name in (sample.order, sample.continued.get("order") or sample.order)
     )
     if first is None or later is None:
         raise UserError(
-            f"config.mask.ordered={config.mask.ordered}: the order of config.sample, and of its "
-            "continued, must be a fixed one, not confidence; nearest is middle."
+            "config.mask.ordered: the order of config.sample, and of its continued, must be a fixed "
+            "one, not confidence; nearest is middle."
         )
     return first, later
 
