@@ -190,8 +190,8 @@ def _orders(sample, grid):
     )
     if first is None or later is None:
         raise UserError(
-            "config.mask.ordered: the order of config.sample, and of its continued, must be a fixed "
-            "one, not confidence; nearest is middle."
+            "config.mask.ordered: the order of config.sample, and of its continued, must be fixed, "
+            "not confidence; nearest is middle."
         )
     return first, later
 
