@@ -48,8 +48,7 @@ def combinations(world, split: str, count: int) -> np.ndarray:
     """What `count` unseen clips of `split` show: [b, 3] colour, shape, direction."""
     from phenaki.data.shapes import attributes
 
-    clips = attributes.sample(world, split, np.arange(count))
-    return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
+    return attributes.sample(world, split, np.arange(count)).combination
 
 
 def cell(values: Sequence[float], digits: int, factor: float = 1.0) -> str:

@@ -7,11 +7,12 @@
 of later windows under `continued`; an option that is left out has its default, not the model's.
 --only picks some of them. Every setting samples --count prompts of moving shapes per split and
 seed; the detector counts those that are obeyed in all attributes, with Wilson 95 % intervals over
-all seeds. A setting is better than another only where their intervals are disjoint; pick on one
-seed, report on others. Next to it stand the diversity of 8 prompts x 25 samples
-(`phenaki.evaluation.diversity`), passes per clip, those over a part of it as that part, and seconds
-per clip. Settings with `student: true` sample by --student. Writes samplers.json, samplers.md and
-samplers.png; a second call resumes, and measures anew the settings whose options have changed.
+all seeds; of worlds with pairs also prompts of two objects, where both have to be right. A setting
+is better than another only where their intervals are disjoint; pick on one seed, report on others.
+Next to it stand the diversity of 8 prompts x 25 samples (`phenaki.evaluation.diversity`), passes
+per clip, those over a part of it as that part, and seconds per clip. Settings with `student: true`
+sample by --student. Writes samplers.json, samplers.md and samplers.png; a second call resumes, and
+measures anew the settings whose options have changed.
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import script_calls
 import tiny
+from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import maskgit
@@ -242,7 +243,9 @@ def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):
 
 def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     assert common.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
-    tiny.phenaki().save(tmp_path / "model")
+    config = tiny.whole_config()
+    config.data.world = ConfigDict({**config.data.world.to_dict(), "pair": 0.2})
+    tiny.of_config(config).save(tmp_path / "model")
     checkpoint.update_sample(tmp_path / "model", {"calibrated": [5, 2]})
     (tmp_path / "settings.yaml").write_text(
         "few: {steps: 2, order: calibrated, schedule: late, continued: {steps: 1}}\n"
@@ -258,6 +261,7 @@ def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     assert list(report["trials"]) == ["few", "plain"]
     few = report["trials"]["few"]["seeds"]["1"]
     assert (few["passes"], few["later_passes"], few["story"]["of"]) == (2, 1, 12)
+    assert few["pair"]["of"] == 4 and "| pair, % |" in done.stdout
     assert {"start_px", "start_bits", "ground_bits", "frechet"} <= few.keys() & report[
         "truth"
     ].keys()

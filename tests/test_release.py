@@ -4,6 +4,7 @@ The golden numbers may change with the bundle only, or with the sampler's noise 
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -11,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phenaki.configs import maskgit
 from phenaki.data import batches
 from phenaki.data.shapes import render
-from phenaki.evaluation import alignment
+from phenaki.evaluation import alignment, two_objects
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import resolve
 
 RELEASE = Path(__file__).parents[1] / "checkpoints/laptop"
 GOLDEN_PSNR = [27.61, 24.69, 26.12, 27.19, 26.24, 29.96, 26.97, 29.22]  # dB, of each clip
+GOLDEN_PAIRS = [26.63, 27.07, 25.32, 27.0]  # dB, of the larger model's
 GOLDEN_LOSS = 2.03156  # nats per masked token
 # In 12 steps at lambda 0.5: of six prompts that were seen in training and six that were not.
 GOLDEN_VERDICTS = dict(colour=12, shape=12, direction=12, present=12, all=12, identity=12)
@@ -67,6 +70,21 @@ def test_the_sampler_draws_as_it_did(model, world):
     verdict = alignment.verdict(world, video, prompts)
     found = {name: int(getattr(verdict, name).sum()) for name in alignment.ATTRIBUTES}
     assert found == GOLDEN_VERDICTS
+
+
+def test_the_larger_model_shows_two_objects_as_it_did():
+    larger = Phenaki.load(RELEASE.parent / "shapes64")
+    own = maskgit.get_config("shapes64")
+    for name in ("sample", "presets"):
+        stored, preset = (json.loads(config[name].to_json()) for config in (larger.config, own))
+        assert stored == preset
+    both = dataclasses.replace(batches.world(larger.config), then=0.0, pair=1.0)
+    made = render.render(both, "test", np.arange(4))
+    video = made["video"].astype(np.float32) / 255
+    shown = larger.reconstruct(video)
+    error = np.square(shown - video).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(-10 * np.log10(error), GOLDEN_PAIRS, atol=0.02)
+    assert two_objects.verdict(both, shown, two_objects.prompts(both, "test", 4)).all.all()
 
 
 def test_samples_without_options_take_few_passes(model):

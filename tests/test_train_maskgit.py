@@ -1,5 +1,7 @@
 """Stage 2's step: logs by masked fraction, weights of samples, devices and micro-batches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,28 +117,32 @@ def test_some_samples_are_masked_along_the_orders_of_the_sampler():
     batch = {kind: jax.tree.map(lambda x: np.tile(x, (60, 1, 1, 1)), BATCH[kind]) for kind in BATCH}
     grid = (6, 2, 2)
     first, later = (orders.ranks(name, grid) for name in ("middle", "frames"))
-    options = dict(per_frame=4, prefix=0.4, orders=(first, later))
-    _, _, random = run(batch, **options)
-    _, _, same = run(batch, ordered=0.0, **options)
-    _, _, all_of = run(batch, ordered=1.0, **options)
-    _, _, some = run(batch, ordered=0.5, **options)
 
-    def along(fed, ranks):
+    def fed(**ranks):
+        return run(batch, per_frame=4, prefix=0.4, **ranks)[2]
+
+    random = fed()
+    same, some, all_of = (
+        fed(ranks=functools.partial(schedules.sample_ranks, orders=(first, later), fraction=part))
+        for part in (0.0, 0.5, 1.0)
+    )
+
+    def along(tokens, ranks):
         """Rows whose masks are the last of `ranks`."""
-        mask = fed == Toy.mask_id
+        mask = tokens == Toy.mask_id
         ranked = mask[:, np.argsort(ranks[: mask.shape[1]])]
         return (np.diff(ranked.astype(int), axis=1) >= 0).all(1)
 
     for kind in BATCH:
         np.testing.assert_array_equal(random[kind][0][0], same[kind][0][0])
-        counts = [(fed[kind][0][0] == Toy.mask_id).sum(1) for fed in (random, all_of, some)]
+        counts = [(one[kind][0][0] == Toy.mask_id).sum(1) for one in (random, all_of, some)]
         np.testing.assert_array_equal(counts[0], counts[1])  # as many masks, elsewhere
         np.testing.assert_array_equal(counts[0], counts[2])
-    fed = all_of["video"][0][0]
-    known = (fed != Toy.mask_id).reshape(-1, 6, 4).all(2)[:, 0]  # the first latent frame
-    either = along(fed, first) | along(fed, later)
-    assert either.all() and along(fed, later)[known].mean() > 0.9
-    assert 0.3 < along(fed, later).mean() < 0.65 and along(fed, first).mean() > 0.5
+    clips = all_of["video"][0][0]
+    known = (clips != Toy.mask_id).reshape(-1, 6, 4).all(2)[:, 0]  # the first latent frame
+    either = along(clips, first) | along(clips, later)
+    assert either.all() and along(clips, later)[known].mean() > 0.9
+    assert 0.3 < along(clips, later).mean() < 0.65 and along(clips, first).mean() > 0.5
     image = all_of["image"][0][0]
     assert along(image, first).all()
     found = along(some["video"][0][0], first) | along(some["video"][0][0], later)
@@ -152,12 +158,13 @@ def test_samples_are_masked_along_fixed_orders_only():
         maskgit.make_stage(config, {})
     config.sample.update(order="middle")
     config.sample.continued.update(order="frames")
-    made = maskgit.make_stage(config, {}).step
+    made = maskgit.make_stage(config, {}).step.ranks.keywords
+    assert made["fraction"] == 0.5
     grid = factory.video_spec(config).grid()
-    np.testing.assert_array_equal(made.orders[0], orders.ranks("middle", grid))
-    np.testing.assert_array_equal(made.orders[1], orders.ranks("frames", grid))
+    np.testing.assert_array_equal(made["orders"][0], orders.ranks("middle", grid))
+    np.testing.assert_array_equal(made["orders"][1], orders.ranks("frames", grid))
     config.sample.continued.update(order=None)
-    later = maskgit.make_stage(config, {}).step.orders[1]
+    _, later = maskgit.make_stage(config, {}).step.ranks.keywords["orders"]
     np.testing.assert_array_equal(later, orders.ranks("middle", grid))
 
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from phenaki.data.shapes import attributes, detector, render
 from phenaki.data.shapes import world as shapes_world
+from phenaki.data.shapes.attributes import Combinations
 from phenaki.data.shapes.world import World
 from phenaki.evaluation import devices, two_objects
-from phenaki.evaluation.two_objects import Combinations
 from phenaki.pipeline import Phenaki
 from phenaki.sampling.windows import Scene, segments, windows
 
@@ -140,7 +140,7 @@ def measure(
     """
     plain = _plain(world)
     truth = render.render(plain, "test", np.arange(count))
-    combination = _combination(truth["clips"])
+    combination = truth["clips"].combination
     video = _in_groups(
         lambda rows: model.reconstruct(truth["video"][rows].astype(np.float32) / 255), count
     )
@@ -149,7 +149,7 @@ def measure(
     found["ceiling"]["psnr"] = float(-10 * np.log10(error))
     for name, split in (("seen", "test"), ("held_out", "held_out")):
         clips = attributes.sample(plain, split, np.arange(count))
-        prompts = prompts_of(world, _combination(clips))
+        prompts = prompts_of(world, clips.combination)
         video = sample(model, prompts.texts, seed, **options)
         bits = {"start_bits": _start_bits(world, video)}
         found[name] = accuracy(verdict(world, video, prompts)) | bits
@@ -172,7 +172,7 @@ def judged_clips(
     """
     rows = {}
     for name, split in (("seen", "test"), ("held_out", "held_out"), ("stills_only", "test")):
-        combination = _combination(attributes.sample(_plain(world), split, np.arange(count)))
+        combination = attributes.sample(_plain(world), split, np.arange(count)).combination
         if name == "stills_only":
             if not world.still_colours:
                 continue
@@ -250,10 +250,6 @@ def _in_groups(make, count):
 def _plain(world: World) -> World:
     """`world` with one object and one movement per clip, as the prompts say."""
     return dataclasses.replace(world, then=0.0, pair=0.0)
-
-
-def _combination(clips) -> Combinations:
-    return np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
 
 
 def _most_frequent(x):

@@ -49,7 +49,7 @@ def pixel_distance(video: Clips, real: Clips) -> float:
 def real_clips(world: World, each: int, combinations: np.ndarray, search: int = 8192) -> Clips:
     """`each` unseen real clips of every row of `combinations`, one row after another, in [0, 1]."""
     clips = attributes.sample(world, "test", np.arange(search))
-    shown = np.stack([clips.colour[:, 0], clips.shape[:, 0], clips.direction[:, 0]], -1)
+    shown = clips.combination
     rows = [np.flatnonzero((shown == wanted).all(1))[:each] for wanted in combinations]
     return render.render(world, "test", np.concatenate(rows))["video"].astype(np.float32) / 255
 

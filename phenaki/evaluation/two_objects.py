@@ -3,12 +3,11 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from phenaki.data.shapes import attributes, captions, detector
+from phenaki.data.shapes.attributes import Combinations
 from phenaki.data.shapes.world import World
-
-Combinations = Int[np.ndarray, "b 3"]  # colour, shape, direction: indices into the world's lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +23,8 @@ def prompts(world: World, split: str, count: int) -> Prompts:
     pairs = dataclasses.replace(world, then=0.0, pair=1.0)
     clips = attributes.sample(pairs, split, np.arange(count))
     assert clips.other is not None
-    first, second = (
-        np.stack([one.colour[:, 0], one.shape[:, 0], one.direction[:, 0]], -1)
-        for one in (clips, clips.other)
-    )
-    return Prompts(captions.of_videos(pairs, split, np.arange(count), clips), (first, second))
+    texts = captions.of_videos(pairs, split, np.arange(count), clips)
+    return Prompts(texts, (clips.combination, clips.other.combination))
 
 
 def verdict(

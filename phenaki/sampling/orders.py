@@ -5,6 +5,7 @@ order can place the first tokens where they tell most about the rest.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,6 +60,22 @@ FIXED: Mapping[str, Callable[[Grid], Int[np.ndarray, " s"]]] = {
     "halton": halton,
 }
 NAMES = (CONFIDENCE, *FIXED, CALIBRATED)
+
+
+def of_sampler(sample: Any, grid: Grid) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
+    """The ranks of `config.sample` in whole clips, and where first frames are given.
+
+    Raises:
+        UserError: one of the orders is not fixed.
+    """
+    names = sample.order, sample.continued.get("order") or sample.order
+    first, later = (ranks(name, grid, tuple(sample.get("calibrated", ()))) for name in names)
+    if first is None or later is None:
+        raise UserError(
+            "config.mask.ordered: the order of config.sample, and of its continued, must be fixed, "
+            "not confidence; nearest is middle."
+        )
+    return first, later
 
 
 def ranks(name: str, grid: Grid, calibrated: tuple[int, ...] = ()) -> Int[np.ndarray, " s"] | None:

@@ -109,16 +109,15 @@ def sample_prefix(
 def sample_ranks(
     key: Array,
     known: Bool[Array, "b s"],
-    first: Int[np.ndarray, " n"],
-    later: Int[np.ndarray, " n"],
+    orders: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]],
     fraction: float,
 ) -> Int[Array, "b s"]:
     """The place of every position in an order, in about `fraction` of the rows; -1 in the others.
 
-    Rows with `known` positions have the order `later`, as later windows of a story do, the others
-    `first`; those of a clip of n >= s tokens.
+    `orders` are the ranks, in a clip of n >= s tokens, of rows without `known` positions, and of
+    rows with them, as later windows of a story.
     """
-    rows, length = known.shape
+    (rows, length), (first, later) = known.shape, orders
     order = jnp.where(known.any(1, keepdims=True), later[:length], first[:length])
     follows = jax.random.uniform(key, (rows, 1)) < fraction
     return jnp.where(follows, order, -1).astype(jnp.int32)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
@@ -53,8 +52,7 @@ class MaskGITStep:
     smoothing: float = 0.0  # of labels
     per_frame: int = 1  # tokens of a latent frame
     prefix: float = 0.0  # fraction of clips whose first latent frames are never masked
-    ordered: float = 0.0  # fraction of samples masked from the end of the sampler's order on
-    orders: tuple[np.ndarray, np.ndarray] | None = None  # ranks: of whole clips, after a prefix
+    ranks: Callable | None = None  # (key, known) -> those of `schedules.sample_mask`
 
     def __call__(self, state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -83,10 +81,7 @@ class MaskGITStep:
         tokens = tokens.reshape(len(tokens), -1)
         prefix_key = jax.random.fold_in(mask_key, 1)
         known = schedules.sample_prefix(prefix_key, tokens.shape, self.per_frame, self.prefix)
-        ranks = None
-        if self.ordered and self.orders:
-            order_key = jax.random.fold_in(mask_key, 2)
-            ranks = schedules.sample_ranks(order_key, known, *self.orders, self.ordered)
+        ranks = self.ranks and self.ranks(jax.random.fold_in(mask_key, 2), known)
         mask = schedules.sample_mask(mask_key, tokens.shape, self.schedule, known, ranks)
         masked, metrics = {"tokens": tokens, "mask": mask}, {}
         if text is not None:
@@ -151,6 +146,10 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
     model, optim = factory.maskgit(config), OptimOptions(**config.optim)
     text, spec = config.text, factory.video_spec(config)
     embed = functools.partial(inputs.text, factory.text_encoder(config)) if text else None
+    ranks: Any = None
+    if fraction := config.mask.ordered:
+        sampled = orders.of_sampler(config.sample, spec.grid())
+        ranks = functools.partial(schedules.sample_ranks, orders=sampled, fraction=fraction)
     step = MaskGITStep(
         model,
         make_optimizer(optim),
@@ -164,8 +163,7 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         smoothing=config.loss.smoothing,
         per_frame=spec.tokens(1),
         prefix=config.mask.prefix,
-        ordered=config.mask.ordered,
-        orders=_orders(config.sample, spec.grid()) if config.mask.ordered else None,
+        ranks=ranks,
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
 
@@ -180,20 +178,6 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         return state.create(params, step.optimizer)
 
     return Stage(model, init, step, frozen)
-
-
-def _orders(sample, grid):
-    """Ranks in the orders of `config.sample`: of whole clips, and where frames are given."""
-    first, later = (
-        orders.ranks(name, grid, tuple(sample.get("calibrated", ())))
-        for name in (sample.order, sample.continued.get("order") or sample.order)
-    )
-    if first is None or later is None:
-        raise UserError(
-            "config.mask.ordered: the order of config.sample, and of its continued, must be fixed, "
-            "not confidence; nearest is middle."
-        )
-    return first, later
 
 
 def start_params(directory: str, workdir: PathLike, tokenizer: str) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import numpy as np
+from jaxtyping import Int
 
 from phenaki.data.shapes.world import (
     DIRECTIONS,
@@ -29,6 +30,10 @@ def uniform(world: World, split: str, indices: np.ndarray, slot: int) -> np.ndar
     return (z >> np.uint64(11)).astype(np.float64) / 2**53
 
 
+# Rows of indices into a world's lists: colour, shape, direction.
+Combinations = Int[np.ndarray, "b 3"]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipAttributes:
     """Attributes of b clips. An axis of 2 is the leg: before `World.turn`, and from it on."""
@@ -42,6 +47,11 @@ class ClipAttributes:
     then: np.ndarray  # [b] bool
     other: "ClipAttributes | None" = None  # the second object, for clips with `pair`
     pair: np.ndarray | None = None  # [b] bool
+
+    @property
+    def combination(self) -> Combinations:
+        """What the first leg shows."""
+        return np.stack([self.colour[:, 0], self.shape[:, 0], self.direction[:, 0]], -1)
 
 
 def sample(world: World, split: str, indices: np.ndarray) -> ClipAttributes:
@@ -149,9 +159,10 @@ def _other(world, clips, known, random):
     own = vectors[clips.direction[:, 0]]
     back = np.array([np.flatnonzero((vectors == -v).all(1))[0] for v in vectors])[clips.direction]
     direction = np.where((random(22) < 0.5)[:, None], clips.direction, back)
-    others = (shape + np.arange(shapes)[:, None]) % shapes  # from the drawn one on, all of them
-    free = known[colour[:, 0], others, direction[:, 0]].argmax(0)
-    shape = np.repeat(((shape + free) % shapes)[:, None], 2, 1)
+    # The drawn shape, or else the first after it that makes a known combination.
+    candidates = (shape + np.arange(shapes)[:, None]) % shapes
+    ahead = known[colour[:, 0], candidates, direction[:, 0]].argmax(0)
+    shape = np.repeat(((shape + ahead) % shapes)[:, None], 2, 1)
     low, high = bounds(world, shape[:, 0], clips.size, offsets(world, direction))
     lane = 1 - abs(own[:, 1])  # the axis across the motion: x for vertical motion
     rows = np.arange(len(own))
