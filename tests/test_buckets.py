@@ -5,6 +5,7 @@ import json
 import os
 
 import bucket as loopback
+import layouts
 import numpy as np
 import pytest
 import script_calls
@@ -231,6 +232,19 @@ def test_preparing_in_a_bucket_gives_the_same_bytes(prepared, media, tmp_path):
     assert manifest.checksums(output) == manifest.checksums(str(tmp_path / "set"))
     assert len(manifest.checksums(output)) > 10
     assert f"{ROOT}/raw" in paths.path(f"{output}/report.json").read_text()
+
+
+def test_objects_that_no_file_can_stand_for_are_named(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    image = layouts.image(1)
+    for name in ("odd//a.png", "odd/b.png", "odd/both", "odd/both/c.png"):
+        bucket.put(name, image)
+    report = run.prepare(options(paths.path(f"{ROOT}/odd"), tmp_path / "set"))
+    assert report["files"]["read"] == 2
+    names = {problem["name"]: problem["reason"] for problem in report["problems"]}
+    assert "two slashes" in names["//"] and "name of a folder" in names["both"]
+    log = (tmp_path / "set" / "dead_letters.jsonl").read_text()
+    assert all(json.dumps(name) in log for name in ("//", "both"))
 
 
 def test_a_data_set_in_a_bucket_is_replaced_only_if_told(prepared, media, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 from phenaki.data import mixture
 from phenaki.data.host_rows import HostRows
 from phenaki.errors import UserError
+from phenaki.io import paths
 
 SETS = ("tfds", "codes")  # values of config.data.source that read data sets
 
@@ -207,12 +208,14 @@ def rates_of(data) -> dict[str, dict[str, float]]:
 
 
 def _parsed(field: str, sources: str) -> dict[str, float]:
-    """ "a=0.8,b=0.2" or "a" as directory -> rate."""
+    """ "a=0.8,b=0.2" or "a" as directory -> rate; directories may have =, as in day=3."""
     rates = {}
     for part in sources.split(",") if sources else ():
-        directory, _, rate = part.partition("=")
+        directory, mark, rate = (text.strip() for text in part.rpartition("="))
+        if not mark or "/" in rate or paths.path(part.strip()).exists():
+            directory, rate = part.strip(), ""
         try:
-            rates[directory.strip()] = float(rate or 1)
+            rates[directory] = float(rate or 1)
         except ValueError:
             raise UserError(
                 f"config.data.{field}={sources!r}: {rate!r} must be a number, as in "

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,14 @@ class Bucket:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.02)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes an object of any name, also one that no path has."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        server = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(server):
+            server.request("POST", f"/upload/storage/v1/b/{NAME}/o?{query}", content)
+            assert server.getresponse().status == 200
 
     @contextlib.contextmanager
     def failing(self, fault: Fault):

@@ -18,6 +18,7 @@ from typing import Any
 from etils import epath
 
 from phenaki.data.prepare import publish, report
+from phenaki.data.prepare.items import Skipped
 from phenaki.errors import UserError, bucket_reason
 from phenaki.io import artifacts, owner, paths
 from phenaki.io.paths import AnyPath
@@ -61,9 +62,10 @@ def prepare(options: Any, locally: Callable[..., dict], progress: Any, runner: A
 
 def _by_way_of(scratch: Path, options: Any, addresses, locally, progress, runner) -> dict:
     copied: dict[str, Path] = {}
+    lost: list[Skipped] = []
     for name in ("input", "captions"):
         if name in addresses and paths.is_remote(addresses[name]):
-            copied[name] = _fetch(epath.Path(addresses[name]), scratch / name)
+            copied[name] = _fetch(epath.Path(addresses[name]), scratch / name, lost)
     output = options.output
     if paths.is_remote(output):
         output = scratch / "output" / output.name
@@ -76,6 +78,7 @@ def _by_way_of(scratch: Path, options: Any, addresses, locally, progress, runner
         (scratch / DONE).unlink(missing_ok=True)
         (scratch / "output").mkdir(exist_ok=True)
         summary = _prepared(locally, local, addresses, copied, progress, runner)
+        report.add_problems(summary, lost, Path(output))
         report.save(summary, Path(output))
         if output is not options.output:
             artifacts.mark(scratch / DONE, key)
@@ -119,27 +122,41 @@ def _check_writable(output: AnyPath) -> None:
         ) from error
 
 
-def _files(root: epath.Path) -> Iterator[tuple[str, int]]:
-    """(name below `root`, bytes) of every object."""
+def _files(root: epath.Path) -> Iterator[tuple[str, int] | Skipped]:
+    """(name below `root`, bytes) of every object, and those that no file can stand for."""
     folders = collections.deque([root])
     while folders:
         folder = folders.popleft()
-        inside = [folder / name for name in paths.names(folder)]
+        found = collections.Counter(folder.iterdir() if folder.is_dir() else ())
+        if found.pop(folder, 0):  # listed as the folder's own name
+            name = f"{folder.relative_to(root).as_posix()}//".removeprefix(".")
+            yield Skipped(name, "objects with two slashes in a row: not read")
+        inside = sorted(found)
         for path, size in zip(inside, paths.in_threads(paths.size, inside), strict=True):
-            if size < 0:
+            name, is_both = path.relative_to(root).as_posix(), found[path] > 1
+            if size < 0 or is_both:
                 folders.append(path)
-            else:
-                yield path.relative_to(root).as_posix(), size
+            if is_both:
+                yield Skipped(name, "an object with the name of a folder: not read")
+            elif size >= 0:
+                yield name, size
 
 
-def _fetch(source: epath.Path, target: Path) -> Path:
-    """Copies a folder or file to the folder `target`, what is there already excepted."""
+def _fetch(source: epath.Path, target: Path, lost: list[Skipped]) -> Path:
+    """Copies a folder or file to the folder `target`, what is there already excepted.
+
+    Adds to `lost` what cannot be copied.
+    """
     whole = paths.size(source)
+    found: list[tuple[str, int]]
     if whole >= 0:
         found, root, result = [(source.name, whole)], source.parent, target / source.name
     else:
-        found, root, result = list(_files(source)), source, target / source.name
-        target = result
+        every = list(_files(source))
+        lost += [one for one in every if isinstance(one, Skipped)]
+        found = [one for one in every if not isinstance(one, Skipped)]
+        root, target = source, target / source.name
+        result = target
     if not found:
         raise UserError(f"{source}: no such folder or file, or an empty one.")
     missing = [

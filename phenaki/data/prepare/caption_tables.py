@@ -1,5 +1,6 @@
 """Caption tables as rows of strings: CSV and TSV as people write them, JSONL, JSON, parquet."""
 
+import collections
 import csv
 import itertools
 import json
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.data.prepare import csv_dialects
-from phenaki.data.prepare.csv_dialects import encoding
 from phenaki.data.prepare.items import kind_of
+from phenaki.data.prepare.text_files import encoding
 from phenaki.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -63,6 +64,11 @@ def columns(path: Path) -> set[str]:
     return set(first[1]) - {OVERFLOW} if first else set()
 
 
+def fault(row: Mapping[str, object]) -> str | None:
+    """Why the cells of a row may be those of other columns; None where they are not."""
+    return "too many cells; quote the caption" if OVERFLOW in row else None
+
+
 def column(names: Mapping[str, object] | set[str], wanted: tuple[str, ...]) -> str | None:
     """The first of `wanted` that is in `names`."""
     return next((name for name in wanted if name in names), None)
@@ -76,12 +82,13 @@ def _csv(path: Path, header: tuple[str, ...] | None, quotes: bool | None) -> Ite
             delimiter, enclosed = csv_dialects.of(path, quotes)
             quoting: Any = csv.QUOTE_MINIMAL if enclosed else csv.QUOTE_NONE
             reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+            _, passed = csv_dialects.to_header(file)
             first = header or next(reader, None)
             if not first:
                 raise UserError(f"{path}: empty; it needs a header and rows.")
             names = _distinct(name.strip().lower() for name in first)
             for cells in reader:
-                line = reader.line_num
+                line = passed + reader.line_num
                 row = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
                 if len(cells) > len(names):
                     row[OVERFLOW] = delimiter.join(cells[len(names) :])
@@ -96,9 +103,10 @@ def _csv(path: Path, header: tuple[str, ...] | None, quotes: bool | None) -> Ite
 def _distinct(names: Iterator[str]) -> list[str]:
     """Column names as pandas reads them: a second `caption` is `caption.1`."""
     found: list[str] = []
+    seen: collections.Counter[str] = collections.Counter()
     for name in names:
-        number = found.count(name)
-        found.append(f"{name}.{number}" if number else name)
+        found.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
     return found
 
 
@@ -124,7 +132,7 @@ def _json(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}: not JSON: {error}.") from None
         yield from _jsonl(path)
         return
-    if isinstance(content, dict) and content and all(map(kind_of, content)):
+    if isinstance(content, dict) and content and _is_by_names(content):
         content = [
             {FILE[0]: name} | (value if isinstance(value, dict) else {CAPTION[0]: value})
             for name, value in content.items()
@@ -132,6 +140,17 @@ def _json(path: Path) -> Iterator[Row]:
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise UserError(f"{path}: must be an array of objects, or an object by file names.")
     yield from ((number, _strings(row)) for number, row in enumerate(content, 1))
+
+
+def _is_by_names(content: Mapping[str, Any]) -> bool:
+    """Whether an object has captions by names of files, with their suffixes or all of one form."""
+    if all(map(kind_of, content)):
+        return True
+    values = [*content.values()]
+    if all(isinstance(value, dict) for value in values):
+        return all(column(value, CAPTION) for value in values)
+    texts = itertools.chain.from_iterable(v if isinstance(v, list) else [v] for v in values)
+    return all(isinstance(text, str) for text in texts)
 
 
 def _is_lines(path: Path) -> bool:

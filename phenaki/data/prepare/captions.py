@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from phenaki.data.prepare import text_files
 from phenaki.io.clean_text import clean
 
 NAMES = ("caption", "text", "captions", "cap", "sentence", "prompt")  # of a caption in an object
@@ -44,7 +45,7 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return next((texts for name in NAMES if (texts := _texts(value.get(name)))), [])
     if isinstance(value, bytes):
-        return _texts(value.decode("utf-8", "replace"))
+        return _texts(text_files.decoded(value))
     missing = value is None or isinstance(value, bool) or value != value  # NaN
     return [] if missing else [str(value)]
 

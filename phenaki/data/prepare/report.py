@@ -4,7 +4,7 @@ import collections
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -81,6 +81,15 @@ class IngestReport:
             "problems": self._problems,
             "seconds": round(seconds, 1),
         }
+
+
+def add_problems(summary: dict, found: Sequence[Skipped], directory: Path) -> None:
+    """Adds to the report and the log in `directory` what the call that made them did not see."""
+    entries = [{"name": skipped.name, "reason": skipped.reason} for skipped in found]
+    summary["files"]["problems"] += len(entries)
+    summary["problems"] = entries + summary["problems"]
+    with (directory / SKIPPED_LOG).open("a", encoding="utf-8") as log:
+        log.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def category(reason: str | None) -> str:

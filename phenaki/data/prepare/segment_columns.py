@@ -34,7 +34,7 @@ _PAIRS = tuple(
     "timestamps timestamp segments segment spans span time_range time_ranges range intervals "
     "interval moments moment times time start_end window windows relevant_windows".split()
 )
-_LENGTHS = ("duration", "length", "clip_duration", "segment_duration", "duration_sec", "dur")
+_LENGTHS = ("duration", "length", "dur", "len")
 # The times of MSR-VTT's own columns, written with a blank, are those of the source at `url`.
 _MSRVTT = {"url", "start time", "end time"}
 _IN_NAME = re.compile(r"[_\-#@. ]([\d:]+(?:\.\d+)?)[_\-]([\d:]+(?:\.\d+)?)$")
@@ -193,11 +193,30 @@ def _start_and_end(names: Iterable[str]) -> list[SegmentColumns]:
 
 def _start_and_length(names: Iterable[str]) -> list[SegmentColumns]:
     by_words = {_words(name): name for name in names}
-    length = next((by_words[name] for name in _LENGTHS if name in by_words), None)
-    starts = [
-        n for w, n in by_words.items() for s in ("start", "begin") if _without(w, s) is not None
+    rests = {n: [_without(w, length) for length in _LENGTHS] for w, n in by_words.items()}
+    # That of the whole video says nothing of a segment.
+    lengths = [
+        name
+        for name, found in rests.items()
+        if any(rest is not None and "video" not in rest for rest in found)
     ]
-    return [SegmentColumns(name, None, length, unit=_unit(name)) for name in starts if length]
+    starts = [name for words, name in by_words.items() if _is_start(words)]
+    return [
+        SegmentColumns(start, None, length, unit=_unit(start))
+        for start in starts
+        for length in lengths
+        if _unit(length) == _unit(start)
+    ]
+
+
+def unread(row: Mapping[str, object]) -> list[str]:
+    """The filled columns whose names say that they hold times of segments."""
+    named = (name for name, cell in row.items() if str(cell or "").strip())
+    return [name for name in named if _words(name) in _PAIRS or _is_start(_words(name))]
+
+
+def _is_start(words: str) -> bool:
+    return any(_without(words, mark) is not None for mark in ("start", "begin", "onset"))
 
 
 def _without(words: str, mark: str) -> tuple[str, ...] | None:

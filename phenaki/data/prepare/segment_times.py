@@ -14,7 +14,12 @@ Unit = Literal["seconds", "ms", "frames"]
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:[.,]\d*)?)")
 _LETTERS = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+(?:\.\d*)?)s(?:ecs?|econds?)?)?")
-_BETWEEN = re.compile(r"\s*(?:-->|–|—|-|,|;|\bto\b|\s)\s*")
+# Between two times, the surest first: a comma may be that of 00:01,500 or of 1,5.
+_BETWEEN = tuple(
+    re.compile(rf"\s*(?:{mark})\s*")
+    for mark in (r"-+>|→", r"\bto\b", "~|–|—|-", ";", r"\.{2,}", r",(?=\s)", ",", r"\s")
+)
+_COMMA = re.compile(r"\d+,\d{1,2}")  # a decimal one; 1,000 may be a thousand
 _SHOWN = 40  # characters of a wrong value in its message
 
 
@@ -43,7 +48,7 @@ def time(value: object, unit: Unit = "seconds") -> Fraction | None:
 
 def _number(text: str, unit: Unit) -> Fraction:
     try:
-        number = Decimal(text)
+        number = Decimal(text.replace(",", ".") if _COMMA.fullmatch(text) else text)
         value = Fraction(number) if abs(number.adjusted()) < 18 or not number else None
     except (InvalidOperation, ValueError, OverflowError):
         value = None
@@ -95,7 +100,7 @@ def segments(value: Any, unit: Unit = "seconds") -> list[Segment]:
     if found is None or (isinstance(found, str) and found.strip().lower() in _BLANK):
         return []
     if isinstance(found, str):
-        found = _BETWEEN.split(found.strip())
+        found = _halves(found)
     if isinstance(found, Mapping):
         found = [found]
     if not isinstance(found, Sequence):
@@ -108,11 +113,17 @@ def segments(value: Any, unit: Unit = "seconds") -> list[Segment]:
     return [_pair(part, unit) for part in pairs]
 
 
+def _halves(text: str) -> list[str]:
+    """The two times in a text; other than two parts where it has no two."""
+    splits = (mark.split(text.strip()) for mark in _BETWEEN)
+    return next((parts for parts in splits if len(parts) == 2 and all(parts)), [text])
+
+
 def _pair(part: Any, unit: Unit) -> Segment:
     if isinstance(part, Mapping):
         part = _of_object(part)
     if isinstance(part, str):
-        part = _BETWEEN.split(part.strip())
+        part = _halves(part)
     made = None
     if isinstance(part, Sequence) and len(part) == 2:
         made = segment(part[0], part[1], unit)

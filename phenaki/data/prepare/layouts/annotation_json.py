@@ -1,13 +1,16 @@
-"""Annotation files in JSON: ActivityNet Captions, YouCook2, MSR-VTT, VATEX, DiDeMo, SSv2, Vript."""
+"""Annotation files in JSON, of videos and of images.
+
+ActivityNet Captions, YouCook2, MSR-VTT, VATEX, DiDeMo, SSv2, Vript; COCO's and Karpathy's captions.
+"""
 
 import collections
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from phenaki.data.prepare import captions
+from phenaki.data.prepare import captions, text_files
 from phenaki.data.prepare.items import Skipped
 from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, cut_out, split_in
 from phenaki.errors import UserError
@@ -24,14 +27,14 @@ def load(path: Path) -> Any:
         UserError: not readable.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(text_files.read(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON: {str(error)[:80]}.") from None
 
 
 def _lines(path: Path) -> Iterator[Any]:
     """The content of each line of a JSONL file."""
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding=text_files.encoding(path)) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
@@ -163,7 +166,47 @@ def _vript(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | S
     )
 
 
+def _is_coco(sniff: Sniff) -> bool:
+    """Files of boxes and keypoints have images, too; the captions may come after what is read."""
+    texts = "caption" in sniff.names or "caption" in sniff.name.lower()
+    return texts and _is(sniff, "{", ("images", "file_name"))
+
+
+def _images(path: Path) -> Iterator[tuple[str, Any]]:
+    """Joins the captions of COCO to its images."""
+    content = load(path)
+    texts = collections.defaultdict(list)
+    for annotation in content["annotations"]:
+        texts[annotation["image_id"]].append(annotation["caption"])
+    for image in content["images"]:
+        yield image["file_name"], texts[image["id"]]
+
+
+def _coco(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
+    """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
+    yield Row((name, PurePosixPath(name).name), captions.of(entry))
+
+
+def _described(path: Path) -> Iterator[tuple[str, Any]]:
+    yield from ((image["filename"], image) for image in load(path)["images"])
+
+
+def _karpathy(name: str, entry: Any, fields: Mapping[str, str]) -> Iterator[Row | Skipped]:
+    """{"images": [{"filepath", "filename", "sentences": [{"raw"}], "split"}]}."""
+    place = f"{entry['filepath']}/{name}" if entry.get("filepath") else name
+    texts = [sentence["raw"] for sentence in entry["sentences"]]
+    split = "train" if entry.get("split") == "restval" else entry.get("split")
+    yield Row((place, name), captions.of(texts), split_in(str(split)))
+
+
 FORMATS: dict[str, Format] = {
+    "coco": Format("COCO captions", _is_coco, _images, _coco),
+    "karpathy": Format(
+        "sentences of images as Karpathy's splits",
+        _of_object("images", "filename", "sentences", "raw"),
+        _described,
+        _karpathy,
+    ),
     "activitynet": Format(
         "ActivityNet Captions",
         lambda sniff: any(_is(sniff, "{", (name, "sentences")) for name in _TIMES),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from phenaki.data.prepare import caption_tables, captions, csv_dialects, segment_times
+from phenaki.data.prepare import caption_tables, captions, segment_times, text_files
 from phenaki.data.prepare.items import Skipped, Split
 from phenaki.data.prepare.layouts.media_index import Format, Row, Sniff, cut_out, split_in
 from phenaki.errors import UserError
@@ -26,7 +26,7 @@ def _begins(pattern: re.Pattern):
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        with path.open(encoding=csv_dialects.encoding(path)) as file:
+        with path.open(encoding=text_files.encoding(path)) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"{path.name}:{number}", line.strip()

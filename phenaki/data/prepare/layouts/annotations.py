@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from phenaki.data.prepare import caption_tables, text_files
 from phenaki.data.prepare.items import Inventory, Skipped
 from phenaki.data.prepare.layouts import annotation_json, annotation_tables, walk
 from phenaki.data.prepare.layouts.media_index import Collector, Format, Row, Sniff
@@ -85,14 +86,13 @@ def _sniff(path: Path) -> Sniff:
     if suffix == ".parquet":
         return Sniff(path.name, suffix, "", _parquet_columns(path))
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD).decode("utf-8-sig", errors="replace").lstrip()
+        head = text_files.head(path, _HEAD).lstrip()
     except OSError:
         head = ""
     if suffix in (".json", ".jsonl"):
         names = re.findall(r'"((?:[^"\\]|\\.)*)"\s*:', head)
     else:
-        first = head.partition("\n")[0].rstrip("\r")
+        first = re.split(r"[\r\n]", head, maxsplit=1)[0]
         cells = csv.reader([first], delimiter="\t" if suffix == ".tsv" else ",")
         names = next(cells, []) if suffix in (".csv", ".tsv") else []
     return Sniff(path.name, suffix, head, frozenset(name.strip().lower() for name in names))
@@ -114,6 +114,10 @@ def _collect(
     """Adds the rows of a file; returns their number."""
     count = 0
     for name, entry in _entries(form, path):
+        if isinstance(entry, dict) and (fault := caption_tables.fault(entry)):
+            count += 1
+            collector.problems.append(Skipped(name, f"{key}: {fault}"))
+            continue
         try:
             for row in form.rows(name, entry, request.fields):
                 count += 1

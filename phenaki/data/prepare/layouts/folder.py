@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from phenaki.data.prepare import text_files
 from phenaki.data.prepare.items import (
     Inventory,
     RawItem,
@@ -33,32 +34,47 @@ class Entry:
 
 def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | None:
     """clip.txt, clip.json or clip.mp4.txt next to clip.mp4; of several, all flags are used."""
-    if not any(side in found.others for key in found.media for side in _sides(key)):
+    sides = Sides(found.others)
+    if not any(sides.of(key) for key in found.media):
         return None
-    entries, problems, used = {}, [], set()
+    entries, used = {}, set()
+    problems: list[Skipped] = []
     for key in found.media:
-        texts = []
-        for side in _sides(key):
-            if side not in found.others:
-                continue
-            used.add(side)
-            try:
-                text = (request.root / side).read_text(encoding="utf-8-sig")
-                texts.append(metadata.read(text, side.rpartition(".")[2]))
-            except (OSError, ValueError) as error:
-                problems.append(Skipped(side, f"unreadable caption: {error}"))
-        read = metadata.joined(texts)
-        if texts and not read.captions:
-            problems.append(Skipped(key, "the text next to it has no caption"))
+        read = sides.read(key, request.root, problems)
+        used.update(sides.of(key))
         entries[key] = Entry(read.captions, read.nsfw, found.split_of(key), read)
     found.others -= used
     return inventory("a .txt or .json next to each file", found, entries, problems)
 
 
-def _sides(key: str) -> list[str]:
-    path = PurePosixPath(key)
-    names = [path.with_suffix(f".{suffix}").as_posix() for suffix in metadata.TEXTS]
-    return names + [f"{key}.{suffix}" for suffix in metadata.TEXTS]
+class Sides:
+    """The texts among files, by what they lie next to; suffixes in any case, as in A.JPG, A.TXT."""
+
+    def __init__(self, others: Iterable[str]):
+        self._by_stem: dict[tuple[str, str], str] = {}
+        for key in sorted(others):  # of A.TXT and A.txt the last
+            stem, _, suffix = key.rpartition(".")
+            self._by_stem[stem, suffix.lower()] = key
+
+    def of(self, key: str) -> list[str]:
+        """Those next to a file."""
+        stems = dict.fromkeys((PurePosixPath(key).with_suffix("").as_posix(), key))
+        names = ((stem, suffix) for stem in stems for suffix in metadata.TEXTS)
+        return [self._by_stem[name] for name in names if name in self._by_stem]
+
+    def read(self, key: str, root: Path, problems: list[Skipped]) -> metadata.Metadata:
+        """What they say; adds what is wrong with them to `problems`."""
+        texts = []
+        for side in self.of(key):
+            try:
+                text = text_files.read(root / side)
+                texts.append(metadata.read(text, side.rpartition(".")[2].lower()))
+            except (OSError, ValueError) as error:
+                problems.append(Skipped(side, f"unreadable caption: {error}"))
+        read = metadata.joined(texts)
+        if texts and not read.captions:
+            problems.append(Skipped(key, "the text next to it has no caption"))
+        return read
 
 
 def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None:

@@ -17,6 +17,8 @@ from phenaki.data.prepare.items import (
 )
 from phenaki.data.prepare.layouts import walk
 
+NO_FILE = "no such file"
+SEVERAL = "files of this name in several folders"
 _MORE_SPLITS: dict[str, Split] = {
     **dict.fromkeys(("testing", "validating", "eval", "dev"), "validation")
 }
@@ -88,33 +90,52 @@ class Collector:
 
     def __init__(self, found: walk.Listing):
         self._found = found
-        self._by_name: dict[str, str] = {}
+        self._keys = set(found.media)
+        self._by_name: dict[str, list[str]] = {}  # the first in each folder, all of one kind
         for key in sorted(found.media, key=lambda key: (kind_of(key) == "image", key)):
             path = PurePosixPath(key)
-            for name in (key, path.name, path.stem):
-                self._by_name.setdefault(name, key)
+            for name in (path.name, path.stem):
+                known = self._by_name.setdefault(name, [])
+                others = [PurePosixPath(other).parent for other in known]
+                if not known or (kind_of(key) == kind_of(known[0]) and path.parent not in others):
+                    known.append(key)
         self._items: dict[str, RawItem] = {}
         self._missing: dict[tuple[str, str], int] = {}
         self.problems: list[Skipped] = []
         self.cuts = False
 
-    def key(self, names: Iterable[str]) -> str | None:
+    def key(self, names: Iterable[str], table: str = "") -> str | None:
         """The key of the first name that is a file: its key, its name, or its name without suffix.
 
-        A name with another suffix than that of the file counts, too.
+        A name with another suffix than that of the file counts, too. A name of files in several
+        folders is that in or below the folder of the `table`, if it is one.
         """
         for name in names:
-            for known in (name, PurePosixPath(name).stem if kind_of(name) else name):
-                if known in self._by_name:
-                    return self._by_name[known]
+            if name in self._keys:
+                return name
+            for known in self._several(name):
+                place = PurePosixPath(table).parent
+                inside = [key for key in known if PurePosixPath(key).is_relative_to(place)]
+                if len(known) == 1 or len(inside) == 1:
+                    return (inside if len(inside) == 1 else known)[0]
         return None
+
+    def _several(self, name: str) -> Iterator[list[str]]:
+        """The files of a name, and those of it without its suffix."""
+        for one in (name, PurePosixPath(name).stem if kind_of(name) else name):
+            yield self._by_name.get(one, [])
+
+    def why_not(self, name: str) -> str:
+        """Why a name is that of no file."""
+        several = max(map(len, self._several(name))) > 1
+        return SEVERAL if several else NO_FILE
 
     def add(self, row: Row, table: str) -> None:
         """Adds the item of a row; `table` is the name of the annotation file."""
         segment = None
-        key = self.key(row.cut)
+        key = self.key(row.cut, table)
         if key is None:
-            key, segment = self.key(row.names), row.segment
+            key, segment = self.key(row.names, table), row.segment
         if key is None:
             name = (*row.names, *row.cut)[0]
             self._missing[name, table] = self._missing.get((name, table), 0) + 1
@@ -144,7 +165,7 @@ class Collector:
         """All items. Files that no row names are read without a caption, unless others are cut."""
         for (name, table), count in self._missing.items():
             more = f" ({count} segments)" if count > 1 else ""
-            self.problems.append(Skipped(name, f"{table}: no such file{more}"))
+            self.problems.append(Skipped(name, f"{table}: {self.why_not(name)}{more}"))
         named = {item.source for item in self._items.values()}
         rest = [key for key in self._found.media if key not in named]
         for key in rest:

@@ -53,7 +53,9 @@ def find_webvid(request: walk.Request, found: walk.Listing) -> Inventory | None:
                 reason = "no such file" if key is None else "second row of this file"
                 problems.append(Skipped(name, f"{table.name}:{line}: {reason}"))
                 continue
-            items[key] = _item(found, key, captions.of(row["name"]), split)
+            if fault := caption_tables.fault(row):
+                problems.append(Skipped(name, f"{table.name}:{line}: {fault}"))
+            items[key] = _item(found, key, () if fault else captions.of(row["name"]), split)
     layout = f"WebVid, captions from {', '.join(path.name for path in paths)}"
     return _complete(layout, found, items, problems)
 
@@ -73,6 +75,9 @@ def find_kinetics(request: walk.Request, found: walk.Listing) -> Inventory | Non
         found.others.discard(_key(table, request.root))
         for line, row in caption_tables.rows(table):
             name = f"{row['youtube_id'].strip()} at {row['time_start'].strip()} s"
+            if fault := caption_tables.fault(row):
+                problems.append(Skipped(name, f"{table.name}:{line}: {fault}"))
+                continue
             key = known.get((row["youtube_id"].strip(), _second(row["time_start"])))
             if key is None or key in items:
                 reason = "no such file" if key is None else "second row of this file"
@@ -96,6 +101,9 @@ def find_moments(request: walk.Request, found: walk.Listing) -> Inventory | None
             continue
         for line, row in caption_tables.rows(request.root / name, _MOMENTS_HEADER):
             key = f"{top}/{row['file'].strip()}"
+            if fault := caption_tables.fault(row):
+                problems.append(Skipped(key, f"{name}:{line}: {fault}"))
+                continue
             labels[key] = row["label"]
             if not (request.root / key).is_file() or kind_of(key) is None:
                 problems.append(Skipped(key, f"{name}:{line}: no such file"))

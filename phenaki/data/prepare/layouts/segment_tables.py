@@ -11,7 +11,7 @@ from phenaki.data.prepare import caption_tables, captions, segment_columns, segm
 from phenaki.data.prepare.items import Inventory, Skipped
 from phenaki.data.prepare.layouts import table as tables
 from phenaki.data.prepare.layouts import walk
-from phenaki.data.prepare.layouts.media_index import Collector, Row
+from phenaki.data.prepare.layouts.media_index import NO_FILE, Collector, Row
 from phenaki.data.prepare.segment_columns import SegmentColumns
 from phenaki.errors import UserError
 
@@ -109,17 +109,24 @@ class _SegmentReader(tables.TableReader):
         self.read(path)
         self.request = request
 
+    def unread_times(self, row: Mapping[str, str]) -> list[str]:
+        return [] if self.columns else super().unread_times(row)
+
     @functools.cached_property
     def _cuts(self) -> segment_columns.CutFiles:
         return segment_columns.CutFiles(self.found.media)
 
     def find(self, name: str, place: PurePosixPath, row: Mapping[str, str]) -> str | None:
-        found = super().find(name, place, row) or self.collector.key((name,))
+        found = super().find(name, place, row) or self.collector.key((name,), str(place / "table"))
         return found or self._cuts.key(name, row, self.columns)
 
+    def why_not(self, name: str, place: PurePosixPath) -> str:
+        reason = self.collector.why_not(name)
+        return super().why_not(name, place) if reason == NO_FILE else reason
+
     def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
-        if caption_tables.OVERFLOW in row:
-            yield "too many cells; quote the caption"
+        if fault := caption_tables.fault(row):
+            yield fault
             return
         try:
             segments = self.columns.of(row) if self.columns else [None]

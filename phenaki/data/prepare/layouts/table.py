@@ -9,8 +9,15 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from os.path import lexists, normpath
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
-from phenaki.data.prepare import caption_tables, captions, csv_dialects
+from phenaki.data.prepare import (
+    caption_tables,
+    captions,
+    csv_dialects,
+    segment_columns,
+    text_files,
+)
 from phenaki.data.prepare.items import Inventory, Skipped, Split, escapes, split_named
 from phenaki.data.prepare.layouts import folder, walk
 from phenaki.errors import UserError, one_of
@@ -64,7 +71,7 @@ def captions_files(request: walk.Request, found: walk.Listing) -> list[Path]:
 
 def _guessed(request: walk.Request, found: walk.Listing) -> list[Path]:
     """Tables of other names with a column of files and one of captions, as train.csv has them."""
-    files = _Files(found)
+    files = Files(found)
     tables = []
     candidates = [key for key in found.tables() if not key.endswith(".json")]
     for key in candidates if len(candidates) <= MAX_GUESSED else ():
@@ -108,6 +115,9 @@ def columns(request: walk.Request, table: Path, row: dict[str, str]) -> tuple[st
 class TableReader:
     """Collects the rows of tables by file."""
 
+    wanted: ClassVar[str] = "video or image"
+    times_hint: ClassVar[str] = "--fields=start=NAME,end=NAME or segment=NAME does"
+
     request: walk.Request
     found: walk.Listing
     entries: dict[str, folder.Entry] = dataclasses.field(default_factory=dict)
@@ -130,7 +140,7 @@ class TableReader:
                 self._note_columns(table, chosen, row)
             name = row.get(chosen[0], "").strip()
             key = self.find(name, place, row)
-            reasons = [self._why_not(name, place)] if key is None else []
+            reasons = [self.why_not(name, place)] if key is None else []
             if key is not None:
                 named += 1
                 reasons = list(self.add(key, row, chosen[1], table))
@@ -138,19 +148,21 @@ class TableReader:
         if not rows:
             raise UserError(f"{table}: no caption in this file; it needs rows of file,caption.")
         if not named:
+            first = self.problems[-rows]
             raise UserError(
-                f"{table}: none of its {rows} rows names a video or image below "
-                f"{self.request.root} (the first: {self.problems[-rows].name!r})."
+                f"{table}: none of its {rows} rows names a {self.wanted} below "
+                f"{self.request.root} (the first: {first.name!r}, {first.reason})."
             )
 
     @functools.cached_property
-    def _files(self) -> "_Files":
-        return _Files(self.found)
+    def files(self) -> "Files":
+        """What rows name."""
+        return Files(self.found)
 
     def _quotes(self, table: Path) -> bool | None:
         """Whether quotes enclose the cells of a table; notes what is a guess."""
         suffix, given = table.suffix.lower(), self.request.fields.get("quotes")
-        if suffix in (".csv", ".tsv") and csv_dialects.encoding(table) == "latin-1":
+        if suffix in (".csv", ".tsv") and text_files.encoding(table) == text_files.LATIN:
             self.problems.append(Skipped(table.name, "not UTF-8; read as Latin-1"))
         if given is not None:
             return one_of("--fields=quotes", given, QUOTES)
@@ -163,6 +175,10 @@ class TableReader:
     def _note_columns(self, table: Path, columns: tuple[str, list[str]], row: dict) -> None:
         """Notes that a table of another name is taken, and a choice among several columns."""
         name, several = columns
+        if times := [one for one in self.unread_times(row) if one not in (name, *several)]:
+            self.notes.append(
+                f"{table.name}: {', '.join(times)} not read as times of segments; {self.times_hint}"
+            )
         if not self.request.captions and table.name.lower() not in TABLES:
             self.notes.append(
                 f"{table.name}: captions from {', '.join(several)}, files from {name}; "
@@ -177,10 +193,16 @@ class TableReader:
                 f"{', '.join(others)}; --fields=file=NAME,caption=NAME chooses"
             )
 
+    def unread_times(self, row: Mapping[str, str]) -> list[str]:
+        """The columns that may hold times of segments, and are not read as such."""
+        return segment_columns.unread(row)
+
     def find(self, name: str, place: PurePosixPath, row: Mapping[str, str]) -> str | None:
-        """The key of a name in a row of a table of the folder `place`."""
-        del row
-        return self._files.find(name, place)
+        """The key of a name in a row of a table of the folder `place`, or of that of its split."""
+        found = self.files.find(name, place)
+        parts = filter(None, (row.get(split, "").strip() for split in SPLIT))
+        below = (self.files.find(name, place / part) for part in parts)
+        return found or next(filter(None, below), None)
 
     def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
         """Adds a row of a file; yields what is wrong with it."""
@@ -188,9 +210,9 @@ class TableReader:
         entry = self.entries.setdefault(key, folder.Entry())
         cells = [row.get(column, "") for column in columns]
         texts = [text for cell in cells for text in captions.of(cell)]
-        if caption_tables.OVERFLOW in row:
+        if fault := caption_tables.fault(row):
             texts = []
-            yield "too many cells; quote the caption"
+            yield fault
         elif not texts and any(map(str.strip, cells)):
             yield "its caption is neither a text nor a list of texts"
         elif not texts and not any(column in row for column in columns):
@@ -210,15 +232,18 @@ class TableReader:
         words = re.split(r"[^a-z]+", table.stem.lower())
         return self.found.split_of(key) or next(filter(None, map(split_named, words)), None)
 
-    def _why_not(self, name: str, place: PurePosixPath) -> str:
+    def why_not(self, name: str, place: PurePosixPath) -> str:
+        """Why a row names nothing."""
         inside = [p for top in (place, PurePosixPath()) if not escapes(p := normpath(top / name))]
         if not inside:
             return "its path escapes the folder"
+        if self.files.is_several(name):
+            return "files of this name in several folders"
         exists = any(lexists(self.found.root / path) for path in inside)
         return "not a video or image" if exists else "no such file"
 
 
-class _Files:
+class Files:
     """Finds the media that a table names."""
 
     def __init__(self, found: walk.Listing):
@@ -228,7 +253,8 @@ class _Files:
     def find(self, name: str, place: PurePosixPath) -> str | None:
         """The key of a name relative to the folder `place` or to the input, or an absolute one.
 
-        Backslashes, other forms of the same letters (macOS) and a missing suffix are allowed for.
+        Backslashes, other forms of the same letters (macOS), another case (Windows) and a missing
+        suffix are allowed for.
         In a table at the top, the name alone of a file in any folder will do, if only one has it.
         """
         name = name.strip().removeprefix("file://")
@@ -239,10 +265,14 @@ class _Files:
             return None
         inside = (self._key(normpath(folder / name)) for folder in (place, PurePosixPath()))
         found = next(filter(None, inside), None)
-        return found or (None if place.parts else self._anywhere.get(_simple(name)))
+        return found or (None if place.parts else self._anywhere.get(simple(name)))
+
+    def is_several(self, name: str) -> bool:
+        """Whether files in several folders have the name."""
+        return self._anywhere.get(simple(name), "") is None
 
     def _key(self, key: str) -> str | None:
-        return key if key in self._known else self._loose.get(_simple(key))
+        return key if key in self._known else self._loose.get(simple(key))
 
     @functools.cached_property
     def _loose(self) -> dict[str, str | None]:
@@ -257,13 +287,14 @@ class _Files:
         keys: dict[str, str | None] = {}
         for key in self._found.media:
             name = named(key)
-            for spelt in {_simple(name), _simple(name.rpartition(".")[0])}:
+            for spelt in {simple(name), simple(name.rpartition(".")[0])}:
                 keys[spelt] = None if spelt in keys else key
         return keys
 
 
-def _simple(key: str) -> str:
-    return unicodedata.normalize("NFC", normpath(key.replace("\\", "/")))
+def simple(key: str) -> str:
+    """A name as it is compared: normal, with / for backslashes, in no case."""
+    return unicodedata.normalize("NFC", normpath(key.replace("\\", "/"))).casefold()
 
 
 def key_of(table: Path, root: Path) -> str:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from phenaki.data.prepare import text_files
 from phenaki.data.prepare.items import (
     FileSlice,
     Inventory,
@@ -179,7 +180,4 @@ def _text(part: FileSlice) -> str:
     with part.path.open("rb") as file:
         file.seek(part.offset)
         content = file.read(part.size)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+    return text_files.decoded(content)
