@@ -67,10 +67,10 @@ class Phenaki:
         self.params = jax.device_put(dict(params))
         self.spec = factory.video_spec(config)
         self.settings = factory.sampling_settings(config)
-        self.network = factory.maskgit(config)
+        self.network = factory.layer_by_layer(factory.maskgit(config))
         self.mesh: jax.sharding.Mesh | None = None
         self._pad = False
-        self._tokenizer = factory.tokenizer(config)
+        self._tokenizer = factory.layer_by_layer(factory.tokenizer(config))
         encoder = factory.text_encoder(config) if self.has_text else None
         embed = None if encoder is None else functools.partial(factory.embed, encoder)
         self.networks = {"tokenizer": self._tokenizer, "maskgit": self.network, "text": encoder}

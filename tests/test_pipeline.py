@@ -44,6 +44,18 @@ def test_a_prompt_gives_a_clip(model):
     assert sample.trace.history.shape == (3, 2, 24)
 
 
+def test_sampling_compiles_one_layer_of_those_that_training_unrolls(model):
+    config = model.config.copy_and_resolve_references()
+    config.unroll = 8
+    unrolled = Phenaki(config, model.params)
+    assert {
+        network.unroll for network in unrolled.networks.values() if hasattr(network, "unroll")
+    } == {1}
+    assert unrolled.config.unroll == 8  # of training
+    seen = [one.generate(PROMPTS, seed=0) for one in (unrolled, model)]
+    np.testing.assert_array_equal(*seen)
+
+
 def test_an_image_is_a_clip_of_one_frame(model):
     assert model.generate(PROMPTS, seed=0, frames=1).shape == (2, 1, 16, 16, 3)
 

@@ -101,7 +101,8 @@ def load_critic(directory: PathLike, generator: str) -> Critic:
             f"{directory}: is a critic of generator {theirs}, but this one is {generator}."
         )
     digest = checkpoint.fingerprint(params, config.to_dict())
-    return Critic(factory.critic(config), jax.tree.map(jnp.asarray, params), digest)
+    network = factory.layer_by_layer(factory.critic(config))
+    return Critic(network, jax.tree.map(jnp.asarray, params), digest)
 
 
 def load_student(directory: PathLike, generator: str) -> Student:
@@ -125,4 +126,5 @@ def load_student(directory: PathLike, generator: str) -> Student:
         )
     params = jax.tree.map(jnp.asarray, networks[STUDENT])
     digest = checkpoint.fingerprint(networks[STUDENT], config.to_dict())
-    return Student(student.of_teacher(factory.maskgit(config), **facts["sizes"]), params, digest)
+    teacher = factory.layer_by_layer(factory.maskgit(config))
+    return Student(student.of_teacher(teacher, **facts["sizes"]), params, digest)
