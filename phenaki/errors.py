@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -31,7 +31,7 @@ def one_of(field: str, value: Any, table: Mapping[Any, Value]) -> Value:
     Raises:
         UserError: `value` is not a key of `table`; lists the keys and suggests the nearest.
     """
-    if value in table:
+    if isinstance(value, Hashable) and value in table:
         return table[value]
     known = ", ".join(map(str, table)) or "none"
     raise UserError(f"{field}={value!r} must be one of {known}{did_you_mean(value, table)}.")

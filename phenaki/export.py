@@ -152,9 +152,10 @@ def _portable(model: Phenaki | Tokenizer) -> Phenaki | Tokenizer:
 def _begin(directory: paths.AnyPath) -> None:
     outputs.admit("output", directory, "programs")
     outputs.make("output", directory)
-    outputs.enlist(directory, [WEIGHTS, MANIFEST, *PROGRAMS], kind="programs")
     # First of all it goes, last it comes: without it there are no programs.
     (directory / MANIFEST).unlink(missing_ok=True)
+    every = [WEIGHTS, MANIFEST, *PROGRAMS]
+    outputs.enlist(directory, every, kind="programs", replaced=r".*")
 
 
 def _shape(shape, dtype) -> jax.ShapeDtypeStruct:

@@ -24,7 +24,8 @@ from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.options import Critic, Defaults, SamplingOptions, Student, resolve
 from phenaki.sampling.seeds import stream
-from phenaki.sampling.windows import Scene, check_context, places, segments, windows
+from phenaki.sampling.windows import Scene, check_context, check_scenes, places, segments, windows
+from phenaki.schema.rules import check, whole
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 from phenaki.types import Text
 
@@ -230,6 +231,7 @@ class Phenaki:
         `first_row` + r of `seed`.
         """
         prompts = given_values.prompts(prompts)
+        check("first_row", first_row, whole())
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
@@ -258,6 +260,8 @@ class Phenaki:
 
         K is `context`, by default the model's, of scenes without one of their own.
         """
+        scenes = scenes if isinstance(scenes, str | Scene) else list(scenes)
+        check_scenes(scenes)
         parts = list(self.story_windows([scenes], seed=seed, context=context, **options))
         plan = windows(scenes, self.spec, self.context if context is None else context)
         return np.concatenate(parts, axis=1)[0], segments(plan)
@@ -309,8 +313,16 @@ class Phenaki:
         return self._embed(self.params["text"], self.vocabulary.encode(prompts))
 
     def encode(self, videos: np.ndarray | Array) -> Int[Array, "b t m n"]:
-        """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames."""
-        tokens = self._run_tokenizer(given_values.frames(videos), "encode")
+        """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames.
+
+        Raises:
+            UserError: they have another size or number of frames, or values outside [0, 1].
+        """
+        videos = conditioning.check_size(given_values.frames(videos), self.spec)
+        self.spec.grid(videos.shape[1])  # f is 1 + a multiple of the patch
+        if not len(videos):
+            raise UserError("given frames are of no clip: there is nothing to encode.")
+        tokens = self._run_tokenizer(videos, "encode")
         return tokens[: len(videos)] if self._pad else tokens
 
     def reconstruct(self, videos: np.ndarray) -> Float[np.ndarray, "b f h w 3"]:

@@ -10,6 +10,7 @@ import flax.struct
 from jaxtyping import Array, Bool, Float, Int
 
 from phenaki.errors import UserError
+from phenaki.schema.rules import Number, check
 
 Video = Float[Array, "b f h w c"]  # RGB in [0, 1]; an image has f = 1
 Tokens = Int[Array, "b t m n"]  # 0 .. codebook - 1
@@ -64,6 +65,7 @@ class VideoSpec:
     def grid(self, frames: int | None = None) -> tuple[int, int, int]:
         """Latent (t, m, n) of a clip of `frames` frames, by default of the longest clip."""
         frames = self.frames if frames is None else frames
+        check("frames", frames, Number(whole=True))
         time, rows, columns = self.patch
         nearest = min(self.nearest_frames(frames), self.frames)
         if frames != nearest:

@@ -58,6 +58,9 @@ def main(argv):
         if STEPS.value and stored.kind != "phenaki":
             raise UserError(f"--steps: {MODEL.value} is a {stored.kind}, which samples nothing.")
         params = jax.tree.map(lambda x: x.astype(jnp.dtype(DTYPE.value)), stored.params)
+        if (output / "programs").is_dir():  # of the model that was here
+            outputs.admit("output", output / "programs", "programs")
+            outputs.enlist(output / "programs", (), kind="programs", replaced=r".*")
         facts = {**stored.facts, "fingerprint": stored.fingerprint}
         fields = stored.config.to_dict()
         checkpoint.save_bundle(output, params, fields, kind=stored.kind, **facts)

@@ -45,6 +45,8 @@ def _fill(output):
     model = Phenaki.load(sampling_flags.value("model"))
     options = sampling_flags.options(model)
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value] or [None]
+    if PROMPT.value and None in texts:
+        sampling_flags.note("an empty --prompt is a sample without text.")
     prompts.say(model, texts, options, continues=True)
     frames = prompts.read_video(VIDEO.value, model.spec, first=model.spec.frames)
     known = _known(model.spec, len(frames))

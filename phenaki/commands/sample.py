@@ -74,7 +74,7 @@ def _sample(scenes, output, unconditional):
 
     model = Phenaki.load(sampling_flags.value("model"))
     texts: list[str | None] = [clean(prompt) for prompt in PROMPT.value]
-    if "" in texts:
+    if None in texts:
         sampling_flags.note("an empty --prompt is a sample without text, as of --unconditional.")
     texts += [None] * unconditional
     options = sampling_flags.options(model)

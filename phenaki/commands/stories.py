@@ -25,11 +25,14 @@ def scenes() -> list[tuple[str, float]]:
 def _scene(text):
     prompt, _, seconds = text.rpartition("@")
     try:
-        return clean(prompt), float(seconds)
+        found = clean(prompt), float(seconds)
     except ValueError:
         raise UserError(
             f"--scene={text!r}: must be TEXT@SECONDS, such as 'a red circle moves left@1.5'."
         ) from None
+    if found[0] is None:
+        sampling_flags.note(f"--scene={text!r}: is a scene without text.")
+    return found
 
 
 def inputs() -> list[tuple[str, Any]]:
@@ -108,7 +111,7 @@ def _story(model, storyboard, plan, output, facts):
     if value("preview"):
         output = output / "preview"
         outputs.admit("output", output, "samples")
-        output.mkdir(exist_ok=True)
+        outputs.make("output", output)
     elif (before := artifacts.marked(output / "story_report.json")) is not None:
         _keep(output, render.made(facts, model, storyboard), before.get("made", {}))
     distance, world = drift.distance(value("weights")), batches.known_world(model)

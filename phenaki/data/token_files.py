@@ -162,9 +162,9 @@ def is_complete(path: str, origin: Origin, source_sha256: str) -> bool:
     key = artifacts.marked(path + DONE)
     return (
         key is not None
-        and key["origin"] == origin.digest()
-        and key["input"] == source_sha256
-        and paths.size(path) == key["bytes"]
+        and key.get("origin") == origin.digest()
+        and key.get("input") == source_sha256
+        and paths.size(path) == key.get("bytes")
         and paths.is_file(path + records.LENGTHS)
     )
 

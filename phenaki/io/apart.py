@@ -23,6 +23,8 @@ def check_apart(flag: str, output: PathLike, inputs: Iterable[tuple[str, Any]]) 
         if not given:
             continue
         inner, outer = resolved(f"--{flag}", output), resolved(f"--{name}", given)
+        if isinstance(outer, Path) and outer.is_fifo():
+            raise UserError(f"--{name}={given}: is a pipe, which may never end; give a file.")
         both = f"--{flag}={output}: must not"
         if inner == outer or _same(inner, outer):
             raise UserError(f"{both} be --{name}={given}; give another folder.")

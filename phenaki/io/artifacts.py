@@ -69,7 +69,7 @@ def read_dict(path: PathLike) -> dict[str, Any]:
     """
     try:
         content = json.loads(paths.path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is cut short or damaged ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a dictionary, not a {type(content).__name__}.")
@@ -82,7 +82,10 @@ def marked(marker: PathLike) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(paths.path(marker).read_text(encoding="utf-8"))
-    except ValueError:  # truncated by a kill on a file system without atomic renames
+    except (
+        ValueError,
+        RecursionError,
+    ):  # truncated by a kill on a file system without atomic renames
         return None
     return content if isinstance(content, dict) else None
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import shutil
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -149,6 +151,8 @@ class Checkpoints:
         with failures.quiet_ends():
             restored = self._manager.restore(step, args=items)
         state, content = restored["state"], restored["data"]
+        if not isinstance(content, dict):
+            raise ValueError("its data is no dictionary")
         if "sums" not in content:  # an old checkpoint, from before checksums
             return state, content
         if content["sums"] != array_sums(state) or content["data_sum"] != _data_sum(
@@ -181,7 +185,11 @@ class Checkpoints:
                 target = aside / str(step)
                 while target.exists():  # the same step was damaged before
                     target = target.with_name(f"{target.name}_")
-                (self._steps / str(step)).replace(target)
+                moved = self._steps / str(step)
+                if isinstance(moved, Path):  # checkpoints/ may be a link to another disk
+                    shutil.move(moved, target)
+                else:
+                    moved.replace(target)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints set aside")
         self._open()

@@ -30,7 +30,7 @@ def check_name(directory: PathLike) -> None:
 
 def complete_steps(directory: PathLike) -> list[int]:
     """The steps of the complete checkpoints in a run's folder `directory`, ascending."""
-    steps = sorted(int(name) for name in paths.names(directory) if name.isdigit())
+    steps = sorted(int(name) for name in paths.names(directory) if re.fullmatch(r"[0-9]+", name))
     if paths.is_remote(directory) or mounts_bucket(directory):  # elsewhere a rename completes one
         folder = paths.path(directory)
         steps = [step for step in steps if paths.is_file(folder / str(step) / COMMITTED)]

@@ -7,6 +7,7 @@ with its filename. `scale` enlarges by an integer factor without smoothing, for 
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -191,6 +192,12 @@ def write_mp4(
     video = as_uint8(video)
     with Mp4Writer(path, fps, scale, facts=facts) as writer:
         writer.append(video)
+
+
+def gif_frames(video: Any, fps: float | int) -> tuple[Any, float | int]:
+    """`video` and `fps` for `write_gif`: every nth frame of one that is too fast for a gif."""
+    step = math.ceil(fps / GIF_MAX_FPS)
+    return video[::step], fps / step if step > 1 else fps
 
 
 def write_gif(

@@ -163,7 +163,7 @@ def _read(path: AnyPath) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     except OSError:
         if paths.is_file(path):

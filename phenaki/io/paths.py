@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ from phenaki.io.quiet import quiet
 AnyPath: TypeAlias = Path | epath.Path
 PathLike: TypeAlias = str | os.PathLike[str]
 REMOTE = "gs://"
+_LOADING = threading.RLock()
 THREADS = 16  # objects that are copied at a time
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/+)(.*)", re.DOTALL)
 # Addresses that web pages and other tools show for gs://BUCKET/NAME.
@@ -57,20 +59,21 @@ def path(given: PathLike) -> AnyPath:
 @functools.cache
 def load() -> None:
     """Imports what `epath` would import with the first request."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Other hosts write, too, and a folder that was removed would be seen for seconds.
-    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
-    # TensorFlow imports all of Keras, a third of its time, unless told that it is to be the former
-    # one, which is not there; asked for later, `tf.keras` is Keras all the same.
-    former = os.environ.get("TF_USE_LEGACY_KERAS")
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    try:
-        with quiet():
-            importlib.import_module("tensorflow")
-    finally:
-        del os.environ["TF_USE_LEGACY_KERAS"]
-        if former is not None:
-            os.environ["TF_USE_LEGACY_KERAS"] = former
+    with _LOADING:  # the first calls may be those of several threads
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        # Other hosts write, too, and a folder that was removed would be seen for seconds.
+        os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
+        # TensorFlow imports all of Keras, a third of its time, unless told that it is to be the
+        # former one, which is not there; asked for later, `tf.keras` is Keras all the same.
+        former = os.environ.get("TF_USE_LEGACY_KERAS")
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+        try:
+            with quiet():
+                importlib.import_module("tensorflow")
+        finally:
+            os.environ.pop("TF_USE_LEGACY_KERAS", None)
+            if former is not None:
+                os.environ["TF_USE_LEGACY_KERAS"] = former
 
 
 def _nearest(text: str, scheme: str, rest: str) -> str:

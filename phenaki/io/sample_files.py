@@ -50,7 +50,7 @@ def write(
             continue
         media.write_mp4(directory / f"{name}.mp4", video, fps, scale, own)
         if len(video) <= GIF_FRAMES:
-            media.write_gif(directory / f"{name}.gif", video, fps, scale, own)
+            media.write_gif(directory / f"{name}.gif", *media.gif_frames(video, fps), scale, own)
         media.write_png(directory / f"{name}.png", sheet, facts=own)
     return names
 

@@ -28,6 +28,11 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         if facts.get("kind") != "phenaki":
             kind = facts.get("kind", "bundle of no kind")
             raise UserError(f"{directory}: holds a {kind}, not a whole model.")
+        for name in ("video", "tokenizer", "model", "text", "sample", "dtype", "attention"):
+            if name not in config:
+                raise UserError(
+                    f"{directory}: its config is damaged (it has no {name}); copy it again."
+                )
         return config, params
     maskgit, config, _ = checkpoint.load_run(directory)
     stored = config.to_dict()

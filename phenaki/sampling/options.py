@@ -256,6 +256,8 @@ def resolve(
     options = {name: value for name, value in options.items() if name in NAMES} | given
     negative = options.get("negative")
     if negative is not None:
+        negative = negative.tolist() if isinstance(negative, np.ndarray) else negative
+        check("negative", negative, OPTIONS["negative"].rule)
         one = isinstance(negative, str)
         options["negative"] = clean(negative) if one else [clean(text) for text in negative]
     chosen = SamplingOptions(**options)

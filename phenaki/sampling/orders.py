@@ -95,6 +95,12 @@ def ranks(name: str, grid: Grid, calibrated: tuple[int, ...] = ()) -> Int[np.nda
                 "order='middle', and experiments/calibrate_order.py makes one."
             )
         rest = middle(grid)
+        if len({*calibrated}) < len(calibrated) or not {*calibrated} <= {*rest.tolist()}:
+            raise UserError(
+                "config.sample.calibrated: must be different positions of the clip's "
+                f"{rest.size} tokens, 0 to {rest.size - 1}; experiments/calibrate_order.py makes "
+                "them."
+            )
         order = np.concatenate([calibrated, rest[~np.isin(rest, calibrated)]])
     else:
         order = FIXED[name](grid)

@@ -6,10 +6,13 @@ frames before it, and adds the rest of a clip. A scene may have a K of its own.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 from phenaki.errors import UserError
+from phenaki.schema.rules import check
+from phenaki.schema.sampling import CONTEXT
 from phenaki.types import VideoSpec
 
 LONGEST = 24 * 3600  # seconds of a scene; more is a slip
@@ -57,6 +60,7 @@ def check_context(spec: VideoSpec, context: int, where: str = "config.sample.con
     These are whole latents, 1 + a multiple of the temporal patch, and leave a new frame to sample.
     """
     check_clips(spec)
+    check(where, context, CONTEXT.rule)
     nearest = min(spec.nearest_frames(max(context, 1)), spec.frames - spec.patch[0])
     if context != nearest:
         raise UserError(
@@ -67,6 +71,8 @@ def check_context(spec: VideoSpec, context: int, where: str = "config.sample.con
 
 def check_scenes(scenes: Any) -> None:
     """Raises `UserError` unless `scenes` are `Scene`s, at least one."""
+    if isinstance(scenes, Scene):
+        raise UserError(f"scenes={scenes!r}: must be a list; give [{scenes!r}].")
     if not scenes:
         raise UserError(
             "a story needs at least one scene, such as --scene='a red circle moves left@2'."
@@ -98,14 +104,15 @@ def windows(scenes: Sequence[Scene], spec: VideoSpec, context: int) -> list[Wind
     result: list[Window] = []
     owed = 0.0  # frames asked since the last hard cut, less those of windows
     for index, scene in enumerate(scenes):
-        if not 0 < scene.seconds < math.inf:
-            raise UserError(
-                f"scene {index + 1}: {scene.seconds} seconds must be above 0 and finite."
-            )
-        if scene.seconds > LONGEST:
-            raise UserError(
-                f"scene {index + 1}: {scene.seconds:g} seconds must be at most {LONGEST}, a day."
-            )
+        seconds: Any = scene.seconds
+        is_number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
+        if not is_number:
+            raise UserError(f"scene {index + 1}: seconds={seconds!r} must be a number.")
+        if not 0 < seconds < math.inf:
+            raise UserError(f"scene {index + 1}: {seconds} seconds must be above 0 and finite.")
+        if seconds > LONGEST:
+            shown = f"{min(seconds, 1e300):g}"  # a whole number may be beyond all of float
+            raise UserError(f"scene {index + 1}: {shown} seconds must be at most {LONGEST}, a day.")
         given = scene.context_of(context)
         if scene.context is not None:
             check_context(spec, given, f"scene {index + 1}: context")

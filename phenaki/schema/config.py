@@ -29,7 +29,7 @@ VIDEO: Fields = {
     "frames": Field(whole(1, 100_000), "of a clip: 1 + a multiple of tokenizer.patch[0]"),
     "height": Field(SIZE, "pixels: a multiple of tokenizer.patch[1]"),
     "width": Field(SIZE, "pixels: a multiple of tokenizer.patch[2]"),
-    "fps": Field(Number(0, 1000, above=True), "frames a second"),
+    "fps": Field(Number(0.01, 1000, below=True), "frames a second"),
 }
 OPTIM: Fields = {
     "name": Field(

@@ -34,6 +34,11 @@ def _is_number(value: Any, whole: bool) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    """Whether a number is finite; whole ones may be beyond all of float."""
+    return isinstance(value, numbers.Integral) or math.isfinite(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Number:
     """A finite number; `above` and `below` leave out the bounds themselves."""
@@ -49,7 +54,7 @@ class Number:
         value = _plain(value)
         if not _is_number(value, self.whole):
             return Wrong("", value, f"must be a {self._noun}{self._hint(value)}")
-        if not math.isfinite(value):
+        if not _is_finite(value):
             return Wrong("", value, "must be a finite number")
         if value < self.least or (self.above and value == self.least):
             return Wrong("", value, f"must be {'above' if self.above else 'at least'} {self._low}")
@@ -59,7 +64,7 @@ class Number:
 
     def _hint(self, value: Any) -> str:
         """The nearest whole number of one that is not."""
-        if not _is_number(value, whole=False) or not math.isfinite(value):
+        if not _is_number(value, whole=False) or not _is_finite(value):
             return ""
         return f"; nearest is {min(max(round(value), self.least), self.most)}"
 

@@ -196,7 +196,7 @@ def render(
     if plan[-1].stop <= sample_files.GIF_FRAMES:  # from the cache, where all windows are now
         again = generate_windows(model, storyboard, plan, cache, read_image, options)
         video = np.concatenate([media.as_uint8(part.frames) for part in again])
-        media.write_gif(output / "story.gif", video, fps, scale, how)
+        media.write_gif(output / "story.gif", *media.gif_frames(video, fps), scale, how)
     return metrics.write(output, distance[1], parts, how)
 
 

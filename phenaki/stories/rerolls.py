@@ -55,7 +55,7 @@ def read(path: AnyPath) -> dict[str, int]:
         counts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         counts = None
     whole = isinstance(counts, dict) and all(type(count) is int for count in counts.values())
     if not whole:

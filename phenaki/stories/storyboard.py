@@ -69,6 +69,7 @@ SAMPLER: Mapping[str, Rule] = {
         for name, field in OPTIONS.items()
         if name not in ("calibrated", "critic_guidance", "critic_noise")
     },
+    "negative": Text(empty=True),  # a scene is one sample
 }
 # At the top and in a scene, null switches a default off.
 COMMON: Mapping[str, Rule] = {
@@ -99,6 +100,8 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
             raise UserError(f"{path}: is empty; a story needs scenes with prompt and seconds.")
         story = _fields(path, loader, node, STORY, "the story")
         scenes = _scenes(path, loader, node)
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply for a story.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; a story is YAML.") from None
     except yaml.MarkedYAMLError as error:
@@ -108,6 +111,8 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
         colon = "mapping values are not allowed" in str(error.problem)
         quote = '; put a text that has ": " in quotes' if colon else ""
         raise UserError(f"{where}: is not YAML: {error.problem}{quote}.") from None
+    except OverflowError as error:  # as of "\\UFFFFFFFF"
+        raise UserError(f"{path}: is not YAML: {error}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from None
     own = story.pop("context", _Value(0, None))
@@ -141,8 +146,17 @@ def _fields(path, loader, node, rules: Mapping[str, Rule | None], what) -> dict[
             raise UserError(f"{path}:{line}: {key} was already given in line {fields[key].line}.")
         rule = rules[key]
         if rule is None:
+            fields[key] = _Value(line, None)
             continue
-        value = loader.construct_object(value_node, deep=True)
+        try:
+            value = loader.construct_object(value_node, deep=True)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # YAML takes 2022-13-01 for a date, 0x_ for a number
+            text = str(getattr(value_node, "value", ""))[:60]
+            raise UserError(
+                f"{path}:{line}: {key}: {text} is no value of YAML ({error}); put a text in quotes."
+            ) from None
         check(f"{path}:{line}: {key}", value, rule)
         fields[key] = _Value(line, value)
     return fields

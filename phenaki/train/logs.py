@@ -198,7 +198,7 @@ def _lines(path: AnyPath) -> dict[str, dict]:
     found = {}
     content = path.read_bytes() if paths.is_file(path) else b""
     for raw in content.split(b"\n"):
-        with contextlib.suppress(ValueError):  # torn: no JSON, or no UTF-8
+        with contextlib.suppress(ValueError, RecursionError):  # torn: no JSON, or no UTF-8
             line = raw.decode()
             values = json.loads(line)
             if isinstance(values, dict) and isinstance(values.get("step"), int):
@@ -209,6 +209,7 @@ def _lines(path: AnyPath) -> dict[str, dict]:
 def _open_after(path: AnyPath, step: int) -> TextIO:
     """`path` open for appending, without the lines after `step`, and without torn ones."""
     if paths.is_file(path):
+        path = path.resolve()  # a link stays one
         kept = [line for line, values in _lines(path).items() if values["step"] <= step]
         with artifacts.atomic(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept))

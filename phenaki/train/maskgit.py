@@ -166,6 +166,11 @@ def make_stage(config: ConfigDict, frozen: dict[str, Any], start: Any = None) ->
         ranks=ranks,
     )
     sizes = spec.tokens(), (text.length, text.width) if text else None
+    if config.code_init and model.width < (least := config.tokenizer.code_dim):
+        raise UserError(
+            f"config.model.width={model.width} must be at least config.tokenizer.code_dim={least} "
+            f"with config.code_init; nearest is {least}."
+        )
 
     def init(key):
         params = model.init(key, *inputs.example(*sizes))["params"]

@@ -95,9 +95,9 @@ def train(
     Raises:
         UserError: the loss is not finite.
     """
-    network = of_teacher(
-        model.network.clone(unroll=model.config.unroll), options.latent, options.hidden
-    )
+    # All layers at once: a training step gains by it.
+    teacher = model.network.clone(unroll=model.network.depth)
+    network = of_teacher(teacher, options.latent, options.hidden)
     text = model.embed(prompts.first + prompts.later)
     encoded, valid = np.asarray(text.embeddings), np.asarray(text.mask)
     example = inputs.example(model.spec.tokens(), encoded.shape[1:])

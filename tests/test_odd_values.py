@@ -1,0 +1,201 @@
+"""Values, files and texts that nobody means: one line each, before anything is sampled or lost."""
+
+import importlib
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+import tiny
+
+from phenaki.errors import UserError, one_of
+from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files
+from phenaki.sampling import orders
+from phenaki.sampling.windows import Scene
+from phenaki.stories import rerolls, storyboard
+from phenaki.train import logs
+from phenaki.types import VideoSpec
+
+SPEC = VideoSpec(frames=11, height=16, width=16, fps=8.0, patch=(2, 8, 8))
+DEEP = "[" * 100_000
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.phenaki()
+
+
+CLIPS = {
+    "smaller": np.zeros((1, 11, 8, 8, 3)),
+    "larger": np.zeros((1, 11, 32, 32, 3)),
+    "ten frames": np.zeros((1, 10, 16, 16, 3)),
+    "too many frames": np.zeros((1, 13, 16, 16, 3)),
+    "no frames": np.zeros((1, 0, 16, 16, 3)),
+    "no clips": np.zeros((0, 11, 16, 16, 3)),
+    "with alpha": np.zeros((1, 11, 16, 16, 4)),
+    "channels first": np.zeros((1, 11, 3, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("call", ["encode", "reconstruct"])
+def test_clips_of_another_size_are_refused(model, call, name):
+    with pytest.raises(UserError):
+        getattr(model, call)(CLIPS[name].astype(np.float32))
+
+
+@pytest.mark.parametrize("first_row", [-1, 1.5, "1", True])
+def test_the_number_of_a_row_is_a_whole_one(model, first_row):
+    with pytest.raises(UserError, match="first_row"):
+        model.sample(["a"], seed=0, steps=1, first_row=first_row)
+
+
+@pytest.mark.parametrize("frames", [5.0, "5", True])
+def test_frames_are_a_whole_number(model, frames):
+    with pytest.raises(UserError, match="frames"):
+        model.generate(["a"], seed=0, steps=1, frames=frames)
+
+
+@pytest.mark.parametrize("seconds", [None, "1.4", True, 10**400])
+def test_seconds_of_a_scene_are_a_number(model, seconds):
+    with pytest.raises(UserError, match="scene 1"):
+        model.story([Scene("a", seconds)], seed=0, steps=1)
+
+
+def test_one_scene_is_no_list_of_scenes_and_a_generator_is_one(model):
+    with pytest.raises(UserError, match="must be a list"):
+        model.story(Scene("a", 1.0), seed=0, steps=1)
+    video, _ = model.story((Scene("a", 1.0) for _ in range(1)), seed=0, steps=1)
+    np.testing.assert_array_equal(video, model.story([Scene("a", 1.0)], seed=0, steps=1)[0])
+
+
+@pytest.mark.parametrize("context", ["5", 5.0, True])
+def test_the_context_is_a_whole_number(model, context):
+    with pytest.raises(UserError, match="context"):
+        model.story([Scene("a", 1.0)], seed=0, steps=1, context=context)
+
+
+@pytest.mark.parametrize("options", [{"negative": 3}, {"preset": ["a"]}])
+def test_options_of_another_kind_are_refused(model, options):
+    with pytest.raises(UserError):
+        model.generate(["a"], seed=0, steps=1, **options)
+
+
+@pytest.mark.parametrize("calibrated", [(1, 1), (-1,), (24,), (0, 3, 99)])
+def test_a_calibrated_order_has_different_positions_of_the_clip(calibrated):
+    with pytest.raises(UserError, match="different positions"):
+        orders.ranks(orders.CALIBRATED, (6, 2, 2), calibrated)
+
+
+def test_a_table_has_no_key_that_is_a_list():
+    with pytest.raises(UserError, match="must be one of a"):
+        one_of("x", ["a"], {"a": 1})
+
+
+# Stories.
+
+SCENE = "  - {prompt: a, seconds: 1"
+
+
+def read(tmp_path, text):
+    (tmp_path / "story.yaml").write_text(text)
+    return storyboard.read(tmp_path / "story.yaml", SPEC, context=5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"scenes:\n{SCENE}}}\nscenes:\n{SCENE}}}\n", "scenes was already given"),
+        ("scenes:\n  - {prompt: 2022-99-99, seconds: 1}\n", ":2: prompt: 2022-99-99 is no value"),
+        (f"scenes:\n{SCENE}, seed: 0x_}}\n", ":2: seed: 0x_ is no value"),
+        (f"scenes:\n{SCENE}, seed: {'9' * 5000}}}\n", ":2: seed"),
+        ('scenes:\n  - {prompt: "\\UFFFFFFFF", seconds: 1}\n', "is not YAML"),
+        ("scenes:\n  - {prompt: a, seconds: !!bool x}\n", ":2: seconds"),
+        ("scenes: " + "[" * 3000, "nested too deeply"),
+        (f"scenes:\n{SCENE}, negative: [b, c]}}\n", ":2: negative"),
+    ],
+)
+def test_what_yaml_itself_cannot_convert_has_its_line(tmp_path, text, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, text)
+    assert message in str(error.value) and "story.yaml" in str(error.value)
+
+
+# Files.
+
+
+def test_json_that_is_nested_too_deeply_is_damaged(tmp_path):
+    file = tmp_path / "deep.json"
+    file.write_text(DEEP)
+    with pytest.raises(UserError, match="damaged"):
+        artifacts.read_dict(file)
+    assert artifacts.marked(file) is None
+    with pytest.raises(UserError):
+        rerolls.read(file)
+    file.write_text(f'{{"step": 1}}\n{DEEP}\n')
+    assert [line["step"] for line in logs._lines(file).values()] == [1]
+
+
+def test_a_log_that_is_a_link_stays_one(tmp_path):
+    (tmp_path / "far.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "far.jsonl")
+    logs._open_after(tmp_path / "metrics.jsonl", 1).close()
+    assert (tmp_path / "metrics.jsonl").is_symlink()
+    assert (tmp_path / "far.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_pipe_is_no_input(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(UserError, match="image.png: is a pipe"):
+        apart.check_apart("output", tmp_path / "out", [("image", str(tmp_path / "image.png"))])
+
+
+def test_folders_with_other_digits_are_no_steps(tmp_path):
+    for name in ("7", "\u00b2", "\u0663"):
+        (tmp_path / name).mkdir()
+    assert checkpoint_steps.complete_steps(tmp_path) == [7]
+
+
+@pytest.mark.parametrize(
+    ("fps", "kept", "slower"), [(8, 12, 8), (50, 12, 50), (60, 6, 30), (240, 3, 48)]
+)
+def test_gifs_of_fast_clips_have_fewer_frames(tmp_path, fps, kept, slower):
+    video = np.zeros((12, 16, 16, 3), np.uint8)
+    frames, rate = media.gif_frames(video, fps)
+    assert (len(frames), rate) == (kept, slower)
+    names = sample_files.write(tmp_path, video[None], ["a"], fps)
+    assert (tmp_path / f"{names[0]}.gif").is_file() and (tmp_path / f"{names[0]}.mp4").is_file()
+
+
+def test_threads_that_load_tensorflow_at_once_leave_no_trace(monkeypatch):
+    name, raised = "TF_USE_LEGACY_KERAS", []
+    monkeypatch.delenv(name, raising=False)
+    ready = threading.Barrier(8)
+    monkeypatch.setattr(importlib, "import_module", lambda _: os.environ[name])
+
+    def run():
+        ready.wait()
+        try:
+            for _ in range(200):
+                paths.load.__wrapped__()
+        except KeyError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not raised and name not in os.environ
+
+
+def test_a_bundle_that_lacks_a_section_is_damaged(model, tmp_path):
+    from phenaki.pipeline import Phenaki
+
+    model.save(tmp_path / "model")
+    facts = json.loads((tmp_path / "model/bundle.json").read_text())
+    del facts["sums"], facts["config"]["sample"]
+    (tmp_path / "model/bundle.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="damaged"):
+        Phenaki.load(tmp_path / "model")
