@@ -140,8 +140,7 @@ def layer_by_layer(network: Any) -> Any:
     Sampling compiles the network once per view and guided part, in half the time, and is no slower;
     only a training step gains by several layers at once.
     """
-    known = {field.name for field in dataclasses.fields(network)}
-    return network.clone(unroll=1) if "unroll" in known else network
+    return network.clone(unroll=1) if hasattr(network, "unroll") else network
 
 
 def maskgit(config: ConfigDict) -> MaskGIT:
