@@ -9,7 +9,6 @@ from phenaki.data.mixture_state import rates_of
 from phenaki.data.prepare import segment_columns
 from phenaki.data.prepare.layouts import find
 from phenaki.errors import UserError
-from phenaki.io.clean_text import clean
 
 PAIR = "file,caption\na.png,café\nb.png,a dog\n"
 OF_PAIR = {"a.png": ("café",), "b.png": ("a dog",)}
@@ -350,12 +349,7 @@ def test_why_no_row_fits_is_told(tmp_path):
         read(tmp_path)
 
 
-# Texts and addresses.
-
-
-def test_control_characters_are_no_text():
-    assert clean("\x00a\x07 \tdog\x1b") == "a dog"
-    assert clean("\x00") is None
+# Addresses.
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,12 @@
 from phenaki.errors import UserError
 from phenaki.io import paths
 
-# Such as NUL; those that are white space stay until it is collapsed.
-_CONTROLS = dict.fromkeys(code for code in range(32) if not chr(code).isspace())
-
 
 def clean(text: str | None) -> str | None:
-    """A text as one stripped line of valid UTF-8, without control characters, its white space
-    collapsed; None if empty.
-    """
+    """A text as one stripped line of valid UTF-8, its white space collapsed; None if empty."""
     # JSON can escape half of a surrogate pair, and flags that are not UTF-8 arrive as such halves.
     valid = (text or "").encode("utf-8", "replace").decode()
-    return " ".join(valid.translate(_CONTROLS).split()) or None
+    return " ".join(valid.split()) or None
 
 
 def read_lines(path: paths.PathLike) -> list[str]:
