@@ -321,7 +321,7 @@ class Phenaki:
         videos = conditioning.check_size(given_values.frames(videos), self.spec)
         self.spec.grid(videos.shape[1])  # f is 1 + a multiple of the patch
         if not len(videos):
-            raise UserError("given frames are of no clip: there is nothing to encode.")
+            raise UserError("videos: has no clip in it; there is nothing to encode.")
         tokens = self._run_tokenizer(videos, "encode")
         return tokens[: len(videos)] if self._pad else tokens
 

@@ -178,6 +178,14 @@ def test_flags_and_splits_of_folders_of_frames_are_read(tmp_path):
     assert found == {"v1": ("train", None), "v2": ("validation", "NSFW"), "v3": (None, "0.2")}
 
 
+def test_texts_next_to_folders_of_frames_have_all_of_their_names(tmp_path):
+    folder(tmp_path, "0.png", "v.1/0.png", "v.2/0.png")
+    write(tmp_path / "v.txt", "of neither")
+    write(tmp_path / "v.2.txt", "of 2")
+    items, _, _ = read(tmp_path, layout="frames")
+    assert items == {".": (), "v.1": (), "v.2": ("of 2",)}
+
+
 def test_times_of_folders_of_frames_are_told_to_be_unread(tmp_path):
     folder(tmp_path, "v1/0.png")
     write(tmp_path / "captions.csv", "file,start,end,caption\nv1,1,2,of 1\n")

@@ -23,7 +23,7 @@ def check_apart(flag: str, output: PathLike, inputs: Iterable[tuple[str, Any]]) 
         if not given:
             continue
         inner, outer = resolved(f"--{flag}", output), resolved(f"--{name}", given)
-        if isinstance(outer, Path) and outer.is_fifo():
+        if isinstance(outer, Path) and _is_pipe(outer):
             raise UserError(f"--{name}={given}: is a pipe, which may never end; give a file.")
         both = f"--{flag}={output}: must not"
         if inner == outer or _same(inner, outer):
@@ -49,6 +49,13 @@ def _is_inside(inner: AnyPath, outer: AnyPath) -> bool:
     if type(inner) is not type(outer):
         return False
     return outer in inner.parents or any(_same(parent, outer) for parent in inner.parents)
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        return path.is_fifo()
+    except OSError:  # a folder above it is closed to us; opening it says so
+        return False
 
 
 def _same(one: AnyPath, other: AnyPath) -> bool:

@@ -135,10 +135,10 @@ def frozen_features(loss: Mapping[str, Any], directory: str) -> dict[str, Any]:
 
 
 def layer_by_layer(network: Any) -> Any:
-    """The same network with one layer a loop, not `config.unroll`: for sampling.
+    """The same network with its scan over the layers not unrolled: for sampling.
 
-    Sampling compiles the network once per view and guided part, in half the time, and is no slower;
-    only a training step gains by several layers at once.
+    Sampling compiles the network once for each view, in much less time so, and is no slower.
+    `config.unroll` is for training steps.
     """
     return network.clone(unroll=1) if hasattr(network, "unroll") else network
 

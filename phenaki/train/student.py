@@ -95,7 +95,7 @@ def train(
     Raises:
         UserError: the loss is not finite.
     """
-    # All layers at once: a training step gains by it.
+    # Unrolled, as training steps of small models are.
     teacher = model.network.clone(unroll=model.network.depth)
     network = of_teacher(teacher, options.latent, options.hidden)
     text = model.embed(prompts.first + prompts.later)

@@ -40,8 +40,9 @@ def find_sidecars(request: walk.Request, found: walk.Listing) -> Inventory | Non
     entries, used = {}, set()
     problems: list[Skipped] = []
     for key in found.media:
-        read = sides.read(key, request.root, problems)
-        used.update(sides.of(key))
+        texts = sides.of(key)
+        read = read_sides(key, texts, request.root, problems)
+        used.update(texts)
         entries[key] = Entry(read.captions, read.nsfw, found.split_of(key), read)
     found.others -= used
     return inventory("a .txt or .json next to each file", found, entries, problems)
@@ -57,24 +58,30 @@ class Sides:
             self._by_stem[stem, suffix.lower()] = key
 
     def of(self, key: str) -> list[str]:
-        """Those next to a file."""
-        stems = dict.fromkeys((PurePosixPath(key).with_suffix("").as_posix(), key))
-        names = ((stem, suffix) for stem in stems for suffix in metadata.TEXTS)
+        """Those next to a file, with or without its suffix."""
+        return self.named(PurePosixPath(key).with_suffix("").as_posix(), key)
+
+    def named(self, *stems: str) -> list[str]:
+        """Those of these names and a suffix."""
+        names = ((stem, suffix) for stem in dict.fromkeys(stems) for suffix in metadata.TEXTS)
         return [self._by_stem[name] for name in names if name in self._by_stem]
 
-    def read(self, key: str, root: Path, problems: list[Skipped]) -> metadata.Metadata:
-        """What they say; adds what is wrong with them to `problems`."""
-        texts = []
-        for side in self.of(key):
-            try:
-                text = text_files.read(root / side)
-                texts.append(metadata.read(text, side.rpartition(".")[2].lower()))
-            except (OSError, ValueError) as error:
-                problems.append(Skipped(side, f"unreadable caption: {error}"))
-        read = metadata.joined(texts)
-        if texts and not read.captions:
-            problems.append(Skipped(key, "the text next to it has no caption"))
-        return read
+
+def read_sides(
+    key: str, sides: Iterable[str], root: Path, problems: list[Skipped]
+) -> metadata.Metadata:
+    """What the texts `sides` say of an item; adds what is wrong with them to `problems`."""
+    texts = []
+    for side in sides:
+        try:
+            text = text_files.read(root / side)
+            texts.append(metadata.read(text, side.rpartition(".")[2].lower()))
+        except (OSError, ValueError) as error:
+            problems.append(Skipped(side, f"unreadable caption: {error}"))
+    read = metadata.joined(texts)
+    if texts and not read.captions:
+        problems.append(Skipped(key, "the text next to it has no caption"))
+    return read
 
 
 def find_folders(request: walk.Request, found: walk.Listing) -> Inventory | None:

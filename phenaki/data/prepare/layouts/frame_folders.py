@@ -53,11 +53,12 @@ def find_frames(request: walk.Request, found: walk.Listing) -> Inventory:
     for key, names in videos.items():
         ordered = sorted(names, key=lambda name: (walk.natural(name), name))
         frames = FrameSequence([request.root / name for name in ordered], request.source_fps)
-        entry, side = reader.entry(key), sides.read(key, request.root, reader.problems)
-        found.others -= set(sides.of(key))
+        entry, texts = reader.entry(key), sides.named(key)
+        side = folder.read_sides(key, texts, request.root, reader.problems)
+        found.others -= set(texts)
         split = splits.get(PurePosixPath(key).name) or entry.split or found.split_of(names[0])
-        texts, nsfw = entry.captions or side.captions, entry.nsfw or side.nsfw
-        items.append(RawItem(key, "video", frames, texts, split, nsfw))
+        about, nsfw = entry.captions or side.captions, entry.nsfw or side.nsfw
+        items.append(RawItem(key, "video", frames, about, split, nsfw))
     fps = request.source_fps
     rate = f"at {fps:g} fps" if fps else "each image one frame of the clips"
     notes = [*found.split_notes(), *reader.notes]

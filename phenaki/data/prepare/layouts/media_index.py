@@ -17,8 +17,6 @@ from phenaki.data.prepare.items import (
 )
 from phenaki.data.prepare.layouts import walk
 
-NO_FILE = "no such file"
-SEVERAL = "files of this name in several folders"
 _MORE_SPLITS: dict[str, Split] = {
     **dict.fromkeys(("testing", "validating", "eval", "dev"), "validation")
 }
@@ -81,6 +79,11 @@ def split_in(name: str) -> Split | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _with_stem(name: str) -> tuple[str, str]:
+    """A name, and it without the suffix of media."""
+    return name, PurePosixPath(name).stem if kind_of(name) else name
+
+
 class Collector:
     """Items of the media of a folder, by file and segment; captions of equal segments are joined.
 
@@ -91,14 +94,16 @@ class Collector:
     def __init__(self, found: walk.Listing):
         self._found = found
         self._keys = set(found.media)
-        self._by_name: dict[str, list[str]] = {}  # the first in each folder, all of one kind
+        self._by_name: dict[str, str] = {}
+        # Of names that several folders have: the first file of each folder, all of one kind.
+        self._by_folder: dict[str, dict[PurePosixPath, str]] = {}
         for key in sorted(found.media, key=lambda key: (kind_of(key) == "image", key)):
             path = PurePosixPath(key)
             for name in (path.name, path.stem):
-                known = self._by_name.setdefault(name, [])
-                others = [PurePosixPath(other).parent for other in known]
-                if not known or (kind_of(key) == kind_of(known[0]) and path.parent not in others):
-                    known.append(key)
+                first = self._by_name.setdefault(name, key)
+                place = PurePosixPath(first).parent
+                if path.parent != place and kind_of(key) == kind_of(first):
+                    self._by_folder.setdefault(name, {place: first}).setdefault(path.parent, key)
         self._items: dict[str, RawItem] = {}
         self._missing: dict[tuple[str, str], int] = {}
         self.problems: list[Skipped] = []
@@ -113,22 +118,24 @@ class Collector:
         for name in names:
             if name in self._keys:
                 return name
-            for known in self._several(name):
-                place = PurePosixPath(table).parent
-                inside = [key for key in known if PurePosixPath(key).is_relative_to(place)]
-                if len(known) == 1 or len(inside) == 1:
-                    return (inside if len(inside) == 1 else known)[0]
+            for known in _with_stem(name):
+                if known not in self._by_folder:
+                    found = self._by_name.get(known)
+                else:
+                    found = self._below(PurePosixPath(table).parent, self._by_folder[known])
+                if found is not None:
+                    return found
         return None
 
-    def _several(self, name: str) -> Iterator[list[str]]:
-        """The files of a name, and those of it without its suffix."""
-        for one in (name, PurePosixPath(name).stem if kind_of(name) else name):
-            yield self._by_name.get(one, [])
+    @staticmethod
+    def _below(place: PurePosixPath, keys: Mapping[PurePosixPath, str]) -> str | None:
+        inside = [key for folder, key in keys.items() if folder.is_relative_to(place)]
+        return inside[0] if len(inside) == 1 else None
 
     def why_not(self, name: str) -> str:
         """Why a name is that of no file."""
-        several = max(map(len, self._several(name))) > 1
-        return SEVERAL if several else NO_FILE
+        several = any(known in self._by_folder for known in _with_stem(name))
+        return walk.SEVERAL if several else walk.NO_FILE
 
     def add(self, row: Row, table: str) -> None:
         """Adds the item of a row; `table` is the name of the annotation file."""

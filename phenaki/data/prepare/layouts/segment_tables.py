@@ -11,7 +11,7 @@ from phenaki.data.prepare import caption_tables, captions, segment_columns, segm
 from phenaki.data.prepare.items import Inventory, Skipped
 from phenaki.data.prepare.layouts import table as tables
 from phenaki.data.prepare.layouts import walk
-from phenaki.data.prepare.layouts.media_index import NO_FILE, Collector, Row
+from phenaki.data.prepare.layouts.media_index import Collector, Row
 from phenaki.data.prepare.segment_columns import SegmentColumns
 from phenaki.errors import UserError
 
@@ -122,7 +122,7 @@ class _SegmentReader(tables.TableReader):
 
     def why_not(self, name: str, place: PurePosixPath) -> str:
         reason = self.collector.why_not(name)
-        return super().why_not(name, place) if reason == NO_FILE else reason
+        return super().why_not(name, place) if reason == walk.NO_FILE else reason
 
     def add(self, key: str, row: dict[str, str], columns: list[str], table: Path) -> Iterator[str]:
         if fault := caption_tables.fault(row):

@@ -238,9 +238,9 @@ class TableReader:
         if not inside:
             return "its path escapes the folder"
         if self.files.is_several(name):
-            return "files of this name in several folders"
+            return walk.SEVERAL
         exists = any(lexists(self.found.root / path) for path in inside)
-        return "not a video or image" if exists else "no such file"
+        return "not a video or image" if exists else walk.NO_FILE
 
 
 class Files:
@@ -254,8 +254,8 @@ class Files:
         """The key of a name relative to the folder `place` or to the input, or an absolute one.
 
         Backslashes, other forms of the same letters (macOS), another case (Windows) and a missing
-        suffix are allowed for.
-        In a table at the top, the name alone of a file in any folder will do, if only one has it.
+        suffix are allowed for. In a table at the top, the name alone of a file in any folder will
+        do, if only one has it.
         """
         name = name.strip().removeprefix("file://")
         for root in self._roots:

@@ -41,6 +41,10 @@ class Request:
     template: str = "{}"
 
 
+NO_FILE = "no such file"
+SEVERAL = "files of this name in several folders"
+
+
 @dataclasses.dataclass
 class Listing:
     """The keys of the files below a folder, without hidden files and links to outside.
