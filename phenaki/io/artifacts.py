@@ -61,6 +61,18 @@ def mark(marker: PathLike, key: dict[str, Any], **options: Any) -> None:
     write_json(marker, key, **options)
 
 
+def parsed(text: str) -> Any:
+    """The content of JSON.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_dict(path: PathLike) -> dict[str, Any]:
     """The dictionary in a JSON file.
 
@@ -68,8 +80,8 @@ def read_dict(path: PathLike) -> dict[str, Any]:
         UserError: it is damaged, or holds something else.
     """
     try:
-        content = json.loads(paths.path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parsed(paths.path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{path}: is cut short or damaged ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a dictionary, not a {type(content).__name__}.")
@@ -81,11 +93,8 @@ def marked(marker: PathLike) -> dict[str, Any] | None:
     if not paths.is_file(marker):
         return None
     try:
-        content = json.loads(paths.path(marker).read_text(encoding="utf-8"))
-    except (
-        ValueError,
-        RecursionError,
-    ):  # truncated by a kill on a file system without atomic renames
+        content = parsed(paths.path(marker).read_text(encoding="utf-8"))
+    except ValueError:  # truncated by a kill on a file system without atomic renames
         return None
     return content if isinstance(content, dict) else None
 

@@ -9,7 +9,6 @@ processes of a job are one owner: process 0 has the lease.
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import socket
@@ -160,10 +159,10 @@ def _born(pid: int) -> str:
 def _read(path: AnyPath) -> dict[str, Any] | None:
     """What an owner file says; None without one, {} where it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = artifacts.parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     except OSError:
         if paths.is_file(path):

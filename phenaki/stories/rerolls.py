@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from phenaki.errors import UserError
-from phenaki.io.artifacts import write_json
+from phenaki.io.artifacts import parsed, write_json
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import AnyPath
 from phenaki.stories.storyboard import Shot
@@ -52,10 +52,10 @@ def read(path: AnyPath) -> dict[str, int]:
         UserError: it is no file of rerolls.
     """
     try:
-        counts = json.loads(path.read_text(encoding="utf-8"))
+        counts = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except ValueError:
         counts = None
     whole = isinstance(counts, dict) and all(type(count) is int for count in counts.values())
     if not whole:

@@ -198,9 +198,9 @@ def _lines(path: AnyPath) -> dict[str, dict]:
     found = {}
     content = path.read_bytes() if paths.is_file(path) else b""
     for raw in content.split(b"\n"):
-        with contextlib.suppress(ValueError, RecursionError):  # torn: no JSON, or no UTF-8
+        with contextlib.suppress(ValueError):  # torn: no JSON, or no UTF-8
             line = raw.decode()
-            values = json.loads(line)
+            values = artifacts.parsed(line)
             if isinstance(values, dict) and isinstance(values.get("step"), int):
                 found[line] = values
     return found
