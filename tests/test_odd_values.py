@@ -4,15 +4,18 @@ import importlib
 import json
 import os
 import threading
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from jaxtyping import TypeCheckError
 
 from phenaki.errors import UserError, one_of
-from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files
-from phenaki.sampling import orders
+from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files, shipped
+from phenaki.sampling import orders, seeds
 from phenaki.sampling.windows import Scene
 from phenaki.stories import rerolls, storyboard
 from phenaki.train import logs
@@ -77,10 +80,33 @@ def test_the_context_is_a_whole_number(model, context):
         model.story([Scene("a", 1.0)], seed=0, steps=1, context=context)
 
 
-@pytest.mark.parametrize("options", [{"negative": 3}, {"preset": ["a"]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"negative": 3}, {"preset": ["a"]}, {"critic": "runs/critic"}, {"student": "runs/student"},
+        {"prompts": 3}, {"prompts": None}, {"seed": jnp.int32(-1)}, {"seed": jnp.ones(2, int)},
+    ],
+)  # fmt: skip
 def test_options_of_another_kind_are_refused(model, options):
     with pytest.raises(REFUSED):
-        model.generate(["a"], seed=0, steps=1, **options)
+        model.generate(**{"prompts": ["a"], "seed": 0, "steps": 1} | options)
+
+
+@pytest.mark.parametrize("seed", [jnp.int32(7), jnp.uint32(7)])
+def test_a_seed_on_a_device_is_that_number(seed):
+    own, python = (jax.random.key_data(seeds.root_key(one)) for one in (seed, 7))
+    np.testing.assert_array_equal(own, python)
+    traced = jax.jit(lambda one: jax.random.key_data(seeds.root_key(one)))(seed)
+    np.testing.assert_array_equal(traced, python)
+
+
+def test_what_lies_in_a_released_model_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("laptop/params", "checkpoints/laptop/params"):
+        assert shipped.find(name, shipped.MODELS) == shipped.folder("checkpoints") / "laptop/params"
+    for name in ("laptop/../laptop", "laptop/nothing", "nothing/params", "", "/", "."):
+        assert shipped.find(name, shipped.MODELS) == paths.path(name)
+    assert shipped.find("city/params", shipped.STORIES) == Path("city/params")
 
 
 @pytest.mark.parametrize("calibrated", [(1, 1), (-1,), (24,), (0, 3, 99)])

@@ -14,6 +14,7 @@ import tiny
 
 from phenaki import sharding
 from phenaki.data import batches
+from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.evaluation import alignment
 from phenaki.losses import masked_tokens
@@ -181,6 +182,25 @@ def test_prompts_are_those_of_the_models_training(tmp_path):
         pairs.prompts_of(model, 9, str(tmp_path / "prompts.txt"))
 
 
+def test_prompts_tell_of_two_objects_as_often_as_the_models_clips(monkeypatch):
+    model, world = tiny.phenaki(), World(size=64, radius=10.0, pair=0.4)
+    monkeypatch.setattr(batches, "known_world", lambda model: world)
+    seen, _ = world.combinations
+    found = pairs.prompts_of(model, 40)
+    two = [text for text in found.first if " and a " in text]
+    assert (len(found.first), len(two)) == (40, 16)
+    assert found.first[24:] == found.later[24:] == two
+    assert len(set(found.first)) == 40
+    index = np.arange(40).repeat(20)
+    following = found.after(index, np.random.default_rng(0))
+    np.testing.assert_array_equal(following[24 * 20 :], index[24 * 20 :])
+    assert following[: 24 * 20].max() < 24
+    # Those of one object that there are, and as many of two as belong to them.
+    every = pairs.prompts_of(model, 1000).first
+    assert len(every) == int(len(seen) / 0.6)
+    assert sum(" and a " in text for text in every) == round(0.4 * len(every))
+
+
 def test_pairs_are_the_models_own_samples_with_given_frames_first():
     model = tiny.phenaki()
     prompts = pairs.prompts_of(model, 2)
@@ -316,3 +336,24 @@ def test_what_cannot_be_trained_writes_nothing(trained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--rate=2: the loss is nan by step 4; nearest to try is"):
         call("--rate=2")
     assert not list(tmp_path.rglob("bundle.json"))
+
+
+def test_a_student_replaces_a_student_and_no_model(trained, tmp_path):
+    few = ("--max_prompts=1", "--samples=2", "--stories=0", "--steps=2", "--batch=2")
+    for number, name in enumerate(("student", "model")):
+        shutil.copytree(trained[1 - number], tmp_path / name)
+    before = (tmp_path / "model/bundle.json").read_bytes()
+    with pytest.raises(UserError, match="model: holds a phenaki, which a student does not replace"):
+        script_calls.call(
+            "train_student.py", f"--model={trained[0]}", f"--output={tmp_path}/model", *few
+        )
+    with pytest.raises(UserError, match="holds a phenaki, which a student does not replace"):
+        script_calls.call("export.py", f"--model={trained[1]}", f"--output={tmp_path}/model")
+    assert (tmp_path / "model/bundle.json").read_bytes() == before
+    model = Phenaki.load(trained[0])
+    assert model.fingerprint == Phenaki.load(tmp_path / "model").fingerprint
+    first = model.load_student(tmp_path / "student").fingerprint
+    script_calls.call(
+        "train_student.py", f"--model={trained[0]}", f"--output={tmp_path}/student", *few
+    )
+    assert model.load_student(tmp_path / "student").fingerprint != first

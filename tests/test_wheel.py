@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = {
     **{path: f"phenaki/share/{path}" for path in ("configs", "examples/stories")},
     "checkpoints/laptop": "phenaki/share/checkpoints/laptop",
+    "checkpoints/shapes64": "phenaki/share/checkpoints/shapes64",
 }
 TRAIN = (
     "--config=cvivit:demo", "--workdir=run", "--config.train.steps=2",
@@ -77,14 +78,17 @@ def test_the_wheel_has_the_package_and_what_the_commands_find(wheel):
         assert path in names
 
 
-def test_presets_stories_and_the_model_are_found_in_any_folder(run, environment):
+def test_presets_stories_and_models_are_found_in_any_folder(run, environment):
     program = (
         "import phenaki.configs.maskgit as c; from phenaki.io import shipped as s;"
-        "print(c.__file__, s.find('city', s.STORIES), s.find('checkpoints/laptop', s.MODELS))"
+        "print(c.__file__, s.find('city', s.STORIES), s.find('checkpoints/laptop', s.MODELS),"
+        " s.find('shapes64/student', s.MODELS))"
     )
     done = run("python", "-c", program)
     paths = done.stdout.split()
-    assert [Path(path).name for path in paths] == ["maskgit.py", "city.yaml", "laptop"], done.stderr
+    assert [Path(path).name for path in paths] == [
+        "maskgit.py", "city.yaml", "laptop", "student",
+    ], done.stderr  # fmt: skip
     assert all(Path(path).exists() and environment in Path(path).parents for path in paths)
 
 

@@ -96,8 +96,8 @@ def value(name: str) -> Any:
 
 def inputs() -> list[tuple[str, Any]]:
     """The folders that every command of sampling reads, by the names of their flags."""
-    model = shipped.find(value("model"), shipped.MODELS)
-    return [("model", model), ("critic", value("critic")), ("student", value("student"))]
+    given = {name: value(name) for name in ("model", "critic", "student")}
+    return [(name, path and shipped.find(path, shipped.MODELS)) for name, path in given.items()]
 
 
 def options(model: Any) -> dict[str, Any]:

@@ -46,11 +46,12 @@ DTYPE = flags.DEFINE_enum(
 def main(argv):
     """Samples, trains and writes."""
     del argv
-    from phenaki.io import outputs, shipped
+    from phenaki.io import checkpoint, outputs, shipped
     from phenaki.schema import config, rules
 
     rules.check("--rate", RATE.value, config.OPTIM["rate"].rule)
     model = shipped.find(MODEL.value, shipped.MODELS)
+    checkpoint.check_replaced(OUTPUT.value, "student")
     inputs = [("model", model), *([("prompts", PROMPTS.value)] if PROMPTS.value else [])]
     with outputs.claimed("output", OUTPUT.value, "model", inputs) as claim:
         _train(claim.directory)

@@ -12,7 +12,7 @@ from etils import epy
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError, bucket_reason
-from phenaki.io import failures, hub, outputs, paths, shared_model, stored_params, verify
+from phenaki.io import artifacts, failures, hub, outputs, paths, shared_model, stored_params, verify
 from phenaki.io.artifacts import read_dict, write_json
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.io.checkpoint_steps import COMMITTED, check_name, complete_steps
@@ -38,13 +38,14 @@ def save_bundle(
 ) -> None:
     """Writes `params` (one tree per network) and bundle.json, with the plain config `fields`.
 
-    It replaces an existing bundle, and nothing else.
+    It replaces an existing bundle of its kind, and nothing else.
 
     Raises:
         UserError: there is something else in the folder.
     """
     check_name(directory)
     if outputs.is_first():
+        check_replaced(directory, facts.get("kind"))
         outputs.admit("output", directory, "model")
         outputs.make("output", paths.path(directory))
         outputs.enlist(paths.path(directory), ["params", "bundle.json"], kind="model")
@@ -64,6 +65,16 @@ def save_bundle(
         # Orbax's has the absolute path, which says something of this machine to all who get a copy.
         (directory / "params" / COMMITTED).write_text("complete\n")
         write_json(directory / "bundle.json", content, indent=2)
+
+
+def check_replaced(directory: PathLike, kind: str | None) -> None:
+    """Raises `UserError` if a bundle in an output folder is not of `kind`."""
+    there = (artifacts.marked(paths.path(directory) / "bundle.json") or {}).get("kind", kind)
+    if there != kind:
+        raise UserError(
+            f"--output={directory}: holds a {there}, which a {kind} does not replace; give a new "
+            "or empty folder."
+        )
 
 
 def save_shared(

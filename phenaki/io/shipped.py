@@ -1,6 +1,6 @@
 """What comes with the package, in a clone and in a wheel: presets, stories and a trained model."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from phenaki.io import paths
 from phenaki.io.paths import AnyPath, PathLike
@@ -36,11 +36,17 @@ def presets() -> list[str]:
 def find(given: PathLike, name: str) -> AnyPath:
     """The path `given`; where nothing is there, what it names in the folder `name`.
 
-    "city" and "examples/stories/city.yaml" both name a story, in whatever folder one works.
+    "city" and "examples/stories/city.yaml" both name a story, in whatever folder one works, and
+    "shapes64/student" what lies in a shipped model.
     """
     path, suffix = paths.path(given), _SUFFIXES[name]
     if paths.is_remote(path) or (path.is_file() if suffix else path.is_dir()):
         return path
     text, prefix = str(path), f"{name}/"
     stem = text.removeprefix(prefix).removesuffix(suffix) if text.startswith(prefix) else text
-    return folder(name) / f"{stem}{suffix}" if stem in names(name) else path
+    if stem in names(name):
+        return folder(name) / f"{stem}{suffix}"
+    first, *below = PurePosixPath(stem).parts or ("",)
+    inside = bool(below) and ".." not in below and first in names(name)
+    companion = folder(name).joinpath(first, *below)
+    return companion if inside and not suffix and companion.is_dir() else path

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -64,10 +64,12 @@ def prompts(texts: Any) -> Sequence[str | None]:
     """`texts`, if they are a sequence of one text or None a sample.
 
     Raises:
-        UserError: they are one text, or have something else.
+        UserError: they are one text, no sequence, or have something else.
     """
     if isinstance(texts, str | bytes):
         raise UserError(f"prompts={texts!r}: must be a list, one a sample; give [{texts!r}].")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"prompts={texts!r}: must be a list of texts, one a sample.")
     texts = list(texts)
     for text in texts:
         if text is not None and not isinstance(text, str):

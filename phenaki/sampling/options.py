@@ -73,6 +73,10 @@ class SamplingOptions:
     def __post_init__(self):
         for name, field in OPTIONS.items():
             check(name, getattr(self, name), field.rule)
+        for name, kind in (("critic", Critic), ("student", Student)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise UserError(f"{name}={given!r}: must be what Phenaki.load_{name} returns.")
         if self.critic is not None and self.schedule == "late":
             # A critic may mask again what was kept: every step would begin from nothing.
             raise UserError(

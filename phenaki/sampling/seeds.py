@@ -17,7 +17,7 @@ def root_key(seed: int | Array) -> Array:
     Raises:
         UserError: `seed` is outside of the range.
     """
-    if isinstance(seed, jax.Array):
+    if isinstance(seed, jax.core.Tracer):
         return jax.random.key(seed)
     check("seed", seed, SEED)
     high, low = divmod(operator.index(seed), 2**32)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from phenaki.data import batches
 from phenaki.data.shapes import attributes
 from phenaki.errors import UserError
-from phenaki.evaluation import alignment
+from phenaki.evaluation import alignment, two_objects
 from phenaki.features import resize
 from phenaki.io.clean_text import clean, read_lines
 from phenaki.pipeline import Phenaki
@@ -44,7 +44,8 @@ class Pairs(NamedTuple):
 def prompts_of(model: Phenaki, count: int, file: str = "") -> Prompts:
     """Up to `count` prompts: those of `file`, one a line, or what the `model` was trained on.
 
-    Of moving shapes these are the combinations that it saw; of other data, captions of its clips.
+    Of moving shapes these are the combinations that it saw, and as often as in its clips two
+    objects; of other data, captions of its clips.
     """
     world = batches.known_world(model)
     if not file and world is not None:
@@ -67,17 +68,24 @@ def prompts_of(model: Phenaki, count: int, file: str = "") -> Prompts:
 
 def _of_shapes(world, count):
     seen, _ = world.combinations
-    seen = seen[np.linspace(0, len(seen) - 1, min(count, len(seen))).astype(int)]
+    count = int(min(count, len(seen) / max(1 - world.pair, 1e-9)))
+    both = round(world.pair * count)
+    drawn = two_objects.prompts(world, "train", 4 * both).texts if both else []
+    drawn = list(dict.fromkeys(drawn))[:both]
+    seen = seen[np.linspace(0, len(seen) - 1, count - both).astype(int)]
     number = {tuple(row): index for index, row in enumerate(seen.tolist())}
 
     def after(index, random):
-        changed = attributes.changed(world, seen[index], lambda slot: random.random(len(index)))
+        one, result = index < len(seen), index.copy()  # two objects move on
+        own = index[one]
+        changed = attributes.changed(world, seen[own], lambda slot: random.random(len(own)))
         # One that is not among the prompts: the same one continues.
-        found = [number.get(tuple(row), -1) for row in changed.tolist()]
-        return np.where(np.array(found) < 0, index, found)
+        found = np.array([number.get(tuple(row), -1) for row in changed.tolist()], int)
+        result[one] = np.where(found < 0, own, found)
+        return result
 
     first, later = (alignment.prompts_of(world, seen, then=then).texts for then in (False, True))
-    return Prompts(first, later, after)
+    return Prompts(first + drawn, later + drawn, after)
 
 
 def make(
