@@ -444,6 +444,35 @@ def test_windows_of_true_clips_are_right_and_of_others_wrong():
         assert (back["colour"], back["direction"], back["all"]) == (True, False, False)
 
 
+def test_windows_of_two_objects_are_judged_by_both():
+    world = shapes_world.World(size=64, radius=10.0, pair=1.0, sizes=("large",))
+    clips = moving_shapes.render(world, "test", np.arange(6))
+    for video, caption in zip(clips["video"] / 255, clips["caption"], strict=True):
+        video, (first, second) = video.astype(np.float32), caption.split(" and ")
+        for asked in (caption, f"{second} and {first}"):
+            whole = prompt_check.check_window(world, video, None, asked)
+            assert whole == prompt_check.check_window(world, video[5:], video[4], asked)
+            assert whole is not None
+            assert all(whole.values())
+        one = prompt_check.check_window(world, video, None, first)
+        assert one is not None
+        assert (one["present"], one["all"]) == (False, False)
+        other = next(name for name in world.shapes if name not in second)
+        wrong = " ".join(other if word in world.shapes else word for word in second.split())
+        found = prompt_check.check_window(world, video, None, f"{first} and {wrong}")
+        assert found is not None
+        assert (found["colour"], found["shape"], found["all"]) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a red circle and a blue square", "a red circle moves up and down", "red and blue",
+     "a red circle moves up and a red square moves down", "a red circle moves up", None],
+)  # fmt: skip
+def test_prompts_without_two_whole_objects_are_no_pairs(prompt):
+    assert prompt_check.parse_pair(shapes_world.World(), prompt) is None
+
+
 def test_drift_figures():
     random = np.random.default_rng(0)
     frames = random.uniform(size=(6, 16, 16, 3)).astype(np.float32)

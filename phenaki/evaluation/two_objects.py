@@ -28,18 +28,25 @@ def prompts(world: World, split: str, count: int) -> Prompts:
 
 
 def verdict(
-    world: World, video: Float[np.ndarray, "b f h w 3"], prompts: Prompts
+    world: World,
+    video: Float[np.ndarray, "b f h w 3"],
+    prompts: Prompts,
+    frames: slice = slice(None),
+    walls: bool = False,
 ) -> detector.Verdict:
-    """Judges clips by both objects: an attribute is right where it is of both.
+    """Judges the `frames` of clips by both objects: an attribute is right where it is of both.
 
-    A third object, or parts of one, is too many: "present" is wrong.
+    A third object, or parts of one, is too many: "present" is wrong. `walls` as in
+    `detector.judge`.
     """
     readings = [detector.read(world, video, asked[:, 0]) for asked in prompts.combinations]
     third = readings[0].foreign + readings[1].foreign - 1
-    first, second = (
-        detector.judge(world, dataclasses.replace(reading, foreign=third), *asked.T)
-        for reading, asked in zip(readings, prompts.combinations, strict=True)
-    )
+    both = []
+    for reading, asked in zip(readings, prompts.combinations, strict=True):
+        colour, shape, direction = asked.T
+        one = dataclasses.replace(reading, foreign=third)
+        both.append(detector.judge(world, one, colour, shape, direction, frames, walls))
+    first, second = both
     return detector.Verdict(
         *(
             getattr(first, field.name) & getattr(second, field.name)
