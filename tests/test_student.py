@@ -1,7 +1,9 @@
 """Students: z decides the clip, and what they learn from (docs/sampling.md#student)."""
 
+import gc
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import jax
@@ -211,6 +213,23 @@ def test_pairs_are_the_models_own_samples_with_given_frames_first():
     assert made.text.tolist()[:8] == [0] * 4 + [1] * 4
     assert set(made.text[8:]) <= {2, 3}
     assert made.latents.shape == (16, LATENT)
+
+
+def test_the_clips_of_a_prompt_are_freed_before_the_next(monkeypatch):
+    model = tiny.phenaki()
+    clips, sample = [], model.sample
+
+    def watched(*args, **options):
+        gc.collect()
+        alive.append(sum(one() is not None for one in clips))
+        drawn = sample(*args, **options)
+        clips.append(weakref.ref(drawn.video.base if drawn.video.base is not None else drawn.video))
+        return drawn
+
+    alive: list[int] = []
+    monkeypatch.setattr(model, "sample", watched)
+    pairs.make(model, pairs.prompts_of(model, 4), each=4, stories=4, size=LATENT, seed=5)
+    assert max(alive[:4]) <= 1  # that of the call before
 
 
 class Recorder:

@@ -105,18 +105,18 @@ def make(
             clips = model.sample([text] * each, seed=seed, first_row=number * each, progress=False)
             tokens.append(clips.tokens.reshape(each, -1))
             looks.append(_pooled(clips.video))
-            ends.append(clips.video[: -(-stories // count), -model.context :])
+            # A copy: a view would keep all the clips.
+            ends.append(clips.video[: -(-stories // count), -model.context :].copy())
             progress.update()
         points = principal(np.stack(looks), size)
         latents = [latents_of(own, random) for own in points]
         index = np.repeat(np.arange(count), each)
         parts = [Pairs(np.concatenate(tokens), np.concatenate(latents), 0 * index, index)]
         if later and stories:
-            shown = np.repeat(np.arange(count), len(ends[0]))
+            shown, last = np.repeat(np.arange(count), len(ends[0])), np.concatenate(ends)
             order = np.resize(random.permutation(len(shown)), groups * each)
             for rows in np.split(order, groups):
-                given = np.concatenate(ends)[rows]
-                call: Any = dict(given=given, shown=shown[rows], random=random, size=size)
+                call: Any = dict(given=last[rows], shown=shown[rows], random=random, size=size)
                 parts += _later(model, prompts, **call, progress=progress)
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
