@@ -240,6 +240,43 @@ def test_a_patch_that_the_network_cannot_make_is_refused(variant, fields, messag
         factory.tokenizer(config)
 
 
+@pytest.mark.parametrize(
+    ("variant", "fields", "message"),
+    [
+        ("conv_mini", {"strides": (12,)}, r"strides=\(12,\): must be 3 numbers, .* 4 levels"),
+        ("conv_mini", {"strides": (3, 2, 2, 1)}, "must be 3 numbers"),
+        ("conv_mini", {"multipliers": (1,)}, "must be 0 numbers"),
+        ("conv_mini", {"blocks": [1, 2, 1, 1]}, r"blocks=\(1, 2, 1, 1\): must be one .* is 2\."),
+        ("conv_mini", {"groups": 9}, r"groups=9: must divide .* nearest is \d"),
+        ("laion3d_mini", {"strides": (6, 2)}, r"strides=\(6, 2\): must be 3 numbers"),
+        ("laion3d_mini", {"blocks": 2}, r"blocks=2: must be 4 numbers.* is \(2, 2, 2, 2\)"),
+        ("laion3d_mini", {"blocks": [1, 2]}, r"must be 4 numbers.* is \(1, 2, 2, 2\)"),
+        ("laion3d_mini", {"blocks": (1, 2, 3, 4, 5)}, r"nearest is \(1, 2, 3, 4\)"),
+    ],
+)
+def test_levels_that_do_not_fit_each_other_are_refused(variant, fields, message):
+    config = baselines.get_config(variant)
+    with config.tokenizer.ignore_type():
+        config.tokenizer.update(fields)
+    with pytest.raises(UserError, match=message):
+        factory.tokenizer(config)
+
+
+@pytest.mark.parametrize("variant", ["vit_mini", "conv_mini", "laion3d_mini"])
+@pytest.mark.parametrize("field", ["time_depth", "depth", "filters", "widths", "heads"])
+def test_a_network_has_its_own_sizes_and_no_others(variant, field):
+    config = baselines.get_config(variant)
+    own = field in config.tokenizer
+    with config.tokenizer.unlocked():
+        if own:
+            del config.tokenizer[field]
+        else:
+            config.tokenizer[field] = (8, 8) if field == "widths" else 8
+    words = r"is missing; \w+ needs it: " if own else r"is of \w+.*; \w+ has \w+, "
+    with pytest.raises(UserError, match=rf"config\.tokenizer\.{field}.*{words}"):
+        factory.tokenizer(config)
+
+
 def test_a_stored_config_builds_the_same_network():
     config = baselines.get_config("laion3d_mini")
     stored = type(config)({**config.to_dict(), "tokenizer": config.tokenizer.to_dict()})

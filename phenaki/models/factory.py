@@ -6,7 +6,6 @@ imported where they are needed: a MaskGIT that trains on random text features lo
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from phenaki.models.maskgit import MaskGIT
 from phenaki.models.tokenizer import Tokenizer
 from phenaki.models.vit_vqgan import ViTVQGAN
 from phenaki.sampling.options import Defaults
+from phenaki.schema import sizes
 from phenaki.schema.check import check
 from phenaki.text.one_hot import OneHot
 from phenaki.text.t5 import T5Encoder, random_encoder
@@ -39,11 +39,11 @@ from phenaki.types import Text, VideoSpec
 if TYPE_CHECKING:
     from phenaki.models.discriminator import Discriminator, StyleGAN2Discriminator
 
-PER_FRAME = {"vit_vqgan": ViTVQGAN, "conv_vqgan": ConvVQGAN}
 TOKENIZERS: dict[str, type[Tokenizer]] = {
     "cvivit": CViViT,
+    "vit_vqgan": ViTVQGAN,
+    "conv_vqgan": ConvVQGAN,
     "conv3d_vqgan": Conv3DVQGAN,
-    **PER_FRAME,
 }
 LABELS = "labels"  # prefix of config.text.vocabulary
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -77,6 +77,7 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
         UserError: see `video_spec`; or sizes of the network do not fit each other.
     """
     spec = video_spec(config)
+    sizes.check_tokenizer(config.tokenizer.to_dict())
     # Stored configs have lists where configs have tuples.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.tokenizer.items()}
     fields["patch"] = spec.patch
@@ -84,29 +85,11 @@ def tokenizer(config: ConfigDict) -> Tokenizer:
     quantizer: Any = fields.pop("quantizer", "vq")
     fields["quantizer_type"] = QUANTIZERS[quantizer]
     network: Any = TOKENIZERS[name]
-    if "heads" in fields:
-        _check_heads("config.tokenizer", fields)
-    _check_patch(name, fields)
     shared = dict(frames=spec.frames, size=(spec.height, spec.width), **_compute(config.to_dict()))
     # A network takes what it has a field for: one that works frame by frame has no `frames`, a
     # convolution no `size`.
     known = {field.name for field in dataclasses.fields(network)}
     return network(**fields, **{k: v for k, v in shared.items() if k in known})
-
-
-def _check_patch(name, fields):
-    patch = fields["patch"]
-    time, *space = patch
-    if name in PER_FRAME and time != 1:
-        raise UserError(
-            f"config.tokenizer.patch[0]={time} must be 1: {name} tokenizes each frame alone."
-        )
-    strides = fields.get("strides")
-    if strides is not None and space != [math.prod(strides)] * 2:
-        raise UserError(
-            f"config.tokenizer.patch={patch} must have the product of config.tokenizer.strides="
-            f"{strides} as rows and columns; nearest is {(time, *[math.prod(strides)] * 2)}."
-        )
 
 
 def discriminator(network: str, width: int) -> "Discriminator | StyleGAN2Discriminator":
@@ -146,7 +129,7 @@ def layer_by_layer(network: Any) -> Any:
 def maskgit(config: ConfigDict) -> MaskGIT:
     """The MaskGIT of `config.model` over the tokens of `config.tokenizer`."""
     fields = dict(config.model)
-    _check_heads("config.model", fields)
+    sizes.check_heads("config.model", fields)
     if fields["codebook"] != config.tokenizer.codebook:
         raise UserError(
             f"config.model.codebook={fields['codebook']} must be the tokenizer's codebook, "
@@ -167,7 +150,7 @@ def critic(config: ConfigDict) -> TokenCritic | SelfCritic:
     reads_text = fields.pop("text") and bool(config.text)
     if head:
         return SelfCritic(maskgit(config), fields["width"], reads_text, dtype(config.dtype))
-    _check_heads("config.critic", fields)
+    sizes.check_heads("config.critic", fields)
     return TokenCritic(
         codebook=config.tokenizer.codebook,
         text_dim=config.text.width if reads_text else None,
@@ -175,15 +158,6 @@ def critic(config: ConfigDict) -> TokenCritic | SelfCritic:
         **fields,
         **_compute(config.to_dict()),
     )
-
-
-def _check_heads(path, fields):
-    width, heads = fields["width"], fields["heads"]
-    if width % heads:
-        nearest = max(round(width / heads), 1) * heads
-        raise UserError(
-            f"{path}.width={width} must be a multiple of heads={heads}; nearest is {nearest}."
-        )
 
 
 def vocabulary(config: ConfigDict) -> Vocabulary | LabelVocabulary:
