@@ -13,12 +13,18 @@ import pytest
 import tiny
 from jaxtyping import TypeCheckError
 
+from configs import cvivit, maskgit
+from phenaki.data import batches
+from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, one_of
 from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files, shipped
+from phenaki.models import factory
 from phenaki.sampling import orders, seeds
 from phenaki.sampling.windows import Scene
+from phenaki.schema.check import check
+from phenaki.schema.config import WORLD
 from phenaki.stories import rerolls, storyboard
-from phenaki.train import logs
+from phenaki.train import logs, tokenizer
 from phenaki.types import VideoSpec
 
 SPEC = VideoSpec(frames=11, height=16, width=16, fps=8.0, patch=(2, 8, 8))
@@ -226,3 +232,51 @@ def test_a_bundle_that_lacks_a_section_is_damaged(model, tmp_path):
     (tmp_path / "model/bundle.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match="damaged"):
         Phenaki.load(tmp_path / "model")
+
+
+WORLDS = {
+    "nothing to draw": ({"shapes": ()}, "must be 1 or more values"),
+    "no size": ({"sizes": []}, "must be 1 or more values"),
+    "no colour": ({"colours": ()}, "must be 1 or more values"),
+    "a colour of images that there is not": ({"still_colours": ("bogus",)}, "did you mean|must be"),
+    "every combination held out": ({"held_out": 1}, "must be 0, or at least 2"),
+    "a size that video has": ({"size": 8}, "size: no such field"),
+    "a misspelt field": ({"spede": 1.0}, "spede: no such field; did you mean speed"),
+    "pairs of one colour": ({"pair": 0.5, "colours": ("red",)}, "must be two or more with"),
+    "pairs that cannot face": ({"pair": 0.5, "directions": ("up", "left")}, "must have 'down'"),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_worlds_that_cannot_be_drawn_are_refused(name):
+    fields, message = WORLDS[name]
+    config = tiny.tokenizer_config()
+    config.data.world = dict(config.data.world, **fields)
+    with pytest.raises(UserError, match=rf"config\.data\.world.*({message})"):
+        factory.tokenizer(config)
+        batches.world(config)
+
+
+@pytest.mark.parametrize("spike", [0.5, 1, -3, "ten"])
+def test_a_spike_is_more_than_the_mean(spike):
+    with pytest.raises(UserError, match="config.guard.spike=.* must be"):
+        check({"guard": {"spike": spike}})
+    check({"guard": {"spike": 0}})
+    check({"guard": {"spike": 1.5}})
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "lfq"])
+def test_what_learns_no_codebook_averages_none(quantizer):
+    config = tiny.tokenizer_config()
+    config.tokenizer.quantizer = quantizer
+    config.codebook.decay = 0.9
+    with pytest.raises(UserError, match=f"config.codebook.decay=0.9: {quantizer} has no codebook"):
+        tokenizer.make_stage(config)
+
+
+@pytest.mark.parametrize("variant", ["demo", "laptop", "shapes64"])
+def test_every_field_of_a_world_can_be_set_by_a_flag(variant):
+    for presets in (cvivit, maskgit):
+        world = presets.get_config(variant).data.world
+        assert set(world) == set(WORLD)
+        assert World(size=64, **world.to_dict()) is not None

@@ -15,7 +15,8 @@ from phenaki.data.host_rows import HostRows
 from phenaki.data.mixture_state import MixtureState, MixtureStates
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
-from phenaki.errors import UserError
+from phenaki.errors import UserError, did_you_mean
+from phenaki.schema.config import WORLD
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
@@ -215,6 +216,10 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
+    if unknown := values.keys() - WORLD.keys():
+        name = min(unknown)
+        hint = did_you_mean(name, WORLD) or f"; it has {', '.join(WORLD)}"
+        raise UserError(f"config.data.world.{name}: no such field{hint}.")
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 
 

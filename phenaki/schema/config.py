@@ -12,6 +12,7 @@ from phenaki.schema.rules import (
     Seed,
     Several,
     Text,
+    ZeroOr,
     choice,
     whole,
 )
@@ -55,7 +56,9 @@ TRAIN: Fields = {
 }
 SAMPLE_COUNT = Field(whole(), "prompts of the scores at sample_every; 0: none")
 RUN: Fields = {
-    "guard.spike": Field(AMOUNT, "skips an update so many times the recent mean; 0: never"),
+    "guard.spike": Field(
+        ZeroOr(Number(1, above=True)), "skips an update so many times the recent mean; 0: never"
+    ),
     "guard.patience": Field(INTERVAL, "skipped updates in a row before a roll-back"),
     "guard.tries": Field(whole(), "roll-backs before the run stops"),
     "guard.hang_minutes": Field(AMOUNT, "a step may take before the run ends; 0: any time"),
@@ -101,23 +104,20 @@ CODEBOOK: Fields = {
     "revive_until": Field(STEP, "step until which unused codes are replaced; 0: never"),
     "decay": Field(DECAY, "of an EMA codebook; 0: codes learn by gradient"),
 }
-NAMES = Several(Text())
+NAMES, SOME_NAMES = Several(Text()), Several(Text(), least=1)
 WORLD: Fields = {
-    "size": Field(SIZE, "pixels; that of video"),
-    "frames": Field(whole(1, 100_000), "that of video"),
-    "seed": Field(SEED, "that of the config"),
     "radius": Field(Number(0, above=True), "of a large shape, pixels"),
     "speed": Field(AMOUNT, "pixels a frame"),
     "subpixel": Field(whole(1, 1000), "start positions a pixel and axis"),
-    "colours": Field(NAMES, "of shapes"),
-    "shapes": Field(NAMES, "circle, square, triangle"),
-    "directions": Field(NAMES, "right, left, down, up"),
-    "backgrounds": Field(NAMES, "black, gray, navy, brown"),
-    "sizes": Field(NAMES, "small, large"),
+    "colours": Field(SOME_NAMES, "of shapes"),
+    "shapes": Field(SOME_NAMES, "circle, square, triangle"),
+    "directions": Field(SOME_NAMES, "right, left, down, up"),
+    "backgrounds": Field(SOME_NAMES, "black, gray, navy, brown"),
+    "sizes": Field(SOME_NAMES, "small, large"),
     "still_colours": Field(NAMES, "colours of images only"),
     "unnamed": Field(NAMES, "colours that captions of clips do not name"),
     "nameless": Field(FRACTION, "of the other clips, whose caption names no colour"),
-    "held_out": Field(whole(1), "one in so many combinations is not trained on"),
+    "held_out": Field(ZeroOr(whole(2)), "one in so many combinations is not trained on; 0: none"),
     "then": Field(FRACTION, "of clips that change midway"),
     "turn": Field(whole(), "frame of that change"),
     "wander": Field(FRACTION, "of clips that change, which start where earlier windows lead"),

@@ -257,7 +257,25 @@ class OrNone:
         return f"{self.rule.words()}; or None"
 
 
-Rule = Number | Seed | Choice | Text | Flag | Several | Interval | Either | OrNone
+@dataclasses.dataclass(frozen=True)
+class ZeroOr:
+    """0, which turns something off, or a value of a rule."""
+
+    rule: "Number"
+
+    def wrong(self, value: Any) -> Wrong | None:
+        """What is wrong with `value`; None where nothing is."""
+        found = self.rule.wrong(value)
+        if found is None or (_is_number(_plain(value), self.rule.whole) and _plain(value) == 0):
+            return None
+        return found._replace(rule=found.rule.replace("must be", "must be 0, or", 1))
+
+    def words(self) -> str:
+        """The rule in words, for tables and help."""
+        return f"0, or {self.rule.words()}"
+
+
+Rule = Number | Seed | Choice | Text | Flag | Several | Interval | Either | OrNone | ZeroOr
 
 
 class Field(NamedTuple):

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from phenaki.blocks import sharding
 from phenaki.data import batches
+from phenaki.errors import UserError
 from phenaki.io import checkpoint, migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import gan, perceptual
@@ -180,6 +181,12 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
     """
     spec = factory.video_spec(config)
     model, discriminator = factory.tokenizer(config), None
+    quantizer = config.tokenizer.get("quantizer", "vq")
+    if config.codebook.decay and quantizer != "vq":
+        raise UserError(
+            f"config.codebook.decay={config.codebook.decay}: {quantizer} has no codebook to "
+            "average; nearest is 0."
+        )
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)

@@ -65,11 +65,14 @@ class World:
             directions=DIRECTIONS,
             backgrounds=BACKGROUNDS,
             sizes=SIZES,
+            still_colours=COLOURS,
             unnamed=COLOURS,
         )
         for field, names in known.items():
             for value in getattr(self, field):
                 one_of(f"config.data.world.{field}", value, dict.fromkeys(names))
+        if self.pair:
+            self._check_pairs()
         # The longest path, and two lanes for pairs, must fit between the walls.
         reach = 2 * self.radius * max(max(EXTENT[s]) for s in self.shapes) + 2
         need = reach + self.speed * (self.frames - 1)
@@ -79,6 +82,23 @@ class World:
                 f"config.data.world.speed={self.speed} px/frame leaves a {self.size} px frame "
                 f"within {self.frames} frames; the fastest that stays inside is {fits:.2f}."
             )
+
+    def _check_pairs(self) -> None:
+        """The second object has another colour, and moves along the same axis, either way."""
+        if len(self.colours) < 2:
+            raise UserError(
+                f"config.data.world.colours={self.colours} must be two or more with "
+                f"config.data.world.pair={self.pair}."
+            )
+        steps = {DIRECTIONS[name] for name in self.directions}
+        for name in self.directions:
+            back = tuple(-step for step in DIRECTIONS[name])
+            if back not in steps:
+                other = next(one for one, step in DIRECTIONS.items() if step == back)
+                raise UserError(
+                    f"config.data.world.directions={self.directions} must have {other!r}, too, as "
+                    f"it has {name!r}, with config.data.world.pair={self.pair}."
+                )
 
     @functools.cached_property
     def combinations(self) -> tuple[np.ndarray, np.ndarray]:
