@@ -141,6 +141,17 @@ def test_a_workdir_that_each_host_has_for_itself_is_refused_at_once(tmp_path):
     assert all("file/run" in output for output in outputs)
 
 
+def test_an_output_that_each_host_has_for_itself_is_refused_before_it_is_encoded(tmp_path):
+    source, stage1 = kill_runs.data_set(tmp_path / "set"), kill_runs.tokenizer(tmp_path / "stage1")
+    output = tmp_path / "hostHOST/codes"
+    job = Job("encode", output, 2, tokenizer=stage1, source=str(source))
+    for index, said in enumerate(job.wait(2)):
+        assert f"error: --output={tmp_path}/host{index}/codes: must be a folder that all" in said
+        assert "host 1 of 2 does not see" in said
+        assert "Traceback" not in said
+    assert not list(tmp_path.glob("host*/codes/*tfrecord*"))
+
+
 def test_sigterm_to_one_process_stops_all_at_one_step(tmp_path):
     job = Job("toy", tmp_path / "run", 2, seconds=0.1, steps=10_000, save_every=10_000, log_every=1)
     _until(lambda: len(_lines_so_far(tmp_path / "run")) > 3, job)

@@ -98,3 +98,17 @@ def test_what_the_machine_lacks_is_one_line_also_without_a_file(tmp_path, code):
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == f"error: {os.strerror(code)}\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--completion=bash", ""])
+def test_the_overview_needs_no_reader(flag):
+    command = [sys.executable, "-m", "phenaki.commands.main", *filter(None, [flag])]
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (gone.returncode, gone.stderr) == (0, "")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    line = "error: standard output: cannot be written (No space left on device).\n"
+    assert (done.returncode, done.stderr) == (2, line)

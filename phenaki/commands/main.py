@@ -66,26 +66,39 @@ def _main(given: list[str]) -> None:
     from phenaki.commands import completion
 
     if not given or given[0] in cli.HELP:
-        sys.stdout.write(overview())
-        sys.exit(0)
+        _show(overview())
     if given[0] == "--version":
-        sys.stdout.write(f"phenaki {__version__}\n")
-        sys.exit(0)
+        _show(f"phenaki {__version__}\n")
     if given[0].startswith("--completion"):
         shell = given[0].partition("=")[2]
         if shell not in SHELLS:
             _fail(f"--completion={shell}: must be one of {', '.join(SHELLS)}")
         summaries = {name: _summary(module) for name, module in MODULES.items()}
-        sys.stdout.write(completion.script(shell, MODULES, summaries))
-        sys.exit(0)
+        _show(completion.script(shell, MODULES, summaries))
     if given[0] not in MODULES:
         _fail(_unknown(given[0]))
     sys.argv = [f"phenaki {given[0]}", *given[1:]]
     cli.run(_load(given[0]).main, _as_command)
 
 
+def _show(text: str) -> NoReturn:
+    """Prints `text`, whose reader may be gone, and ends."""
+    from phenaki.errors import UserError
+    from phenaki.io import streams
+
+    try:
+        with streams.enduring():
+            streams.result(text.removesuffix("\n"))
+    except UserError as error:
+        _fail(str(error))
+    sys.exit(0)
+
+
 def _fail(line: str) -> NoReturn:
-    sys.stderr.write(f"error: {line}\n")
+    from phenaki.io import streams
+
+    with streams.enduring():
+        sys.stderr.write(f"error: {line}\n")
     sys.exit(2)
 
 

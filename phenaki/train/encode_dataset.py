@@ -21,7 +21,7 @@ from phenaki.data import clip_records, format, records, tensorflow, token_files
 from phenaki.data.format import SetFile
 from phenaki.data.prepare import manifest
 from phenaki.errors import UserError
-from phenaki.io import artifacts, checkpoint, outputs, paths
+from phenaki.io import artifacts, checkpoint, outputs, paths, shared_folder
 from phenaki.io.paths import PathLike
 from phenaki.types import VideoSpec
 
@@ -166,6 +166,7 @@ def run(encoder: Encoder, log: Callable[[str], Any], progress, estimate: bool = 
         _run(encoder, log, progress, estimate)
         return
     with outputs.claimed("output", encoder.output, "tokens", inputs):
+        shared_folder.check_seen("output", encoder.output)
         _run(encoder, log, progress, estimate)
 
 

@@ -1,25 +1,19 @@
 """The directory of a training run: its config.json, and which run it may continue."""
 
 import json
-import secrets
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.experimental import multihost_utils
 
 from phenaki.data import mixture_state
 from phenaki.errors import UserError
-from phenaki.io import outputs, paths
+from phenaki.io import outputs, paths, shared_folder
 from phenaki.io.apart import resolved
 from phenaki.io.checkpoint import has_checkpoint, is_run, load_config, save_config
 from phenaki.io.checkpoint_steps import check_name
 from phenaki.io.paths import AnyPath, PathLike
-
-APPEARS = 20.0  # seconds that a new file may take to be seen by another host
 
 # A resumed run may change how it trains, but not what it trains.
 FIXED = (
@@ -63,47 +57,8 @@ def open_workdir(workdir: PathLike, inputs: Iterable[tuple[str, Any]] = ()) -> A
         ]
         outputs.admit("workdir", workdir, "run", apart)
     check_name(workdir)
-    hosts = jax.process_count()
-    if hosts == 1:
-        return workdir
-    first, name = jax.process_index() == 0, f".shared-{secrets.token_hex(8)}"
-    # A name in 16 random hex digits, those of process 0.
-    digits = np.frombuffer(name[-16:].encode(), np.uint8)
-    digits = np.asarray(multihost_utils.broadcast_one_to_all(digits))
-    probe = workdir / f".shared-{digits.astype(np.uint8).tobytes().decode()}"
-    failed = _write(probe) if first else None
-    multihost_utils.sync_global_devices("workdir probe written")
-    seen = np.asarray(multihost_utils.process_allgather(np.array(_appears(probe)))).reshape(-1)
-    if first:
-        probe.unlink(missing_ok=True)
-    if failed is not None:  # only now: the other hosts wait for what is above
-        raise failed
-    if not seen.all():
-        blind = ", ".join(str(host) for host in np.flatnonzero(~seen))
-        raise UserError(
-            f"--workdir={workdir}: must be a folder that all hosts see; host {blind} of {hosts} "
-            "does not see what host 0 writes there. Give a shared file system, or gs://BUCKET/RUN."
-        )
+    shared_folder.check_seen("workdir", workdir)
     return workdir
-
-
-def _write(path: AnyPath) -> Exception | None:
-    try:
-        outputs.make("workdir", path.parent)
-        path.write_text("")
-    except Exception as error:  # a bucket's libraries raise anything
-        return error
-    return None
-
-
-def _appears(path: AnyPath) -> bool:
-    """Whether `path` is there within `APPEARS` seconds: shared file systems cache listings."""
-    end = time.monotonic() + APPEARS
-    while not path.exists():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def claim(workdir: PathLike, fields: Mapping[str, Any]) -> AnyPath:
