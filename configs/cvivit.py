@@ -7,11 +7,8 @@ and k600 (64 px, Tables 4 and 5), small (64 px, own clips on one device), own (3
 two cores), demo, mini, laptop and shapes64 (moving shapes).
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
-from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 
 
@@ -231,10 +228,24 @@ def world(radius: float, then: float, wander: float = 0.0) -> dict:
 
     `wander` is the fraction of those that start where earlier windows of a story may lead.
     """
-    own = dict(radius=radius, sizes=("large",), then=then, wander=wander)
-    # All others, so that flags can set them; those of the clips come from video and seed.
-    rest = {field.name: field.default for field in dataclasses.fields(World)}
-    return {name: rest[name] for name in rest if name not in ("size", "frames", "seed")} | own
+    return dict(
+        radius=radius,
+        sizes=("large",),
+        then=then,
+        wander=wander,
+        speed=1.0,  # pixels a frame
+        subpixel=1,
+        colours=("red", "green", "blue", "yellow", "cyan", "white"),
+        shapes=("circle", "square", "triangle"),
+        directions=("right", "left", "down", "up"),
+        backgrounds=("black", "gray", "navy"),
+        still_colours=(),
+        unnamed=(),
+        nameless=0.0,
+        held_out=6,
+        turn=5,
+        pair=0.0,
+    )
 
 
 VARIANTS = dict(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from phenaki import sharding
 from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
-from phenaki.io import checkpoint
+from phenaki.io import checkpoint, stored_params
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
@@ -88,7 +88,8 @@ class Phenaki:
 
     def save(self, directory: PathLike, dtype: Any = jnp.float32, **facts: Any) -> None:
         """Writes a self-contained bundle; bfloat16 halves it. `facts` go into bundle.json."""
-        params = jax.tree.map(lambda x: x.astype(dtype), self.params)
+        kind = stored_params.float_type(dtype)
+        params = jax.tree.map(lambda x: x.astype(kind), self.params)
         checkpoint.save_bundle(directory, params, self.config.to_dict(), kind="phenaki", **facts)
 
     def shard(self, mesh: jax.sharding.Mesh, *, pad: bool = False) -> "Phenaki":

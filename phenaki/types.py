@@ -5,6 +5,7 @@ length, d width, k codebook size.
 """
 
 import dataclasses
+import math
 
 import flax.struct
 from jaxtyping import Array, Bool, Float, Int
@@ -65,10 +66,11 @@ class VideoSpec:
     def grid(self, frames: int | None = None) -> tuple[int, int, int]:
         """Latent (t, m, n) of a clip of `frames` frames, by default of the longest clip."""
         frames = self.frames if frames is None else frames
-        check("frames", frames, Number(whole=True))
+        part = isinstance(frames, float) and math.isfinite(frames)
+        check("frames", round(frames) if part else frames, Number(whole=True))
         time, rows, columns = self.patch
-        nearest = min(self.nearest_frames(frames), self.frames)
-        if frames != nearest:
+        nearest = min(self.nearest_frames(round(frames)), self.frames)
+        if frames != nearest or part:
             longer = "; extend and story make longer videos" if frames > self.frames else ""
             raise UserError(
                 f"frames={frames} must be 1 + a multiple of {time}, at most {self.frames}; "

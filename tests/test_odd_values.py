@@ -91,6 +91,7 @@ def test_the_context_is_a_whole_number(model, context):
     [
         {"negative": 3}, {"preset": ["a"]}, {"critic": "runs/critic"}, {"student": "runs/student"},
         {"prompts": 3}, {"prompts": None}, {"seed": jnp.int32(-1)}, {"seed": jnp.ones(2, int)},
+        {"seed": jax.random.key(0)},
     ],
 )  # fmt: skip
 def test_options_of_another_kind_are_refused(model, options):
@@ -279,4 +280,23 @@ def test_every_field_of_a_world_can_be_set_by_a_flag(variant):
     for presets in (cvivit, maskgit):
         world = presets.get_config(variant).data.world
         assert set(world) == set(WORLD)
-        assert World(size=64, **world.to_dict()) is not None
+
+
+def test_what_a_preset_adds_to_a_world_is_the_default():
+    added = cvivit.world(radius=5.0, then=0.0) | {"sizes": World().sizes}
+    assert World(**added) == World()
+
+
+@pytest.mark.parametrize(("frames", "nearest"), [(11.5, 11), (5.0, 5), (4.4, 3), (99.9, 11)])
+def test_the_nearest_number_of_frames_is_a_good_one(frames, nearest):
+    line = f"frames={frames} must be 1 .* nearest is {nearest}|Expected type: int"
+    with pytest.raises(REFUSED, match=line):
+        SPEC.grid(frames)
+    SPEC.grid(nearest)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, "int32", "float17", None.__class__, bool])
+def test_parameters_are_stored_as_floats(model, tmp_path, dtype):
+    with pytest.raises(UserError, match="dtype=.* must be of floating point"):
+        model.save(tmp_path / "model", dtype=dtype)
+    assert not list(tmp_path.iterdir())

@@ -145,10 +145,10 @@ def test_an_output_that_each_host_has_for_itself_is_refused_before_it_is_encoded
     source, stage1 = kill_runs.data_set(tmp_path / "set"), kill_runs.tokenizer(tmp_path / "stage1")
     output = tmp_path / "hostHOST/codes"
     job = Job("encode", output, 2, tokenizer=stage1, source=str(source))
-    for index, said in enumerate(job.wait(2)):
-        assert f"error: --output={tmp_path}/host{index}/codes: must be a folder that all" in said
-        assert "host 1 of 2 does not see" in said
-        assert "Traceback" not in said
+    for index, text in enumerate(job.wait(2)):
+        assert f"error: --output={tmp_path}/host{index}/codes: must be a folder that all" in text
+        assert "host 1 of 2 does not see" in text
+        assert "Traceback" not in text
     assert not list(tmp_path.glob("host*/codes/*tfrecord*"))
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from phenaki import cli
 from phenaki.commands import training_flags
 from phenaki.errors import UserError, one_of
-from phenaki.io import outputs, shared_folder
+from phenaki.io import outputs
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "all"], "table", required=True)
@@ -123,7 +123,6 @@ def _row(number):
         clips = ClipWindows(clips, task.frames, windows)
     with outputs.claimed("output", OUTPUT.value, "evaluation", shared=True) as claim:
         output = claim.directory
-        shared_folder.check_seen("output", output)
         scores = _scores(task, model, clips, output)
     if jax.process_index():
         return

@@ -1,6 +1,7 @@
 """Endless host-local batches of a stage; their state counts the examples taken of each kind."""
 
 import contextlib
+import dataclasses
 import functools
 import queue
 import threading
@@ -16,7 +17,6 @@ from phenaki.data.mixture_state import MixtureState, MixtureStates
 from phenaki.data.shapes import render
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, did_you_mean
-from phenaki.schema.config import WORLD
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
@@ -216,9 +216,11 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
-    if unknown := values.keys() - WORLD.keys():
+    known = [field.name for field in dataclasses.fields(World)]
+    known = [name for name in known if name not in ("size", "frames", "seed")]
+    if unknown := values.keys() - set(known):
         name = min(unknown)
-        hint = did_you_mean(name, WORLD) or f"; it has {', '.join(WORLD)}"
+        hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
         raise UserError(f"config.data.world.{name}: no such field{hint}.")
     return World(size=video.height, frames=video.frames, seed=seed, **values)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from phenaki.errors import UserError
-from phenaki.io import npz, paths
+from phenaki.io import npz, outputs, paths, shared_folder
 from phenaki.io.artifacts import atomic
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
@@ -57,19 +56,24 @@ class Store:
     def fill(self, make: Callable[[int, int], Arrays], what: str) -> None:
         """Writes the missing shards from `make(start, stop)`, each host its own.
 
-        Returns on every host once all shards are complete; several hosts need a shared folder.
-        `what` names the progress line.
+        Returns on every host once all shards are complete. `what` names the progress line, of what
+        was complete before and this host's own.
+
+        Raises:
+            UserError: hosts do not see one folder.
         """
+        shared_folder.check_seen("output", self.directory.parent)
         missing = self.missing()
         # By shard index, not by place in the list: hosts list the folder at different times.
         mine = [s for s in missing if s % jax.process_count() == jax.process_index()]
-        with Progress(self.total, what, self.total - self._items(missing)) as progress:
+        before = self.total - self._items(missing)
+        with Progress(before + self._items(mine), what, before) as progress:
             for shard in mine:
                 start, stop = self._span(shard)
                 self._write(shard, make(start, stop))
-                progress.update((stop - start) * jax.process_count())
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(str(self.directory))
+                progress.update(stop - start)
+        # By its name: hosts may reach the folder by other paths.
+        outputs.together(f"{self.directory.name} complete")
 
     def _items(self, shards: Sequence[int]) -> int:
         return sum(stop - start for start, stop in map(self._span, shards))

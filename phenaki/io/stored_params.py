@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epy
 
+from phenaki.errors import UserError
 from phenaki.io import checksums, failures, verify
 from phenaki.io.paths import AnyPath
 
@@ -19,6 +21,21 @@ def tree_sums(tree: Any) -> dict[str, int]:
     """The checksum of every array by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {_name(path): checksums.bit_sum(leaf) for path, leaf in leaves}
+
+
+def float_type(dtype: Any) -> Any:
+    """The type that `dtype` names, if parameters can be stored as it.
+
+    Raises:
+        UserError: it is none, or of whole numbers.
+    """
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise UserError(f"dtype={dtype!r}: must be of floating point, float32 or bfloat16.")
+    return found
 
 
 def _name(path: Any) -> str:

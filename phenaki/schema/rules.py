@@ -26,7 +26,10 @@ class Wrong(NamedTuple):
 
 def _plain(value: Any) -> Any:
     """A scalar array as Python's own number."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+    try:
+        return value.item() if getattr(value, "ndim", None) == 0 else value
+    except Exception:  # keys of jax.random have no item
+        return value
 
 
 def _is_number(value: Any, whole: bool) -> bool:
