@@ -264,7 +264,7 @@ def test_scores_do_not_depend_on_the_batch(tmp_path, model, clips, fields):
             assert dataclasses.replace(one, **same) == dataclasses.replace(other, **same)
 
 
-def test_hosts_share_the_shards_and_change_nothing(tmp_path, monkeypatch):
+def test_hosts_share_the_shards_and_change_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: None)
     made = {}
     for hosts in (1, 2, 3):
@@ -279,6 +279,8 @@ def test_hosts_share_the_shards_and_change_nothing(tmp_path, monkeypatch):
             monkeypatch.setattr(jax, "process_index", lambda host=host: host)
             store = Store(tmp_path / str(hosts), "x", {}, 10, 3)
             store.fill(make, "items")
+            assert ", took" in (line := capsys.readouterr().err.splitlines()[-1])
+            assert "(100%)" in line  # of its own part
         assert sorted(spans) == [(0, 3), (3, 6), (6, 9), (9, 10)]  # each once
         made[hosts] = (store.directory.name, store.array("a").tolist())
     assert made[1] == made[2] == made[3]
