@@ -1,9 +1,13 @@
 """Tables, texts and folders of frames as people have them: no caption is cut, lost or misplaced."""
 
+import io
 import json
 
 import layouts
+import pyarrow
 import pytest
+from PIL import Image
+from pyarrow import parquet
 
 from phenaki.data.mixture_state import rates_of
 from phenaki.data.prepare import segment_columns
@@ -380,3 +384,53 @@ def test_folders_of_a_mixture_may_have_an_equals_sign(tmp_path, sources, expecte
 def test_a_rate_that_is_no_number_is_refused():
     with pytest.raises(UserError, match="'half' must be a number"):
         rates_of(dict(sources="a=half", image_sources=""))
+
+
+BY_COLUMN = {
+    "lists": {"file": ["a.png", "b.png"], "caption": ["café", "a dog"]},
+    "as pandas writes": {
+        "file": {"0": "a.png", "1": "b.png"}, "caption": {"0": "café", "1": "a dog"},
+    },
+    "rows in another order": {
+        "Caption": {"7": "a dog", "2": "café"}, "FileName": {"2": "a.png", "7": "b.png"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_COLUMN)
+def test_json_by_columns_is_a_table(tmp_path, name):
+    folder(tmp_path, "a.png", "b.png")
+    write(tmp_path / "captions.json", json.dumps(BY_COLUMN[name]))
+    assert read(tmp_path)[0] == OF_PAIR
+    # Not guessed where the columns differ in length.
+    broken = {"file": ["a.png", "b.png"], "caption": ["café"]}
+    write(tmp_path / "captions.json", json.dumps(broken))
+    with pytest.raises(UserError, match=r"captions\.json: its column 'caption' has other rows"):
+        read(tmp_path)
+
+
+def test_texts_of_parquet_may_be_bytes(tmp_path):
+    folder(tmp_path, "a.png", "b.png")
+    table = pyarrow.table(
+        {"file": [b"a.png", b"b.png"], "caption": ["café".encode(), b"a dog"], "x": [b"\xff", b""]}
+    )
+    parquet.write_table(table, tmp_path / "captions.parquet")
+    assert read(tmp_path)[0] == OF_PAIR
+
+
+def test_media_in_parquet_with_captions_of_bytes(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    table = pyarrow.table({"image": [buffer.getvalue()], "caption": ["café".encode()]})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    assert list(read(tmp_path)[0].values()) == [("café",)]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "clips/b.TGZ", "c.zip", "d.tar.zst"])
+def test_packed_clips_are_to_be_unpacked(tmp_path, name):
+    write(tmp_path / name, b"\x1f\x8b")
+    for layout in ("auto", "csv"):
+        with pytest.raises(UserError, match=rf"no video or image .* Unpack {name} first"):
+            find.find(tmp_path, layout)
+    write(tmp_path / "e.png", b"")
+    assert set(read(tmp_path)[0]) == {"e.png"}

@@ -77,6 +77,7 @@ def test_the_larger_model_shows_two_objects_as_it_did():
     own = maskgit.get_config("shapes64")
     for name in ("sample", "presets"):
         stored, preset = (json.loads(config[name].to_json()) for config in (larger.config, own))
+        stored.pop("calibrated", None)  # of this model's own samples
         assert stored == preset
     both = dataclasses.replace(batches.world(larger.config), then=0.0, pair=1.0)
     made = render.render(both, "test", np.arange(4))
@@ -85,6 +86,24 @@ def test_the_larger_model_shows_two_objects_as_it_did():
     error = np.square(shown - video).mean((1, 2, 3, 4))
     np.testing.assert_allclose(-10 * np.log10(error), GOLDEN_PAIRS, atol=0.02)
     assert two_objects.verdict(both, shown, two_objects.prompts(both, "test", 4)).all.all()
+
+
+def test_the_larger_model_has_a_student_a_critic_and_an_order():
+    larger = Phenaki.load("shapes64")
+    world = batches.world(larger.config)
+    asked = alignment.prompts_of(world, world.combinations[0][:60:10])
+    by = {
+        "student": dict(student=larger.load_student("shapes64/student"), steps=2),
+        "critic": dict(critic=larger.load_critic("shapes64/critic"), steps=12, guidance=0.0),
+        "order": dict(order="calibrated", view="clip", steps=6, temperature=(1.0,) * 5 + (0.0,),
+                      guidance=0.0),
+    }  # fmt: skip
+    right = {}
+    for name, options in by.items():
+        clips = larger.sample(asked.texts, seed=0, **options)
+        assert clips.passes == options["steps"]
+        right[name] = alignment.verdict(world, clips.video, asked).all.sum()
+    assert min(right.values()) >= 4, right
 
 
 def test_samples_without_options_take_few_passes(model):

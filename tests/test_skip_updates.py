@@ -322,6 +322,10 @@ def test_a_run_goes_back_to_an_older_checkpoint_once(tmp_path, caplog):
     message = r"from_step=5: must be the step of a checkpoint in .* \(2, 4, 6\); nearest is 4\."
     with pytest.raises(UserError, match=message):
         toy.run(tmp_path, steps=8, **fields | {"from_step": 5})
+    fresh = tmp_path / "fresh"
+    with pytest.raises(UserError, match=r"from_step=7: .* \(none\); nearest is 0"):
+        toy.run(fresh, steps=8, **fields | {"from_step": 7})
+    assert not fresh.exists()  # no config.json that would refuse another start
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4", "6"]
 
 

@@ -11,6 +11,7 @@ import tiny
 
 from phenaki.data import records, token_files
 from phenaki.io import checkpoint, migrations
+from phenaki.models import factory
 from phenaki.pipeline import Phenaki
 from phenaki.train import logs, maskgit, tokenizer
 
@@ -86,6 +87,6 @@ def test_the_data_set_and_its_tokens_are_read(stored):
         assert all(codes[number] for number in range(6))
         text = tiny.maskgit_config().text
         fingerprint = checkpoint.load_tokenizer(folder / "maskgit/tokenizer")[2]
-        spec = checkpoint.load_config(folder / "tokenizer").video
+        spec = factory.video_spec(checkpoint.load_config(folder / "tokenizer"))
         origin = token_files.Origin.of(fingerprint, spec, text)
         token_files.check_origin(folder / "codes", manifest, origin)

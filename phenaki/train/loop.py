@@ -14,9 +14,9 @@ from phenaki import sharding
 from phenaki.blocks.sharding import agreed
 from phenaki.data.batches import FIELDS, Batches
 from phenaki.data.host_rows import HostRows, describe, host_rows
-from phenaki.errors import Preempted
+from phenaki.errors import Preempted, UserError
 from phenaki.io import outputs
-from phenaki.io.checkpoint import load_config
+from phenaki.io.checkpoint import has_checkpoint, load_config
 from phenaki.io.checkpoint_manager import Checkpoints
 from phenaki.io.paths import AnyPath, PathLike
 from phenaki.progress import Progress
@@ -71,6 +71,11 @@ def run(
         batches = stack.enter_context(contextlib.closing(open_batches(rows)))
         held = outputs.claimed("workdir", open_workdir(workdir), "run")
         output = stack.enter_context(held)
+        if options.from_step and not has_checkpoint(output.directory):
+            raise UserError(
+                f"config.train.from_step={options.from_step}: must be the step of a checkpoint in "
+                f"{output.directory} (none); nearest is 0."
+            )
         claim(output.directory, options.stored)
         _warn_of_steps_beyond(options)
         observer = Observer(observe, options.stored, output.directory)

@@ -32,7 +32,8 @@ def rows(
     """Yields (line, row) of a table: values are strings, column names are lower case.
 
     A list or an object is its JSON text. Text that is neither UTF-8 nor UTF-16 with a byte order
-    mark is read as Latin-1. An object of JSON by file names is a row per file.
+    mark is read as Latin-1. An object of JSON by file names is a row per file, one by names of
+    columns a table.
 
     Args:
         header: column names of a file without a header.
@@ -132,7 +133,9 @@ def _json(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}: not JSON: {error}.") from None
         yield from _jsonl(path)
         return
-    if isinstance(content, dict) and content and _is_by_names(content):
+    if isinstance(content, dict) and (by_column := _by_column(path, content)):
+        content = by_column
+    elif isinstance(content, dict) and content and _is_by_names(content):
         content = [
             {FILE[0]: name} | (value if isinstance(value, dict) else {CAPTION[0]: value})
             for name, value in content.items()
@@ -140,6 +143,23 @@ def _json(path: Path) -> Iterator[Row]:
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise UserError(f"{path}: must be an array of objects, or an object by file names.")
     yield from ((number, _strings(row)) for number, row in enumerate(content, 1))
+
+
+def _by_column(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table whose columns are lists, or objects by row, as pandas writes them."""
+    names = {str(name).strip().lower() for name in content}
+    values = list(content.values())
+    if not (column(names, FILE) and column(names, CAPTION)):
+        return []
+    if all(isinstance(value, list) for value in values):
+        values = [dict(enumerate(value)) for value in values]
+    elif not all(isinstance(value, dict) for value in values):
+        return []
+    for name, value in zip(content, values, strict=True):
+        if value.keys() != values[0].keys():
+            raise UserError(f"{path}: its column {name!r} has other rows than the first one.")
+    columns = list(zip(content, values, strict=True))
+    return [{name: value[row] for name, value in columns} for row in values[0]]
 
 
 def _is_by_names(content: Mapping[str, Any]) -> bool:
@@ -170,9 +190,21 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _strings(row: Mapping) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in row.items():
-        if not isinstance(value, bytes):
-            found.setdefault(str(name).strip().lower(), _cell(value))
+        key = str(name).strip().lower()
+        if isinstance(value, bytes):  # media, or a text that was stored so
+            value = _text(value) if key in (*FILE, *CAPTION) else None
+            if value is None:
+                continue
+        found.setdefault(key, _cell(value))
     return found
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
 
 
 def _cell(value: Any) -> str:

@@ -36,6 +36,7 @@ READERS: dict[str, Reader] = {
     "none": folder.find_none,
 }
 CONTAINERS = ("tar", "tfrecord", "parquet")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
 # Readers of an explicit --layout; some accept more than "auto" does.
 FORCED: dict[str, Reader] = READERS | {
     "csv": segment_tables.find_table,
@@ -96,7 +97,13 @@ def find(
             continue
         if (found.media or name in CONTAINERS) and (taken := reader(request, found)):
             return taken
-    raise UserError(f"{root}: no video or image in this folder ({len(found.others)} other files).")
+    raise UserError(_nothing(root, found))
+
+
+def _nothing(root: Path, found: walk.Listing) -> str:
+    packed = [key for key in sorted(found.others) if key.lower().endswith(PACKED)]
+    hint = f" Unpack {packed[0]} first; plain .tar files are read as they are." if packed else ""
+    return f"{root}: no video or image in this folder ({len(found.others)} other files).{hint}"
 
 
 def _listing(root: Path) -> walk.Listing:
@@ -109,9 +116,7 @@ def _listing(root: Path) -> walk.Listing:
 
 def _forced(request: walk.Request, found: walk.Listing, layout: str) -> Inventory:
     if not found.media and layout not in CONTAINERS:
-        raise UserError(
-            f"{request.root}: no video or image in this folder ({len(found.others)} other files)."
-        )
+        raise UserError(_nothing(request.root, found))
     taken = FORCED[layout](request, found)
     if taken is None and layout in ("csv", "table"):
         raise UserError(f"{request.root / table.TABLES[0]}: no such captions file.")
