@@ -311,7 +311,8 @@ class Phenaki:
         """The text encoder's embeddings of `prompts`."""
         if self.vocabulary is None or self._embed is None:
             raise UserError("embed: this model has no text encoder (config.text is None).")
-        return self._embed(self.params["text"], self.vocabulary.encode(prompts))
+        ids = self.vocabulary.encode(given_values.prompts(prompts))
+        return self._embed(self.params["text"], ids)
 
     def encode(self, videos: np.ndarray | Array) -> Int[Array, "b t m n"]:
         """Tokens of `videos` [b f h w 3], of 1 + a multiple of the patch frames.

@@ -1,5 +1,6 @@
 """Values, files and texts that nobody means: one line each, before anything is sampled or lost."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -45,6 +46,7 @@ CLIPS = {
     "too many frames": np.zeros((1, 13, 16, 16, 3)),
     "no frames": np.zeros((1, 0, 16, 16, 3)),
     "no clips": np.zeros((0, 11, 16, 16, 3)),
+    "masked": np.ma.masked_less(np.zeros((1, 11, 16, 16, 3)), 1),
     "with alpha": np.zeros((1, 11, 16, 16, 4)),
     "channels first": np.zeros((1, 11, 3, 16, 16)),
 }
@@ -120,6 +122,19 @@ def test_what_lies_in_a_released_model_is_found_by_its_name(tmp_path, monkeypatc
 def test_a_calibrated_order_has_different_positions_of_the_clip(calibrated):
     with pytest.raises(UserError, match="different positions"):
         orders.ranks(orders.CALIBRATED, (6, 2, 2), calibrated)
+
+
+@pytest.mark.parametrize("prompts", ["abc", [3], []])
+def test_what_is_embedded_is_a_list_of_texts(model, prompts):
+    with pytest.raises(REFUSED, match="prompts"):
+        model.embed(prompts)
+
+
+def test_a_world_has_something_to_train_on():
+    alone = World(colours=("red",), shapes=("circle",), directions=("up",))
+    with pytest.raises(UserError, match="held_out=6 leaves no combination .* nearest is 0"):
+        _ = alone.combinations
+    assert len(dataclasses.replace(alone, held_out=0).combinations[0]) == 1
 
 
 def test_a_table_has_no_key_that_is_a_list():

@@ -23,13 +23,18 @@ def frames(video: Any, known: Bool[np.ndarray, "..."] | None = None) -> np.ndarr
         known: of the shape of `video` without colours; values elsewhere do not matter.
 
     Raises:
-        UserError: it is a path, neither uint8 nor floating point, or has NaN or values outside
-            [0, 1].
+        UserError: it is a path, masked, neither uint8 nor floating point, or has NaN or values
+            outside [0, 1].
     """
     if isinstance(video, str | os.PathLike):
         raise UserError(
             f"given frames are the path {os.fspath(video)!r}; phenaki.io.images.read_frame(path, "
             "(height, width)) reads an image."
+        )
+    if np.ma.is_masked(video):
+        raise UserError(
+            "given frames are a masked array, whose mask would be lost; fill it, and say with "
+            "known= what is known."
         )
     array = np.asarray(video)
     if array.dtype == np.uint8:

@@ -102,7 +102,11 @@ class World:
 
     @functools.cached_property
     def combinations(self) -> tuple[np.ndarray, np.ndarray]:
-        """(seen, held out): rows of indices (colour, shape, direction)."""
+        """(seen, held out): rows of indices (colour, shape, direction).
+
+        Raises:
+            UserError: all are held out.
+        """
         ranges = (range(len(x)) for x in (self.colours, self.shapes, self.directions))
         every = np.array(list(itertools.product(*ranges)))
         # Every *pair* of values is seen, so that a held-out triple tests composition.
@@ -111,6 +115,11 @@ class World:
             if self.held_out
             else np.zeros(len(every), bool)
         )
+        if held.all():
+            raise UserError(
+                f"config.data.world.held_out={self.held_out} leaves no combination of colour, "
+                "shape and direction to train on; nearest is 0."
+            )
         return every[~held], every[held]
 
     def distinct(self) -> int:
