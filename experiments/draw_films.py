@@ -1,9 +1,9 @@
 """Samples the films of README.md, docs/gallery.md and docs/results.md anew, by the commands there.
 
-    python experiments/draw_films.py --output=docs
+    python experiments/draw_films.py
 
-Nothing is chosen: each film is what its command gives at that seed. Under --output they replace
-story.gif and the files of gallery/.
+Nothing is chosen: each film is what its command gives at that seed. They replace docs/story.gif and
+the files of docs/gallery/.
 """
 
 import shutil
@@ -14,13 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
 from phenaki import cli
-from phenaki.errors import UserError
 
-OUTPUT = flags.DEFINE_string("output", None, "folder for the films", required=True)
-
+DOCS = Path(__file__).parents[1] / "docs"
 SAMPLE = (sys.executable, "-m", "phenaki.commands.main", "sample")
 
 
@@ -28,7 +24,7 @@ class Command(NamedTuple):
     """The flags of a `phenaki sample`, and the films that are kept of what it writes."""
 
     flags: Sequence[str]
-    films: Mapping[str, str]  # file that the command writes: name under --output
+    films: Mapping[str, str]  # file that the command writes: name in docs/
 
 
 def clips(model: str, scale: int, prompts: Mapping[str, str], preset: str = "") -> Command:
@@ -65,17 +61,13 @@ COMMANDS = (
 def main(argv):
     """Runs the commands and copies their films."""
     del argv
-    output = Path(OUTPUT.value)
-    if not output.is_dir():
-        raise UserError(f"--output={output}: is no folder; docs is where the pages look.")
     for command in COMMANDS:
         with tempfile.TemporaryDirectory() as folder:
             # In that folder: films hold their command, and no path of this machine.
             subprocess.run([*SAMPLE, "--output=out", *command.flags], cwd=folder, check=True)
             for made, name in command.films.items():
-                (output / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(f"{folder}/out/{made}", output / name)
-                print(f"{output / name}: {(output / name).stat().st_size / 1e3:.0f} kB")
+                shutil.copyfile(f"{folder}/out/{made}", DOCS / name)
+                print(f"docs/{name}: {(DOCS / name).stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

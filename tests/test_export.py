@@ -59,7 +59,8 @@ def test_programs_give_the_pipelines_codes_in_a_process_without_this_package(tmp
     command = [sys.executable, "-I", str(program), str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    outputs = np.load(tmp_path / "outputs.npz")
+    with np.load(tmp_path / "outputs.npz") as file:
+        outputs = dict(file)
     sample = model.sample(prompts, seed=3, guidance=2.0, choice_temperature=1.5)
     np.testing.assert_array_equal(outputs["codes"], sample.tokens.reshape(2, -1))
     np.testing.assert_allclose(outputs["video"], sample.video, atol=1e-5)
@@ -89,7 +90,8 @@ def test_a_tokenizer_alone_has_programs_too(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "out/programs"
     manifest = json.loads((folder / "programs.json").read_text())
     assert sorted(manifest["programs"]) == ["decode", "encode"] and "mask_id" not in manifest
-    weights = dict(np.load(folder / "weights.npz"))
+    with np.load(folder / "weights.npz") as file:
+        weights = dict(file)
     call = {
         name: jax.export.deserialize((folder / f"{name}.stablehlo").read_bytes()).call
         for name in ("encode", "decode")

@@ -83,7 +83,8 @@ def test_page_fetches_nothing(tmp_path):
         "data:video/mp4;base64",
     ]
     assert base64.b64decode(sources[2].split(",")[1]) == mp4
-    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\(", source)
+    text = re.sub(r"base64,[\w+/=]+", "", source)  # whose letters may spell anything
+    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\(", text)
     assert "default-src 'none'" in page.all("meta")[2]["content"]
 
 

@@ -111,7 +111,9 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
         colon = "mapping values are not allowed" in str(error.problem)
         quote = '; put a text that has ": " in quotes' if colon else ""
         raise UserError(f"{where}: is not YAML: {error.problem}{quote}.") from None
-    except OverflowError as error:  # as of "\\UFFFFFFFF"
+    except UserError:
+        raise
+    except (OverflowError, ValueError) as error:  # as of "\\UFFFFFFFF"; Python 3.13 has the latter
         raise UserError(f"{path}: is not YAML: {error}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from None
