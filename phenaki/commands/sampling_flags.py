@@ -29,7 +29,7 @@ def define_model() -> None:
     flags.DEFINE_string(
         "model",
         None,
-        "a bundle, the --workdir of train_maskgit.py, or laptop, the released model",
+        "a bundle, the --workdir of train_maskgit.py, or laptop or shapes64, as released",
         required=True,
     )
     flags.DEFINE_string("output", None, "folder for what is written", required=True)

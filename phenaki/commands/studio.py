@@ -21,7 +21,7 @@ flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
     "model",
     None,
-    "a bundle, the --workdir of train_maskgit.py, or laptop, the released model",
+    "a bundle, the --workdir of train_maskgit.py, or laptop or shapes64, as released",
     required=True,
 )
 CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")

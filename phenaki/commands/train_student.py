@@ -20,7 +20,7 @@ flags.declare_key_flag(cli.NO_VERIFY.name)
 MODEL = flags.DEFINE_string(
     "model",
     None,
-    "the teacher: a bundle, the --workdir of train_maskgit.py, or laptop, the released model",
+    "the teacher: a bundle, the --workdir of train_maskgit.py, or laptop or shapes64, as released",
     required=True,
 )
 OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
