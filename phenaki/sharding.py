@@ -262,13 +262,15 @@ def check_batch(field: str, size: int, mesh: Mesh, accumulate: int = 1) -> None:
     Raises:
         UserError: they do not; names the nearest size that does.
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = devices * accumulate
     if size % parts:
         nearest = max(round(size / parts), 1) * parts
-        # As many parts as divide the rows; the other devices would share a sample.
-        fewer = math.gcd(size, parts)
+        # As many devices as divide the rows of a micro-batch; the others would share a sample.
+        fewer = math.gcd(size // accumulate, devices)
+        sequence = mesh.shape["sequence"] * devices // fewer
+        other = f", or config.mesh.sequence={sequence}, so that several devices share a sample"
         raise UserError(
             f"{field}={size} must be a multiple of {parts} (data and fsdp devices times "
-            f"config.optim.accumulate); nearest is {nearest}, or config.mesh.sequence="
-            f"{mesh.shape['sequence'] * parts // fewer}, so that several devices share a sample."
+            f"config.optim.accumulate); nearest is {nearest}{'' if size % accumulate else other}."
         )

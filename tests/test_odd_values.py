@@ -14,15 +14,16 @@ import pytest
 import tiny
 from jaxtyping import TypeCheckError
 
-from configs import cvivit, maskgit
+from configs import critic, cvivit, maskgit
 from phenaki.data import batches
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, one_of
 from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files, shipped
 from phenaki.models import factory
 from phenaki.sampling import orders, seeds
+from phenaki.sampling.options import check_defaults
 from phenaki.sampling.windows import Scene
-from phenaki.schema.check import check
+from phenaki.schema.check import check, check_whole
 from phenaki.schema.config import WORLD
 from phenaki.stories import rerolls, storyboard
 from phenaki.train import logs, tokenizer
@@ -315,3 +316,38 @@ def test_parameters_are_stored_as_floats(model, tmp_path, dtype):
     with pytest.raises(UserError, match="dtype=.* must be of floating point"):
         model.save(tmp_path / "model", dtype=dtype)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"order": "calibrated"}, "this model has none in config.sample.calibrated"),
+        ({"order": "calibrated", "calibrated": (0, 99)}, "must be different positions"),
+        ({"continued": {"order": "calibrated"}}, "this model has none in config.sample.calibrated"),
+    ],
+)
+def test_samplers_that_cannot_draw_are_refused_before_training(model, fields, message):
+    defaults = model.defaults
+    broken = dataclasses.replace(defaults, sample={**defaults.sample, **fields})
+    check_defaults(defaults, model.spec.grid())
+    with pytest.raises(UserError, match=message):
+        check_defaults(broken, model.spec.grid())
+
+
+def test_orders_of_a_sampler_without_one_are_not_fixed():
+    with pytest.raises(UserError, match="config.mask.ordered: .* must be fixed"):
+        orders.of_sampler({"steps": 4}, (6, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("critic", "loss"), ("critic", "sample"), ("maskgit", "gan"), ("tokenizer", "model")],
+)
+def test_a_config_has_no_sections_of_another_kind(kind, path):
+    configs = {"tokenizer": tiny.tokenizer_config, "maskgit": tiny.maskgit_config}
+    fields = (configs[kind]() if kind in configs else critic.get_config("demo")).to_dict()
+    check_whole(kind, fields)
+    wrong = {"loss": {"beta": 1.0}, "sample": {"steps": 3}, "gan": {"width": 8},
+             "model": {"depth": 2}}[path]  # fmt: skip
+    with pytest.raises(UserError, match=rf"config\.{path}\.\w+: no such field"):
+        check_whole(kind, fields | {path: wrong})

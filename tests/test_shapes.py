@@ -214,6 +214,7 @@ def test_some_colours_occur_in_images_only():
     [
         (dict(colours=("red", "pink")), r"world\.colours='pink' must be one of red, "),
         (dict(speed=3.0), r"world\.speed=3\.0 .* the fastest that stays inside is 1\.5"),
+        (dict(radius=20.0), r"world\.radius=20\.0 px does not fit a 32 px .* is below 10\.42"),
     ],
 )
 def test_an_impossible_world_is_refused(fields, message):

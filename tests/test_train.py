@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 
 import jax
@@ -222,6 +223,23 @@ def test_batches_and_meshes_must_fit_the_devices(data, mesh, accumulate, message
         mesh = sharding.make_mesh(*mesh)
         for field, size in sizes.items():
             sharding.check_batch(f"config.data.{field}", size, mesh, accumulate)
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate"), [(12, 1), (12, 2), (9, 3), (8, 3), (7, 2), (20, 1)]
+)
+def test_the_mesh_that_is_named_fits_the_batch(size, accumulate):
+    mesh = sharding.make_mesh(-1, 1, 1)
+    with pytest.raises(UserError) as refused:
+        sharding.check_batch("config.data.batch", size, mesh, accumulate)
+    named = re.search(r"config\.mesh\.sequence=(\d+)", str(refused.value))
+    assert (named is None) == (size % accumulate > 0)  # no mesh helps micro-batches
+    if named:
+        sharding.check_batch(
+            "config.data.batch", size, sharding.make_mesh(-1, 1, 1, int(named[1])), accumulate
+        )
+    (nearest,) = re.findall(r"nearest is (\d+)", str(refused.value))
+    sharding.check_batch("config.data.batch", int(nearest), mesh, accumulate)
 
 
 # --- the optimiser

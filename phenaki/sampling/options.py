@@ -276,6 +276,13 @@ def resolve(
     return chosen
 
 
+def check_defaults(defaults: Defaults, grid: orders.Grid) -> None:
+    """Raises `UserError` if a model of that `grid` cannot sample by its own options."""
+    for continues in (False, True):
+        chosen = resolve(defaults, continues=continues)
+        orders.ranks(chosen.order, grid, chosen.static().calibrated)
+
+
 def _few_passes(options: Mapping[str, Any]) -> bool:
     """Whether tokens are kept one a step or in a fixed order, as in docs/sampling.md#passes."""
     return (

@@ -68,7 +68,8 @@ def of_sampler(sample: Any, grid: Grid) -> tuple[Int[np.ndarray, " s"], Int[np.n
     Raises:
         UserError: one of the orders is not fixed.
     """
-    names = sample.order, sample.continued.get("order") or sample.order
+    order = sample.get("order", CONFIDENCE)
+    names = order, (sample.get("continued") or {}).get("order") or order
     first, later = (ranks(name, grid, tuple(sample.get("calibrated", ()))) for name in names)
     if first is None or later is None:
         raise UserError(

@@ -57,7 +57,7 @@ def check_whole(kind: str, fields: Mapping[str, Any]) -> None:
     check(fields)
     given = {path for path, _ in _leaves(fields)}
     for path in sorted(given):
-        if _rule_of(path) not in ALL.keys() | _SECTIONS:
+        if _rule_of(path) not in {*KINDS[kind], *STORED} | _SECTIONS:
             known = [name for name in (*KINDS[kind], *STORED) if "NAME" not in name]
             hint = did_you_mean(path, known).replace("mean ", "mean config.")
             raise UserError(f"config.{path}: no such field{hint or '; see docs/config.md'}.")

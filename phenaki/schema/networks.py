@@ -74,7 +74,7 @@ CRITIC: Fields = {
 }
 TEXT: Fields = {
     "vocabulary": Field(Text(), "bytes, a SentencePiece .model, or labels:FILE, a name a line"),
-    "length": Field(whole(1, 100_000), "ids of a caption; longer ones are cut"),
+    "length": Field(whole(1, 4096), "ids of a caption; longer ones are cut"),
     "vocab_size": Field(whole(1), "rows of the embeddings"),
     "width": Field(WIDTH, "of an embedding"),
     "heads": Field(HEADS, "of attention"),

@@ -22,6 +22,7 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory, load
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import orders, schedules
+from phenaki.sampling.options import check_defaults
 from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
@@ -230,6 +231,7 @@ def train(
     fps, text = factory.video_spec(config).fps, config.text
     frozen = {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
+    check_defaults(sampler.defaults, sampler.spec.grid())
     encode_captions: inputs.CaptionEncoder = inputs.no_captions
     if text:
         vocabulary = factory.vocabulary(config)  # before the encoder's parameters, which are large

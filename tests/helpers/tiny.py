@@ -41,7 +41,8 @@ def _small(config, fields):
     config.data.update(batch=8, image_batch=0)
     config.data.world = WORLD
     config.train.update(steps=4, log_every=1, save_every=2, sample_every=100)
-    config.train.sample_count = 0  # no scores
+    if "sample_count" in config.train:  # no scores
+        config.train.sample_count = 0
     config.unroll = 1
     return _update(config, fields)
 

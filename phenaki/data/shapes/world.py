@@ -77,7 +77,13 @@ class World:
         reach = 2 * self.radius * max(max(EXTENT[s]) for s in self.shapes) + 2
         need = reach + self.speed * (self.frames - 1)
         if need > self.size:
-            fits = max((self.size - reach) / max(self.frames - 1, 1), 0)
+            extent = (reach - 2) / self.radius
+            if self.size <= reach:
+                raise UserError(
+                    f"config.data.world.radius={self.radius} px does not fit a {self.size} px "
+                    f"frame; the largest that moves in it is below {(self.size - 2) / extent:.2f}."
+                )
+            fits = (self.size - reach) / max(self.frames - 1, 1)
             raise UserError(
                 f"config.data.world.speed={self.speed} px/frame leaves a {self.size} px frame "
                 f"within {self.frames} frames; the fastest that stays inside is {fits:.2f}."
