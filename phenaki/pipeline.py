@@ -18,14 +18,14 @@ from phenaki.io import checkpoint, stored_params
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
-from phenaki.sampling import conditioning, sampler, watch
+from phenaki.sampling import conditioning, orders, sampler, watch
 from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
 from phenaki.sampling.options import Critic, Defaults, SamplingOptions, Student, resolve
 from phenaki.sampling.seeds import stream
 from phenaki.sampling.windows import Scene, check_context, check_scenes, places, segments, windows
-from phenaki.schema.rules import check, whole
+from phenaki.schema.rules import Flag, check, whole
 from phenaki.text.vocabulary import LabelVocabulary, Vocabulary
 from phenaki.types import Text
 
@@ -233,6 +233,9 @@ class Phenaki:
         """
         prompts = given_values.prompts(prompts)
         check("first_row", first_row, whole())
+        check("approximate", approximate, Flag())
+        if taken := options.keys() & {"defaults", "continues"}:  # the names of resolve's own
+            raise UserError(f"sampling option {min(taken)!r}: no such option.")
         if known is None:
             video, known = conditioning.first_frames(video, self.spec)
         field = conditioning.BY_PATCH if approximate else self._tokenizer.receptive_field
@@ -306,6 +309,16 @@ class Phenaki:
                     f"{what}={text!r}: this model has no text encoder (config.text is None) and "
                     "takes no text; give an empty one."
                 )
+
+    def check_defaults(self) -> None:
+        """Raises `UserError` if the model cannot sample by its own options or a preset."""
+        if self.spec.frames > self.spec.patch[0]:
+            check_context(self.spec, self.context)
+        for preset in (None, *self.defaults.presets):
+            for continues in (False, True):
+                chosen = resolve(self.defaults, preset, continues)
+                orders.ranks(chosen.order, self.spec.grid(), chosen.static().calibrated)
+                self.check_texts([None], chosen)
 
     def embed(self, prompts: Prompts) -> Text:
         """The text encoder's embeddings of `prompts`."""

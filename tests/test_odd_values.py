@@ -1,5 +1,6 @@
 """Values, files and texts that nobody means: one line each, before anything is sampled or lost."""
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -18,15 +19,24 @@ from configs import critic, cvivit, maskgit
 from phenaki.data import batches
 from phenaki.data.shapes.world import World
 from phenaki.errors import UserError, one_of
-from phenaki.io import apart, artifacts, checkpoint_steps, media, paths, sample_files, shipped
+from phenaki.io import (
+    apart,
+    artifacts,
+    checkpoint,
+    checkpoint_steps,
+    media,
+    paths,
+    sample_files,
+    shipped,
+)
 from phenaki.models import factory
 from phenaki.sampling import orders, seeds
-from phenaki.sampling.options import check_defaults
 from phenaki.sampling.windows import Scene
 from phenaki.schema.check import check, check_whole
 from phenaki.schema.config import WORLD
 from phenaki.stories import rerolls, storyboard
-from phenaki.train import logs, tokenizer
+from phenaki.train import logs, tokenizer, workdir
+from phenaki.train import maskgit as stage2
 from phenaki.types import VideoSpec
 
 SPEC = VideoSpec(frames=11, height=16, width=16, fps=8.0, patch=(2, 8, 8))
@@ -94,7 +104,8 @@ def test_the_context_is_a_whole_number(model, context):
     [
         {"negative": 3}, {"preset": ["a"]}, {"critic": "runs/critic"}, {"student": "runs/student"},
         {"prompts": 3}, {"prompts": None}, {"seed": jnp.int32(-1)}, {"seed": jnp.ones(2, int)},
-        {"seed": jax.random.key(0)},
+        {"seed": jax.random.key(0)}, {"trace": "yes"}, {"trace": np.array([1, 2])},
+        {"continues": True}, {"defaults": {}}, {"stepz": 3},
     ],
 )  # fmt: skip
 def test_options_of_another_kind_are_refused(model, options):
@@ -327,11 +338,35 @@ def test_parameters_are_stored_as_floats(model, tmp_path, dtype):
     ],
 )
 def test_samplers_that_cannot_draw_are_refused_before_training(model, fields, message):
-    defaults = model.defaults
-    broken = dataclasses.replace(defaults, sample={**defaults.sample, **fields})
-    check_defaults(defaults, model.spec.grid())
-    with pytest.raises(UserError, match=message):
-        check_defaults(broken, model.spec.grid())
+    broken, own = copy.copy(model), model.defaults
+    for changed in (
+        dataclasses.replace(own, sample={**own.sample, **fields}),
+        dataclasses.replace(own, presets={**own.presets, "mine": fields}),
+    ):
+        broken.settings = dataclasses.replace(model.settings, defaults=changed)
+        with pytest.raises(UserError, match=message):
+            broken.check_defaults()
+    model.check_defaults()
+    broken.settings = dataclasses.replace(model.settings, context=4)
+    with pytest.raises(UserError, match="config.sample.context=4 must be .* nearest is 3"):
+        broken.check_defaults()
+
+
+@pytest.mark.parametrize("fields", [{"optim": {"accumulate": 3}}, {"mesh": {"data": 16}}])
+def test_a_refused_first_start_leaves_no_run(model, tmp_path, fields):
+    stage1 = tiny.tokenizer_config()
+    tokenizers = {"tokenizer": model.params["tokenizer"]}
+    checkpoint.save_bundle(tmp_path / "stage1", tokenizers, stage1.to_dict(), kind="tokenizer")
+    with pytest.raises(UserError, match="must"):
+        stage2.train(tiny.maskgit_config(**fields), tmp_path / "stage1", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fields_of_a_world_that_a_run_lacks_had_their_defaults():
+    world = {"radius": 2.0}
+    before = {"data": {"world": world}}
+    lines = workdir.changes(before, {"data": {"world": world | {"pair": 0.5, "speed": 1.0}}})
+    assert lines == ["config.data.world.pair is 0.5, no longer 0.0"]
 
 
 def test_orders_of_a_sampler_without_one_are_not_fixed():

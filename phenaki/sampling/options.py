@@ -22,7 +22,7 @@ from phenaki.sampling.networks import (
 )
 from phenaki.sampling.static import StaticOptions
 from phenaki.sampling.views import CLIP
-from phenaki.schema.rules import check
+from phenaki.schema.rules import Flag, check
 from phenaki.schema.sampling import OPTIONS
 
 Whole = int | np.integer
@@ -73,6 +73,7 @@ class SamplingOptions:
     def __post_init__(self):
         for name, field in OPTIONS.items():
             check(name, getattr(self, name), field.rule)
+        check("trace", self.trace, Flag())
         for name, kind in (("critic", Critic), ("student", Student)):
             given = getattr(self, name)
             if given is not None and not isinstance(given, kind):
@@ -274,13 +275,6 @@ def resolve(
             f"nearest is {nearest}."
         )
     return chosen
-
-
-def check_defaults(defaults: Defaults, grid: orders.Grid) -> None:
-    """Raises `UserError` if a model of that `grid` cannot sample by its own options."""
-    for continues in (False, True):
-        chosen = resolve(defaults, continues=continues)
-        orders.ranks(chosen.order, grid, chosen.static().calibrated)
 
 
 def _few_passes(options: Mapping[str, Any]) -> bool:

@@ -54,7 +54,7 @@ TRAIN: Fields = {
     "keep": Field(INTERVAL, "newest checkpoints that are kept"),
     "from_step": Field(STEP, "checkpoint to resume from, once; 0: the newest"),
 }
-SAMPLE_COUNT = Field(whole(), "prompts of the scores at sample_every; 0: none")
+SAMPLE_COUNT = Field(whole(0, 10_000), "prompts of the scores at sample_every; 0: none")
 RUN: Fields = {
     "guard.spike": Field(
         ZeroOr(Number(1, above=True)), "skips an update so many times the recent mean; 0: never"

@@ -167,7 +167,8 @@ class Flag:
 
     def wrong(self, value: Any) -> Wrong | None:
         """What is wrong with `value`; None where nothing is."""
-        return None if isinstance(value, bool) else Wrong("", value, "must be True or False")
+        right = isinstance(_plain(value), bool)
+        return None if right else Wrong("", value, "must be True or False")
 
     def words(self) -> str:
         """The rule in words, for tables and help."""

@@ -62,9 +62,7 @@ def run(
         Preempted: SIGTERM or SIGHUP arrived; the checkpoint is saved.
         Diverged: rolling back did not help, or there was no checkpoint to roll back to.
     """
-    mesh = sharding.make_mesh(**options.mesh, devices=devices)
-    for field, size in options.batch_sizes.items():
-        sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
+    mesh = mesh_of(options, devices)
     rows = host_rows_of(mesh, options.batch_sizes)
     with contextlib.ExitStack() as stack:
         # First: a refusal must leave no thread behind.
@@ -81,6 +79,18 @@ def run(
         observer = Observer(observe, options.stored, output.directory)
         stack.enter_context(contextlib.closing(observer))
         return _run(stack, stage, batches, options, output, sample, mesh, rows, observer)
+
+
+def mesh_of(options: RunOptions, devices: Any = None) -> Mesh:
+    """The mesh of a run, over whose devices its batches divide.
+
+    Raises:
+        UserError: they do not, or there are not so many devices.
+    """
+    mesh = sharding.make_mesh(**options.mesh, devices=devices)
+    for field, size in options.batch_sizes.items():
+        sharding.check_batch(f"config.data.{field}", size, mesh, options.accumulate)
+    return mesh
 
 
 def _run(stack, stage, batches, options, output, sample, mesh, rows, observer):

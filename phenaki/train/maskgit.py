@@ -22,7 +22,6 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory, load
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import orders, schedules
-from phenaki.sampling.options import check_defaults
 from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
@@ -228,10 +227,9 @@ def train(
     params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
     options = RunOptions.of(config.to_dict())
-    fps, text = factory.video_spec(config).fps, config.text
-    frozen = {"tokenizer": params}
+    fps, text, frozen = factory.video_spec(config).fps, config.text, {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
-    check_defaults(sampler.defaults, sampler.spec.grid())
+    sampler.check_defaults()
     encode_captions: inputs.CaptionEncoder = inputs.no_captions
     if text:
         vocabulary = factory.vocabulary(config)  # before the encoder's parameters, which are large
@@ -247,6 +245,7 @@ def train(
     captions = batches.first(config, count)[1] if text else [None] * count
     moves = config.data.source == "moving_shapes" and frames is None  # an image shows no movement
     world = batches.world(config) if moves else None
+    loop.mesh_of(options, devices)  # what is refused leaves no run
     with outputs.claimed("workdir", workdir, "run"):
         claim(workdir, options.stored)
         tokenizer_copy.keep(workdir, params, stage1, fingerprint)

@@ -1,5 +1,6 @@
 """The directory of a training run: its config.json, and which run it may continue."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from phenaki.data import mixture_state
+from phenaki.data.shapes.world import World
 from phenaki.errors import UserError
 from phenaki.io import outputs, paths, shared_folder
 from phenaki.io.apart import resolved
@@ -111,8 +113,13 @@ def refusal(before: Mapping[str, Any], now: Mapping[str, Any], started: bool = T
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for every field that `now` changes, of those that `before` has."""
+    """A line for every field that `now` changes, of those that `before` has.
+
+    Fields of a world that `before` lacks had their defaults.
+    """
     old, new = (flatten_dict(dict(fields), sep=".") for fields in (before, now))
+    world = {f"data.world.{field.name}": field.default for field in dataclasses.fields(World)}
+    old = world | old
     return [
         f"config.{path} is {new[path]!r}, no longer {value!r}"
         for path, value in old.items()
