@@ -3,6 +3,7 @@
 import base64
 import json
 
+import jax
 import numpy as np
 import pytest
 import script_calls
@@ -10,9 +11,11 @@ import tiny
 from studio import Client, running, visitor
 
 from phenaki.errors import UserError
-from phenaki.io import media
+from phenaki.io import checkpoint, media
+from phenaki.models.student import from_teacher, of_teacher
 from phenaki.studio import guard, takes
 from phenaki.studio.engine import Engine
+from phenaki.train import inputs
 
 PROMPT = "a red circle moves left"
 
@@ -114,11 +117,36 @@ def test_a_page_is_told_of_unknown_words_and_options_without_effect(client):
     ]
 
 
+def test_a_student_draws_in_one_pass(bundle, tmp_path):
+    model = tiny.phenaki()
+    network = of_teacher(model.network, 3, 8)
+    example = inputs.example(
+        model.spec.tokens(), (model.settings.text_length, model.config.text.width)
+    )
+    params = from_teacher(network, model.params["maskgit"], jax.random.key(0), *example)
+    facts = dict(kind="student", generator=model.generator, sizes=dict(latent=3, hidden=8))
+    folder = tmp_path / "student"
+    checkpoint.save_bundle(folder, {"student": params}, model.config.to_dict(), **facts)
+    engine = Engine(bundle, student=folder, critic=None)
+    with running(engine, tmp_path / "studio") as (rooms, port):
+        engine.ready.wait()
+        page = visitor(port)
+        assert (engine.info()["student"], engine.info()["critic"]) == (True, False)
+        done = page.done(page.post("/api/prompt", dict(prompt=PROMPT, takes=1, student=True)))
+        assert done["state"] == "done", done
+        (take,) = page.get("/api/takes")
+        frames = np.load(rooms.takes.find(owner(page), take["id"]) / "frames.npy")
+    alone = model.generate([PROMPT], seed=0, student=model.load_student(folder))[0]
+    np.testing.assert_array_equal(frames, media.as_uint8(alone))
+    assert take["facts"]["command"].endswith(f"--seed=0 --student={folder}")
+
+
 def test_what_the_model_refuses_fails_the_job(client):
-    job = client.done(client.post("/api/prompt", dict(prompt=PROMPT, critic=True)))
-    assert (job["state"], job["error"]) == (
-        "failed", "critic: the studio was started without --critic.",
-    )  # fmt: skip
+    for name in ("critic", "student"):
+        job = client.done(client.post("/api/prompt", {"prompt": PROMPT, name: True}))
+        assert (job["state"], job["error"]) == (
+            "failed", f"{name}: the studio was started without --{name}.",
+        )  # fmt: skip
     job = client.done(client.post("/api/prompt", dict(prompt=PROMPT, temperature=-1)))
     assert "temperature=-1.0 must be at least 0." in job["error"]
 

@@ -25,6 +25,7 @@ MODEL = flags.DEFINE_string(
     required=True,
 )
 CRITIC = flags.DEFINE_string("critic", None, "the --workdir of train_critic.py")
+STUDENT = flags.DEFINE_string("student", None, "the --output of train_student.py")
 OUTPUT = flags.DEFINE_string("output", "studio", "folder of films, uploads and stories")
 RUNS = flags.DEFINE_string("runs", None, "a folder of training runs, to compare them")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "the address that it listens on")
@@ -40,7 +41,7 @@ def main(argv):
     """Serves until it is interrupted."""
     del argv
     try:
-        from phenaki.studio import guard, serve
+        from phenaki.studio import engine, guard, serve
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
@@ -48,7 +49,8 @@ def main(argv):
     password = PASSWORD.value or os.environ.get("STUDIO_PASSWORD")
     guard.check_host(HOST.value, password)
     model = shipped.find(MODEL.value, shipped.MODELS)
-    inputs = [("model", model), ("critic", CRITIC.value), ("runs", RUNS.value)]
+    others = {"critic": CRITIC.value, "student": STUDENT.value}
+    inputs = [("model", model), *others.items(), ("runs", RUNS.value)]
     if paths.is_remote(OUTPUT.value):
         raise UserError(f"--output={OUTPUT.value}: must be a folder of this machine.")
     with outputs.claimed("output", OUTPUT.value, "studio", inputs) as claim:
@@ -58,8 +60,7 @@ def main(argv):
         listening = _listen(HOST.value, PORT.value)
         serve.serve(
             claim.directory.resolve(),
-            model,
-            CRITIC.value,
+            engine.Engine(model, **others),
             listening,
             HOST.value,
             password,

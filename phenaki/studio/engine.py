@@ -21,7 +21,7 @@ from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import facts, resolve
 from phenaki.sampling.watch import Step
 from phenaki.stories import notes
-from phenaki.studio.forms import Prompt
+from phenaki.studio.forms import OTHERS, Prompt
 from phenaki.studio.jobs import Job
 from phenaki.types import VideoSpec
 
@@ -32,11 +32,12 @@ TOKENS = 20_000  # more are not sent
 class Engine:
     """A model, loaded in the thread that samples; others wait for its sizes."""
 
-    def __init__(self, model: PathLike, critic: PathLike | None = None):
-        """`model` and `critic` are folders as `Phenaki.load` and `load_critic` take them."""
-        self.path, self.critic_path = model, critic
+    def __init__(self, model: PathLike, **others: PathLike | None):
+        """`model` is a folder as `Phenaki.load` takes it, `others` as `load_critic` and its kin."""
+        self.path = model
+        self.others = {name: path for name, path in others.items() if path}
         self.model: Any = None
-        self.critic: Any = None
+        self.networks: dict[str, Any] = {}  # those of `others`
         self.failure: str | None = None
         self.ready = threading.Event()
 
@@ -48,7 +49,8 @@ class Engine:
         """
         try:
             model = Phenaki.load(self.path)
-            self.critic = model.load_critic(self.critic_path) if self.critic_path else None
+            loaders = {"critic": model.load_critic, "student": model.load_student}
+            self.networks = {name: loaders[name](path) for name, path in self.others.items()}
             self.fingerprint = model.fingerprint
             self.tokenizer = Tokenizer(
                 model.networks["tokenizer"], model.params["tokenizer"], model.spec, self.fingerprint
@@ -78,7 +80,7 @@ class Engine:
         spec, own = self.model.spec, resolve(self.model.defaults)
         defaults = dict(steps=own.steps, guidance=own.guidance)
         shape = dict(frames=spec.frames, height=spec.height, width=spec.width, fps=spec.fps)
-        rest = dict(text=self.model.has_text, critic=self.critic is not None)
+        rest = {"text": self.model.has_text, **{name: name in self.networks for name in OTHERS}}
         grid = dict(patch=spec.patch, codebook=self.model.codebook, context=self.model.context)
         return {**told, **shape, **grid, **rest, "defaults": defaults}
 
@@ -86,13 +88,14 @@ class Engine:
         """The sampling options of a form.
 
         Raises:
-            UserError: one is out of its range, or the model takes no text or has no critic.
+            UserError: one is out of its range, or the model takes no text or has no such network.
         """
         options = dict(prompt.options)
-        if options.pop("critic", False):
-            if self.critic is None:
-                raise UserError("critic: the studio was started without --critic.")
-            options["critic"] = self.critic
+        for name in OTHERS:
+            if options.pop(name, False):
+                if name not in self.networks:
+                    raise UserError(f"{name}: the studio was started without --{name}.")
+                options[name] = self.networks[name]
         self.model.check_texts([prompt.text], resolve(self.model.defaults, **options))
         return options
 
@@ -114,7 +117,7 @@ class Engine:
         text = "--unconditional" if prompt.text is None else f"--prompt={prompt.text}"
         words = ["phenaki", "sample", f"--model={self.path}", "--output=out", *[text] * (row + 1)]
         words += [f"--seed={prompt.seed}"]
-        given = prompt.options | ({"critic": self.critic_path} if self.critic_path else {})
+        given = prompt.options | self.others
         words += [f"--{name}={x}" for name, x in given.items() if name in prompt.options]
         return shlex.join(words)
 

@@ -18,13 +18,16 @@ TEXT = 2000  # characters of a prompt
 TAKES = 6  # of one call
 
 
+OTHERS = ("critic", "student")  # networks that a page may ask for
+
+
 class Prompt(NamedTuple):
     """A prompt with everything that a page may set; None is the model's own."""
 
     text: str | None
     seed: int
     takes: int
-    options: dict[str, Any]  # of `phenaki.sampling.options`; critic is True or absent
+    options: dict[str, Any]  # of `phenaki.sampling.options`; those of `OTHERS` are True or absent
 
 
 def prompt(form: Any) -> Prompt:
@@ -42,8 +45,7 @@ def prompt(form: Any) -> Prompt:
         "negative": text(form, "negative"),
     }
     options = {name: value for name, value in options.items() if value is not None}
-    if form.get("critic"):
-        options["critic"] = True
+    options |= {name: True for name in OTHERS if form.get(name)}
     takes = whole(form, "takes", 1, TAKES)
     return Prompt(text(form, "prompt"), seed(form), takes or 1, options)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import uvicorn
 
 from phenaki.errors import UserError
-from phenaki.io.paths import PathLike
 from phenaki.studio import app, guard
 from phenaki.studio.engine import Engine
 from phenaki.studio.jobs import Job
@@ -51,8 +50,7 @@ def server(
 
 def serve(
     directory: Path,
-    model: PathLike,
-    critic: PathLike | None,
+    engine: Engine,
     listening: socket.socket,
     host: str,
     password: str | None,
@@ -67,7 +65,7 @@ def serve(
     Raises:
         UserError: the model cannot be loaded.
     """
-    rooms = Rooms(Engine(model, critic), directory, disk=disk, upload=upload, runs=runs)
+    rooms = Rooms(engine, directory, disk=disk, upload=upload, runs=runs)
     name = f"[{host}]" if ":" in host else host
     with server(rooms, listening, host, password) as running:
         tell(f"studio: http://{name}:{listening.getsockname()[1]}/ (ctrl-C ends it)")

@@ -33,7 +33,7 @@ export function set(info) {
   element.guidance.placeholder = info.defaults.guidance;
   element.steps.placeholder = info.defaults.steps;
   element.temperature.placeholder = "the model's";
-  element.critic.parentElement.hidden = !info.critic;
+  for (const name of ["critic", "student"]) element[name].parentElement.hidden = !info[name];
   if (!info.text) element.prompt.placeholder = "this model takes no text";
 }
 
