@@ -319,6 +319,12 @@ class Phenaki:
                 chosen = resolve(self.defaults, preset, continues)
                 orders.ranks(chosen.order, self.spec.grid(), chosen.static().calibrated)
                 self.check_texts([None], chosen)
+                if float(chosen.guidance) and not chosen.guided_steps():
+                    where = f"config.presets.{preset}" if preset else "config.sample"
+                    raise UserError(
+                        f"{where}.guidance_interval={chosen.guidance_interval} holds none of its "
+                        f"{chosen.steps} steps; nearest is (0, 1)."
+                    )
 
     def embed(self, prompts: Prompts) -> Text:
         """The text encoder's embeddings of `prompts`."""

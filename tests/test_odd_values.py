@@ -335,6 +335,7 @@ def test_parameters_are_stored_as_floats(model, tmp_path, dtype):
         ({"order": "calibrated"}, "this model has none in config.sample.calibrated"),
         ({"order": "calibrated", "calibrated": (0, 99)}, "must be different positions"),
         ({"continued": {"order": "calibrated"}}, "this model has none in config.sample.calibrated"),
+        ({"guidance": 1.0, "guidance_interval": (0.01, 0.02)}, "holds none of its 3 steps"),
     ],
 )
 def test_samplers_that_cannot_draw_are_refused_before_training(model, fields, message):
