@@ -387,3 +387,4 @@ def test_a_config_has_no_sections_of_another_kind(kind, path):
              "model": {"depth": 2}}[path]  # fmt: skip
     with pytest.raises(UserError, match=rf"config\.{path}\.\w+: no such field"):
         check_whole(kind, fields | {path: wrong})
+    check_whole(kind, fields | {path: wrong, "fingerprint": "0"})  # as a run stores it

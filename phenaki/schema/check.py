@@ -55,9 +55,11 @@ def check_whole(kind: str, fields: Mapping[str, Any]) -> None:
         UserError: see `check`; or a field is missing or unknown.
     """
     check(fields)
+    # That of a run has sections of its tokenizer or generator besides, and their fingerprint.
+    allowed = KINDS[kind].keys() if not STORED.keys() & fields.keys() else ALL.keys()
     given = {path for path, _ in _leaves(fields)}
     for path in sorted(given):
-        if _rule_of(path) not in {*KINDS[kind], *STORED} | _SECTIONS:
+        if _rule_of(path) not in {*allowed, *STORED} | _SECTIONS:
             known = [name for name in (*KINDS[kind], *STORED) if "NAME" not in name]
             hint = did_you_mean(path, known).replace("mean ", "mean config.")
             raise UserError(f"config.{path}: no such field{hint or '; see docs/config.md'}.")
