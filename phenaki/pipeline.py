@@ -18,7 +18,7 @@ from phenaki.io import checkpoint, stored_params
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
-from phenaki.sampling import conditioning, orders, sampler, watch
+from phenaki.sampling import conditioning, sampler, watch
 from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
 from phenaki.sampling.decode import Decoded
@@ -309,22 +309,6 @@ class Phenaki:
                     f"{what}={text!r}: this model has no text encoder (config.text is None) and "
                     "takes no text; give an empty one."
                 )
-
-    def check_defaults(self) -> None:
-        """Raises `UserError` if the model cannot sample by its own options or a preset."""
-        if self.spec.frames > self.spec.patch[0]:
-            check_context(self.spec, self.context)
-        for preset in (None, *self.defaults.presets):
-            for continues in (False, True):
-                chosen = resolve(self.defaults, preset, continues)
-                orders.ranks(chosen.order, self.spec.grid(), chosen.static().calibrated)
-                self.check_texts([None], chosen)
-                if float(chosen.guidance) and not chosen.guided_steps():
-                    where = f"config.presets.{preset}" if preset else "config.sample"
-                    raise UserError(
-                        f"{where}.guidance_interval={chosen.guidance_interval} holds none of its "
-                        f"{chosen.steps} steps; nearest is (0, 1)."
-                    )
 
     def embed(self, prompts: Prompts) -> Text:
         """The text encoder's embeddings of `prompts`."""

@@ -66,11 +66,12 @@ class VideoSpec:
     def grid(self, frames: int | None = None) -> tuple[int, int, int]:
         """Latent (t, m, n) of a clip of `frames` frames, by default of the longest clip."""
         frames = self.frames if frames is None else frames
-        part = isinstance(frames, float) and math.isfinite(frames)
-        check("frames", round(frames) if part else frames, Number(whole=True))
+        is_float = isinstance(frames, float) and math.isfinite(frames)
+        whole = round(frames) if is_float else frames
+        check("frames", whole, Number(whole=True))
         time, rows, columns = self.patch
-        nearest = min(self.nearest_frames(round(frames)), self.frames)
-        if frames != nearest or part:
+        nearest = min(self.nearest_frames(whole), self.frames)
+        if frames != nearest or is_float:
             longer = "; extend and story make longer videos" if frames > self.frames else ""
             raise UserError(
                 f"frames={frames} must be 1 + a multiple of {time}, at most {self.frames}; "

@@ -35,7 +35,7 @@ from phenaki.sampling.windows import Scene
 from phenaki.schema.check import check, check_whole
 from phenaki.schema.config import WORLD
 from phenaki.stories import rerolls, storyboard
-from phenaki.train import logs, tokenizer, workdir
+from phenaki.train import logs, own_sampler, tokenizer, workdir
 from phenaki.train import maskgit as stage2
 from phenaki.types import VideoSpec
 
@@ -346,11 +346,11 @@ def test_samplers_that_cannot_draw_are_refused_before_training(model, fields, me
     ):
         broken.settings = dataclasses.replace(model.settings, defaults=changed)
         with pytest.raises(UserError, match=message):
-            broken.check_defaults()
-    model.check_defaults()
+            own_sampler.check(broken)
+    own_sampler.check(model)
     broken.settings = dataclasses.replace(model.settings, context=4)
     with pytest.raises(UserError, match="config.sample.context=4 must be .* nearest is 3"):
-        broken.check_defaults()
+        own_sampler.check(broken)
 
 
 @pytest.mark.parametrize("fields", [{"optim": {"accumulate": 3}}, {"mesh": {"data": 16}}])

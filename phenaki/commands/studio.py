@@ -49,8 +49,8 @@ def main(argv):
     password = PASSWORD.value or os.environ.get("STUDIO_PASSWORD")
     guard.check_host(HOST.value, password)
     model = shipped.find(MODEL.value, shipped.MODELS)
-    others = {"critic": CRITIC.value, "student": STUDENT.value}
-    inputs = [("model", model), *others.items(), ("runs", RUNS.value)]
+    networks = {"critic": CRITIC.value, "student": STUDENT.value}
+    inputs = [("model", model), *networks.items(), ("runs", RUNS.value)]
     if paths.is_remote(OUTPUT.value):
         raise UserError(f"--output={OUTPUT.value}: must be a folder of this machine.")
     with outputs.claimed("output", OUTPUT.value, "studio", inputs) as claim:
@@ -60,7 +60,7 @@ def main(argv):
         listening = _listen(HOST.value, PORT.value)
         serve.serve(
             claim.directory.resolve(),
-            engine.Engine(model, **others),
+            engine.Engine(model, **networks),
             listening,
             HOST.value,
             password,

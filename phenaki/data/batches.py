@@ -1,7 +1,6 @@
 """Endless host-local batches of a stage; their state counts the examples taken of each kind."""
 
 import contextlib
-import dataclasses
 import functools
 import queue
 import threading
@@ -15,8 +14,8 @@ from phenaki.data import mixture_state
 from phenaki.data.host_rows import HostRows
 from phenaki.data.mixture_state import MixtureState, MixtureStates
 from phenaki.data.shapes import render
-from phenaki.data.shapes.world import World
-from phenaki.errors import UserError, did_you_mean
+from phenaki.data.shapes.world import World, world_of
+from phenaki.errors import UserError
 
 Batch = dict[str, dict[str, np.ndarray]]
 Rows = Iterator[tuple[dict[str, np.ndarray], list[str | None]]]  # arrays [b ...], b captions
@@ -216,13 +215,7 @@ def _world(data, video, seed: int) -> World:
             f"config.video.width={video.width}: moving shapes are square; nearest is "
             f"{video.height}, the height."
         )
-    known = [field.name for field in dataclasses.fields(World)]
-    known = [name for name in known if name not in ("size", "frames", "seed")]
-    if unknown := values.keys() - set(known):
-        name = min(unknown)
-        hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
-        raise UserError(f"config.data.world.{name}: no such field{hint}.")
-    return World(size=video.height, frames=video.frames, seed=seed, **values)
+    return world_of(values, size=video.height, frames=video.frames, seed=seed)
 
 
 def _source(data, video, seed: int, text, fingerprint: str | None) -> Source:

@@ -100,13 +100,7 @@ def _required(kind: str, fields: Mapping[str, Any]) -> Iterator[str]:
         optional = path in _OPTIONAL or section == "presets" or path.startswith("data.world.")
         optional |= section == "sample" and path not in _SAMPLER
         optional |= section == "text" and (text is None or (labels and path not in _LABELS))
-        optional |= section == "tokenizer" and not _is_size(fields, name)
+        network = fields.get("tokenizer", {}).get("name")
+        optional |= section == "tokenizer" and not networks.has_size(network, name)
         if not optional:
             yield path
-
-
-def _is_size(fields: Mapping[str, Any], name: str) -> bool:
-    """Whether the tokenizer of `fields` has the field `name`."""
-    shared = ("name", "patch", "code_dim", "codebook")
-    network = fields.get("tokenizer", {}).get("name")
-    return name in (*shared, *networks.SIZES.get(network, ()))

@@ -52,6 +52,14 @@ SIZES: Mapping[str, tuple[str, ...]] = {
     "conv_vqgan": ("filters", "multipliers", "strides", "blocks", "groups"),
     "conv3d_vqgan": ("widths", "strides", "blocks", "expansion"),
 }
+
+
+def has_size(network: str | None, name: str) -> bool:
+    """Whether `network` takes the field `name` of config.tokenizer."""
+    is_size = any(name in sizes for sizes in SIZES.values())
+    return name in SIZES.get(network or "", ()) or (name in TOKENIZER and not is_size)
+
+
 _TRANSFORMER: Fields = {
     "depth": Field(DEPTH, "layers"),
     "width": Field(WIDTH, "hidden size: a multiple of heads"),

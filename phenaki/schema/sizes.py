@@ -46,21 +46,17 @@ def check_tokenizer(fields: Mapping[str, Any]) -> None:
 
 def _check_names(name, fields):
     own = networks.SIZES[name]
-    shared = {field for field in networks.TOKENIZER if not _owners(field)}
     for field in fields:
-        if field not in shared and field not in own:
-            owners = " and ".join(_owners(field)) or "no network"
+        if not networks.has_size(name, field):
+            owners = [one for one, sizes in networks.SIZES.items() if field in sizes]
             raise UserError(
-                f"{PATH}.{field}={fields[field]}: is of {owners}; {name} has {', '.join(own)}."
+                f"{PATH}.{field}={fields[field]}: is of {' and '.join(owners) or 'no network'}; "
+                f"{name} has {', '.join(own)}."
             )
     for field in own:
         if field not in fields:
             words = networks.TOKENIZER[field].rule.words()
             raise UserError(f"{PATH}.{field}: is missing; {name} needs it: {words}.")
-
-
-def _owners(field):
-    return [name for name, sizes in networks.SIZES.items() if field in sizes]
 
 
 def _check_levels(name, fields):
@@ -77,15 +73,14 @@ def _check_levels(name, fields):
             f"{PATH}.blocks={tuple(blocks)}: must be one number for all levels of {name}; nearest "
             f"is {max(blocks)}."
         )
-    if name == "conv3d_vqgan" and (isinstance(blocks, int) or len(blocks) != levels):
-        nearest = (
-            (blocks,) * levels if isinstance(blocks, int) else (*blocks, *blocks[-1:] * levels)
-        )
-        raise UserError(
-            f"{PATH}.blocks={blocks if isinstance(blocks, int) else tuple(blocks)}: must be "
-            f"{levels} numbers, one for each level of {PATH}.{widths}; nearest is "
-            f"{nearest[:levels]}."
-        )
+    if name == "conv3d_vqgan":
+        given = (blocks,) if isinstance(blocks, int) else tuple(blocks)
+        if isinstance(blocks, int) or len(given) != levels:
+            raise UserError(
+                f"{PATH}.blocks={blocks if isinstance(blocks, int) else given}: must be {levels} "
+                f"numbers, one for each level of {PATH}.{widths}; nearest is "
+                f"{(given + given[-1:] * levels)[:levels]}."
+            )
     if "groups" in fields:
         for multiplier in fields["multipliers"]:
             if (channels := fields["filters"] * multiplier) % fields["groups"]:

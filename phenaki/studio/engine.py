@@ -21,7 +21,7 @@ from phenaki.pipeline import Phenaki
 from phenaki.sampling.options import facts, resolve
 from phenaki.sampling.watch import Step
 from phenaki.stories import notes
-from phenaki.studio.forms import OTHERS, Prompt
+from phenaki.studio.forms import NETWORKS, Prompt
 from phenaki.studio.jobs import Job
 from phenaki.types import VideoSpec
 
@@ -32,12 +32,15 @@ TOKENS = 20_000  # more are not sent
 class Engine:
     """A model, loaded in the thread that samples; others wait for its sizes."""
 
-    def __init__(self, model: PathLike, **others: PathLike | None):
-        """`model` is a folder as `Phenaki.load` takes it, `others` as `load_critic` and its kin."""
+    def __init__(
+        self, model: PathLike, *, critic: PathLike | None = None, student: PathLike | None = None
+    ):
+        """Folders, as `Phenaki.load`, `load_critic` and `load_student` take them."""
         self.path = model
-        self.others = {name: path for name, path in others.items() if path}
+        given = {"critic": critic, "student": student}
+        self.folders = {name: path for name, path in given.items() if path}
         self.model: Any = None
-        self.networks: dict[str, Any] = {}  # those of `others`
+        self.networks: dict[str, Any] = {}  # those of `folders`
         self.failure: str | None = None
         self.ready = threading.Event()
 
@@ -50,7 +53,7 @@ class Engine:
         try:
             model = Phenaki.load(self.path)
             loaders = {"critic": model.load_critic, "student": model.load_student}
-            self.networks = {name: loaders[name](path) for name, path in self.others.items()}
+            self.networks = {name: loaders[name](path) for name, path in self.folders.items()}
             self.fingerprint = model.fingerprint
             self.tokenizer = Tokenizer(
                 model.networks["tokenizer"], model.params["tokenizer"], model.spec, self.fingerprint
@@ -80,7 +83,7 @@ class Engine:
         spec, own = self.model.spec, resolve(self.model.defaults)
         defaults = dict(steps=own.steps, guidance=own.guidance)
         shape = dict(frames=spec.frames, height=spec.height, width=spec.width, fps=spec.fps)
-        rest = {"text": self.model.has_text, **{name: name in self.networks for name in OTHERS}}
+        rest = {"text": self.model.has_text, **{name: name in self.networks for name in NETWORKS}}
         grid = dict(patch=spec.patch, codebook=self.model.codebook, context=self.model.context)
         return {**told, **shape, **grid, **rest, "defaults": defaults}
 
@@ -91,7 +94,7 @@ class Engine:
             UserError: one is out of its range, or the model takes no text or has no such network.
         """
         options = dict(prompt.options)
-        for name in OTHERS:
+        for name in NETWORKS:
             if options.pop(name, False):
                 if name not in self.networks:
                     raise UserError(f"{name}: the studio was started without --{name}.")
@@ -117,7 +120,7 @@ class Engine:
         text = "--unconditional" if prompt.text is None else f"--prompt={prompt.text}"
         words = ["phenaki", "sample", f"--model={self.path}", "--output=out", *[text] * (row + 1)]
         words += [f"--seed={prompt.seed}"]
-        given = prompt.options | self.others
+        given = prompt.options | self.folders
         words += [f"--{name}={x}" for name, x in given.items() if name in prompt.options]
         return shlex.join(words)
 

@@ -18,7 +18,7 @@ TEXT = 2000  # characters of a prompt
 TAKES = 6  # of one call
 
 
-OTHERS = ("critic", "student")  # networks that a page may ask for
+NETWORKS = ("critic", "student")  # besides the model; a page may ask for them
 
 
 class Prompt(NamedTuple):
@@ -27,7 +27,7 @@ class Prompt(NamedTuple):
     text: str | None
     seed: int
     takes: int
-    options: dict[str, Any]  # of `phenaki.sampling.options`; those of `OTHERS` are True or absent
+    options: dict[str, Any]  # of `phenaki.sampling.options`; those of `NETWORKS` are True or absent
 
 
 def prompt(form: Any) -> Prompt:
@@ -45,7 +45,7 @@ def prompt(form: Any) -> Prompt:
         "negative": text(form, "negative"),
     }
     options = {name: value for name, value in options.items() if value is not None}
-    options |= {name: True for name in OTHERS if form.get(name)}
+    options |= {name: True for name in NETWORKS if form.get(name)}
     takes = whole(form, "takes", 1, TAKES)
     return Prompt(text(form, "prompt"), seed(form), takes or 1, options)
 

@@ -22,7 +22,17 @@ from phenaki.losses import masked_tokens
 from phenaki.models import factory, load
 from phenaki.models.maskgit import embed_codes
 from phenaki.sampling import orders, schedules
-from phenaki.train import encode_dataset, inputs, kinds, logs, loop, samples, state, tokenizer_copy
+from phenaki.train import (
+    encode_dataset,
+    inputs,
+    kinds,
+    logs,
+    loop,
+    own_sampler,
+    samples,
+    state,
+    tokenizer_copy,
+)
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
 from phenaki.train.profiler import NOTHING, Observe
 from phenaki.train.stage import RunOptions, Stage
@@ -227,22 +237,22 @@ def train(
     params, stage1, fingerprint = tokenizer_copy.resolve(tokenizer, workdir)
     config = with_tokenizer(config, stage1, fingerprint)
     options = RunOptions.of(config.to_dict())
-    fps, text, frozen = factory.video_spec(config).fps, config.text, {"tokenizer": params}
+    frozen = {"tokenizer": params}
     sampler = pipeline.Phenaki(config, {})  # one for the whole run: sampling compiles once
-    sampler.check_defaults()
+    own_sampler.check(sampler)
     encode_captions: inputs.CaptionEncoder = inputs.no_captions
-    if text:
+    if config.text:
         vocabulary = factory.vocabulary(config)  # before the encoder's parameters, which are large
         sampler.params["text"] = factory.text_params(config)
-        encoder = factory.text_encoder(config) if text.cached else None
-        if not text.cached:
+        encoder = factory.text_encoder(config) if config.text.cached else None
+        if encoder is None:
             frozen["text"] = sampler.params["text"]
         encode_captions = inputs.caption_encoder(
-            vocabulary, text.vocabulary, encoder, sampler.params["text"]
+            vocabulary, config.text.vocabulary, encoder, sampler.params["text"]
         )
     stage = make_stage(config, frozen, start_params(config.start, workdir, fingerprint))
     count, frames = samples.SHOWN, batches.sample_frames(config.data, config.video.frames)
-    captions = batches.first(config, count)[1] if text else [None] * count
+    captions = batches.first(config, count)[1] if config.text else [None] * count
     moves = config.data.source == "moving_shapes" and frames is None  # an image shows no movement
     world = batches.world(config) if moves else None
     loop.mesh_of(options, devices)  # what is refused leaves no run
@@ -253,7 +263,7 @@ def train(
     def sample(current, frozen, index, folder):
         sampler.params |= {**frozen, "maskgit": current.ema}
         videos = sampler.generate(captions, seed=0, frames=frames)
-        images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
+        images = samples.write_samples(folder, f"{index:07d}", videos, captions, sampler.spec.fps)
         return images, samples.measure_alignment(sampler, world, config.train.sample_count)
 
     open_batches = functools.partial(batches.make, config, encode_captions)

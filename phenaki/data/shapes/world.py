@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from phenaki.errors import UserError, one_of
+from phenaki.errors import UserError, did_you_mean, one_of
 
 COLOURS = {
     "red": (230, 40, 40),
@@ -184,3 +186,18 @@ def start_bounds(world, combo, size, then):
     )
     limits = [bounds(world, combo[:, leg, 1], size, inside) for leg in (0, 1)]
     return np.maximum(limits[0][0], limits[1][0]), np.minimum(limits[0][1], limits[1][1])
+
+
+def world_of(fields: Mapping[str, Any], *, size: int, frames: int, seed: int) -> World:
+    """The world of `config.data.world`, whose clips have these sizes.
+
+    Raises:
+        UserError: it has a field that no world has, or that the clips give.
+    """
+    of_clips = ("size", "frames", "seed")
+    known = [field.name for field in dataclasses.fields(World) if field.name not in of_clips]
+    for name in fields:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            raise UserError(f"config.data.world.{name}: no such field{hint}.")
+    return World(size=size, frames=frames, seed=seed, **fields)

@@ -5,8 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from os.path import lexists, normpath
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -20,6 +19,7 @@ from phenaki.data.prepare import (
 )
 from phenaki.data.prepare.items import Inventory, Skipped, Split, escapes, split_named
 from phenaki.data.prepare.layouts import folder, walk
+from phenaki.data.prepare.layouts.named_files import Files
 from phenaki.errors import UserError, one_of
 
 STEMS = ("captions", "metadata")
@@ -155,7 +155,7 @@ class TableReader:
             )
 
     @functools.cached_property
-    def files(self) -> "Files":
+    def files(self) -> Files:
         """What rows name."""
         return Files(self.found)
 
@@ -241,60 +241,6 @@ class TableReader:
             return walk.SEVERAL
         exists = any(lexists(self.found.root / path) for path in inside)
         return "not a video or image" if exists else walk.NO_FILE
-
-
-class Files:
-    """Finds the media that a table names."""
-
-    def __init__(self, found: walk.Listing):
-        self._known, self._found = set(found.media), found
-        self._roots = dict.fromkeys((found.root.absolute(), found.root.resolve()))
-
-    def find(self, name: str, place: PurePosixPath) -> str | None:
-        """The key of a name relative to the folder `place` or to the input, or an absolute one.
-
-        Backslashes, other forms of the same letters (macOS), another case (Windows) and a missing
-        suffix are allowed for. In a table at the top, the name alone of a file in any folder will
-        do, if only one has it.
-        """
-        name = name.strip().removeprefix("file://")
-        for root in self._roots:
-            if name.startswith("/") and PurePosixPath(normpath(name)).is_relative_to(root):
-                return self._key(PurePosixPath(normpath(name)).relative_to(root).as_posix())
-        if not name:
-            return None
-        inside = (self._key(normpath(folder / name)) for folder in (place, PurePosixPath()))
-        found = next(filter(None, inside), None)
-        return found or (None if place.parts else self._anywhere.get(simple(name)))
-
-    def is_several(self, name: str) -> bool:
-        """Whether files in several folders have the name."""
-        return self._anywhere.get(simple(name), "") is None
-
-    def _key(self, key: str) -> str | None:
-        return key if key in self._known else self._loose.get(simple(key))
-
-    @functools.cached_property
-    def _loose(self) -> dict[str, str | None]:
-        return self._by(lambda key: key)
-
-    @functools.cached_property
-    def _anywhere(self) -> dict[str, str | None]:
-        return self._by(lambda key: PurePosixPath(key).name)
-
-    def _by(self, named: Callable[[str], str]) -> dict[str, str | None]:
-        """Keys by spellings of their names, with and without suffix; None for several files."""
-        keys: dict[str, str | None] = {}
-        for key in self._found.media:
-            name = named(key)
-            for spelt in {simple(name), simple(name.rpartition(".")[0])}:
-                keys[spelt] = None if spelt in keys else key
-        return keys
-
-
-def simple(key: str) -> str:
-    """A name as it is compared: normal, with / for backslashes, in no case."""
-    return unicodedata.normalize("NFC", normpath(key.replace("\\", "/"))).casefold()
 
 
 def key_of(table: Path, root: Path) -> str:
