@@ -58,7 +58,7 @@ def paper() -> ConfigDict:
     )
     # Of L_IP (VGG16, LPIPS) and L_VP (I3D): a directory written by scripts/convert_weights.py, or
     # "random" for a try. The paper names no layer of I3D: docs/paper.md#perceptual-losses.
-    c.features = dict(weights="weights", i3d=("logits_mean",))
+    c.features = dict(weights="weights", i3d=("logits_mean",), i3d_size=224)
     # Usage is counted over a window of 20 and more tokens per code. Not in the paper: revival of
     # unused codes until a step (0 = never), and an EMA codebook (0 = by gradient, equation 1).
     c.codebook = dict(usage_window=100, revive_until=0, decay=0.0)

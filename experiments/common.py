@@ -98,4 +98,6 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     """The Wilson 95 % interval of a fraction."""
     z = 1.959964
     middle, spread = right + z**2 / 2, z * math.sqrt(right * (count - right) / count + z**2 / 4)
-    return (middle - spread) / (count + z**2), (middle + spread) / (count + z**2)
+    low, high = (middle - spread) / (count + z**2), (middle + spread) / (count + z**2)
+    # 0 and 1 are ends of their intervals, which rounding may miss.
+    return (0.0 if right == 0 else low), (1.0 if right == count else high)

@@ -3,14 +3,15 @@
     python experiments/compare_tokenizers.py --workdir=runs/table3
 
 Trains C-ViViT, the per-frame ViT and the per-frame convolutional VQGAN, with several seeds each, by
---optimizer, and compares them on unseen clips. Writes table3.json, table3.md and table3.png. A
-second call resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz and
-lpips_vgg.npz.
+--optimizer, and compares them on unseen clips. --systems names other rows of --settings, each a
+config and the fields that differ in it. Writes table3.json, table3.md and table3.png. A second call
+resumes. LPIPS is a proxy with random weights, unless --weights has vgg16.npz and lpips_vgg.npz.
 """
 
 import dataclasses
 
 import numpy as np
+import yaml
 from absl import flags
 
 from experiments import common
@@ -20,21 +21,16 @@ from phenaki.io import outputs, paths
 from phenaki.io.artifacts import write_json
 
 WORKDIR = flags.DEFINE_string("workdir", "runs/table3", "folder for runs and results")
-SYSTEMS = flags.DEFINE_list("systems", ["cvivit", "vit", "conv"], "also: laion3d")
+SYSTEMS = flags.DEFINE_list("systems", ["cvivit", "vit", "conv"], "rows of the table")
+SETTINGS = flags.DEFINE_string("settings", "experiments/tokenizers.yaml", "YAML of named rows")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per system", lower_bound=1)
-STEPS = flags.DEFINE_integer("steps", 1000, "of every run", lower_bound=2)
+STEPS = flags.DEFINE_integer("steps", 1000, "of a run whose row has none", lower_bound=2)
 OPTIMIZER = flags.DEFINE_enum(
     "optimizer", "adamw", ["adamw", "muon"], "of every run; muon for the matrices of transformers"
 )
 COUNT = flags.DEFINE_integer("count", 200, "unseen clips", lower_bound=1)
 WEIGHTS = flags.DEFINE_string("weights", "weights", "directory of converted feature networks")
 
-NAMES = {
-    "cvivit": "C-ViViT",
-    "vit": "ViT, per frame",
-    "conv": "convolutions, per frame",
-    "laion3d": "3-D convolutions",
-}
 LPIPS = {"lpips": "LPIPS", "lpips_proxy": "LPIPS-proxy"}
 SHOWN = 2  # clips of the figure
 
@@ -42,50 +38,67 @@ SHOWN = 2  # clips of the figure
 def main(argv):
     """Trains and measures what is missing, then writes the table."""
     del argv
+    with paths.path(SETTINGS.value).open() as file:
+        known = yaml.safe_load(file)
     for system in SYSTEMS.value:
-        one_of("--systems", system, NAMES)
+        one_of("--systems", system, known)
     workdir = paths.local_path("workdir", WORKDIR.value)
     with outputs.claimed("workdir", workdir, "experiment", [("weights", WEIGHTS.value)]):
-        _compare(workdir)
+        _compare(known, workdir)
 
 
-def _compare(workdir):
+def _compare(known, workdir):
     from phenaki.stories import drift
 
     rows, samples = {}, {}
     distance, label = drift.distance(WEIGHTS.value)
     label = LPIPS[label]
     for system in SYSTEMS.value:
-        runs = []
+        runs, title = [], known[system]["title"]
         for seed in range(SEEDS.value):
-            directory = workdir / f"{system}_{seed}"
-            print(f"{NAMES[system]}, seed {seed}: {directory}")
-            common.train(_config(system, seed), directory, _train)
-            scores, samples[system] = _measure(directory, distance)
+            directory = _run(known, system, seed, workdir)
+            scores, shown = _measure(directory, distance)
+            samples[title] = shown
             runs.append(scores)
-        rows[system] = {name: [run[name] for run in runs] for name in runs[0]}
+        rows[system] = {"title": title, **{name: [run[name] for run in runs] for name in runs[0]}}
     report = {"steps": STEPS.value, "optimizer": OPTIMIZER.value, "clips": COUNT.value}
     report |= {"lpips": label, "systems": rows}
     write_json(workdir / "table3.json", report, indent=2)
-    table = _table(rows, label)
+    table = _table(rows.values(), label)
     (workdir / "table3.md").write_text(table)
     _figure(workdir / "table3.png", samples)
     print(table, end="")
     print(f"{workdir}/table3.json, table3.md and table3.png")
 
 
-def _config(system, seed):
+def _run(known, system, seed, workdir):
+    """The folder of that row's run, trained if it is not; before it the run that it starts from."""
+    row = dict(known[system])
+    title, start = row.pop("title"), row.pop("start", None)
+    config = _config(row.pop("config"), row, seed)
+    if start is not None:
+        one_of(f"{system}: start", start, known)
+        config.start = str(_run(known, start, seed, workdir))
+    directory = workdir / f"{system}_{seed}"
+    print(f"{title}, seed {seed}: {directory}")
+    common.train(config, directory, _train)
+    return directory
+
+
+def _config(file_and_variant, changes, seed):
     from configs import baselines, cvivit
 
-    config = (
-        cvivit.get_config("mini") if system == "cvivit" else baselines.get_config(f"{system}_mini")
-    )
+    file, variant = file_and_variant.split(":")
+    config = {"cvivit": cvivit, "baselines": baselines}[file].get_config(variant)
+    config.train.steps = STEPS.value
+    for section, fields in changes.items():
+        config[section].update(fields)
     config.seed = seed
-    steps = STEPS.value
+    steps = config.train.steps
     config.optim.update(warmup=min(config.optim.warmup, steps // 2), decay=steps)
     config.optim.name = OPTIMIZER.value
     config.codebook.revive_until = int(0.7 * steps)
-    config.train.update(steps=steps, save_every=steps, sample_every=steps)
+    config.train.update(save_every=steps, sample_every=steps)
     return config
 
 
@@ -135,8 +148,8 @@ def _table(rows, label):
     digits = {"psnr": 2, "first": 2, "lpips": 4, "flicker": 3, "usage": 2}
     head = ["", "parameters", "tokens", *names.values(), "seconds"]
     lines = []
-    for system, row in rows.items():
-        cells = [NAMES[system], f"{row['parameters'][0]:,}", str(row["tokens"][0])]
+    for row in rows:
+        cells = [row["title"], f"{row['parameters'][0]:,}", str(row["tokens"][0])]
         cells += [common.cell(row[name], digits[name]) for name in names]
         lines.append([*cells, f"{np.mean(row['seconds']):.0f}"])
     return common.table(head, lines)
@@ -148,9 +161,9 @@ def _figure(path, samples):
 
     real = next(iter(samples.values()))[0]
     videos, labels = list(real), ["original"] * len(real)
-    for system, (_, fake) in samples.items():
+    for title, (_, fake) in samples.items():
         videos += list(fake)
-        labels += [NAMES[system]] * len(fake)
+        labels += [title] * len(fake)
     # One clip after the other, each with every system below it.
     order = sorted(range(len(videos)), key=lambda i: i % len(real))
     media.write_png(path, contact_sheet([videos[i] for i in order], [labels[i] for i in order]))

@@ -241,8 +241,15 @@ def test_guidance_is_shown_on_prompts_of_any_model(run_script, tmp_path):
         assert sheet.height > 6 * 96
 
 
-def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
+def test_the_interval_of_a_fraction_holds_it():
     assert common.wilson(95, 100) == pytest.approx((0.8882, 0.9785), abs=1e-4)
+    for count in range(1, 400):  # error bars are drawn from the fraction to either end
+        for right in (0, 1, count):
+            low, high = common.wilson(right, count)
+            assert 0 <= low <= right / count <= high <= 1
+
+
+def test_samplers_are_compared_once_and_drawn(run_script, tmp_path):
     config = tiny.whole_config()
     config.data.world = ConfigDict({**config.data.world.to_dict(), "pair": 0.2})
     tiny.of_config(config).save(tmp_path / "model")

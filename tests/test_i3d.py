@@ -127,12 +127,29 @@ def test_nothing_beyond_the_last_tap_is_built():
 def test_preprocessing_scales_and_resizes_by_the_given_rule():
     video = frozen.video()
     assert i3d.preprocess(video).shape == (1, 9, 224, 224, 3)
+    assert i3d.preprocess(video, size=32).shape == (1, 9, 32, 32, 3)
     np.testing.assert_allclose(i3d.preprocess(jnp.full_like(video, 0.75)), 0.5, atol=1e-6)
     # The legacy rule puts pixel 0 at 0; the other one, half a pixel outside, repeats it.
     legacy, modern = i3d.preprocess(video), i3d.preprocess(video, bilinear)
     np.testing.assert_allclose(modern[:, :, 0, 0], 2 * video[:, :, 0, 0] - 1, atol=1e-6)
     np.testing.assert_allclose(modern[:, :, 1], modern[:, :, 0], atol=1e-6)
     assert jnp.abs(legacy[:, :, 1] - legacy[:, :, 0]).max() > 0.1
+
+
+@pytest.mark.parametrize("size", [i3d.LEAST_POOLED, i3d.LEAST_POOLED - 1])
+def test_the_pools_need_the_rows_that_the_check_asks_for(size):
+    """At one pixel less the average of seven rows has no place."""
+    video = jax.ShapeDtypeStruct((1, 9, size, size, 3), np.float32)
+    network = I3D(preprocess=lambda video: video)
+
+    def pooled(video):
+        return network.init_with_output(jax.random.key(0), video)[0]["logits_mean"]
+
+    if size == i3d.LEAST_POOLED:
+        assert jax.eval_shape(pooled, video).shape == (1, i3d.CLASSES)
+        return
+    with pytest.raises(UserError, match="must be 193 to 224 for logits_mean"):
+        jax.eval_shape(pooled, video)
 
 
 def test_the_loss_on_a_tap_reaches_every_pixel():

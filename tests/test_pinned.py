@@ -43,7 +43,7 @@ def test_the_gan_loss_its_penalty_and_the_frames_it_judges():
 
 def test_the_layer_of_i3d_and_the_networks_of_the_perceptual_losses():
     """docs/paper.md#perceptual-losses: FVD's features."""
-    assert tuple(MIT.features.i3d) == ("logits_mean",)
+    assert (tuple(MIT.features.i3d), MIT.features.i3d_size) == (("logits_mean",), 224)
     assert MIT.features.weights == "weights"
 
 

@@ -107,6 +107,7 @@ NAN, INF = math.nan, math.inf
         ("gan.r1_every", 0, r"must be at least 1\."),
         ("gan.loss", "wgan", r"must be one of non_saturating, hinge\."),
         ("features.i3d", "logits_mean", r"must be 1 or more values"),
+        ("features.i3d_size", 300, r"must be at most 224\."),
         ("guard.hang_minutes", -1.0, r"must be at least 0\."),
         ("mesh.fsdp", 0, r"must be at least 1, or -1\."),
         ("dtype", "float16", r"did you mean bfloat16\?"),

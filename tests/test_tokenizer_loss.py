@@ -214,36 +214,64 @@ def test_perceptual_image_loss_is_the_mean_over_frames():
     np.testing.assert_allclose(loss(params, real, real), 0, atol=1e-6)
 
 
-def test_video_loss_compares_features_over_time(monkeypatch):
-    monkeypatch.setattr(i3d, "SIZE", 32)  # at 224 px the gradient takes minutes
+# At 224 px the gradient takes minutes.
+SMALL_I3D = i3d.I3D(functools.partial(i3d.preprocess, size=32))
+
+
+def test_video_loss_compares_features_over_time_at_its_size():
     taps = ("Conv3d_1a_7x7", "MaxPool3d_2a_3x3")
     real, fake = jnp.asarray(RNG.uniform(size=(2, 1, 9, 16, 16, 3)), jnp.float32)
-    params = {"i3d": jax.jit(lambda k: i3d.I3D().init(k, real, taps)["params"])(KEY)}
-    features = jax.jit(lambda x: i3d.I3D().apply({"params": params["i3d"]}, x, taps))
+    params = {"i3d": jax.jit(lambda k: SMALL_I3D.init(k, real, taps)["params"])(KEY)}
+    features = jax.jit(lambda x: SMALL_I3D.apply({"params": params["i3d"]}, x, taps))
     one, two = features(real), features(fake)
     expected = np.mean([np.square(one[tap] - two[tap]).mean() for tap in taps])
-    gradient = jax.jit(jax.value_and_grad(perceptual.video_loss, argnums=(1, 2)), static_argnums=3)
-    value, (of_real, of_fake) = gradient(params, real, fake, taps)
+    gradient = jax.value_and_grad(perceptual.video_loss, argnums=(1, 2))
+    gradient = jax.jit(gradient, static_argnums=(3, 4))
+    value, (of_real, of_fake) = gradient(params, real, fake, taps, 32)
     np.testing.assert_allclose(value, expected, rtol=1e-4)
     assert not np.any(of_real)
     assert np.any(of_fake, axis=(0, 2, 3, 4)).all()
 
 
-def test_only_metrics_ask_for_the_highest_precision(monkeypatch):
-    monkeypatch.setattr(i3d, "SIZE", 32)
+def test_only_metrics_ask_for_the_highest_precision():
     video, taps = jnp.zeros((1, 9, 16, 16, 3)), ("Conv3d_1a_7x7", "Conv3d_2b_1x1")
     params = {name: weights.random(name, seed=0) for name in ("vgg16", "lpips_vgg")}
-    params["i3d"] = jax.jit(lambda key: i3d.I3D().init(key, video, taps)["params"])(KEY)
+    params["i3d"] = jax.jit(lambda key: SMALL_I3D.init(key, video, taps)["params"])(KEY)
 
     def asked(function):
         convolutions = str(jax.make_jaxpr(function)(params)).split("conv_general_dilated[")[1:]
         found = [re.search(r"precision=(.+)", text) for text in convolutions]
         return collections.Counter("HIGHEST" in match[1] for match in found if match)
 
-    assert asked(lambda p: i3d.I3D().apply({"params": p["i3d"]}, video, taps)) == {True: 2}
-    assert asked(lambda p: perceptual.video_loss(p, video, video, taps)) == {False: 2}
+    assert asked(lambda p: SMALL_I3D.apply({"params": p["i3d"]}, video, taps)) == {True: 2}
+    assert asked(lambda p: perceptual.video_loss(p, video, video, taps, 32)) == {False: 2}
     assert asked(lambda p: vgg.lpips(p, video[0], video[0])) == {True: 2 * 13 + 5}
     assert asked(lambda p: perceptual.image_loss(p, video, video)) == {False: 2 * 13, True: 5}
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (
+            {"i3d_size": 64},
+            r"config\.features\.i3d_size=64: must be 193 to 224 for logits_mean; or",
+        ),
+        (
+            {"i3d_size": 192, "i3d": ("Mixed_3b", "pool_mean")},
+            "=192: must be 193 to 224 for pool_mean",
+        ),
+        ({"i3d": ("Mixed_9z",)}, "I3D has no tap 'Mixed_9z'"),
+    ],
+)
+def test_layers_that_l_vp_cannot_have_are_reported_before_anything_runs(features, said, tmp_path):
+    config = tiny.tokenizer_config(
+        video={"frames": 11},
+        loss={"video_perceptual": 1.0},
+        features={"weights": "random", **features},
+    )
+    with pytest.raises(UserError, match=said):
+        tokenizer.train(config, tmp_path / "run", jax.devices()[:1])
+    assert not list(tmp_path.glob("run/*.json"))
 
 
 def test_missing_weights_are_reported_before_anything_runs(tmp_path):

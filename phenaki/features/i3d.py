@@ -26,6 +26,8 @@ from phenaki.types import Video
 
 CLASSES = 400
 SIZE = 224
+POOL = (2, 7, 7)  # frames, rows and columns that are averaged before the logits
+LEAST_POOLED = 193  # halved five times, an axis has the seven rows of POOL
 MIN_FRAMES = 9  # time is halved three times, and two of the steps that are left are averaged
 
 
@@ -126,9 +128,11 @@ STAGES: dict[str, Callable[..., nn.Module]] = {
 TAPS = (*STAGES, "pool_mean", "logits_mean")
 
 
-def preprocess(video: Video, resize: Callable = legacy_bilinear) -> Float[Array, "b f s s c"]:
-    """[0, 1] at any size to [-1, 1] at 224 x 224. FVD was defined with TF1's legacy bilinear."""
-    frames = resize(rearrange(video, "b f h w c -> (b f) h w c"), (SIZE, SIZE))
+def preprocess(
+    video: Video, resize: Callable = legacy_bilinear, size: int = SIZE
+) -> Float[Array, "b f s s c"]:
+    """[0, 1] at any size to [-1, 1] at `size` x `size`. FVD is of 224, by TF1's legacy bilinear."""
+    frames = resize(rearrange(video, "b f h w c -> (b f) h w c"), (size, size))
     return 2 * rearrange(frames, "(b f) h w c -> b f h w c", b=video.shape[0]) - 1
 
 
@@ -151,10 +155,11 @@ class I3D(nn.Module):
         A stage's tap is [b t m n d]; "pool_mean" [b 1024] and "logits_mean" [b 400], FVD's
         features, are means over time. Raises UserError below nine frames and for an unknown tap.
         """
-        _check(video.shape[1], taps)
         precision = jax.default_matmul_precision(self.precision) if self.precision else None
         with precision or nullcontext():
-            return self._activations(self.preprocess(video.astype(jnp.float32)), taps)
+            x = self.preprocess(video.astype(jnp.float32))
+            check(video.shape[1], taps, min(x.shape[2:4]))
+            return self._activations(x, taps)
 
     def _activations(self, x, taps):
         found, missing = {}, set(taps)
@@ -166,13 +171,14 @@ class I3D(nn.Module):
                 found[name] = x
                 missing.remove(name)
         if missing:
-            x = nn.avg_pool(x, (2, 7, 7), padding="VALID")
+            x = nn.avg_pool(x, POOL, padding="VALID")
             logits = Logits(name="Logits.Conv3d_0c_1x1")(x)
             found |= {"pool_mean": x.mean((1, 2, 3)), "logits_mean": logits.mean((1, 2, 3))}
         return {name: found[name] for name in taps}
 
 
-def _check(frames: int, taps: Iterable[str]):
+def check(frames: int, taps: Iterable[str], size: int = SIZE) -> None:
+    """Raises `UserError` if clips of so many frames, seen at `size` px, do not have all `taps`."""
     if frames < MIN_FRAMES:
         raise UserError(
             f"I3D was given clips of {frames} frames: it needs {MIN_FRAMES} or more (FVD and the "
@@ -181,3 +187,8 @@ def _check(frames: int, taps: Iterable[str]):
     for tap in taps:
         if tap not in TAPS:
             raise UserError(f"I3D has no tap {tap!r}: choose from {', '.join(TAPS)}.")
+        if tap not in STAGES and size < LEAST_POOLED:
+            raise UserError(
+                f"config.features.i3d_size={size}: must be {LEAST_POOLED} to {SIZE} for {tap}; or "
+                "name a layer before it in config.features.i3d, such as Mixed_4f."
+            )

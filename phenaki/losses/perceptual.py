@@ -5,6 +5,7 @@ precision, which takes six bfloat16 products for one on a TPU.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,14 +27,14 @@ def image_loss(params: Mapping[str, Any], real: Video, fake: Video) -> Float[Arr
 
 
 def video_loss(
-    params: Mapping[str, Any], real: Video, fake: Video, taps: Sequence[str]
+    params: Mapping[str, Any], real: Video, fake: Video, taps: Sequence[str], size: int = i3d.SIZE
 ) -> Float[Array, ""]:
     """L_VP: the mean over `taps` of the mean squared difference of I3D's features.
 
-    `params` holds those of "i3d". Clips need nine frames or more. The paper names no layer, so
-    `taps` is a config field.
+    `params` holds those of "i3d", which sees frames of `size` x `size` pixels. Clips need nine
+    frames or more. The paper names no layer, so `taps` is a config field.
     """
-    network = i3d.I3D(precision=None)
+    network = i3d.I3D(partial(i3d.preprocess, size=size), precision=None)
     both = jnp.concatenate([jax.lax.stop_gradient(real), fake])
     features: Any = network.apply({"params": params["i3d"]}, both, tuple(taps))
     errors = [jnp.square(jnp.subtract(*jnp.split(x, 2))).mean() for x in features.values()]

@@ -18,6 +18,7 @@ _OPTIONAL = {
     "mesh.slices",
     "optim.name",
     "tokenizer.quantizer",
+    "features.i3d_size",
     "train.from_step",
     "data.image_sources",
     "data.captions",

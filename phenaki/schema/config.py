@@ -170,6 +170,9 @@ KINDS: Mapping[str, Fields] = {
         **_below("gan", GAN),
         "features.weights": Field(Text(), "directory of feature networks, or random for a try"),
         "features.i3d": Field(Several(Text(), least=1), "layers of I3D that L_VP compares"),
+        "features.i3d_size": Field(
+            whole(32, 224), "rows and columns that L_VP shows it; less costs less, pools need 224"
+        ),
         **_below("codebook", CODEBOOK),
         **_below("data", DATA),
         **_WORLD,

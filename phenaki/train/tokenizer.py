@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from phenaki.blocks import sharding
 from phenaki.data import batches
 from phenaki.errors import UserError
+from phenaki.features import i3d
 from phenaki.io import checkpoint, migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import gan, perceptual
@@ -169,9 +170,26 @@ def make_adversary(
     return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit, start)
 
 
-def video_loss(taps: tuple[str, ...], frozen, real, fake):
+def video_loss(taps: tuple[str, ...], size: int, frozen, real, fake):
     """L_VP, None for images: an image has no motion (docs/paper.md#image-losses)."""
-    return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps)
+    return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps, size)
+
+
+def perceptual_terms(config: ConfigDict, frames: int) -> dict[str, Callable]:
+    """L_IP and L_VP by name, those that `config.loss` weighs, of clips of so many `frames`.
+
+    Raises:
+        UserError: I3D has no such layers of such clips.
+    """
+    terms: dict[str, Callable] = {}
+    if config.loss.perceptual:
+        terms["perceptual"] = perceptual.image_loss
+    if config.loss.video_perceptual:
+        seen = tuple(config.features.i3d), config.features.get("i3d_size", i3d.SIZE)
+        if frames > 1:
+            i3d.check(frames, *seen)
+        terms["video_perceptual"] = functools.partial(video_loss, *seen)
+    return terms
 
 
 def make_stage(config: ConfigDict, started: bool = False) -> Stage:
@@ -189,17 +207,13 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
         )
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
+    terms = perceptual_terms(config, spec.frames)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)
     optimizer, weights = make_optimizer(optim), dict(config.loss)
     beta = weights.pop("beta")
 
-    terms: dict[str, Callable] = {}
-    if weights["perceptual"]:
-        terms["perceptual"] = perceptual.image_loss
-    if weights["video_perceptual"]:
-        terms["video_perceptual"] = functools.partial(video_loss, tuple(config.features.i3d))
     if config.remat != "none":  # the feature networks' activations outweigh the tokenizer's
         terms = {name: jax.checkpoint(term) for name, term in terms.items()}
     if config.features.weights == "random":
