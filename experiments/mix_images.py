@@ -26,16 +26,23 @@ from phenaki.io.artifacts import write_json
 PURPLE = "purple"
 CLIPS_ONLY = "100/0"
 
+BUDGETS = {"steps": "equal steps", "clips": "equal clips"}
+
 WORKDIR = flags.DEFINE_string("workdir", "runs/table2", "folder for runs and results")
 DESIGNS = flags.DEFINE_list("designs", ["1", "2"], "1: purple in images only; 2: named there only")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per design and mixture", lower_bound=1)
 TOKENIZER_STEPS = flags.DEFINE_integer("tokenizer_steps", 3000, "of stage 1", lower_bound=2)
 MIXTURES = flags.DEFINE_list("mixtures", [CLIPS_ONLY, "80/20", "50/50"], "clips/images, in percent")
 STEPS = flags.DEFINE_integer("steps", 2000, "of stage 2 on clips alone", lower_bound=2)
+BUDGET = flags.DEFINE_list(
+    "budgets", list(BUDGETS), "what mixtures have in common with clips alone"
+)
+OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "adamw", ["adamw", "muon"], "of both stages; muon for the matrices of layers"
+)
 COUNT = flags.DEFINE_integer("count", 100, "prompts per figure", lower_bound=1)
 NAMELESS = flags.DEFINE_float("nameless", 0.6, "of design 2", lower_bound=0, upper_bound=1)
 
-BUDGETS = {"steps": "equal steps", "clips": "equal clips"}
 DESIGN_NAMES = {"1": "no video is purple", "2": "no video is called purple"}
 # Figure: title of its column.
 FIGURES = {
@@ -54,6 +61,8 @@ def main(argv):
     del argv
     for design in DESIGNS.value:
         one_of("--designs", design, DESIGN_NAMES)
+    for budget in BUDGET.value:
+        one_of("--budgets", budget, BUDGETS)
     workdir = paths.local_path("workdir", WORKDIR.value)
     with outputs.claimed("workdir", workdir, "experiment"):
         _mix(workdir)
@@ -78,6 +87,7 @@ def _mix(workdir):
     report = {
         "steps": STEPS.value,
         "tokenizer_steps": TOKENIZER_STEPS.value,
+        "optimizer": OPTIMIZER.value,
         "prompts": COUNT.value,
         "by_chance": _by_chance(),
         "rows": rows,
@@ -92,10 +102,11 @@ def _mix(workdir):
 
 def _mixtures():
     """Yields (budget, mixture); clips alone are the same run by either budget."""
-    for budget in BUDGETS:
-        for mixture in MIXTURES.value:
-            if budget == "steps" or mixture != CLIPS_ONLY:
-                yield budget, mixture
+    pairs = [(budget, mixture) for budget in BUDGET.value for mixture in MIXTURES.value]
+    yield from dict.fromkeys(
+        ("steps", mixture) if mixture == CLIPS_ONLY else (budget, mixture)
+        for budget, mixture in pairs
+    )
 
 
 def _by_chance():
@@ -141,6 +152,7 @@ def _train(design, mixture, budget, seed, workdir, directory):
 def _with_steps(config, steps, seed):
     config.seed = seed
     config.optim.update(warmup=min(config.optim.warmup, steps // 2), decay=steps)
+    config.optim.name = OPTIMIZER.value
     config.train.update(steps=steps, save_every=steps, sample_every=steps)
     return config
 

@@ -327,16 +327,21 @@ def test_a_calibrated_order_is_stored_in_its_bundle(run_script, tmp_path):
 def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):
     flags = [
         "--tokenizer_steps=2", "--seeds=1", "--count=2", "--designs=2", "--mixtures=50/50",
-        f"--workdir={tmp_path}", "--steps=2",
+        f"--workdir={tmp_path}", "--steps=2", "--optimizer=muon",
     ]  # fmt: skip
     done = run_script("experiments/mix_images.py", *flags, quick=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "table2.json").read_text())
+    assert report["optimizer"] == "muon"
+    for run in ("tokenizer_0", "design2_50_50_clips_0"):
+        assert json.loads((tmp_path / run / "config.json").read_text())["optim"]["name"] == "muon"
+    one = run_script("experiments/mix_images.py", *flags, "--budgets=clips", quick=True)
+    assert "equal clips" in one.stdout and "equal steps" not in one.stdout
     assert [row["budget"] for row in report["rows"]] == ["steps", "clips"]
     assert [row["clips"] for row in report["rows"]] == [[32], [64]]
     assert report["by_chance"]["2"] == pytest.approx(0.217, abs=1e-3)
     assert (tmp_path / "table2.png").stat().st_size > 1000
     assert "| 2: no video is called purple | 50/50 | equal clips | " in done.stdout
     again = run_script("experiments/mix_images.py", *flags, quick=True)
-    assert "training:" not in again.stderr
+    assert "training:" not in one.stderr and "training:" not in again.stderr
     assert json.loads((tmp_path / "table2.json").read_text()) == report
