@@ -36,6 +36,12 @@ def test_the_version_is_that_of_the_package(monkeypatch, capsys):
     assert phenaki(monkeypatch, capsys, "--version") == (0, f"phenaki {__version__}\n", "")
 
 
+def test_a_python_runs_the_commands_of_its_environment():
+    command = [sys.executable, "-m", "phenaki", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"phenaki {__version__}\n", "")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_the_help_is_in_groups(monkeypatch, capsys, arguments):
     code, output, error = phenaki(monkeypatch, capsys, *arguments)

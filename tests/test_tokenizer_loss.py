@@ -250,7 +250,7 @@ def test_only_metrics_ask_for_the_highest_precision():
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "line"),
     [
         (
             {"i3d_size": 64},
@@ -263,13 +263,13 @@ def test_only_metrics_ask_for_the_highest_precision():
         ({"i3d": ("Mixed_9z",)}, "I3D has no tap 'Mixed_9z'"),
     ],
 )
-def test_layers_that_l_vp_cannot_have_are_reported_before_anything_runs(features, said, tmp_path):
+def test_layers_that_l_vp_cannot_have_are_reported_before_anything_runs(features, line, tmp_path):
     config = tiny.tokenizer_config(
         video={"frames": 11},
         loss={"video_perceptual": 1.0},
         features={"weights": "random", **features},
     )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=line):
         tokenizer.train(config, tmp_path / "run", jax.devices()[:1])
     assert not list(tmp_path.glob("run/*.json"))
 

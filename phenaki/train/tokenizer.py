@@ -175,17 +175,21 @@ def video_loss(taps: tuple[str, ...], size: int, frozen, real, fake):
     return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps, size)
 
 
-def perceptual_terms(config: ConfigDict, frames: int) -> dict[str, Callable]:
-    """L_IP and L_VP by name, those that `config.loss` weighs, of clips of so many `frames`.
+def perceptual_terms(
+    weights: Mapping[str, float], features: Mapping[str, Any], frames: int
+) -> dict[str, Callable]:
+    """L_IP and L_VP by name, those that have a weight, of clips of so many `frames`.
+
+    `weights` are `config.loss`, `features` is `config.features`.
 
     Raises:
         UserError: I3D has no such layers of such clips.
     """
     terms: dict[str, Callable] = {}
-    if config.loss.perceptual:
+    if weights["perceptual"]:
         terms["perceptual"] = perceptual.image_loss
-    if config.loss.video_perceptual:
-        seen = tuple(config.features.i3d), config.features.get("i3d_size", i3d.SIZE)
+    if weights["video_perceptual"]:
+        seen = tuple(features["i3d"]), features.get("i3d_size", i3d.SIZE)
         if frames > 1:
             i3d.check(frames, *seen)
         terms["video_perceptual"] = functools.partial(video_loss, *seen)
@@ -207,7 +211,7 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
         )
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
-    terms = perceptual_terms(config, spec.frames)
+    terms = perceptual_terms(config.loss, config.features, spec.frames)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)
