@@ -14,6 +14,7 @@ import tiny
 from configs import critic as configs
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
+from phenaki.models import load
 from phenaki.models.critic import SelfCritic, TokenCritic
 from phenaki.models.maskgit import MaskGIT
 from phenaki.pipeline import Phenaki
@@ -291,6 +292,16 @@ def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):
     assert np.any(codes_of(model, critic=critic) != codes_of(model))
 
 
+def test_of_a_run_that_is_not_at_its_end_the_critic_says_so(run, bundle, caplog):
+    """Its next step has another generator, and the checkpoint of this one will be gone."""
+    workdir = run[0]
+    load.warn_unfinished(workdir, checkpoint.load_config(workdir), "critic")
+    load.warn_unfinished(bundle, Phenaki.load(bundle).config, "critic")
+    assert not caplog.records  # at its end; and a bundle stays as it is
+    load.warn_unfinished(workdir, config(train={"steps": 9}), "critic")
+    assert f"{workdir}: is at step 4 of 9; its critic will not work with later" in caplog.text
+
+
 def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
     model = tiny.phenaki()
     maskgit = {**model.params["maskgit"], "head_bias": model.params["maskgit"]["head_bias"] + 1}
@@ -298,6 +309,8 @@ def test_a_critic_is_of_one_generator(run, bundle, tmp_path):
     stored = json.loads((run[0] / "config.json").read_text())["generator"]
     assert stored == model.generator != other.generator
     with pytest.raises(UserError, match=rf"is a critic of generator {stored}, but this one is \w+"):
+        other.load_critic(run[0])
+    with pytest.raises(UserError, match="A run has another generator after every step"):
         other.load_critic(run[0])
     other.save(tmp_path)
     with pytest.raises(UserError, match=r"holds a run with another config\.generator "):

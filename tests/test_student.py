@@ -316,7 +316,9 @@ def test_a_student_is_of_one_model(trained, tmp_path):
     model = tiny.phenaki()
     maskgit = {**model.params["maskgit"], "head_bias": model.params["maskgit"]["head_bias"] + 1}
     other = Phenaki(model.config, {**model.params, "maskgit": maskgit})
-    with pytest.raises(UserError, match=rf"is a student of model {model.generator}, but this one"):
+    with pytest.raises(
+        UserError, match=rf"is a student of generator {model.generator}, but this one"
+    ):
         other.load_student(trained[1])
     with pytest.raises(UserError, match="holds a phenaki, no student; phenaki train-student"):
         model.load_student(trained[0])

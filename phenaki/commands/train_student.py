@@ -62,10 +62,12 @@ def _train(output):
     import jax.numpy as jnp
 
     from phenaki.io import checkpoint
+    from phenaki.models import load
     from phenaki.pipeline import Phenaki
     from phenaki.train import pairs, student
 
     model = Phenaki.load(MODEL.value)
+    load.warn_unfinished(MODEL.value, model.config, "student")
     if not model.has_text:
         raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
     prompts = pairs.prompts_of(model, MAX_PROMPTS.value, PROMPTS.value)

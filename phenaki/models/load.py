@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
@@ -93,6 +94,27 @@ def load_stored(directory: PathLike) -> Stored:
     return Stored("phenaki", params, config, {"step": step})
 
 
+def _check_generator(directory, what, theirs, ours):
+    if theirs != ours:
+        raise UserError(
+            f"{directory}: is a {what} of generator {theirs}, but this one is {ours}; give that "
+            f"one, or train a {what} of this one. A run has another generator after every step: "
+            "what phenaki export writes stays."
+        )
+
+
+def warn_unfinished(directory: PathLike, config: ConfigDict, what: str) -> None:
+    """Logs that the `what` of a run which is not at its end will not be one of its later steps."""
+    directory = hub.find(directory)
+    done = checkpoint.steps_done(directory)  # 0 of a bundle
+    if 0 < done < config.train.steps:
+        logging.warning(
+            "%s: is at step %d of %d; its %s will not work with later steps. If it is trained on, "
+            "give what phenaki export writes of it instead.",
+            directory, done, config.train.steps, what,
+        )  # fmt: skip
+
+
 def load_critic(directory: PathLike, generator: str) -> Critic:
     """The critic that scripts/train_critic.py trained for the generator of that fingerprint.
 
@@ -100,11 +122,7 @@ def load_critic(directory: PathLike, generator: str) -> Critic:
         UserError: `directory` has no critic, or another generator's.
     """
     params, config = checkpoint.load_critic(directory)
-    theirs = config.to_dict()["generator"]
-    if theirs != generator:
-        raise UserError(
-            f"{directory}: is a critic of generator {theirs}, but this one is {generator}."
-        )
+    _check_generator(directory, "critic", config.to_dict()["generator"], generator)
     digest = checkpoint.fingerprint(params, config.to_dict())
     network = factory.layer_by_layer(factory.critic(config))
     return Critic(network, jax.tree.map(jnp.asarray, params), digest)
@@ -125,10 +143,7 @@ def load_student(directory: PathLike, generator: str) -> Student:
         raise UserError(
             f"{directory}: holds a {kind}, no student; phenaki train-student makes one."
         )
-    if facts["generator"] != generator:
-        raise UserError(
-            f"{directory}: is a student of model {facts['generator']}, but this one is {generator}."
-        )
+    _check_generator(directory, "student", facts["generator"], generator)
     params = jax.tree.map(jnp.asarray, networks[STUDENT])
     digest = checkpoint.fingerprint(networks[STUDENT], config.to_dict())
     teacher = factory.layer_by_layer(factory.maskgit(config))

@@ -18,7 +18,7 @@ from phenaki.data import batches
 from phenaki.io import migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import masked_tokens
-from phenaki.models import factory
+from phenaki.models import factory, load
 from phenaki.sampling import draws, schedules
 from phenaki.train import inputs, kinds, logs, loop, samples, state
 from phenaki.train.optim import OptimOptions, make_optimizer, value_and_grad
@@ -179,6 +179,7 @@ def train(
     fields = migrations.of_kind("critic", config.to_dict())
     workdir = open_workdir(workdir, [("generator", generator)])
     model = pipeline.Phenaki.load(generator)
+    load.warn_unfinished(generator, model.config, "critic")
     theirs = model.config.to_dict()
     shared = {name: theirs[name] for name in SHARED if name in theirs}
     data = theirs["data"] | fields["data"]
