@@ -157,7 +157,10 @@ class Phenaki:
         self, images: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """Images [b h w 3] and text to video (§3.2); frame 0 is the image itself, not decoded."""
-        first = given_values.frames(images)[:, None]
+        images = given_values.frames(images)
+        if images.ndim != 4:
+            raise UserError(f"images are {images.shape}; they must be [b h w 3].")
+        first = images[:, None]
         return self.sample(prompts, seed=seed, video=first, **options).video
 
     def extend(
@@ -174,7 +177,7 @@ class Phenaki:
         K is `context`, by default the model's, or fewer for shorter videos; always 1 + a multiple
         of the patch.
         """
-        videos = given_values.frames(videos)
+        videos = conditioning.check_size(videos, self.spec)
         if context is None:
             context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
         check_context(self.spec, context, "context")
@@ -187,6 +190,7 @@ class Phenaki:
         self, given: np.ndarray | None, prompts: Prompts, *, seed: int, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """The new frames of one window after the frames `given`; all of a clip after None."""
+        given = None if given is None else conditioning.check_size(given, self.spec)
         new = 0 if given is None else given.shape[1]
         return self.sample(prompts, seed=seed, video=given, **options).video[:, new:]
 
@@ -281,6 +285,8 @@ class Phenaki:
     ) -> Iterator[Float[np.ndarray, "b f h w 3"]]:
         """The new frames of window after window, for stories of equal scene lengths and K."""
         context = self.context if context is None else context
+        if not stories:
+            raise UserError("stories: there is none; give lists of scenes.")
         plans = [windows(scenes, self.spec, context) for scenes in stories]
         given_counts = [[scene.context_of(context) for scene in scenes] for scenes in stories]
         if any(plan != plans[0] for plan in plans) or any(

@@ -388,3 +388,22 @@ def test_a_config_has_no_sections_of_another_kind(kind, path):
     with pytest.raises(UserError, match=rf"config\.{path}\.\w+: no such field"):
         check_whole(kind, fields | {path: wrong})
     check_whole(kind, fields | {path: wrong, "fingerprint": "0"})  # as a run stores it
+
+
+@pytest.mark.parametrize("given", [[], [[1.0], [2.0, 3.0]], np.float32(0.5), [0.5, 0.5]])
+@pytest.mark.parametrize("method", ["animate", "extend", "follow"])
+def test_frames_of_another_form_are_refused_by_it(model, method, given):
+    with pytest.raises(REFUSED, match=r"they must be \[b |given frames are no array|annotation"):
+        getattr(model, method)(given, ["a"], seed=0)
+
+
+@pytest.mark.parametrize("prompts", [{"a", "b"}, {"a": 1}, np.array("a"), frozenset("a")])
+def test_prompts_without_an_order_are_no_list(model, prompts):
+    """Which prompt a set begins with differs from process to process."""
+    with pytest.raises(REFUSED, match="must be a list of texts, one a sample|annotation"):
+        model.generate(prompts, seed=0)
+
+
+def test_a_story_of_none_is_refused(model):
+    with pytest.raises(UserError, match="stories: there is none"):
+        next(model.story_windows([], seed=0))

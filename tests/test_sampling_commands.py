@@ -167,6 +167,25 @@ def test_a_story_says_how_it_was_made_and_keeps_no_gif_of_another(
     assert not (output / "story.gif").exists()  # this one is too long
 
 
+@pytest.mark.parametrize(
+    ("second", "line"),
+    [
+        ("order: calibrated", "scene 2: order='calibrated': this model has none in"),
+        ("image: none.png, cut: hard", r"none\.png: "),
+    ],
+)
+def test_what_a_later_scene_cannot_have_is_found_before_the_first_window(
+    call, tmp_path, tmp_path_factory, second, line
+):
+    folder = tmp_path_factory.mktemp("story")
+    (folder / "none.png").write_text("no image")
+    scenes = f"- {{prompt: a, seconds: 0.7}}\n- {{prompt: b, seconds: 0.7, {second}}}\n"
+    (folder / "story.yaml").write_text(f"scenes:\n{scenes}")
+    with pytest.raises(UserError, match=line):
+        call("story", f"--story={folder / 'story.yaml'}", "--steps=1", "--seed=7")
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 @pytest.fixture
 def contents():
     """A folder -> {name: bytes} of the files of a take in it."""

@@ -1,6 +1,7 @@
 """Stories from the command line: of --scene or of a --story file, rendered to --output."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from absl import flags
@@ -107,6 +108,15 @@ def _story(model, storyboard, plan, output, facts):
     from phenaki.stories import drift, generate, render
 
     spec = model.spec
+
+    @functools.cache
+    def read_image(path):
+        with paths.local(path) as file:
+            return images.read_frame(file, (spec.height, spec.width), sampling_flags.note)
+
+    for shot in storyboard.shots:  # before hours of sampling
+        if shot.image is not None:
+            read_image(shot.image)
     cache = generate.WindowCache(value("windows") or output / "windows")
     if value("preview"):
         output = output / "preview"
@@ -121,11 +131,6 @@ def _story(model, storyboard, plan, output, facts):
         score=_score(world, distance),
         score_name=value("score"),
     )
-
-    def read_image(path):
-        with paths.local(path) as file:
-            return images.read_frame(file, (spec.height, spec.width), sampling_flags.note)
-
     scale = value("scale") or media.scale_to_see(spec.height, spec.width)
     report = render.render(
         model,

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from phenaki.errors import UserError
-from phenaki.sampling.given import frames
+from phenaki.sampling.given import as_array, frames
 from phenaki.sampling.windows import check_clips
 from phenaki.types import VideoSpec
 
@@ -57,7 +57,7 @@ def prepare(
         raise UserError(f"known is of {len(known)} samples, but there are {batch} prompts.")
     known = np.broadcast_to(known, (batch, *known.shape[-3:]))
     if video is not None:
-        video = np.asarray(video)
+        video = as_array(video)
         of_pixels = known.shape == video.shape[:-1]
         video = check_size(video, spec, known if of_pixels else None)
         if len(video) != batch:
@@ -95,10 +95,10 @@ def check_size(
 
     Values where a mask of pixels, `known` [b f h w], is False do not matter.
     """
-    video = np.asarray(video)
-    if video.ndim != 5 or video.shape[2:] != (spec.height, spec.width, 3):
+    array = as_array(video)
+    if array.ndim != 5 or array.shape[2:] != (spec.height, spec.width, 3):
         raise UserError(
-            f"given frames are {video.shape}; they must be [b f {spec.height} {spec.width} 3]."
+            f"given frames are {array.shape}; they must be [b f {spec.height} {spec.width} 3]."
         )
     return frames(video, known)
 

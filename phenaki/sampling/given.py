@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ def frames(video: Any, known: Bool[np.ndarray, "..."] | None = None) -> np.ndarr
             f"given frames are the path {os.fspath(video)!r}; phenaki.io.images.read_frame(path, "
             "(height, width)) reads an image."
         )
+    array = as_array(video)
     if np.ma.is_masked(video):
         raise UserError(
             "given frames are a masked array, whose mask would be lost; fill it, and say with "
             "known= what is known."
         )
-    array = np.asarray(video)
     if array.dtype == np.uint8:
         _say_once()
         return array.astype(np.float32) / np.float32(255)
@@ -60,6 +60,14 @@ def frames(video: Any, known: Bool[np.ndarray, "..."] | None = None) -> np.ndarr
     return array
 
 
+def as_array(video: Any) -> np.ndarray:
+    """`video` as an array; raises `UserError` for lists of unequal lengths."""
+    try:
+        return np.asarray(video)
+    except ValueError as error:
+        raise UserError(f"given frames are no array ({error}).") from None
+
+
 @functools.cache
 def _say_once() -> None:
     logging.warning("frames of uint8 are taken as 0 to 255 and divided by 255.")
@@ -73,7 +81,8 @@ def prompts(texts: Any) -> Sequence[str | None]:
     """
     if isinstance(texts, str | bytes):
         raise UserError(f"prompts={texts!r}: must be a list, one a sample; give [{texts!r}].")
-    if not isinstance(texts, Iterable):
+    ordered = isinstance(texts, Iterable) and not isinstance(texts, Set | Mapping)
+    if not ordered or (isinstance(texts, np.ndarray) and not texts.ndim):
         raise UserError(f"prompts={texts!r}: must be a list of texts, one a sample.")
     texts = list(texts)
     for text in texts:

@@ -78,6 +78,7 @@ class SamplingOptions:
             given = getattr(self, name)
             if given is not None and not isinstance(given, kind):
                 raise UserError(f"{name}={given!r}: must be what Phenaki.load_{name} returns.")
+        orders.check(self.order, self.calibrated)
         if self.critic is not None and self.schedule == "late":
             # A critic may mask again what was kept: every step would begin from nothing.
             raise UserError(

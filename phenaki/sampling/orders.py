@@ -4,7 +4,7 @@ The paper keeps the most confident tokens. These are the easy ones, which decide
 order can place the first tokens where they tell most about the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,15 @@ def of_sampler(sample: Any, grid: Grid) -> tuple[Int[np.ndarray, " s"], Int[np.n
     return first, later
 
 
+def check(name: str, calibrated: Sequence[int]) -> None:
+    """Raises `UserError` if `name` is the order of `calibrated` positions, and there are none."""
+    if name == CALIBRATED and not len(calibrated):
+        raise UserError(
+            "order='calibrated': this model has none in config.sample.calibrated; nearest is "
+            "order='middle', and experiments/calibrate_order.py makes one."
+        )
+
+
 def ranks(name: str, grid: Grid, calibrated: tuple[int, ...] = ()) -> Int[np.ndarray, " s"] | None:
     """The place of every position in the order `name`, 0 for the first; None for `CONFIDENCE`.
 
@@ -89,12 +98,8 @@ def ranks(name: str, grid: Grid, calibrated: tuple[int, ...] = ()) -> Int[np.nda
     """
     if name == CONFIDENCE:
         return None
+    check(name, calibrated)
     if name == CALIBRATED:
-        if not calibrated:
-            raise UserError(
-                "order='calibrated': this model has none in config.sample.calibrated; nearest is "
-                "order='middle', and experiments/calibrate_order.py makes one."
-            )
         rest = middle(grid)
         if len({*calibrated}) < len(calibrated) or not {*calibrated} <= {*rest.tolist()}:
             raise UserError(
