@@ -100,6 +100,11 @@ def test_a_weight_is_a_repetition(features):
 def test_too_few_samples_and_other_networks_are_refused():
     with pytest.raises(UserError, match="of 1 samples is undefined; give 2 or more"):
         frechet.gaussian_of(np.zeros((1, 4)))
+    for count in (3, 40):  # fewer and more rows than columns
+        features = RNG.normal(size=(count, 4))
+        features[1, 2] = np.nan if count == 3 else np.inf
+        with pytest.raises(UserError, match="features are not finite; look for NaN in the clips"):
+            fit(features)
     with pytest.raises(UserError, match="must come from one"):
         frechet.distance(fit(RNG.normal(size=(9, 3))), fit(RNG.normal(size=(9, 4))))
 

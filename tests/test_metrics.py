@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from phenaki.errors import UserError
 from phenaki.evaluation.metrics import checks, codebook, inception_score, long_video, reconstruction
 
 GOLDEN = Path(__file__).parent / "golden"
+# The suite checks annotations, which users' calls do not: either refuses.
+REFUSED = (UserError, TypeCheckError)
 
 RNG = np.random.default_rng(0)
 REAL = RNG.uniform(size=(2, 40, 8, 8, 3)).astype(np.float32)
@@ -16,6 +19,29 @@ REAL = RNG.uniform(size=(2, 40, 8, 8, 3)).astype(np.float32)
 
 def test_psnr_of_a_known_error():
     assert reconstruction.psnr(REAL, REAL + np.float32(0.1)) == pytest.approx(20, abs=1e-3)
+
+
+def test_psnr_of_equal_clips_is_finite():
+    assert reconstruction.psnr(REAL, REAL) == reconstruction.MAX_PSNR
+
+
+MEASURES = [getattr(reconstruction, x) for x in ("psnr", "flicker", "frame_psnr", "frame_ssim")]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
+def test_a_difference_of_bytes_would_wrap_around(measure, kind):
+    real = np.zeros((1, 9, 16, 16, 3), np.float32)
+    for clips in ((real.astype(kind), real), (real, real.astype(kind))):
+        with pytest.raises(REFUSED, match="must be floating point|annotation"):
+            measure(*clips)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_clips_of_other_shapes_are_not_stretched_to_each_other(measure):
+    real = np.zeros((2, 9, 16, 16, 3), np.float32)
+    with pytest.raises(REFUSED, match="must be of one shape|annotation"):
+        measure(real, real[:1])
 
 
 def test_flicker_of_errors_that_stand_still_are_fresh_and_alternate():
@@ -83,6 +109,9 @@ def test_inception_score_does_not_depend_on_how_it_is_cut():
     assert cut == pytest.approx(whole)
     with pytest.raises(UserError, match="of 3 samples: give 10 or more"):
         inception_score.inception_score([logits[:3]], 3)
+    for total in (len(logits) - 5, len(logits) + 5):
+        with pytest.raises(ValueError, match="rows of logits"):
+            inception_score.inception_score([logits], total, splits=2)
 
 
 def test_tokens_are_counted_part_by_part():
@@ -93,6 +122,8 @@ def test_tokens_are_counted_part_by_part():
     assert codebook.perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
     with pytest.raises(UserError, match="tokens from 0 to 12: must be 0 .. 11"):
         codebook.count(np.array([0, 12]), 12)
+    with pytest.raises(UserError, match="of no tokens is undefined"):
+        codebook.perplexity(np.zeros(12, int))
 
 
 def moving(steps, size=32):
@@ -178,6 +209,10 @@ GOOD = RNG.uniform(size=(2, 9, 12, 12, 3)).astype(np.float32)
         (GOOD[0], r"they must be \[b f h w 3\]"),
         (GOOD[:, :4], "have 4 frames; this measure needs 9 or more"),
         ([GOOD[0], GOOD[1, :, :8]], "are of mixed sizes"),
+        (GOOD[:0], "there is nothing in them"),
+        (GOOD > 0.5, "are bool; they must be floating point"),
+        ((GOOD > 0.5).astype(int), "are int64; they must be floating point"),
+        ((GOOD > 0.5).astype(str), "they must be floating point"),
     ),
 )
 def test_wrong_clips_are_named_in_one_line(video, message):
@@ -190,6 +225,7 @@ def test_wrong_clips_are_named_in_one_line(video, message):
 def test_good_clips_pass_and_pairs_must_be_of_one_size():
     checks.clips(GOOD, frames=9)
     checks.pairs(GOOD, GOOD)
+    checks.pairs(list(GOOD), GOOD)
     with pytest.raises(UserError, match="must be of one size"):
         checks.pairs(GOOD, GOOD[:, :, :8])
     with pytest.raises(UserError, match="prepare the reference with --frames=11 --size=64x64"):

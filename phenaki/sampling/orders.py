@@ -79,7 +79,7 @@ def of_sampler(sample: Any, grid: Grid) -> tuple[Int[np.ndarray, " s"], Int[np.n
     return first, later
 
 
-def check(name: str, calibrated: Sequence[int]) -> None:
+def check(name: str, calibrated: Sequence[Any]) -> None:
     """Raises `UserError` if `name` is the order of `calibrated` positions, and there are none."""
     if name == CALIBRATED and not len(calibrated):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from phenaki.errors import UserError
@@ -26,8 +27,12 @@ def clips(video: Any, what: str = "clips", frames: int = 1) -> None:
         raise UserError(
             f"{what}: have {video.shape[1]} frames; this measure needs {frames} or more."
         )
+    if not video.size:
+        raise UserError(f"{what}: are {video.shape}; there is nothing in them.")
     if video.dtype == np.uint8:
         raise UserError(f"{what}: are bytes, 0..255; divide by 255 to have 0..1.")
+    if not jnp.issubdtype(video.dtype, jnp.floating):
+        raise UserError(f"{what}: are {video.dtype}; they must be floating point in 0..1.")
     low, high = (float(x) for x in (video.min(), video.max()))
     if not np.isfinite((low, high)).all():
         raise UserError(f"{what}: hold values that are not finite; look for NaN in the model.")
@@ -48,9 +53,10 @@ def pairs(real: Any, fake: Any, frames: int = 1) -> None:
     """`clips` for both sets, which must have one shape to be compared frame by frame."""
     clips(real, "real clips", frames)
     clips(fake, "generated clips", frames)
-    if real.shape != fake.shape:
+    if np.shape(real) != np.shape(fake):
         raise UserError(
-            f"real clips are {real.shape}, generated ones {fake.shape}; they must be of one size."
+            f"real clips are {np.shape(real)}, generated ones {np.shape(fake)}; they must be of "
+            "one size."
         )
 
 

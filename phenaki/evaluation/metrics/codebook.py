@@ -29,7 +29,13 @@ def usage(counts: Int[np.ndarray, " k"]) -> float:
 
 
 def perplexity(counts: Int[np.ndarray, " k"]) -> float:
-    """exp of the entropy of the counts: as many equally used entries have that entropy."""
+    """exp of the entropy of the counts: as many equally used entries have that entropy.
+
+    Raises:
+        UserError: there is no token.
+    """
+    if not np.sum(counts):
+        raise UserError("a perplexity of no tokens is undefined; count some.")
     p = np.asarray(counts, np.float64) / np.sum(counts)
     p = p[p > 0]
     return float(np.exp(-(p * np.log(p)).sum()))

@@ -31,11 +31,16 @@ class Moments(NamedTuple):
 
 
 def moments(features: FeatureRows, weights: RowWeights | None = None) -> Moments:
-    """The moments of a batch of features, each counted `weights` times (once by default)."""
+    """The moments of a batch of features, each counted `weights` times (once by default).
+
+    Raises:
+        UserError: a feature is not finite.
+    """
     x = np.asarray(features, np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     count = float(w.sum())
     mean = w @ x / max(count, 1)
+    _check_finite(mean)
     x = x - mean
     return Moments(count, mean, (x * w[:, None]).T @ x)
 
@@ -76,7 +81,7 @@ def gaussian_of(features: FeatureRows, weights: RowWeights | None = None) -> Gau
     """`gaussian` of features in memory, without their covariance where there are few rows.
 
     Raises:
-        UserError: there are fewer than two samples.
+        UserError: there are fewer than two samples, or a feature is not finite.
     """
     if len(features) > features.shape[1]:
         return gaussian(moments(features, weights))
@@ -84,12 +89,18 @@ def gaussian_of(features: FeatureRows, weights: RowWeights | None = None) -> Gau
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     _check(w.sum())
     mean = w @ x / w.sum()
+    _check_finite(mean)
     return Gaussian(mean, np.sqrt(w / (w.sum() - 1))[:, None] * (x - mean))
 
 
 def _check(count):
     if count < 2:
         raise UserError(f"a Fréchet distance of {count:g} samples is undefined; give 2 or more.")
+
+
+def _check_finite(mean):
+    if not np.isfinite(mean).all():
+        raise UserError("features are not finite; look for NaN in the clips.")
 
 
 def distance(a: Gaussian, b: Gaussian) -> float:

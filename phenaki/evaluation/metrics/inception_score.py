@@ -26,6 +26,8 @@ def inception_score(
     seen = 0
     for logits in batches:
         x = np.asarray(logits, np.float64)
+        if seen + len(x) > total:
+            raise ValueError(f"got {seen + len(x)} rows of logits or more, expected {total}.")
         log_p = x - x.max(-1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
         p = np.exp(log_p)

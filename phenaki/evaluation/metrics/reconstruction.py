@@ -17,8 +17,14 @@ VideoArray = Float[np.ndarray, "b f h w 3"]
 
 
 def psnr(real: VideoArray, fake: VideoArray) -> float:
-    """Peak signal-to-noise ratio in dB of the mean squared error over all clips."""
-    return float(-10 * np.log10(np.mean(np.square(fake - real))))
+    """Peak signal-to-noise ratio in dB of the mean squared error over all clips.
+
+    Raises:
+        UserError: as all measures here, for values that are no floating point, or other shapes.
+    """
+    _check(real, fake)
+    error = np.mean(np.square(fake - real), dtype=np.float64)
+    return min(float(-10 * np.log10(np.maximum(error, 1e-30))), MAX_PSNR)
 
 
 def flicker(real: VideoArray, fake: VideoArray) -> float:
@@ -27,6 +33,7 @@ def flicker(real: VideoArray, fake: VideoArray) -> float:
     E|e_t+1 - e_t|² / (E|e_t|² + E|e_t+1|²) of the errors e of neighbouring frames; above 1, up to
     2, errors alternate. Unlike the PSNR it does not reward blurring.
     """
+    _check(real, fake)
     error = fake - real
     before, after = error[:, :-1], error[:, 1:]
     return float(
@@ -34,9 +41,14 @@ def flicker(real: VideoArray, fake: VideoArray) -> float:
     )
 
 
+def frame_psnr(real: VideoArray, fake: VideoArray) -> Float[Array, "b f"]:
+    """PSNR in dB of each frame; papers print their mean."""
+    _check(real, fake)
+    return _frame_psnr(real, fake)
+
+
 @jax.jit
-def frame_psnr(real, fake):
-    """PSNR [b f] in dB of each frame of clips [b f h w 3]; papers print their mean."""
+def _frame_psnr(real, fake):
     error = jnp.square(fake - real).mean((2, 3, 4))
     return jnp.minimum(-10 * jnp.log10(jnp.maximum(error, 1e-30)), MAX_PSNR)
 
@@ -50,10 +62,20 @@ def frame_ssim(real: VideoArray, fake: VideoArray) -> Float[Array, "b f"]:
     Raises:
         UserError: frames are smaller than 11 px.
     """
+    _check(real, fake)
     if min(real.shape[2:4]) < WINDOW:
         height, width = real.shape[2:4]
         raise UserError(f"SSIM of frames of {height}x{width}: needs {WINDOW} px or more a side.")
     return _frame_ssim(real, fake)
+
+
+def _check(real, fake):
+    """Differences of unsigned bytes wrap around, and other shapes may broadcast."""
+    for video in (real, fake):
+        if not jnp.issubdtype(video.dtype, jnp.floating):
+            raise UserError(f"clips are {video.dtype}; they must be floating point in [0, 1].")
+    if real.shape != fake.shape:
+        raise UserError(f"clips are {real.shape} and {fake.shape}; they must be of one shape.")
 
 
 @jax.jit
