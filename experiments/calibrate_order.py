@@ -39,6 +39,8 @@ def main(argv):
     model = Phenaki.load(MODEL.value)
     if model.config.data.source != "moving_shapes":
         raise UserError(f"--model={MODEL.value}: prompts are known of moving shapes only.")
+    if PLACES.value > (tokens := model.spec.tokens()):
+        raise UserError(f"--places={PLACES.value}: must be at most the {tokens} tokens of a clip.")
     world = batches.world(model.config)
     prompts = alignment.prompts_of(world, common.combinations(world, "train", COUNT.value)).texts
     samples = model.sample(prompts, seed=SEED.value).tokens.reshape(len(prompts), -1)

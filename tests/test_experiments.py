@@ -322,6 +322,10 @@ def test_a_calibrated_order_is_stored_in_its_bundle(run_script, tmp_path):
     call = dict(seed=0, order="calibrated", schedule="late", steps=2, trace=True)
     first = model.sample(["a red circle moves left"], **call).trace.history[0, 0]
     assert np.flatnonzero(first != model.network.mask_id).tolist() == [places[0]]
+    flags[2] = f"--places={model.spec.tokens() + 1}"
+    done = run_script("experiments/calibrate_order.py", *flags, quick=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert f"must be at most the {model.spec.tokens()} tokens of a clip" in done.stderr
 
 
 def test_table_2_trains_measures_and_goes_on(run_script, tmp_path):

@@ -349,6 +349,8 @@ def test_what_cannot_be_trained_writes_nothing(trained, tmp_path, monkeypatch):
 
     with pytest.raises(UserError, match="--rate=nan"):
         call("--rate=nan")
+    with pytest.raises(UserError, match="--batch=3: must be at most the 2 clips that are drawn"):
+        call("--batch=3")
     (tmp_path / "prompts.txt").write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match=r"prompts.txt: is not a text file in UTF-8"):
         call(f"--prompts={tmp_path}/prompts.txt")

@@ -26,8 +26,12 @@ MODEL = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", required=True)
 PROMPTS = flags.DEFINE_string("prompts", "", "a text file of prompts, one a line")
 MAX_PROMPTS = flags.DEFINE_integer("max_prompts", 256, "how many of them", lower_bound=1)
-SAMPLES = flags.DEFINE_integer("samples", 192, "of every prompt", lower_bound=2)
-STORIES = flags.DEFINE_integer("stories", 1536, "whose later windows are learned", lower_bound=0)
+SAMPLES = flags.DEFINE_integer(
+    "samples", 192, "of every prompt", lower_bound=2, upper_bound=100_000
+)
+STORIES = flags.DEFINE_integer(
+    "stories", 1536, "whose later windows are learned", lower_bound=0, upper_bound=10_000_000
+)
 STEPS = flags.DEFINE_integer("steps", 2000, "of training", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch", 64, "clips a step", lower_bound=2)
 RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate")
@@ -71,6 +75,11 @@ def _train(output):
     if not model.has_text:
         raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
     prompts = pairs.prompts_of(model, MAX_PROMPTS.value, PROMPTS.value)
+    if BATCH.value > (clips := SAMPLES.value * len(prompts.first)):
+        raise UserError(
+            f"--batch={BATCH.value}: must be at most the {clips} clips that are drawn, "
+            f"--samples={SAMPLES.value} of {len(prompts.first)} prompts."
+        )
     options = student.StudentOptions(
         steps=STEPS.value, batch=BATCH.value, rate=RATE.value, latent=LATENT.value,
         samples=SAMPLES.value, stories=STORIES.value, seed=SEED.value,
