@@ -150,6 +150,7 @@ class Phenaki:
         self, prompts: Prompts, *, seed: int, frames: int | None = None, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """Text to video, or to an image with frames=1."""
+        given_values.check_task("generate", options)
         nothing = np.zeros(self.spec.grid(frames), bool)
         return self.sample(prompts, seed=seed, known=nothing, **options).video
 
@@ -157,6 +158,7 @@ class Phenaki:
         self, images: np.ndarray, prompts: Prompts, *, seed: int, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """Images [b h w 3] and text to video (§3.2); frame 0 is the image itself, not decoded."""
+        given_values.check_task("animate", options)
         images = given_values.frames(images)
         if images.ndim != 4:
             raise UserError(f"images are {images.shape}; they must be [b h w 3].")
@@ -177,6 +179,7 @@ class Phenaki:
         K is `context`, by default the model's, or fewer for shorter videos; always 1 + a multiple
         of the patch.
         """
+        given_values.check_task("extend", options)
         videos = conditioning.check_size(videos, self.spec)
         if context is None:
             context = min(self.context, self.spec.nearest_frames(videos.shape[1]))
@@ -190,6 +193,7 @@ class Phenaki:
         self, given: np.ndarray | None, prompts: Prompts, *, seed: int, **options: Any
     ) -> Float[np.ndarray, "b f h w 3"]:
         """The new frames of one window after the frames `given`; all of a clip after None."""
+        given_values.check_task("follow", options)
         given = None if given is None else conditioning.check_size(given, self.spec)
         new = 0 if given is None else given.shape[1]
         return self.sample(prompts, seed=seed, video=given, **options).video[:, new:]
@@ -270,6 +274,7 @@ class Phenaki:
         """
         scenes = scenes if isinstance(scenes, str | Scene) else list(scenes)
         check_scenes(scenes)
+        given_values.check_task("story", options)
         parts = list(self.story_windows([scenes], seed=seed, context=context, **options))
         plan = windows(scenes, self.spec, self.context if context is None else context)
         return np.concatenate(parts, axis=1)[0], segments(plan)
@@ -284,7 +289,9 @@ class Phenaki:
         **options: Any,
     ) -> Iterator[Float[np.ndarray, "b f h w 3"]]:
         """The new frames of window after window, for stories of equal scene lengths and K."""
-        context = self.context if context is None else context
+        if context is None:
+            context = self.context
+        check_context(self.spec, context, "context")
         if not stories:
             raise UserError("stories: there is none; give lists of scenes.")
         plans = [windows(scenes, self.spec, context) for scenes in stories]

@@ -295,10 +295,10 @@ def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):
 def test_of_a_run_that_is_not_at_its_end_the_critic_says_so(run, bundle, caplog):
     """Its next step has another generator, and the checkpoint of this one will be gone."""
     workdir = run[0]
-    load.warn_unfinished(workdir, checkpoint.load_config(workdir), "critic")
-    load.warn_unfinished(bundle, Phenaki.load(bundle).config, "critic")
+    load.warn_unfinished(workdir, checkpoint.load_config(workdir).to_dict(), "critic")
+    load.warn_unfinished(bundle, Phenaki.load(bundle).config.to_dict(), "critic")
     assert not caplog.records  # at its end; and a bundle stays as it is
-    load.warn_unfinished(workdir, config(train={"steps": 9}), "critic")
+    load.warn_unfinished(workdir, {"train": {"steps": 9}}, "critic")
     assert f"{workdir}: is at step 4 of 9; its critic will not work with later" in caplog.text
 
 

@@ -407,3 +407,51 @@ def test_prompts_without_an_order_are_no_list(model, prompts):
 def test_a_story_of_none_is_refused(model):
     with pytest.raises(UserError, match="stories: there is none"):
         next(model.story_windows([], seed=0))
+
+
+@pytest.mark.parametrize(
+    "option", [{"video": CLIPS["ten frames"]}, {"known": True}, {"approximate": True}]
+)
+@pytest.mark.parametrize("method", ["generate", "animate", "extend", "follow", "story"])
+def test_a_task_takes_no_part_of_another_one(model, method, option):
+    """`generate` once took a video, and made nothing of it."""
+    frames = np.zeros((1, 3, 16, 16, 3), np.float32)
+    given = {
+        "generate": (["a"],), "animate": (frames[:, 0], ["a"]), "extend": (frames, ["a"]),
+        "follow": (frames, ["a"]), "story": ([Scene("a", 1.0)],),
+    }[method]  # fmt: skip
+    with pytest.raises(UserError, match=rf"^{min(option)}=: Phenaki\.{method} takes none"):
+        getattr(model, method)(*given, seed=0, **option)
+
+
+def test_given_values_that_rounding_took_out_of_the_range_are_within_it(model):
+    frames = np.full((1, 3, 16, 16, 3), 1.0005, np.float32)
+    frames[:, :, 0] = -0.0005
+    video = model.extend(frames, ["a"], seed=0, steps=1)
+    assert (video.min(), video.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("progress", [5, "yes", [print]])
+def test_a_progress_that_is_no_function_is_refused(model, progress):
+    with pytest.raises(REFUSED, match="must be True, False or a function|annotation"):
+        model.generate(["a"], seed=0, steps=1, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"note": object()}, "note=.* must be a value of JSON"),
+        ({"schema": 1}, "schema=: bundle.json has a schema of its own"),
+        ({"sums": {}}, "sums=: bundle.json has a sums of its own"),
+    ],
+)
+def test_facts_that_cannot_be_written_cost_no_bundle(model, tmp_path, facts, line):
+    model.save(tmp_path / "bundle", note="first")
+    with pytest.raises(UserError, match=line):
+        model.save(tmp_path / "bundle", **facts)
+    assert json.loads((tmp_path / "bundle/bundle.json").read_text())["note"] == "first"
+
+
+def test_a_context_of_a_call_is_named_as_it_was_given(model):
+    with pytest.raises(UserError, match="^context=4 must be 1"):
+        model.story([Scene("a", 1.0)], seed=0, context=4)

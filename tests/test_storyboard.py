@@ -63,6 +63,12 @@ def test_what_an_anchor_gives_may_be_given_again(tmp_path):
     assert [(s.prompt, s.sampler["steps"]) for s in shots] == [("a", 3), ("b", 4)]
 
 
+@pytest.mark.parametrize("text", ["1e1", "1E1", "1e+1", "+1.e1", "100.0e-1", "1.0e+1", "10"])
+def test_a_number_may_be_written_as_json_does(tmp_path, text):
+    story = read(tmp_path, f"scenes:\n  - {{prompt: a, seconds: {text}, seed: 3}}\n")
+    assert story.shots[0].seconds == 10
+
+
 SCENE = "scenes:\n  - prompt: a\n    seconds: 1\n"
 
 
@@ -109,6 +115,7 @@ SCENE = "scenes:\n  - prompt: a\n    seconds: 1\n"
         (SCENE + f"    seed: {2**64}\n", rf":4: seed={2**64} must .* nearest is {2**64 - 1}\."),
         (SCENE + "    seconds: null\n", r":4: seconds was already given"),
         ("seconds: null\n" + SCENE, r":1: seconds=None must be a number"),
+        (SCENE + "---\n" + SCENE, r"story\.yaml:4: begins a second document; a story is one"),
         ("seconds: 0\n" + SCENE, r":1: seconds=0 must be above 0"),
         ("seconds: .nan\n" + SCENE, r":1: seconds=nan must be a finite number"),
         ("guidance: high\n" + SCENE, r":1: guidance='high' must be a number"),
@@ -157,6 +164,8 @@ def test_every_scene_that_lasts_another_time_than_asked_is_said():
     ]
     short = [storyboard.Shot("a", 0.1, cut=True, seed=seed) for seed in range(3)]
     assert noted(short)[-1] == "the story lasts 4.125 s; its scenes ask for 0.3 s."
+    many = [storyboard.Shot("a", 0.1, cut=True, seed=seed) for seed in range(20)]
+    assert noted(many)[0].startswith("each of scenes 1, 2, 3, 4, 5, 6 and 14 more asks for 0.1 s ")
 
 
 def test_negative_texts_that_are_cut_or_do_nothing_are_said():

@@ -71,7 +71,7 @@ def _train(output):
     from phenaki.train import pairs, student
 
     model = Phenaki.load(MODEL.value)
-    load.warn_unfinished(MODEL.value, model.config, "student")
+    load.warn_unfinished(MODEL.value, model.config.to_dict(), "student")
     if not model.has_text:
         raise UserError(f"--model={MODEL.value}: takes no text; a student is told what to draw.")
     prompts = pairs.prompts_of(model, MAX_PROMPTS.value, PROMPTS.value)

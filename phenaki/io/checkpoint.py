@@ -41,9 +41,11 @@ def save_bundle(
     It replaces an existing bundle of its kind, and nothing else.
 
     Raises:
-        UserError: there is something else in the folder.
+        UserError: there is something else in the folder; or a fact is no JSON.
     """
     check_name(directory)
+    _check_facts(facts)
+    content = _content(fields, facts)
     if outputs.is_first():
         check_replaced(directory, facts.get("kind"))
         outputs.admit("output", directory, "model")
@@ -59,12 +61,23 @@ def save_bundle(
     except Exception as error:  # the libraries raise anything on a full disk
         why = failures.reason(error)
         raise UserError(f"{directory}: cannot be written ({why}); there is no bundle.") from error
-    content = _content(fields, facts)
     content["sums"]["params"] = stored_params.tree_sums(params)
     if jax.process_index() == 0:
         # Orbax's has the absolute path, which says something of this machine to all who get a copy.
         (directory / "params" / COMMITTED).write_text("complete\n")
         write_json(directory / "bundle.json", content, indent=2)
+
+
+def _check_facts(facts):
+    for name, value in facts.items():
+        if name in ("schema", "sums", "config"):
+            raise UserError(f"{name}=: bundle.json has a {name} of its own; take another name.")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{name}={value!r}: must be a value of JSON to be written to bundle.json."
+            ) from None
 
 
 def check_replaced(directory: PathLike, kind: str | None) -> None:

@@ -1,5 +1,6 @@
 """Loads trained models: the config and the parameters of all networks that sampling needs."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -103,15 +104,18 @@ def _check_generator(directory, what, theirs, ours):
         )
 
 
-def warn_unfinished(directory: PathLike, config: ConfigDict, what: str) -> None:
-    """Logs that the `what` of a run which is not at its end will not be one of its later steps."""
+def warn_unfinished(directory: PathLike, fields: Mapping[str, Any], what: str) -> None:
+    """Logs that the `what` of a run which is not at its end will not be one of its later steps.
+
+    `fields` are those of its config.
+    """
     directory = hub.find(directory)
     done = checkpoint.steps_done(directory)  # 0 of a bundle
-    if 0 < done < config.train.steps:
+    if 0 < done < (steps := fields["train"]["steps"]):
         logging.warning(
             "%s: is at step %d of %d; its %s will not work with later steps. If it is trained on, "
             "give what phenaki export writes of it instead.",
-            directory, done, config.train.steps, what,
+            directory, done, steps, what,
         )  # fmt: skip
 
 

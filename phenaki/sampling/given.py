@@ -57,7 +57,7 @@ def frames(video: Any, known: Bool[np.ndarray, "..."] | None = None) -> np.ndarr
             f"given frames have values from {low:.4g} to {high:.4g}; they must lie in [0, 1]. Give "
             "uint8, or divide 0..255 by 255."
         )
-    return array
+    return array if 0 <= low <= high <= 1 else np.clip(array, 0, 1)
 
 
 def as_array(video: Any) -> np.ndarray:
@@ -71,6 +71,16 @@ def as_array(video: Any) -> np.ndarray:
 @functools.cache
 def _say_once() -> None:
     logging.warning("frames of uint8 are taken as 0 to 255 and divided by 255.")
+
+
+def check_task(method: str, options: Mapping[str, Any]) -> None:
+    """Raises `UserError` if a method with a task of its own is given a part of another one's."""
+    for name in ("video", "known", "approximate"):
+        if name in options:
+            raise UserError(
+                f"{name}=: Phenaki.{method} takes none; Phenaki.sample and fill do, around any "
+                "part of a clip."
+            )
 
 
 def prompts(texts: Any) -> Sequence[str | None]:

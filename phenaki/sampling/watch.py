@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from phenaki import progress
+from phenaki.errors import UserError
 from phenaki.sampling.decode import Decoded, Unfinished
 
 
@@ -95,6 +96,8 @@ def observer(given: Given) -> Observer | None:
         return given
     if given is False or (given is None and not progress.in_notebook()):
         return None
+    if given is not None and given is not True:
+        raise UserError(f"progress={given!r}: must be True, False or a function of a Step.")
     return bar()
 
 

@@ -110,7 +110,9 @@ def _scenes(sentence, numbers):
     colon = "" if sentence.startswith("asks") else ":"
     if len(numbers) == 1:
         return f"scene {numbers[0]}{colon} {sentence}"
-    return f"each of scenes {', '.join(map(str, numbers))}{colon} {sentence}"
+    names = ", ".join(map(str, numbers[:NAMED]))
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    return f"each of scenes {names}{more}{colon} {sentence}"
 
 
 def _length(shot, windows, fps):

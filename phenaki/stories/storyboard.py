@@ -20,6 +20,7 @@ a scene but `prompt` and `image` is a default for all scenes. A scene's
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,6 +86,15 @@ SHOT: Mapping[str, Rule] = {
 STORY: Mapping[str, Rule | None] = {"context": OrNone(CONTEXT.rule), "scenes": None, **COMMON}
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes 1e2 for a number, as JSON and later YAML do; YAML 1.1 wants 1.0e+2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), "-+0123456789"
+)
+
+
 def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard:
     """The storyboard in the file `path`; `context` and `seed` are its defaults.
 
@@ -94,7 +104,7 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
     """
     path = shipped.find(path, shipped.STORIES)
     try:
-        loader = yaml.SafeLoader(path.read_bytes().decode("utf-8-sig"))
+        loader = _Loader(path.read_bytes().decode("utf-8-sig"))
         node = loader.get_single_node()
         if node is None:
             raise UserError(f"{path}: is empty; a story needs scenes with prompt and seconds.")
@@ -107,6 +117,8 @@ def read(path: PathLike, spec: VideoSpec, context: int, seed: int) -> Storyboard
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        if "another document" in str(error.problem):
+            raise UserError(f"{where}: begins a second document; a story is one.") from None
         # A colon and a space begin a value, also in the middle of a prompt.
         colon = "mapping values are not allowed" in str(error.problem)
         quote = '; put a text that has ": " in quotes' if colon else ""

@@ -179,8 +179,8 @@ def train(
     fields = migrations.of_kind("critic", config.to_dict())
     workdir = open_workdir(workdir, [("generator", generator)])
     model = pipeline.Phenaki.load(generator)
-    load.warn_unfinished(generator, model.config, "critic")
     theirs = model.config.to_dict()
+    load.warn_unfinished(generator, theirs, "critic")
     shared = {name: theirs[name] for name in SHARED if name in theirs}
     data = theirs["data"] | fields["data"]
     config = ConfigDict({**fields, **shared, "data": data, "generator": model.generator})
@@ -195,12 +195,8 @@ def train(
         encode_captions = inputs.caption_encoder(
             factory.vocabulary(config), text.vocabulary, encoder, model.params["text"]
         )
-    count, frames, fps = (
-        samples.SHOWN,
-        batches.sample_frames(config.data, config.video.frames),
-        model.spec.fps,
-    )
-    captions = batches.first(config, count)[1] if text else [None] * count
+    frames = batches.sample_frames(config.data, config.video.frames)
+    captions = batches.first(config, samples.SHOWN)[1] if text else [None] * samples.SHOWN
     world = None
     if config.data.source == "moving_shapes" and frames is None:  # an image shows no movement
         world = batches.world(config)
@@ -209,7 +205,7 @@ def train(
         model.params |= frozen
         critic = pipeline.Critic(stage.model, current.ema)
         videos = model.generate(captions, seed=0, frames=frames, critic=critic)
-        images = samples.write_samples(folder, f"{index:07d}", videos, captions, fps)
+        images = samples.write_samples(folder, f"{index:07d}", videos, captions, model.spec.fps)
         scores = samples.measure_alignment(model, world, config.train.sample_count, critic=critic)
         return images, scores
 
