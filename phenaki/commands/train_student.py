@@ -27,12 +27,12 @@ OUTPUT = flags.DEFINE_string("output", None, "folder for what is written", requi
 PROMPTS = flags.DEFINE_string("prompts", "", "a text file of prompts, one a line")
 MAX_PROMPTS = flags.DEFINE_integer("max_prompts", 256, "how many of them", lower_bound=1)
 SAMPLES = flags.DEFINE_integer(
-    "samples", 192, "of every prompt", lower_bound=2, upper_bound=100_000
+    "samples", 768, "of every prompt", lower_bound=2, upper_bound=100_000
 )
 STORIES = flags.DEFINE_integer(
-    "stories", 1536, "whose later windows are learned", lower_bound=0, upper_bound=10_000_000
+    "stories", 3072, "whose later windows are learned", lower_bound=0, upper_bound=10_000_000
 )
-STEPS = flags.DEFINE_integer("steps", 2000, "of training", lower_bound=2)
+STEPS = flags.DEFINE_integer("steps", 4000, "of training", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch", 64, "clips a step", lower_bound=2)
 RATE = flags.DEFINE_float("rate", 1e-3, "peak of the learning rate")
 LATENT = flags.DEFINE_integer(
