@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,98 @@ def test_the_cache_has_frames_and_tokens_without_pickle(whole):
             assert file["codes"].shape == (6, 2, 2)
             shapes.append(len(file["frames"]))
     assert sorted(shapes) == [6, 6, 6, 11, 11]
+
+
+def _changed(name, change):
+    return pytest.param(name, change, id=f"{name}-{change.__name__}")
+
+
+def half_height(x):
+    return x[:, :8]
+
+
+def fewer(x):
+    return x[:2]
+
+
+def scalar(x):
+    return x.ravel()[0]
+
+
+def as_bytes(x):
+    return (255 * x).astype(np.uint8)
+
+
+def too_bright(x):
+    return 1000 * x
+
+
+def not_numbers(x):
+    return np.full_like(x, np.nan)
+
+
+def unknown_codes(x):
+    return x + 10**6
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(_changed("frames", x) for x in (half_height, fewer, scalar, as_bytes, too_bright)),
+        _changed("frames", not_numbers),
+        *(_changed("codes", x) for x in (fewer, scalar, unknown_codes)),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_window_of_other_content_is_sampled_again(
+    model, whole, tmp_path, caplog, place, name, change
+):
+    """The first would be the next one's context; after the other one is a cut."""
+    folder, parts = whole
+    shutil.copytree(folder, tmp_path / "windows")
+    path = _file_of(tmp_path / "windows", parts[place])
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {name: change(arrays[name])})
+    again = generated(model, tmp_path / "windows")
+    equal(again, parts)
+    assert [index for index, part in enumerate(again) if part[2]] == [place]
+    assert f"{path}: is damaged ({'tokens' if name == 'codes' else name} are" in caplog.text
+
+
+def _file_of(folder, part):
+    for path in folder.glob("*.npz"):
+        with np.load(path) as file:
+            if np.array_equal(file["frames"], part[0]):
+                return path
+    raise AssertionError("no file has these frames")
+
+
+def test_another_windows_file_under_a_name_is_noticed(model, whole, tmp_path, caplog):
+    folder, parts = whole
+    shutil.copytree(folder, tmp_path / "windows")
+    one, other = (_file_of(tmp_path / "windows", parts[index]) for index in (1, 2))
+    shutil.copyfile(other, one)
+    equal(generated(model, tmp_path / "windows"), parts)
+    assert f"{one}: is damaged (it is another window's)" in caplog.text
+
+
+def test_a_folder_in_a_windows_place_is_named(model, whole, tmp_path):
+    folder, parts = whole
+    path = tmp_path / _file_of(folder, parts[0]).name
+    path.mkdir()
+    with pytest.raises(UserError, match=rf"{path.name}: is a folder where a window's file"):
+        generated(model, tmp_path)
+
+
+def test_windows_of_earlier_versions_have_no_key_and_are_read(model, whole, tmp_path):
+    folder, parts = whole
+    for path in folder.glob("*.npz"):
+        with np.load(path) as file:
+            np.savez(tmp_path / path.name, frames=file["frames"], codes=file["codes"])
+    again = generated(model, tmp_path)
+    equal(again, parts)
+    assert not any(sampled(again))
 
 
 def test_keys_of_windows_are_those_of_earlier_caches(model, tmp_path, monkeypatch):

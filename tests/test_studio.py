@@ -13,7 +13,7 @@ from studio import Client, running, visitor
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, media
 from phenaki.models.student import from_teacher, of_teacher
-from phenaki.studio import guard, takes
+from phenaki.studio import forms, guard, takes
 from phenaki.studio.engine import Engine
 from phenaki.studio.jobs import Job
 from phenaki.train import inputs
@@ -109,10 +109,24 @@ def test_no_other_browser_sees_a_film_or_a_job(studio, client):
         (dict(prompt=["x"]), "prompt must be a text of at most 2000 characters."),
         (dict(prompt="x" * 2001), "prompt must be a text of at most 2000 characters."),
         ([], "the form must be a JSON object."),
+        (dict(guidance=10**400), "must be a number."),
+        (dict(steps=10**30), "steps=1e+30 must be a whole number from 1 to 1000."),
+        (dict(steps=True), "steps=True must be a number."),
     ],
 )
 def test_a_wrong_form_is_refused_before_it_waits(client, form, error):
     assert error in client.post("/api/prompt", form, status=400)["error"]
+
+
+def test_a_form_that_is_nested_without_end_is_no_form(client):
+    status, _, body = client.ask("POST", "/api/prompt", "[" * 200_000)
+    assert (status, json.loads(body)["error"]) == (400, "the form is not JSON.")
+
+
+@pytest.mark.parametrize("mask", ["éé", "====", "AA", None, 5, [1]])
+def test_a_mask_that_is_no_base64_of_its_bits_is_refused(mask):
+    with pytest.raises(UserError, match="the mask must have 2816 bits, one a pixel of 11 frames"):
+        forms.mask({"mask": mask}, tiny.phenaki().spec, 11)
 
 
 def test_a_page_is_told_of_unknown_words_and_options_without_effect(client):

@@ -1,6 +1,8 @@
 """The studio's page of runs: curves, samples and config differences, of its folder alone."""
 
 import json
+import os
+import shutil
 
 import pytest
 import tiny
@@ -41,6 +43,17 @@ def test_runs_are_compared(folder):
     assert told["samples"]["group/run0"] == ["9.png", "20.png", "100.png"]
     with pytest.raises(UserError, match="there is no such run"):
         found.compared(["../.."], "loss")
+
+
+def test_a_run_whose_name_is_no_text_hides_no_other(folder, caplog):
+    name = os.fsdecode(b"group/\xff\xfe")
+    shutil.copytree(folder / "group/run0", folder / name, symlinks=True)
+    (folder / "group/run1/samples" / os.fsdecode(b"\xff.png")).write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = runs.Runs(folder)
+    for _ in range(2):
+        assert found.names() == ["group/run0", "group/run1"]
+        assert json.dumps(found.compared(found.names(), "loss"), ensure_ascii=False).encode()
+    assert caplog.text.count("whose name is not UTF-8 is not shown") == 2  # of the run, the sample
 
 
 def test_a_line_that_was_added_is_there_at_the_next_look(folder):

@@ -122,6 +122,7 @@ def test_a_preview_lies_apart(client):
         ({"scenes": [SCENES[0], {"prompt": "x", "seconds": "3"}]}, "scene 2: seconds=3 must be a"),
         ({"scenes": [{"prompt": "x", "seconds": 400}] * 2}, "lasts 600 seconds at most"),
         ({"scenes": [{"seconds": 1, "image": "../../x"}]}, "scene 1: there is no such upload"),
+        ({"scenes": [{"seconds": 1, "image": f"image-{'a' * 5000}.png"}]}, "no such upload"),
         ({"seed": "x"}, "seed=x must be a whole number"),
     ],
 )
@@ -129,6 +130,11 @@ def test_a_wrong_story_is_refused_and_leaves_nothing(studio, client, change, err
     before = list(studio[0].directory.glob("stories/*/*"))
     assert error in client.post("/api/stories", FORM | change, status=400)["error"]
     assert list(studio[0].directory.glob("stories/*/*")) == before
+
+
+@pytest.mark.parametrize("form", [None, [], 5, "story", {}])
+def test_what_is_no_story_is_refused(client, form):
+    assert "has 1 to 60 scenes" in client.post("/api/stories", form, status=400)["error"]
 
 
 def test_a_story_shows_drift_while_it_is_made_and_is_not_removed(studio, client):

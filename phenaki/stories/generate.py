@@ -18,6 +18,7 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from phenaki import __version__
+from phenaki.errors import UserError
 from phenaki.io import checkpoint, npz, outputs, paths
 from phenaki.io.artifacts import atomic
 from phenaki.io.clean_text import clean
@@ -67,10 +68,32 @@ class DriftOptions:
 NO_DRIFT_OPTIONS = DriftOptions()
 
 
+class WindowShape(NamedTuple):
+    """What a stored window must have."""
+
+    frames: tuple[int, int, int, int]  # f, h, w, 3
+    tokens: tuple[int, int, int]  # t, m, n
+    codebook: int
+
+    def check(self, frames: np.ndarray, tokens: np.ndarray) -> None:
+        """Raises `ValueError` for a window of another shape or type, or values out of range."""
+        for what, array, shape, kind in (
+            ("frames", frames, self.frames, np.float32),
+            ("tokens", tokens, self.tokens, np.int32),
+        ):
+            if array.shape != shape or array.dtype != kind:
+                raise ValueError(f"{what} are {array.dtype} {array.shape}, not {shape}")
+        if not (0 <= frames.min() <= frames.max() <= 1):  # also of NaN
+            raise ValueError("frames are not within [0, 1]")
+        if not 0 <= tokens.min() <= tokens.max() < self.codebook:
+            raise ValueError(f"tokens are not below {self.codebook}")
+
+
 class WindowCache:
     """A folder of windows: KEY.npz with `frames` (float32) and `codes` (int32), the tokens.
 
-    Several stories may share one at a time: a file is replaced as a whole, by the same content.
+    `key` is that of its name, in bytes; files of earlier versions have none. Several stories may
+    share one at a time: a file is replaced as a whole, by the same content.
     """
 
     def __init__(self, directory: PathLike):
@@ -79,15 +102,27 @@ class WindowCache:
         outputs.admit("windows", directory, "windows")
         outputs.make("windows", self.directory)
 
-    def read(self, key: str) -> tuple[Frames, WindowTokens] | None:
-        """(frames, tokens) of a window, or None where there is none; a damaged one is a warning."""
+    def read(
+        self, key: str, shape: WindowShape | None = None
+    ) -> tuple[Frames, WindowTokens] | None:
+        """(frames, tokens) of a window, or None where there is none; a damaged one is a warning.
+
+        Raises:
+            UserError: a folder is in its place.
+        """
         path = self.directory / f"{key}.npz"
         try:
             with paths.local(path) as file:
                 arrays = npz.read(file)
+            if bytes(arrays.get("key", _bytes(key))) != key.encode():
+                raise ValueError("it is another window's")
+            if shape is not None:
+                shape.check(arrays["frames"], arrays["codes"])
             return arrays["frames"], arrays["codes"]
         except FileNotFoundError:
             return None
+        except IsADirectoryError:
+            raise UserError(f"{path}: is a folder where a window's file is to be.") from None
         except Exception as error:  # of a damaged archive any
             logging.warning("%s: is damaged (%s); the window is sampled again.", path, error)
             return None
@@ -98,9 +133,13 @@ class WindowCache:
             atomic(self.directory / f"{key}.npz") as partial,
             partial.open("wb") as file,
         ):
-            np.savez(file, frames=frames, codes=tokens)
+            np.savez(file, frames=frames, codes=tokens, key=_bytes(key))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _bytes(key: str) -> np.ndarray:
+    return np.frombuffer(key.encode(), np.uint8)
 
 
 def generate_windows(
@@ -122,7 +161,7 @@ def generate_windows(
     key: str | None = None
     context: Frames | None = None
     anchor: Frames | None = None  # the first window of the scene
-    numbers = places(plan)
+    numbers, size = places(plan), (model.spec.height, model.spec.width)
     longest = max(shot.context_of(storyboard.context) for shot in storyboard.shots)
     for number, window in enumerate(plan):
         shot = storyboard.shots[window.scene]
@@ -139,7 +178,9 @@ def generate_windows(
             "before": key,
         }
         key = _key(model, shot, seed, count, drift, facts)
-        stored = cache.read(key)
+        length = window.stop - window.start
+        shape = WindowShape((length, *size, 3), model.spec.grid(), model.codebook)
+        stored = cache.read(key, shape)
         if stored is None:
             given = None if context is None else context[-count:]
             if given is not None and anchor is not None and not first_of_scene:

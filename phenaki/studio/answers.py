@@ -41,7 +41,7 @@ async def sent_form(request: Request) -> Any:
     """The JSON of a request, of bounded size."""
     try:
         return json.loads(await _read(request, FORM))
-    except ValueError:
+    except (ValueError, RecursionError):  # the second where it is nested too deeply
         raise Refused(400, "the form is not JSON.") from None
 
 

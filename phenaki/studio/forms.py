@@ -1,7 +1,7 @@
 """What pages send: JSON whose fields are checked one by one before anything is queued."""
 
 import base64
-import binascii
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -65,9 +65,13 @@ def number(form: Mapping[str, Any], name: str) -> float | None:
     given = form.get(name)
     if given in (None, ""):
         return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or not np.isfinite(given):
+    try:
+        value = float(given) if isinstance(given, int | float) else math.nan
+    except OverflowError:
+        value = math.inf
+    if isinstance(given, bool) or not math.isfinite(value):
         raise UserError(f"{name}={str(given)[:40]} must be a number.")
-    return float(given)
+    return value
 
 
 def whole(form: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
@@ -99,7 +103,7 @@ def mask(form: Mapping[str, Any], spec: VideoSpec, frames: int) -> Bool[np.ndarr
     count = int(np.prod(shape))
     try:
         content = base64.b64decode(str(form.get("mask")), validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         content = b""
     if len(content) != -(-count // 8):
         raise UserError(f"the mask must have {count} bits, one a pixel of {frames} frames.")

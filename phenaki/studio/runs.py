@@ -1,10 +1,13 @@
 """Training runs in a folder: curves, samples over steps, and what differs between their configs."""
 
+import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from phenaki.errors import UserError
 from phenaki.reports.compare import differences
@@ -22,7 +25,10 @@ class Runs:
         self.directory = directory
 
     def names(self) -> list[str]:
-        """Paths below the folder, in order; links are not followed."""
+        """Paths below the folder, in order; links are not followed.
+
+        A run whose name is no UTF-8 is left out, which is logged once: a page cannot ask for it.
+        """
         found: list[str] = []
         if self.directory is None:
             return found
@@ -33,7 +39,8 @@ class Runs:
                 folders.clear()
             if {logs.FILE, "config.json"} <= set(files):
                 folders.clear()
-                found.append(str(below))
+                if _is_text(str(below)):
+                    found.append(str(below))
         return found[:MOST]
 
     def find(self, name: str) -> Path:
@@ -74,6 +81,16 @@ class Runs:
         return folder / "samples" / file
 
 
+@functools.cache
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        logging.warning("%r: a run or sample whose name is not UTF-8 is not shown.", name)
+        return False
+    return True
+
+
 def _curves(lines: Sequence[dict[str, Any]], text: str) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     for line in lines:
@@ -91,7 +108,8 @@ def _thinned(points: list[list[float]]) -> list[list[float]]:
 
 def _samples(folder: Path) -> list[str]:
     files = (folder / "samples").glob("*.png")
-    return sorted((x.name for x in files if x.is_file() and not x.is_symlink()), key=_by_number)
+    found = (x.name for x in files if x.is_file() and not x.is_symlink() and _is_text(x.name))
+    return sorted(found, key=_by_number)
 
 
 def _by_number(name: str) -> tuple[int, str]:

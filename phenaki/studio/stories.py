@@ -73,8 +73,8 @@ class Stories:
         folder = self.directory / owner / secrets.token_urlsafe(12)
         folder.mkdir(parents=True)
         try:
-            name = forms.text(form, "name") or ""
-            self._write(folder, self._document(owner, folder, form), name)
+            document = self._document(owner, folder, form)
+            self._write(folder, document, forms.text(form, "name") or "")
         except BaseException:
             shutil.rmtree(folder)
             raise
@@ -214,7 +214,7 @@ class Stories:
 
     def _image(self, owner: str, folder: Path, name: str) -> str:
         """The name of an image in the story's folder: of an upload, or one that is there."""
-        if re.fullmatch(r"image-[\w-]+\.png", name) and (folder / name).is_file():
+        if re.fullmatch(r"image-[\w-]{1,64}\.png", name) and (folder / name).is_file():
             return name
         source = self.uploads.find(owner, name) / "first.png"
         shutil.copyfile(source, folder / f"image-{source.parent.name}.png")
