@@ -178,9 +178,8 @@ def generate_windows(
             "before": key,
         }
         key = _key(model, shot, seed, count, drift, facts)
-        length = window.stop - window.start
-        shape = WindowShape((length, *size, 3), model.spec.grid(), model.codebook)
-        stored = cache.read(key, shape)
+        frames_of = (window.stop - window.start, *size, 3)
+        stored = cache.read(key, WindowShape(frames_of, model.spec.grid(), model.codebook))
         if stored is None:
             given = None if context is None else context[-count:]
             if given is not None and anchor is not None and not first_of_scene:
