@@ -1,13 +1,16 @@
 """Models travel: to folders and the hub and back, with their checksums, and execute nothing."""
 
+import hashlib
 import json
 import os
+import shutil
 
 import conftest
 import hub as hub_helper
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy as st
 import script_calls
 import tiny
 import yaml
@@ -242,3 +245,67 @@ def test_tests_cannot_contact_the_hub():
 def test_what_holds_no_scores_is_one_line(content):
     with pytest.raises(UserError, match=r"--scores=a\.json: holds no scores of evaluate\.py"):
         model_card.check_scores({"a.json": content}, "ab")
+
+
+def _of_others(source, folder, change, network="maskgit", **config):
+    """A shared model as another program would write it: no checksum of ours, one file changed."""
+    shutil.copytree(source, folder)
+    file = folder / f"{network}.safetensors"
+    arrays = st.load_file(file)
+    change(arrays)
+    st.save_file(arrays, file)
+    facts = json.loads((folder / "config.json").read_text())
+    del facts["sums"]
+    facts["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    facts["config"]["model"] |= config
+    (folder / "config.json").write_text(json.dumps(facts))
+    return folder
+
+
+def _nothing(arrays):
+    del arrays
+
+
+def _gone(arrays):
+    del arrays["head/kernel"]
+
+
+def _smaller(arrays):
+    arrays["head/kernel"] = arrays["head/kernel"][:1].copy()
+
+
+def _one_more(arrays):
+    arrays["head/extra"] = np.zeros(3, np.float32)
+
+
+def _no_number(arrays):
+    arrays["head/kernel"][0, 0] = np.nan
+
+
+def _both(arrays):
+    arrays["head/kernel/deeper"] = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "line"),
+    [
+        (_gone, {}, "has no parameter maskgit/head/kernel, which its config asks for"),
+        (_smaller, {}, r"its maskgit/head/kernel has shape \(1, \d+\), but its config says \(16, "),
+        (_one_more, {}, "has a parameter maskgit/head/extra, of none of its config's networks"),
+        (_no_number, {}, "its maskgit/head/kernel has NaN or infinity"),
+        (_both, {}, r"maskgit\.safetensors: is damaged"),
+        (_nothing, {"width": 32}, r"has shape \(.*16.*\), but its config says \(.*32"),
+    ],
+)
+def test_parameters_of_other_programs_fit_the_config_or_are_named(
+    bundle, tmp_path, change, config, line
+):
+    script_calls.call("push.py", f"--model={bundle}", f"--output={tmp_path / 'shared'}")
+    with pytest.raises(UserError, match=line):
+        Phenaki.load(_of_others(tmp_path / "shared", tmp_path / "other", change, **config))
+
+
+def test_a_model_of_other_programs_that_fits_samples(bundle, tmp_path):
+    script_calls.call("push.py", f"--model={bundle}", f"--output={tmp_path / 'shared'}")
+    other = Phenaki.load(_of_others(tmp_path / "shared", tmp_path / "other", _nothing))
+    assert other.fingerprint == Phenaki.load(bundle).fingerprint

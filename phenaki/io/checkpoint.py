@@ -115,6 +115,16 @@ def is_bundle(directory: AnyPath) -> bool:
     return paths.is_file(directory / "bundle.json") or shared_model.is_one(directory)
 
 
+def is_signed(directory: AnyPath) -> bool:
+    """Whether a bundle or shared model has the checksums that phenaki writes."""
+    return "sums" in read_dict(_description(directory))
+
+
+def _description(directory: AnyPath) -> AnyPath:
+    own = directory / "bundle.json"
+    return own if paths.is_file(own) else directory / shared_model.CONFIG
+
+
 def update_sample(directory: PathLike, options: Mapping[str, Any]) -> None:
     """Changes sampling options in the config of a bundle, and the checksum with it."""
     file = paths.absolute(directory) / "bundle.json"
@@ -133,8 +143,8 @@ def load_bundle(directory: PathLike) -> tuple[dict[str, Any], ConfigDict, dict[s
         UserError: it is damaged, or of a newer version. One of an earlier version has no checksums.
     """
     directory = paths.absolute(directory)
-    shared = not paths.is_file(directory / "bundle.json")
-    file = directory / (shared_model.CONFIG if shared else "bundle.json")
+    file = _description(directory)
+    shared = file.name == shared_model.CONFIG
     if not paths.is_file(file):
         raise UserError(f"{directory}: is no model: it has no bundle.json; copy it again.")
     facts = read_dict(file)

@@ -96,7 +96,7 @@ def read(directory: AnyPath, files: Any) -> dict[str, Any]:
 def _read(file: AnyPath) -> Any:
     with paths.local(file) as local:
         try:
-            arrays = st.load_file(Path(local))
+            tree = unflatten_dict(st.load_file(Path(local)), sep="/")
         except Exception as error:  # the library has an error of its own for every defect
             raise UserError(f"{file}: is damaged ({error}); copy the model again.") from error
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), unflatten_dict(arrays, sep="/"))
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from phenaki.errors import UserError
 from phenaki.io import checkpoint, hub
 from phenaki.io.paths import PathLike
-from phenaki.models import factory, student
+from phenaki.models import factory, shapes, student
 from phenaki.sampling.options import Critic, Student
 
 STUDENT = "student"  # kind of its bundle, and the name of its network there
@@ -22,7 +22,7 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
 
     Raises:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
-            was trained with.
+            was trained with; or the parameters of a model without checksums do not fit its config.
     """
     directory = hub.find(directory)
     if checkpoint.is_bundle(directory):
@@ -35,6 +35,8 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
                 raise UserError(
                     f"{directory}: its config is damaged (it has no {name}); copy it again."
                 )
+        if not checkpoint.is_signed(directory):  # other programs may have written it
+            shapes.check(directory, params, config)
         return config, params
     maskgit, config, _ = checkpoint.load_run(directory)
     stored = config.to_dict()
