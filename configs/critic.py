@@ -49,7 +49,7 @@ def t2v() -> ConfigDict:
     )
     c.train.from_step = 0  # see configs/cvivit.py
     c.guard = dict(spike=20.0, patience=10, tries=3, hang_minutes=60.0)  # see configs/cvivit.py
-    c.mesh = dict(data=1, fsdp=-1, tensor=1)
+    c.mesh = dict(data=1, fsdp=-1, tensor=1, sequence=1, slices=1)
     c.dtype = "bfloat16"
     c.remat = "full"
     c.unroll = 1
@@ -66,7 +66,7 @@ def demo() -> ConfigDict:
     cvivit.decay_at_the_end(c)
     c.data.update(batch=32, image_batch=0)
     c.train.update(steps=1500, log_every=50, save_every=500, sample_every=1500, sample_count=30)
-    c.mesh = dict(data=-1, fsdp=1, tensor=1)
+    c.mesh.update(data=-1, fsdp=1)
     c.dtype, c.remat, c.unroll = "float32", "none", 8
     return c
 

@@ -269,8 +269,11 @@ def _unknown_field(name: str, field: str, fields: list[str]) -> str:
     # The right key in another section is nearer than one that is spelt alike.
     moved = [f"; did you mean {path}?" for path in fields if path.endswith(f".{field}")]
     hint = moved[0] if moved else did_you_mean(field, fields)
-    sections = dict.fromkeys(path.split(".")[0] for path in fields)
-    hint = hint.replace("mean ", f"mean --{name}.") or f"; {name} has {', '.join(sections)}"
+    section = field[: field.rfind(".") + 1]
+    within = [path.removeprefix(section) for path in fields if path.startswith(section)]
+    where = f"{name}.{section}"[:-1] if section and within else name
+    known = dict.fromkeys(path.split(".")[0] for path in within or fields)
+    hint = hint.replace("mean ", f"mean --{name}.") or f"; {where} has {', '.join(known)}"
     return f"--{name}.{field}: no such field{hint}"
 
 

@@ -84,7 +84,10 @@ class Phenaki:
     @classmethod
     def load(cls, directory: PathLike) -> "Phenaki":
         """Loads a bundle, or the newest EMA parameters of a MaskGIT run (`phenaki.models.load`)."""
-        return cls(*load.load_model(directory))
+        config, params = load.load_model(directory)
+        model = cls(config, params)
+        load.check_foreign(directory, params, model.networks, model.spec)
+        return model
 
     def save(self, directory: PathLike, dtype: Any = jnp.float32, **facts: Any) -> None:
         """Writes a self-contained bundle; bfloat16 halves it. `facts` go into bundle.json."""

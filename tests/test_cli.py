@@ -121,6 +121,10 @@ def test_overrides_reach_main(script):
             "--config.zebra: no such field; config has data, optim, steps",
         ),
         (
+            [*GIVEN, "--config.optim.what_it_has_not=1"],
+            "--config.optim.what_it_has_not: no such field; config.optim has lr",
+        ),
+        (
             [*GIVEN, "--config.steps.total=1"],
             "--config.steps.total: no such field; did you mean --config.steps?",
         ),

@@ -12,6 +12,7 @@ import script_calls
 import tiny
 
 from configs import critic as configs
+from configs import maskgit
 from phenaki.errors import UserError
 from phenaki.io import checkpoint
 from phenaki.models import load
@@ -290,6 +291,12 @@ def test_a_head_on_the_generator_keeps_no_copy_of_it(bundle, tmp_path):
     model = tiny.phenaki()
     critic = model.load_critic(tmp_path)
     assert np.any(codes_of(model, critic=critic) != codes_of(model))
+
+
+@pytest.mark.parametrize("variant", ["t2v", "demo", "laptop"])
+def test_the_mesh_of_a_critic_has_the_axes_of_its_generators(variant):
+    """A field that a config lacks cannot be set on the command line."""
+    assert set(configs.get_config(variant).mesh) == set(maskgit.get_config("t2v").mesh)
 
 
 def test_of_a_run_that_is_not_at_its_end_the_critic_says_so(run, bundle, caplog):

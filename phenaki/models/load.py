@@ -13,6 +13,7 @@ from phenaki.io import checkpoint, hub
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, shapes, student
 from phenaki.sampling.options import Critic, Student
+from phenaki.types import VideoSpec
 
 STUDENT = "student"  # kind of its bundle, and the name of its network there
 
@@ -22,7 +23,7 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
 
     Raises:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
-            was trained with; or the parameters of a model without checksums do not fit its config.
+            was trained with.
     """
     directory = hub.find(directory)
     if checkpoint.is_bundle(directory):
@@ -35,8 +36,6 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
                 raise UserError(
                     f"{directory}: its config is damaged (it has no {name}); copy it again."
                 )
-        if not checkpoint.is_signed(directory):  # other programs may have written it
-            shapes.check(directory, params, config)
         return config, params
     maskgit, config, _ = checkpoint.load_run(directory)
     stored = config.to_dict()
@@ -56,6 +55,18 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     if stored["text"]:
         params["text"] = factory.text_params(config)
     return config, params
+
+
+def check_foreign(
+    directory: PathLike, params: Mapping[str, Any], networks: Mapping[str, Any], spec: VideoSpec
+) -> None:
+    """Raises `UserError` if the networks of a model without our checksums cannot take its `params`.
+
+    Other programs may have written it; what phenaki writes fits.
+    """
+    directory = hub.find(directory)
+    if checkpoint.is_bundle(directory) and not checkpoint.is_signed(directory):
+        shapes.check(directory, params, networks, spec)
 
 
 class Stored(NamedTuple):

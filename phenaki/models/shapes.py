@@ -7,41 +7,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.models import factory
-from phenaki.types import Text
+from phenaki.types import Text, VideoSpec
 
 
-def of_model(config: ConfigDict) -> dict[str, Any]:
-    """The shapes of the parameters by network: tokenizer, maskgit and, of a model of text, text."""
-    return jax.eval_shape(lambda: _initial(config))
+def of_networks(networks: Mapping[str, Any], spec: VideoSpec) -> dict[str, Any]:
+    """The shapes of the parameters of tokenizer, maskgit and, of a model of text, text."""
+    return jax.eval_shape(lambda: _initial(networks, spec))
 
 
-def _initial(config):
-    key, spec = jax.random.key(0), factory.video_spec(config)
-    clip = jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
+def _initial(networks, spec):
+    key, clip = jax.random.key(0), jnp.zeros((1, spec.frames, spec.height, spec.width, 3))
     tokens, text = jnp.zeros((1, spec.tokens()), jnp.int32), None
-    found = {"tokenizer": factory.tokenizer(config).init(key, clip)}
-    if config.text:
-        size = (1, config.text.length)
-        text = Text(jnp.zeros((*size, config.text.width)), jnp.ones(size, bool))
-        encoder: Any = factory.text_encoder(config)
-        found["text"] = encoder.init(key, jnp.zeros(size, jnp.int32))
-    found["maskgit"] = factory.maskgit(config).init(key, tokens, text)
+    found = {"tokenizer": networks["tokenizer"].init(key, clip)}
+    if networks["text"] is not None:
+        length = 1  # no parameter depends on it
+        embeddings = jnp.zeros((1, length, networks["maskgit"].text_dim))
+        text = Text(embeddings, jnp.ones((1, length), bool))
+        found["text"] = networks["text"].init(key, jnp.zeros((1, length), jnp.int32))
+    found["maskgit"] = networks["maskgit"].init(key, tokens, text)
     return {name: variables.get("params", {}) for name, variables in found.items()}
 
 
-def check(directory: object, params: Mapping[str, Any], config: ConfigDict) -> None:
-    """Checks that the networks of `config` can take `params`, and that these are numbers.
+def check(
+    directory: object, params: Mapping[str, Any], networks: Mapping[str, Any], spec: VideoSpec
+) -> None:
+    """Checks that the `networks` of a config can take `params`, and that these are numbers.
 
     Raises:
         UserError: one is missing, of no network, of another shape or not finite; by its name.
     """
     expected, given = (
         {f"{name}/{path}": x for name, tree in trees.items() for path, x in _flat(tree).items()}
-        for trees in (of_model(config), params)
+        for trees in (of_networks(networks, spec), params)
     )
     for path in dict.fromkeys((*expected, *given)):
         if path not in given:
