@@ -122,7 +122,7 @@ def test_overrides_reach_main(script):
         ),
         (
             [*GIVEN, "--config.optim.what_it_has_not=1"],
-            "--config.optim.what_it_has_not: no such field; config.optim has lr",
+            "--config.optim.what_it_has_not: no such field; config.optim has lr, warmup",
         ),
         (
             [*GIVEN, "--config.steps.total=1"],
