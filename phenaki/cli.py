@@ -96,7 +96,8 @@ def _end_all(error: Exception) -> None:
     """Prints `error` and ends all hosts of a job with 1; returns in a process of its own."""
     if hosts.joined():
         traceback.print_exception(error)
-        hosts.end(1, traceback.format_exception_only(error)[-1])
+        # Without notes, such as JAX's on its own frames.
+        hosts.end(1, traceback.format_exception_only(type(error), error)[0])
 
 
 def _exit(code: int, message: str) -> NoReturn:
@@ -117,7 +118,7 @@ def _parse(
 ) -> list[str]:
     """Parses ``argv`` into absl's ``FLAGS``; whatever it rejects is a ``UserError``."""
     if not HELP.isdisjoint(argv[1:]):
-        sys.stdout.write(wording(_help(main.__module__)))
+        streams.result(wording(_help(main.__module__)).removesuffix("\n"))
         sys.exit(0)
     _find_presets(argv)
     try:

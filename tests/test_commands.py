@@ -42,6 +42,18 @@ def test_a_python_runs_the_commands_of_its_environment():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"phenaki {__version__}\n", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["story", "--help"], ["convert", "--list"]])
+def test_help_that_cannot_be_written_is_no_success(arguments):
+    command = [sys.executable, "-m", "phenaki", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output: cannot be written (No space left")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_the_help_is_in_groups(monkeypatch, capsys, arguments):
     code, output, error = phenaki(monkeypatch, capsys, *arguments)

@@ -152,6 +152,31 @@ def test_a_story_shows_drift_while_it_is_made_and_is_not_removed(studio, client)
     assert client.ask("DELETE", f"/api/stories/{story}")[0] == 200
 
 
+@pytest.mark.parametrize("content", ["scenes: [", "just text", "scenes: [a]", "{}", "", "\udcff"])
+def test_a_story_whose_file_is_damaged_hides_no_other(studio, client, content):
+    broken, whole = (client.post("/api/stories", FORM)["id"] for _ in range(2))
+    path = folder_of(studio, broken) / "story.yaml"
+    path.write_text(content, errors="surrogateescape")
+    names = {story["id"]: story["name"] for story in client.get("/api/stories")}
+    assert names[broken].startswith("the file of this story is damaged") and whole in names
+    status, _, body = client.ask("GET", f"/api/stories/{broken}")
+    assert (status, "is damaged" in json.loads(body)["error"]) == (400, True)
+    (folder_of(studio, whole) / "history.json").write_text("[{")
+    assert not client.get(f"/api/stories/{whole}")["can_undo"]
+    for story in (broken, whole):
+        assert client.ask("DELETE", f"/api/stories/{story}")[0] == 200
+
+
+def test_a_refused_reroll_leaves_nothing_to_undo(studio, client):
+    story = client.post("/api/stories", FORM)["id"]
+    count = len(FORM["scenes"])
+    for scene in (0, -1, count + 1):
+        form = json.dumps({"form": FORM, "scene": scene})
+        assert client.ask("POST", f"/api/stories/{story}/reroll", form)[0] == 400
+    assert not client.get(f"/api/stories/{story}")["can_undo"]
+    assert client.ask("DELETE", f"/api/stories/{story}")[0] == 200
+
+
 def test_yaml_of_a_caption_is_text(studio, client):
     hostile = '"]\nscenes: !!python/object/apply:os.system ["x"] # ${HOME} {{x}}'
     form = {"scenes": [{"prompt": hostile, "seconds": 1.4}]}

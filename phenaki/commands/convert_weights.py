@@ -11,6 +11,7 @@ from absl import flags
 
 from phenaki.errors import UserError
 from phenaki.features import weights
+from phenaki.io import streams
 
 _NETWORK = flags.DEFINE_enum("network", None, list(weights.NETWORKS), "whose weights FILE holds")
 _INPUT = flags.DEFINE_string("input", None, "the public file")
@@ -19,8 +20,8 @@ _LIST = flags.DEFINE_bool("list", False, "print the networks and where their fil
 
 
 def _print_networks() -> None:
-    for name, network in weights.NETWORKS.items():
-        print(f"{name:<10} {network.file}: {network.source}")
+    networks = weights.NETWORKS.items()
+    streams.result("\n".join(f"{name:<10} {x.file}: {x.source}" for name, x in networks))
 
 
 def _given(flag: flags.FlagHolder) -> str:

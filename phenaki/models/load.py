@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, hub
+from phenaki.io import checkpoint, hub, verify
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, shapes, student
 from phenaki.sampling.options import Critic, Student
@@ -62,10 +62,12 @@ def check_foreign(
 ) -> None:
     """Raises `UserError` if the networks of a model without our checksums cannot take its `params`.
 
-    Other programs may have written it; what phenaki writes fits.
+    Other programs may have written it, or changed it where it is not verified; what phenaki writes
+    fits.
     """
     directory = hub.find(directory)
-    if checkpoint.is_bundle(directory) and not checkpoint.is_signed(directory):
+    ours = verify.verified() and checkpoint.is_signed(directory)
+    if checkpoint.is_bundle(directory) and not ours:
         shapes.check(directory, params, networks, spec)
 
 

@@ -49,7 +49,7 @@ class Stories:
         """The stories of an owner, the newest first."""
         found = [path.parent for path in (self.directory / owner).glob("*/story.yaml")]
         found.sort(key=lambda folder: -(folder / "story.yaml").stat().st_mtime)
-        return [{"id": folder.name, "name": self._state(folder)["name"]} for folder in found]
+        return [{"id": folder.name, "name": self._name(folder)} for folder in found]
 
     def find(self, owner: str, name: str) -> Path:
         """The folder of a story.
@@ -92,12 +92,11 @@ class Stories:
     def reroll(self, folder: Path, number: int, engine: Engine) -> None:
         """A new seed for scene `number` (from 1), recorded as `phenaki story --reroll` does."""
         shots = self.read(folder, engine).shots
+        if not 1 <= number <= len(shots):
+            raise UserError(f"scene {number}: the story has {len(shots)} scenes.")
         self._remember(folder)
         (folder / "film").mkdir(exist_ok=True)
-        try:
-            rerolls.record(folder / "film/rerolls.json", shots, number)
-        except UserError:
-            raise UserError(f"scene {number}: the story has {len(shots)} scenes.") from None
+        rerolls.record(folder / "film/rerolls.json", shots, number)
 
     def undo(self, folder: Path) -> None:
         """The state before the last change.
@@ -158,7 +157,16 @@ class Stories:
 
     def _history(self, folder: Path) -> list[dict[str, Any]]:
         path = folder / "history.json"
-        return json.loads(path.read_text()) if path.is_file() else []
+        try:
+            return json.loads(path.read_text()) if path.is_file() else []
+        except ValueError:  # torn: nothing can be undone
+            return []
+
+    def _name(self, folder: Path) -> str:
+        try:
+            return self._state(folder)["name"]
+        except UserError as error:
+            return str(error)
 
     def _remember(self, folder: Path) -> None:
         state = self._state(folder)
@@ -167,7 +175,7 @@ class Stories:
         artifacts.write_json(folder / "history.json", [*self._history(folder), last][-HISTORY:])
 
     def _state(self, folder: Path) -> dict[str, Any]:
-        document = yaml.safe_load((folder / "story.yaml").read_text(encoding="utf-8"))
+        document = _stored(folder / "story.yaml")
         path = folder / "name.txt"
         name = path.read_text(encoding="utf-8") if path.is_file() else ""
         scenes = [
@@ -219,6 +227,22 @@ class Stories:
         source = self.uploads.find(owner, name) / "first.png"
         shutil.copyfile(source, folder / f"image-{source.parent.name}.png")
         return f"image-{source.parent.name}.png"
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """A story as the studio wrote it, unless its file was edited since.
+
+    Raises:
+        UserError: it has no scenes.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        scenes = document["scenes"]
+        if scenes and all(isinstance(scene, dict) for scene in scenes):
+            return document
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):
+        pass
+    raise UserError("the file of this story is damaged; phenaki story names the line.")
 
 
 def _options(form: Mapping[str, Any]) -> dict[str, Any]:
