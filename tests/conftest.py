@@ -71,9 +71,10 @@ def same_numbers_each_run():
 @pytest.fixture(autouse=True)
 def interrupts_as_before():
     """A command that ended ignores interrupts; the tests after it must not, nor their children."""
-    before = signal.getsignal(signal.SIGINT)
+    before = {x: signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

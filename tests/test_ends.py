@@ -13,7 +13,7 @@ import pytest
 import toy
 from PIL import Image
 
-from phenaki.commands import main
+from phenaki.commands import main, training_flags
 from phenaki.data.prepare import run
 from phenaki.errors import UserError
 from phenaki.io import artifacts, checkpoint_manager, checkpoint_steps, owner
@@ -48,6 +48,33 @@ def test_nohup_is_obeyed():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_training_that_has_not_begun_is_preempted_as_one_that_has(number, capsys):
+    """Loading a large model, and compiling, take minutes before the first step."""
+    training_flags.preemptible()
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(number)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "preempted; start it again\n"
+
+
+def test_before_the_first_step_nohup_is_obeyed_too():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    training_flags.preemptible()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_the_loop_takes_the_signals_and_gives_them_back(capsys):
+    training_flags.preemptible()
+    given = PreemptionSignal()
+    signal.raise_signal(signal.SIGTERM)
+    assert given.given()
+    given.close()
+    with pytest.raises(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
+    assert capsys.readouterr().err == "preempted; start it again\n"
 
 
 def test_an_interrupt_waits_until_a_module_is_loaded(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,17 +121,10 @@ def _interruptible() -> Iterator[None]:
     mistake reported, an interrupt is ignored: libraries take a moment to end, and all is written.
     """
 
-    def interrupt(number: int, frame: Any) -> None:
-        if _would_be_lost(frame):
-            # To the main thread, which may wait by then: one of another thread does not wake it.
-            main_thread = threading.main_thread().ident
-            again = threading.Timer(AGAIN, signal.pthread_kill, [main_thread, number])
-            again.daemon = True
-            again.start()
-        else:
-            raise KeyboardInterrupt
+    def interrupt():
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, ending(interrupt))
     try:
         yield
     except KeyboardInterrupt:
@@ -139,6 +132,21 @@ def _interruptible() -> Iterator[None]:
     finally:
         ends = isinstance(sys.exception(), SystemExit) and not _waits_for_hosts()
         signal.signal(signal.SIGINT, signal.SIG_IGN if ends else before)
+
+
+def ending(end: Callable[[], NoReturn]) -> Callable[[int, Any], None]:
+    """A handler of signals that calls `end`, which raises, once that is not lost."""
+
+    def handle(number: int, frame: Any) -> None:
+        if not _would_be_lost(frame):
+            end()
+        # To the main thread, which may wait by then: one of another thread does not wake it.
+        main_thread = threading.main_thread().ident
+        again = threading.Timer(AGAIN, signal.pthread_kill, [main_thread, number])
+        again.daemon = True
+        again.start()
+
+    return handle
 
 
 def _waits_for_hosts() -> bool:

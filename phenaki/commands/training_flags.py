@@ -2,11 +2,15 @@
 
 import importlib
 import inspect
+import signal
+import sys
+import threading
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
+from phenaki import hosts
 from phenaki.schema.help import lines
 
 flags.disclaim_key_flags()  # they are of the command that defines them
@@ -67,7 +71,37 @@ def start() -> Any:
 
     observe = speed.observe(value("profile"), value("track"))
     join()
+    preemptible()
     return observe
+
+
+def preemptible() -> None:
+    """From now on SIGTERM and SIGHUP end this process as they end a run, before its first step too.
+
+    Where a run begins, `phenaki.train.watchdog` takes the signals, to save a checkpoint first. Of a
+    job's processes JAX has SIGTERM, and tells all of them.
+    """
+    from phenaki import cli
+    from phenaki.commands.main import ending
+
+    def end():
+        sys.stderr.write("preempted; start it again\n")
+        sys.exit(cli.PREEMPTED)
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handle: Any = ending(end)
+    if hosts.joined():
+        handle = _as_sigterm
+    else:
+        signal.signal(signal.SIGTERM, handle)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, handle)
+
+
+def _as_sigterm(number: int, frame: Any) -> None:
+    del number, frame
+    signal.raise_signal(signal.SIGTERM)
 
 
 def join() -> None:
