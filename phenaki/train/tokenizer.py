@@ -211,7 +211,7 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
         )
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
-    terms = perceptual_terms(config.loss, config.features, spec.frames)
+    terms = perceptual_terms(dict(config.loss), dict(config.features), spec.frames)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)
