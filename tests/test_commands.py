@@ -43,8 +43,18 @@ def test_a_python_runs_the_commands_of_its_environment():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["story", "--help"], ["convert", "--list"]])
-def test_help_that_cannot_be_written_is_no_success(arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["story", "--help"],
+        ["convert", "--list"],
+        ["plan", "--config=cvivit:mini"],
+        ["plan", "--config=cvivit:mini", "--topology=v5e:2x2"],
+    ],
+    ids=" ".join,
+)
+def test_a_result_that_cannot_be_written_is_no_success(arguments):
     command = [sys.executable, "-m", "phenaki", *arguments]
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from phenaki import cli
 from phenaki.commands import training_flags
 from phenaki.errors import UserError
+from phenaki.io import streams
 
 flags.declare_key_flag(cli.NO_VERIFY.name)
 RUN = flags.DEFINE_string("run", None, "the --workdir of a training run of either stage")
@@ -42,8 +43,8 @@ def main(argv):
     passed = failed = 0
     for finding in findings:
         line = f"{'ok  ' if finding.healthy else 'FAIL'}  {finding.check}: {finding.figure}"
-        print(line if finding.healthy else f"{line}\n      {finding.advice}", flush=True)
+        streams.result(line if finding.healthy else f"{line}\n      {finding.advice}")
         passed, failed = passed + finding.healthy, failed + (not finding.healthy)
-    print(f"{passed} of {passed + failed} checks passed")
+    streams.result(f"{passed} of {passed + failed} checks passed")
     if failed:
         sys.exit(1)

@@ -61,7 +61,7 @@ def main(argv):
     if topology is None:
         if COMPILE.value or SEARCH.value:
             raise UserError("--compile and --search need a --topology, such as v5e:16x16.")
-        _print_sizes(workload)
+        streams.result("\n".join(_size_lines(workload)))
         return
     from phenaki.planning import compiled, plan, search
 
@@ -74,7 +74,7 @@ def main(argv):
             raise UserError(f"nothing fits: {TOPOLOGY.value} is too small for this config.")
         workload, sizes = same[0].workload, same[0].mesh
         if not JSON.value:
-            print(search.table(search.pareto(ranked)), end="\n\n")
+            streams.result(f"{search.table(search.pareto(ranked))}\n")
     elif any(size > 1 for size in workload.mesh.values()):
         sizes = _given(workload, topology)
     made = plan.make(
@@ -88,7 +88,7 @@ def main(argv):
     if JSON.value:
         streams.result(json.dumps(made, indent=1))
     else:
-        _print_plan(workload, made)
+        streams.result("\n".join(_plan_lines(workload, made)))
         _check_memory(made)
 
 
@@ -161,53 +161,54 @@ def _save(made):
     artifacts.write_json(path, dict(sorted(results.items())), indent=1)
 
 
-def _print_sizes(workload):
+def _size_lines(workload):
     from phenaki.planning import plan
 
     spec = workload.spec
     grid = " x ".join(map(str, spec.grid()))
-    print(f"clips          {spec.frames} x {spec.height} x {spec.width} at {spec.fps:g} fps")
-    print(f"tokens         {spec.tokens():,} = {grid}, of {workload.codebook:,}")
+    yield f"clips          {spec.frames} x {spec.height} x {spec.width} at {spec.fps:g} fps"
+    yield f"tokens         {spec.tokens():,} = {grid}, of {workload.codebook:,}"
     trained, frozen = plan.parameters(workload)
     for name, size in trained.items():
         # The parameters, their two moments and their EMA, all float32.
-        print(f"{name:14} {size:,} parameters, {_size(16 * size)} of training state")
+        yield f"{name:14} {size:,} parameters, {_size(16 * size)} of training state"
     for name, size in frozen.items():
-        print(f"{name:14} {size:,} parameters, frozen")
+        yield f"{name:14} {size:,} parameters, frozen"
     clips, images = (workload.samples.get(kind, 0) for kind in ("video", "image"))
-    print(f"a step         {clips} clips and {images} images")
-    print(f"training       {workload.steps:,} steps")
+    yield f"a step         {clips} clips and {images} images"
+    yield f"training       {workload.steps:,} steps"
 
 
-def _print_plan(workload, made):
-    _print_sizes(workload)
+def _plan_lines(workload, made):
+    yield from _size_lines(workload)
     total = sum(made["flops"].values())
     unit, size = next((x for x in FLOPS if total >= 0.1 * x[1]), FLOPS[-1])
-    print(f"FLOPs per step {total / size:.4g} {unit}: ", end="")
-    print(", ".join(f"{k} {v / size:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total))
+    flops = [f"{k} {v / size:.3g}" for k, v in made["flops"].items() if v > 1e-4 * total]
+    yield f"FLOPs per step {total / size:.4g} {unit}: {', '.join(flops)}"
     mesh = ", ".join(f"{axis} {size}" for axis, size in made["mesh"].items())
-    print(f"mesh           {mesh}: {made['why']}")
-    print(f"a device       {_size(made['needed'])} of {_size(made['memory'])}: ", end="")
-    print(", ".join(f"{kind} {_size(size)}" for kind, size in made["bytes"].items() if size))
-    print(
+    yield f"mesh           {mesh}: {made['why']}"
+    parts = [f"{kind} {_size(size)}" for kind, size in made["bytes"].items() if size]
+    memory = f"{_size(made['needed'])} of {_size(made['memory'])}"
+    yield f"a device       {memory}: {', '.join(parts)}"
+    yield (
         f"a step         {made['compute_seconds']:.3g} s of products at {made['mfu']:.0%} of the "
         f"peak, {made['exchange_seconds']:.3g} s of traffic over the links"
     )
     if made["needed"] <= made["memory"]:
-        print(
+        yield (
             f"estimate       {_count(made['steps_per_second'], 'step')}/s, {_time(made['days'])} "
             f"on {_count(made['chips'], 'chip')}, {_count(made['chip_hours'], 'chip-hour')}; "
             "not timed on chips"
         )
     else:
-        print("estimate       none: it does not fit")
+        yield "estimate       none: it does not fit"
     loads = made["hosts_per_row"]
-    print(
+    yield (
         f"data           {made['samples_per_second']:,.0f} samples/s, "
         f"{made['bytes_per_second'] / 1e6:,.0f} MB/s of pixels over {made['hosts']} hosts"
         + (f", {loads:.3g} of which load each sample" if loads > 1 else "")
     )
-    _print_compiled(made.get("compiled", {}))
+    yield from _compiled_lines(made.get("compiled", {}))
 
 
 def _time(days):
@@ -226,20 +227,20 @@ def _count(number, what):
     return f"{shown} {what}{'' if shown == '1' else 's'}"
 
 
-def _print_compiled(programs):
+def _compiled_lines(programs):
     for program, found in programs.items():
         ratio = f", {found['ratio']:.3f} of the model's FLOPs" if "ratio" in found else ""
-        print(
+        yield (
             f"{program:14} compiled in {found['seconds']} s: {_size(found['memory'])} per device "
             f"({_size(found['temporary'])} temporary){ratio}"
         )
         for kind, moved in found["collectives"].items():
-            print(f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}")
-        print(
+            yield f"  {kind:20} {moved['number']:5} of together {_size(moved['bytes'])}"
+        yield (
             f"  at best {found['compute_seconds']:.3g} s of products and "
             f"{found['exchange_seconds']:.3g} s of traffic"
         )
-        print(
+        yield (
             f"  modelled {found['modelled_seconds']:.3g} s: {found['cycles']:.4g} cycles by the "
             f"compiler's estimate, {found['kernel_cycles']:.3g} of kernels, "
             f"{_size(found['outside_bytes'])} outside of products"
