@@ -26,23 +26,20 @@ from phenaki.io.artifacts import write_json
 PURPLE = "purple"
 CLIPS_ONLY = "100/0"
 
-BUDGETS = {"steps": "equal steps", "clips": "equal clips"}
-
 WORKDIR = flags.DEFINE_string("workdir", "runs/table2", "folder for runs and results")
 DESIGNS = flags.DEFINE_list("designs", ["1", "2"], "1: purple in images only; 2: named there only")
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs per design and mixture", lower_bound=1)
 TOKENIZER_STEPS = flags.DEFINE_integer("tokenizer_steps", 3000, "of stage 1", lower_bound=2)
 MIXTURES = flags.DEFINE_list("mixtures", [CLIPS_ONLY, "80/20", "50/50"], "clips/images, in percent")
 STEPS = flags.DEFINE_integer("steps", 2000, "of stage 2 on clips alone", lower_bound=2)
-BUDGET = flags.DEFINE_list(
-    "budgets", list(BUDGETS), "what mixtures have in common with clips alone"
-)
+BUDGETS = flags.DEFINE_list("budgets", ["steps", "clips"], "of which clips alone have as many")
 OPTIMIZER = flags.DEFINE_enum(
     "optimizer", "adamw", ["adamw", "muon"], "of both stages; muon for the matrices of layers"
 )
 COUNT = flags.DEFINE_integer("count", 100, "prompts per figure", lower_bound=1)
 NAMELESS = flags.DEFINE_float("nameless", 0.6, "of design 2", lower_bound=0, upper_bound=1)
 
+BUDGET_NAMES = {"steps": "equal steps", "clips": "equal clips"}
 DESIGN_NAMES = {"1": "no video is purple", "2": "no video is called purple"}
 # Figure: title of its column.
 FIGURES = {
@@ -61,8 +58,8 @@ def main(argv):
     del argv
     for design in DESIGNS.value:
         one_of("--designs", design, DESIGN_NAMES)
-    for budget in BUDGET.value:
-        one_of("--budgets", budget, BUDGETS)
+    for budget in BUDGETS.value:
+        one_of("--budgets", budget, BUDGET_NAMES)
     workdir = paths.local_path("workdir", WORKDIR.value)
     with outputs.claimed("workdir", workdir, "experiment"):
         _mix(workdir)
@@ -75,7 +72,7 @@ def _mix(workdir):
             runs = []
             for seed in range(SEEDS.value):
                 name = f"design{design}_{mixture.replace('/', '_')}_{budget}_{seed}"
-                print(f"design {design}, {mixture}, {BUDGETS[budget]}, seed {seed}: {name}")
+                print(f"design {design}, {mixture}, {BUDGET_NAMES[budget]}, seed {seed}: {name}")
                 _train(design, mixture, budget, seed, workdir, workdir / name)
                 scores, shown = _scores(workdir / name, design)
                 runs.append(scores)
@@ -83,7 +80,7 @@ def _mix(workdir):
             # Figures that an earlier version has cached may lack some.
             keys = [key for key in runs[-1] if all(key in run for run in runs)]
             rows.append(row | {key: [run[key] for run in runs] for key in keys})
-            samples.append((f"{design}: {mixture}, {BUDGETS[budget]}", shown))
+            samples.append((f"{design}: {mixture}, {BUDGET_NAMES[budget]}", shown))
     report = {
         "steps": STEPS.value,
         "tokenizer_steps": TOKENIZER_STEPS.value,
@@ -102,7 +99,7 @@ def _mix(workdir):
 
 def _mixtures():
     """Yields (budget, mixture); clips alone are the same run by either budget."""
-    pairs = [(budget, mixture) for budget in BUDGET.value for mixture in MIXTURES.value]
+    pairs = [(budget, mixture) for budget in BUDGETS.value for mixture in MIXTURES.value]
     yield from dict.fromkeys(
         ("steps", mixture) if mixture == CLIPS_ONLY else (budget, mixture)
         for budget, mixture in pairs
@@ -234,7 +231,7 @@ def _table(rows):
         name = f"{row['design']}: {DESIGN_NAMES[row['design']]}"
         cells = [common.cell(row[key], 1, 100) for key in FIGURES]
         seconds = f"{np.mean(row['seconds']):.0f}"
-        lines.append([name, row["mixture"], BUDGETS[row["budget"]], *cells, seconds])
+        lines.append([name, row["mixture"], BUDGET_NAMES[row["budget"]], *cells, seconds])
     return common.table(head, lines)
 
 

@@ -97,7 +97,7 @@ def _end_all(error: Exception) -> None:
     if hosts.joined():
         traceback.print_exception(error)
         # Without notes, such as JAX's on its own frames.
-        hosts.end(1, traceback.format_exception_only(type(error), error)[0])
+        hosts.end(1, traceback.format_exception_only(error)[0])
 
 
 def _exit(code: int, message: str) -> NoReturn:

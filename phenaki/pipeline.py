@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from phenaki import sharding
 from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, stored_params
+from phenaki.io import checkpoint, hub, stored_params
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, load
@@ -84,9 +84,9 @@ class Phenaki:
     @classmethod
     def load(cls, directory: PathLike) -> "Phenaki":
         """Loads a bundle, or the newest EMA parameters of a MaskGIT run (`phenaki.models.load`)."""
-        config, params = load.load_model(directory)
-        model = cls(config, params)
-        load.check_foreign(directory, params, model.networks, model.spec)
+        directory = hub.find(directory)
+        model = cls(*load.load_model(directory))
+        load.check_foreign(directory, model.params, model.networks, model.spec)
         return model
 
     def save(self, directory: PathLike, dtype: Any = jnp.float32, **facts: Any) -> None:

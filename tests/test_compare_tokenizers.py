@@ -1,6 +1,15 @@
 """Table 3 in miniature, at its smallest: it trains, measures, writes, and resumes."""
 
 import json
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from phenaki.reports import scoreboard
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_two_systems_are_compared_and_a_second_call_trains_nothing(run_script, tmp_path):
@@ -31,3 +40,14 @@ def test_an_unknown_system_is_one_line(run_script, tmp_path):
     )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "'vqvae' must be one of cvivit, vit, conv, laion3d" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("results", "first"), [("table3_mini", "cvivit"), ("table3_losses", "C-ViViT")]
+)
+def test_the_scoreboard_shows_results_with_titles_and_earlier_ones(results, first, tmp_path):
+    shutil.copyfile(ROOT / f"benchmarks/results/{results}.json", tmp_path / "table3.json")
+    report = mock.Mock()
+    scoreboard._table3(report, tmp_path)
+    _, rows = report.table.call_args.args
+    assert rows[0][:3] == [first, 1_150_624, 24]

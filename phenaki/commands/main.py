@@ -135,7 +135,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def ending(end: Callable[[], NoReturn]) -> Callable[[int, Any], None]:
-    """A handler of signals that calls `end`, which raises, once that is not lost."""
+    """A signal handler that calls `end`, which raises, as soon as what it raises is not lost."""
 
     def handle(number: int, frame: Any) -> None:
         if not _would_be_lost(frame):

@@ -83,6 +83,7 @@ def preemptible() -> None:
     """
     from phenaki import cli
     from phenaki.commands.main import ending
+    from phenaki.train.watchdog import as_sigterm
 
     def end():
         sys.stderr.write("preempted; start it again\n")
@@ -92,16 +93,11 @@ def preemptible() -> None:
         return
     handle: Any = ending(end)
     if hosts.joined():
-        handle = _as_sigterm
+        handle = as_sigterm
     else:
         signal.signal(signal.SIGTERM, handle)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, handle)
-
-
-def _as_sigterm(number: int, frame: Any) -> None:
-    del number, frame
-    signal.raise_signal(signal.SIGTERM)
 
 
 def join() -> None:

@@ -75,9 +75,7 @@ def _check_facts(facts):
         try:
             json.dumps(value)
         except (TypeError, ValueError):
-            raise UserError(
-                f"{name}={value!r}: must be a value of JSON to be written to bundle.json."
-            ) from None
+            raise UserError(f"{name}={value!r}: must be a value of JSON.") from None
 
 
 def check_replaced(directory: PathLike, kind: str | None) -> None:

@@ -4,7 +4,7 @@ Products have the precision of the rest of the step. Metrics use the same networ
 precision, which takes six bfloat16 products for one on a TPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,3 +39,29 @@ def video_loss(
     features: Any = network.apply({"params": params["i3d"]}, both, tuple(taps))
     errors = [jnp.square(jnp.subtract(*jnp.split(x, 2))).mean() for x in features.values()]
     return jnp.stack(errors).mean()
+
+
+def terms(
+    weights: Mapping[str, float], features: Mapping[str, Any], frames: int
+) -> dict[str, Callable]:
+    """L_IP and L_VP by name, those that have a weight: (params, real, fake) -> scalar or None.
+
+    `weights` is `config.loss` and `features` is `config.features`, of clips of so many `frames`.
+
+    Raises:
+        UserError: I3D has no such layers of such clips.
+    """
+    found: dict[str, Callable] = {}
+    if weights["perceptual"]:
+        found["perceptual"] = image_loss
+    if weights["video_perceptual"]:
+        seen = tuple(features["i3d"]), features.get("i3d_size", i3d.SIZE)
+        if frames > 1:
+            i3d.check(frames, *seen)
+        found["video_perceptual"] = partial(_of_clips, *seen)
+    return found
+
+
+def _of_clips(taps, size, params, real, fake):
+    """L_VP, None for images: an image has no motion (docs/paper.md#image-losses)."""
+    return None if real.shape[1] == 1 else video_loss(params, real, fake, taps, size)

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, hub, verify
+from phenaki.io import checkpoint, hub, paths, verify
 from phenaki.io.paths import PathLike
 from phenaki.models import factory, shapes, student
 from phenaki.sampling.options import Critic, Student
@@ -65,7 +65,7 @@ def check_foreign(
     Other programs may have written it, or changed it where it is not verified; what phenaki writes
     fits.
     """
-    directory = hub.find(directory)
+    directory = paths.path(directory)
     ours = verify.verified() and checkpoint.is_signed(directory)
     if checkpoint.is_bundle(directory) and not ours:
         shapes.check(directory, params, networks, spec)
@@ -124,8 +124,7 @@ def warn_unfinished(directory: PathLike, fields: Mapping[str, Any], what: str) -
 
     `fields` are those of its config.
     """
-    directory = hub.find(directory)
-    done = checkpoint.steps_done(directory)  # 0 of a bundle
+    done = checkpoint.steps_done(directory)  # 0 of a bundle, also of one of the hub
     if 0 < done < (steps := fields["train"]["steps"]):
         logging.warning(
             "%s: is at step %d of %d; its %s will not work with later steps. If it is trained on, "

@@ -173,10 +173,11 @@ def _table3(report, workdir):
     path = workdir / "table3.json"
     results = read_dict(path)
     rows = []
-    for values in results["systems"].values():
+    for system, values in results["systems"].items():
         cells = [f"{np.mean(values[k]):.4g} ± {np.std(values[k]):.2g}" for k in TABLE3_MEASURES]
         sizes = [int(values[k][0]) for k in ("parameters", "tokens")]
-        rows.append([values["title"], *sizes, *cells])
+        # Results of earlier versions have no titles.
+        rows.append([values.get("title", system), *sizes, *cells])
     report.text("## Table 3: tokenizers of one size, trained alike")
     header = ["PSNR, dB", results["lpips"], "flicker", "codes used"]
     report.table(["system", "parameters", "tokens", *header], rows)

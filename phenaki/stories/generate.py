@@ -178,8 +178,8 @@ def generate_windows(
             "before": key,
         }
         key = _key(model, shot, seed, count, drift, facts)
-        frames_of = (window.stop - window.start, *size, 3)
-        stored = cache.read(key, WindowShape(frames_of, model.spec.grid(), model.codebook))
+        frames_shape = (window.stop - window.start, *size, 3)
+        stored = cache.read(key, WindowShape(frames_shape, model.spec.grid(), model.codebook))
         if stored is None:
             given = None if context is None else context[-count:]
             if given is not None and anchor is not None and not first_of_scene:

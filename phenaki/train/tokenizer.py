@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from phenaki.blocks import sharding
 from phenaki.data import batches
 from phenaki.errors import UserError
-from phenaki.features import i3d
 from phenaki.io import checkpoint, migrations
 from phenaki.io.paths import PathLike
 from phenaki.losses import gan, perceptual
@@ -170,32 +169,6 @@ def make_adversary(
     return Adversary(gan_loss, optimizer, lecam_decay, adaptive_limit, start)
 
 
-def video_loss(taps: tuple[str, ...], size: int, frozen, real, fake):
-    """L_VP, None for images: an image has no motion (docs/paper.md#image-losses)."""
-    return None if real.shape[1] == 1 else perceptual.video_loss(frozen, real, fake, taps, size)
-
-
-def perceptual_terms(
-    weights: Mapping[str, float], features: Mapping[str, Any], frames: int
-) -> dict[str, Callable]:
-    """L_IP and L_VP by name, those that have a weight, of clips of so many `frames`.
-
-    `weights` are `config.loss`, `features` is `config.features`.
-
-    Raises:
-        UserError: I3D has no such layers of such clips.
-    """
-    terms: dict[str, Callable] = {}
-    if weights["perceptual"]:
-        terms["perceptual"] = perceptual.image_loss
-    if weights["video_perceptual"]:
-        seen = tuple(features["i3d"]), features.get("i3d_size", i3d.SIZE)
-        if frames > 1:
-            i3d.check(frames, *seen)
-        terms["video_perceptual"] = functools.partial(video_loss, *seen)
-    return terms
-
-
 def make_stage(config: ConfigDict, started: bool = False) -> Stage:
     """The networks and the step of stage 1, with the frozen networks that its losses need.
 
@@ -211,7 +184,7 @@ def make_stage(config: ConfigDict, started: bool = False) -> Stage:
         )
     if config.loss.adversarial:
         discriminator = factory.discriminator(config.gan.network, config.gan.width)
-    terms = perceptual_terms(dict(config.loss), dict(config.features), spec.frames)
+    terms = perceptual.terms(dict(config.loss), dict(config.features), spec.frames)
     frozen = factory.frozen_features(dict(config.loss), config.features.weights)
     start = checkpoint.load_tokenizer(config.start)[0] if config.start and not started else None
     optim = OptimOptions(**config.optim)

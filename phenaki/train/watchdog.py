@@ -11,6 +11,12 @@ import jax
 from jax.experimental import multihost_utils
 
 
+def as_sigterm(number: int, frame: Any) -> None:
+    """A signal handler that takes the signal for SIGTERM."""
+    del number, frame
+    signal.raise_signal(signal.SIGTERM)
+
+
 class PreemptionSignal:
     """Whether any process of the job received SIGTERM or SIGHUP.
 
@@ -27,7 +33,7 @@ class PreemptionSignal:
         handlers: dict[int, Any] = {signal.SIGTERM: self._receive, signal.SIGHUP: self._receive}
         if jax.process_count() > 1:
             # JAX installs its own handler of SIGTERM and tells all processes.
-            handlers = {signal.SIGHUP: lambda number, frame: signal.raise_signal(signal.SIGTERM)}
+            handlers = {signal.SIGHUP: as_sigterm}
         for number, handler in handlers.items():
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 previous = signal.signal(number, handler)
