@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from phenaki import sharding
 from phenaki.blocks.sharding import fetch
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, hub, stored_params
+from phenaki.io import checkpoint, stored_params
 from phenaki.io.clean_text import clean
 from phenaki.io.paths import PathLike
-from phenaki.models import factory, load
+from phenaki.models import factory, load, shapes
 from phenaki.sampling import conditioning, sampler, watch
 from phenaki.sampling import given as given_values
 from phenaki.sampling.conditioning import Known
@@ -84,9 +84,10 @@ class Phenaki:
     @classmethod
     def load(cls, directory: PathLike) -> "Phenaki":
         """Loads a bundle, or the newest EMA parameters of a MaskGIT run (`phenaki.models.load`)."""
-        directory = hub.find(directory)
-        model = cls(*load.load_model(directory))
-        load.check_foreign(directory, model.params, model.networks, model.spec)
+        stored = load.load_model(directory)
+        model = cls(stored.config, stored.params)
+        if stored.is_foreign:
+            shapes.check(directory, stored.params, model.networks, model.spec)
         return model
 
     def save(self, directory: PathLike, dtype: Any = jnp.float32, **facts: Any) -> None:

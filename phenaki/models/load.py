@@ -9,17 +9,24 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from phenaki.errors import UserError
-from phenaki.io import checkpoint, hub, paths, verify
+from phenaki.io import checkpoint, hub, verify
 from phenaki.io.paths import PathLike
-from phenaki.models import factory, shapes, student
+from phenaki.models import factory, student
 from phenaki.sampling.options import Critic, Student
-from phenaki.types import VideoSpec
 
 STUDENT = "student"  # kind of its bundle, and the name of its network there
 
 
-def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
-    """(config, parameters by network) of a bundle, or of a MaskGIT run with its EMA parameters.
+class Loaded(NamedTuple):
+    """A whole model as it is stored."""
+
+    config: ConfigDict
+    params: dict[str, Any]  # by network
+    is_foreign: bool = False  # without our checksums: other programs may have written it
+
+
+def load_model(directory: PathLike) -> Loaded:
+    """A bundle, or a MaskGIT run with its EMA parameters.
 
     Raises:
         UserError: `directory` has something else, or its tokenizer is not the one that the MaskGIT
@@ -36,7 +43,8 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
                 raise UserError(
                     f"{directory}: its config is damaged (it has no {name}); copy it again."
                 )
-        return config, params
+        ours = verify.verified() and checkpoint.is_signed(directory)
+        return Loaded(config, params, is_foreign=not ours)
     maskgit, config, _ = checkpoint.load_run(directory)
     stored = config.to_dict()
     if stored["kind"] == "critic":
@@ -54,21 +62,7 @@ def load_model(directory: PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     params = {"tokenizer": tokenizer, "maskgit": maskgit}
     if stored["text"]:
         params["text"] = factory.text_params(config)
-    return config, params
-
-
-def check_foreign(
-    directory: PathLike, params: Mapping[str, Any], networks: Mapping[str, Any], spec: VideoSpec
-) -> None:
-    """Raises `UserError` if the networks of a model without our checksums cannot take its `params`.
-
-    Other programs may have written it, or changed it where it is not verified; what phenaki writes
-    fits.
-    """
-    directory = paths.path(directory)
-    ours = verify.verified() and checkpoint.is_signed(directory)
-    if checkpoint.is_bundle(directory) and not ours:
-        shapes.check(directory, params, networks, spec)
+    return Loaded(config, params)
 
 
 class Stored(NamedTuple):
@@ -106,7 +100,7 @@ def load_stored(directory: PathLike) -> Stored:
     params, config, step = checkpoint.load_run(directory)
     if config.kind != "maskgit":
         return Stored(config.kind, {config.kind: params}, config, {"step": step})
-    config, params = load_model(directory)
+    config, params, _ = load_model(directory)
     return Stored("phenaki", params, config, {"step": step})
 
 

@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
     """A scalar array as Python's own number."""
     try:
         return value.item() if getattr(value, "ndim", None) == 0 else value
-    except NotImplementedError:  # keys of jax.random, which are no numbers
+    except NotImplementedError:  # a key of jax.random
         return value
 
 

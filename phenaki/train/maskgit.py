@@ -206,7 +206,7 @@ def start_params(directory: str, workdir: PathLike, tokenizer: str) -> Any:
     resumed = sharding.agreed(checkpoint.has_checkpoint(workdir))
     if resumed or not directory:
         return None
-    config, params = load.load_model(directory)
+    config, params, _ = load.load_model(directory)
     theirs = checkpoint.fingerprint(params["tokenizer"], config.to_dict())
     if theirs != tokenizer:
         logging.warning(
